@@ -1,0 +1,71 @@
+"""Where a thought may be cut: the last token of a step, read off the vocabulary's texts (specexit.md section 3).
+
+A boundary is the last token that an exit keeps; `</think>` is put after it. Three kinds:
+  paragraph  every token whose text ends a paragraph ("\\n\\n", ".\\n\\n", ":\\n\\n", "?\\n\\n", ...): the default
+  marker     additionally the token that ends a line before a discourse marker ("But", "Wait", ...): the cut is made
+             before the marker, so this kind looks at the token that follows; within a verify step that token is the
+             keyed sample of the same column, known for every column, so slicing still changes nothing
+  released   the six split texts of the released code that are a single token, and nothing else
+"""
+
+from collections.abc import Sequence
+
+import flax.struct
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Int
+
+KINDS = ("paragraph", "marker", "released")
+MARKERS = ("But", "So", "Wait", "Hmm", "Alternatively")
+RELEASED_SPLITS = ("\n\n", "\n\n\n", ".\n\n", ".\n\n\n", " \n\n", " \n\n\n")
+
+
+@flax.struct.dataclass
+class Boundaries:
+    """Vocabulary tables: a token that always is a boundary, one that ends a line, one that is a discourse marker."""
+
+    always: Bool[Array, " V"]
+    ends_line: Bool[Array, " V"]
+    marker: Bool[Array, " V"]
+
+    def mask(self, tokens: Int[Array, "B T"], following: Int[Array, "B T"]) -> Bool[Array, "B T"]:
+        """Which tokens are boundaries, given the token after each (in the loop: the keyed sample of the column)."""
+        return self.always[tokens] | (self.ends_line[tokens] & self.marker[following])
+
+
+def boundary_table(token_texts: Sequence[str], kinds: Sequence[str] = ("paragraph",)) -> Bool[np.ndarray, " V"]:
+    """The tokens that are boundaries whatever follows them; refuses `marker`, which no such table can express."""
+    if "marker" in kinds:
+        raise ValueError("boundary kind 'marker' depends on the next token: use make_boundaries(...).mask")
+    return np.asarray(make_boundaries(token_texts, kinds).always)
+
+
+def make_boundaries(token_texts: Sequence[str], kinds: Sequence[str] = ("paragraph",)) -> Boundaries:
+    """Tables for the union of `kinds`, from the decoded text of every token id (special tokens: give "").
+
+    Raises ValueError on an unknown kind, and where no token of the vocabulary ends a step.
+    """
+    unknown = [kind for kind in kinds if kind not in KINDS]
+    if unknown or not kinds:
+        named = ", ".join(unknown) or "(none given)"
+        raise ValueError(f"unknown boundary kind {named}: choose among {', '.join(KINDS)}")
+    always = np.zeros(len(token_texts), bool)
+    if "paragraph" in kinds:
+        always |= np.array([text.endswith("\n\n") for text in token_texts])
+    if "released" in kinds:
+        always |= np.array([text in RELEASED_SPLITS for text in token_texts])
+    if not always.any() and "marker" not in kinds:
+        raise ValueError("no token of this vocabulary ends a paragraph (\\n\\n): nowhere to exit, use kind 'marker'")
+    marked = "marker" in kinds
+    ends_line = np.array([marked and text.endswith("\n") for text in token_texts])
+    marker = np.array([marked and text.strip() in MARKERS for text in token_texts])
+    return Boundaries(jnp.asarray(always), jnp.asarray(ends_line), jnp.asarray(marker))
+
+
+def boundary_positions(boundaries: Boundaries, ids: Sequence[int], thinking: int) -> list[int]:
+    """Indices in `ids` of the boundaries among the first `thinking` tokens (those before `</think>`)."""
+    tokens = np.asarray(ids, np.int64)
+    following = np.append(tokens[1:], -1)
+    marker = np.append(np.asarray(boundaries.marker), False)  # index -1: nothing follows the last token yet
+    mask = np.asarray(boundaries.always)[tokens] | (np.asarray(boundaries.ends_line)[tokens] & marker[following])
+    return np.flatnonzero(mask[:thinking]).tolist()

@@ -1,0 +1,161 @@
+"""Choosing thresholds by grid from replayed outcomes, under a bound on the accuracy lost (`risk`: learn-then-test).
+
+Nothing is decoded here. Annotation has forced an answer at every boundary, so what any thresholds would have done is
+a lookup: the first boundary of a trace whose smoothed signals pass.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+NEVER = (2.0, 2.0, -1.0)  # confidence, progress, remain that no signal reaches; finite, so that JSON can hold it
+CHUNK = 128  # settings scored at once
+LOWEST_BIT = np.array([(byte & -byte).bit_length() - 1 for byte in range(256)])
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcomes:
+    """What happens at every boundary of N annotated traces, padded to M boundaries.
+
+    smoothed: signals as the policy sees them at the boundary; present: False in the padding; tokens: generated tokens
+    in all after an exit there; correct: the forced answer is right; full_*: without an exit; closed: the trace closed
+    its thinking itself; weights: of the traces in every mean, summing to 1 (task_weights: tasks count alike).
+    """
+
+    smoothed: Float[np.ndarray, "N M 3"]
+    present: Bool[np.ndarray, "N M"]
+    tokens: Int[np.ndarray, "N M"]
+    correct: Bool[np.ndarray, "N M"]
+    full_tokens: Int[np.ndarray, " N"]
+    full_correct: Bool[np.ndarray, " N"]
+    closed: Bool[np.ndarray, " N"]
+    weights: Float[np.ndarray, " N"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Scores:
+    """Of G settings: means over traces, the standard error of the accuracy drop, and traces that count as harmed."""
+
+    tokens: Float[np.ndarray, " G"]
+    accuracy: Float[np.ndarray, " G"]
+    drop: Float[np.ndarray, " G"]
+    drop_error: Float[np.ndarray, " G"]
+    harmed: Int[np.ndarray, " G"]
+    exit_rate: Float[np.ndarray, " G"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """The thresholds chosen on a split and what they did there."""
+
+    thresholds: tuple[float, float, float]
+    tokens: float
+    accuracy: float
+    drop: float
+    exit_rate: float
+
+
+def task_weights(tasks: Sequence[str]) -> Float[np.ndarray, " N"]:
+    """Weights under which a mean over traces is the mean over tasks of each task's mean."""
+    _, task, count = np.unique(np.asarray(tasks), return_inverse=True, return_counts=True)
+    return 1.0 / (len(count) * count[task])
+
+
+def threshold_grid(outcomes: Outcomes, sizes: tuple[int, int, int] = (24, 10, 10)) -> Float[np.ndarray, "G 3"]:
+    """Thresholds at quantiles of the signals seen at boundaries, denser at the strict end, and each one left open.
+
+    Every threshold lies midway between two observed values: a rounding error of the smoothed signal, which decoding
+    and replay need not share, then never tips a decision on these traces.
+    """
+    seen = outcomes.smoothed[outcomes.present]
+    axes = []
+    for signal, size in enumerate(sizes):
+        most = signal == 2  # remain: the strict end is the low one
+        values = np.unique(seen[:, signal].astype(np.float64))
+        gaps = (values[1:] + values[:-1]) / 2
+        levels = np.linspace(0.0, 1.0, size) ** 2
+        wanted = np.quantile(seen[:, signal], levels if most else 1.0 - levels) if len(seen) else np.zeros(0)
+        inner = gaps[np.minimum(np.searchsorted(gaps, wanted), len(gaps) - 1)] if len(gaps) else np.zeros(0)
+        axes.append(np.unique(np.append(inner, 1e6 if most else -1e6)))
+    return np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 3)
+
+
+def exit_boundaries(outcomes: Outcomes, thresholds: Float[np.ndarray, "G 3"]) -> Int[np.ndarray, "G N"]:
+    """The boundary at which each trace exits under each setting, M where it does not. Exactly `policy.Threshold`.
+
+    Each distinct limit of a signal is compared once; a setting is then the AND of three rows of bits.
+    """
+    traces, most = outcomes.present.shape
+    limits = np.asarray(thresholds, np.float32)
+    if not most:
+        return np.zeros((len(limits), traces), np.int32)
+    packed, chosen = [], []
+    for signal, passes in enumerate((np.greater_equal, np.greater_equal, np.less_equal)):
+        levels, index = np.unique(limits[:, signal], return_inverse=True)
+        granted = passes(outcomes.smoothed[None, ..., signal], levels[:, None, None]) & outcomes.present[None]
+        packed.append(np.packbits(granted, axis=-1, bitorder="little"))
+        chosen.append(index)
+    parts = []
+    for start in range(0, len(limits), CHUNK):
+        rows = slice(start, start + CHUNK)
+        granted = packed[0][chosen[0][rows]] & packed[1][chosen[1][rows]] & packed[2][chosen[2][rows]]
+        byte = np.argmax(granted != 0, axis=-1)
+        first = 8 * byte + LOWEST_BIT[np.take_along_axis(granted, byte[..., None], axis=-1)[..., 0]]
+        parts.append(np.where(granted.any(axis=-1), first, most).astype(np.int32))
+    return np.concatenate(parts) if parts else np.zeros((0, traces), np.int32)
+
+
+def score(outcomes: Outcomes, exits: Int[np.ndarray, "G N"]) -> Scores:
+    """What exiting at `exits` gives.
+
+    A trace is harmed if full thinking is right and the exit is wrong. One that never closed its thinking counts as a
+    failure: harmed unless an exit gave it a right answer.
+    """
+    parts = [_score(outcomes, exits[start : start + CHUNK]) for start in range(0, max(len(exits), 1), CHUNK)]
+    return Scores(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+
+
+def _score(outcomes: Outcomes, exits: Int[np.ndarray, "G N"]) -> tuple[np.ndarray, ...]:
+    """The fields of `Scores` for a few settings."""
+    row, exited = np.arange(exits.shape[1])[None, :], exits < outcomes.present.shape[1]
+    tokens = _or_full(outcomes.tokens, outcomes.full_tokens)[row, exits]
+    correct = _or_full(outcomes.correct, outcomes.full_correct)[row, exits]
+    lost = outcomes.full_correct[None, :].astype(np.float64) - correct
+    drop = lost @ outcomes.weights
+    error = np.sqrt((lost - drop[:, None]) ** 2 @ outcomes.weights**2)
+    harmed = np.where(outcomes.closed[None, :], outcomes.full_correct[None, :] & ~correct, ~correct)
+    mean = [values.astype(np.float64) @ outcomes.weights for values in (tokens, correct, exited)]
+    return mean[0], mean[1], drop, error, harmed.sum(axis=1), mean[2]
+
+
+def _or_full(at_boundary: np.ndarray, full: np.ndarray) -> np.ndarray:
+    """[N, M + 1]: the outcome at every boundary, then that of no exit."""
+    return np.concatenate([at_boundary, full[:, None]], axis=1)
+
+
+def choose_thresholds(
+    outcomes: Outcomes,
+    thresholds: Float[np.ndarray, "G 3"],
+    bound: float,
+    margin: float = 0.0,
+    standard_errors: float = 0.0,
+) -> Choice:
+    """The setting of fewest mean tokens whose drop + margin + standard_errors x its error is at most `bound`.
+
+    bound, margin: fractions of accuracy (0.005 is half a point). `NEVER` always qualifies and is what remains if
+    nothing else does. Among equal tokens the smaller drop wins.
+    """
+    candidates = np.concatenate([np.asarray([NEVER]), np.asarray(thresholds, np.float64)])
+    scores = score(outcomes, exit_boundaries(outcomes, candidates))
+    allowed = scores.drop + margin + standard_errors * scores.drop_error <= bound + 1e-12
+    allowed[0] = True
+    best = min(np.flatnonzero(allowed), key=lambda g: (scores.tokens[g], scores.drop[g]))
+    return Choice(
+        tuple(float(value) for value in candidates[best]),
+        float(scores.tokens[best]),
+        float(scores.accuracy[best]),
+        float(scores.drop[best]),
+        float(scores.exit_rate[best]),
+    )

@@ -1,0 +1,89 @@
+"""What the three signals are trained towards: T*, and a label for every thinking token (specexit.md section 1)."""
+
+import dataclasses
+from collections.abc import Sequence
+from itertools import pairwise
+
+import numpy as np
+from jaxtyping import Float
+
+KINDS = ("stable", "first")
+PLACES = ("paragraph_end", "token")
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenLabels:
+    """Labels and weights of every generated token, in the order confidence, progress, remain (tokens, not logs).
+
+    mask is 0 where a token has no such label: outside the thinking always; confidence and remain where the trace
+    never closed its thinking. values are 0 there.
+    """
+
+    values: Float[np.ndarray, "T 3"]
+    mask: Float[np.ndarray, "T 3"]
+
+
+def sufficient_boundary(agree: Sequence[float], kind: str = "stable", m: int = 3) -> int | None:
+    """Index of the first boundary after which thinking on is of no use, None where there is none.
+
+    agree[i]: the answer forced at boundary i agrees with the final one (a fraction counts from one half on).
+    `first`: the earliest that agrees. `stable`: the earliest that agrees and is followed by agreement at the next m
+    boundaries, or at all that remain.
+    """
+    if kind not in KINDS:
+        raise ValueError(f"unknown kind of sufficient boundary '{kind}': choose one of {', '.join(KINDS)}")
+    agrees = np.asarray(agree, np.float32) >= 0.5
+    reach = 1 if kind == "first" else m + 1
+    return next((i for i in range(len(agrees)) if agrees[i : i + reach].all()), None)
+
+
+def token_labels(
+    length: int,
+    think_end: int | None,
+    boundaries: Sequence[int],
+    agree: Sequence[float],
+    sufficient: int | None,
+    place: str = "paragraph_end",
+) -> TokenLabels:
+    """Labels of a trace of `length` generated tokens whose `</think>` is at index `think_end` (None: never closed).
+
+    boundaries: indices of the boundary tokens, ascending, inside the thinking; agree: one value each; sufficient:
+    index into them. T* counts the thinking tokens up to and including the sufficient boundary. A trace that closes its
+    thinking without one is sufficient where it closes, for there it agrees with itself; the paragraph that ends at
+    `</think>` has confidence 1 for the same reason.
+
+    A trace that never closes has no T*: it gives no confidence and no remain, and progress 0, the limit of t / T* as
+    T* grows without bound, so that it can only teach the draft not to exit.
+
+    place: `paragraph_end` gives a token the progress and remain of the boundary it leads to, as for its confidence;
+    `token` counts them at the token itself (the ablation).
+    """
+    _check(length, think_end, boundaries, agree, sufficient, place)
+    thinking = length if think_end is None else think_end
+    values, mask = np.zeros((length, 3), np.float32), np.zeros((length, 3), np.float32)
+    if think_end is None:
+        mask[:thinking, 1] = 1.0
+        return TokenLabels(values, mask)
+    ends = np.asarray([*boundaries, thinking - 1], np.int64)
+    own = np.searchsorted(ends[:-1], np.arange(thinking))  # the first boundary at or after each token, else `</think>`
+    enough = thinking if sufficient is None else boundaries[sufficient] + 1
+    seen = 1.0 + (ends[own] if place == "paragraph_end" else np.arange(thinking))
+    values[:thinking, 0] = np.asarray([*agree, 1.0], np.float32)[own]
+    values[:thinking, 1] = np.minimum(seen / max(enough, 1), 1.0)
+    values[:thinking, 2] = np.maximum(enough - seen, 0.0)
+    mask[:thinking] = 1.0
+    return TokenLabels(values, mask)
+
+
+def _check(length, think_end, boundaries, agree, sufficient, place) -> None:
+    thinking = length if think_end is None else think_end
+    if place not in PLACES:
+        raise ValueError(f"unknown place of labels '{place}': choose one of {', '.join(PLACES)}")
+    if not 0 <= thinking <= length:
+        raise ValueError(f"</think> at index {think_end} lies outside a trace of {length} tokens")
+    if len(agree) != len(boundaries):
+        raise ValueError(f"{len(boundaries)} boundaries but {len(agree)} agreements: annotate the trace again")
+    if any(b <= a for a, b in pairwise([-1, *boundaries])) or (len(boundaries) and boundaries[-1] >= thinking):
+        raise ValueError(f"boundaries must ascend inside the {thinking} thinking tokens: annotate the trace again")
+    if sufficient is not None and not 0 <= sufficient < len(boundaries):
+        raise ValueError(f"sufficient boundary {sufficient} is not one of the {len(boundaries)} boundaries")

@@ -1,0 +1,104 @@
+"""The exit rule of the released SpecExit code, decision for decision (specexit.md section 3, `released`).
+
+It works on whole verify steps: the mean of the activated signals over a step's tokens is one observation, the scores
+of previous steps decide, and only the first split token of a step is looked at. What it does therefore depends on
+how verification happened to slice the text; `Threshold` does not.
+"""
+
+import flax.struct
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+RELEASED_THRESHOLDS = (0.8, 0.3, 200.0)
+SCORES = ("ewma", "momentum", "mean", "paragraph_mean")
+WINDOW = 10
+ALPHA = 0.1
+
+
+@flax.struct.dataclass
+class ReleasedState:
+    """The last 10 step means (newest last), how many of them count, and their exponential average."""
+
+    history: Float[Array, "B W 3"]
+    count: Int[Array, " B"]
+    ewma: Float[Array, "B 3"]
+
+
+@flax.struct.dataclass
+class Released:
+    """Exit at a step's first split token iff confidence > 0.8, progress > 0.3 and remain < 200 after earlier steps.
+
+    Same interface as the policies of `exits.policy`. Rows in `closes` never exit: a `</think>` among the accepted
+    tokens ends the thinking before any split token of the step is considered, even one that precedes it.
+    """
+
+    thresholds: Float[Array, "3"]
+    score: str = flax.struct.field(pytree_node=False, default="ewma")
+
+    needs_signals = True
+    per_step = True
+
+    def init(self, batch: int) -> ReleasedState:
+        return ReleasedState(
+            jnp.zeros((batch, WINDOW, 3), jnp.float32),
+            jnp.zeros((batch,), jnp.int32),
+            jnp.zeros((batch, 3), jnp.float32),
+        )
+
+    def decide(self, state, tokens, signals, boundary, valid, closes=None):
+        length = tokens.shape[1]
+        score = _score(state, self.score)
+        passed = jnp.stack(
+            [score[:, 0] > self.thresholds[0], score[:, 1] > self.thresholds[1], score[:, 2] < self.thresholds[2]],
+            axis=1,
+        )
+        # A score of exactly 0.0 is taken for a missing one: the released code tests its truth. Kept on purpose.
+        can_stop = (passed & (score != 0.0)).all(axis=1) & (state.count >= _needed(self.score))
+        if closes is not None:
+            can_stop = can_stop & ~closes
+        split = boundary & valid
+        exits = can_stop & split.any(axis=1)
+        column = jnp.where(exits, jnp.argmax(split, axis=1), length).astype(jnp.int32)
+        return column, jnp.broadcast_to(score[:, None, :], (*tokens.shape, 3))
+
+    def commit(self, state, tokens, signals, boundary, valid, count):
+        columns = jnp.arange(tokens.shape[1], dtype=jnp.int32)[None, :]
+        kept = valid & (columns < count[:, None])
+        number = kept.sum(axis=1, dtype=jnp.int32)
+        total = jnp.where(kept[:, :, None], signals, 0.0).sum(axis=1)
+        mean = total / jnp.maximum(number, 1).astype(jnp.float32)[:, None]
+        counted = state.count
+        if self.score == "paragraph_mean":
+            # At a split the released code forgets all but the last observation, before it adds this step's.
+            counted = jnp.where((boundary & kept).any(axis=1), jnp.minimum(counted, 1), counted)
+        average = jnp.where((state.count > 0)[:, None], ALPHA * mean + (1.0 - ALPHA) * state.ewma, mean)
+        live = number > 0
+        shifted = jnp.concatenate([state.history[:, 1:], mean[:, None, :]], axis=1)
+        return ReleasedState(
+            jnp.where(live[:, None, None], shifted, state.history),
+            jnp.where(live, jnp.minimum(counted + 1, WINDOW), state.count),
+            jnp.where(live[:, None], average, state.ewma),
+        )
+
+
+def released(score: str = "ewma") -> Released:
+    """The released rule with its own thresholds and one of its four ways to score."""
+    if score not in SCORES:
+        raise ValueError(f"the released rule has no smoother '{score}': choose one of {', '.join(SCORES)}")
+    return Released(jnp.array(RELEASED_THRESHOLDS, jnp.float32), score)
+
+
+def _needed(score: str) -> int:
+    """Observations before a score exists: the momentum wants all nine differences of its window."""
+    return WINDOW if score == "momentum" else 1
+
+
+def _score(state: ReleasedState, score: str) -> Float[Array, "B 3"]:
+    """The score after the observations so far; meaningless (and unused) while fewer than `_needed` exist."""
+    if score == "ewma":
+        return state.ewma
+    if score == "momentum":
+        return state.history[:, -1] + (state.history[:, -1] - state.history[:, 0]) / (WINDOW - 1)
+    counts = jnp.arange(WINDOW, dtype=jnp.int32)[None, :] >= WINDOW - state.count[:, None]
+    total = jnp.where(counts[:, :, None], state.history, 0.0).sum(axis=1)
+    return total / jnp.maximum(state.count, 1).astype(jnp.float32)[:, None]

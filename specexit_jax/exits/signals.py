@@ -1,0 +1,17 @@
+"""From the signal rows of the draft's `fc` to confidence, progress and remain (specexit.md section 1)."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+SIGNALS = ("confidence", "progress", "remain")
+REMAIN_MAX = 1e5  # tokens: one overflow of the exponential would poison every mean it enters
+
+
+def activate(raw: Float[Array, "*batch 3"]) -> Float[Array, "*batch 3"]:
+    """Raw head outputs to [0, 1], [0, 1] and tokens >= 0, always in float32, in the order of `SIGNALS`."""
+    raw = raw.astype(jnp.float32)
+    remain = jnp.exp(jnp.minimum(raw[..., 2:], math.log(REMAIN_MAX)))
+    return jnp.concatenate([jax.nn.sigmoid(raw[..., :2]), remain], axis=-1)

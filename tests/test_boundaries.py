@@ -1,0 +1,54 @@
+"""Boundaries: which token texts end a step, and the marker kind that looks one token ahead."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from specexit_jax.exits.boundaries import boundary_positions, boundary_table, make_boundaries
+
+TEXTS = ["a", "\n\n", ".\n\n", ":\n\n", "\n", "Wait", " So", "\n\nx", "?\n\n\n", "", " \n\n", ")\n\n"]
+
+
+def test_every_paragraph_ending_token_is_a_boundary():
+    assert np.flatnonzero(boundary_table(TEXTS)).tolist() == [1, 2, 3, 8, 10, 11]
+
+
+def test_released_kind_is_the_six_texts_only():
+    assert np.flatnonzero(boundary_table(TEXTS, ("released",))).tolist() == [1, 2, 10]
+
+
+def test_marker_cuts_before_a_marker_at_a_line_start():
+    boundaries = make_boundaries(TEXTS, ("paragraph", "marker"))
+    ids = [0, 4, 5, 0, 5, 4, 0, 1, 5, 4, 6, 4]
+    want = [1, 7, 9]  # the "\n" before "Wait", "\n\n", the "\n" before " So"; not "Wait" inside a line
+    assert boundary_positions(boundaries, ids, len(ids)) == want
+    tokens, following = jnp.array([ids[:-1]], jnp.int32), jnp.array([ids[1:]], jnp.int32)
+    assert np.flatnonzero(boundaries.mask(tokens, following)[0]).tolist() == want
+
+
+def test_paragraph_kind_ignores_what_follows():
+    boundaries = make_boundaries(TEXTS)
+    tokens = jnp.array([[4, 1, 0]], jnp.int32)
+    assert boundaries.mask(tokens, jnp.full((1, 3), 5, jnp.int32)).tolist() == [[False, True, False]]
+
+
+def test_positions_stop_where_thinking_does():
+    assert boundary_positions(make_boundaries(TEXTS), [0, 1, 0, 1, 9, 1], 4) == [1, 3]
+
+
+@pytest.mark.parametrize(
+    "texts, kinds, message",
+    [
+        (TEXTS, ("sentence",), "unknown boundary kind sentence"),
+        (TEXTS, (), "none given"),
+        (["a", "b"], ("paragraph",), "nowhere to exit"),
+    ],
+)
+def test_refusals(texts, kinds, message):
+    with pytest.raises(ValueError, match=message):
+        make_boundaries(texts, kinds)
+
+
+def test_table_refuses_the_kind_it_cannot_express():
+    with pytest.raises(ValueError, match="depends on the next token"):
+        boundary_table(TEXTS, ("paragraph", "marker"))
