@@ -1,0 +1,66 @@
+"""Training documents of the bundled target: full traces, traces stopped early, and answers without thinking.
+
+A trace stopped early ends with a `</think>` that carries no loss: the model learns what to answer when it is stopped
+there, never to stop there by itself. No loss on questions either.
+"""
+
+import dataclasses
+import random
+
+import numpy as np
+from transformers import PreTrainedTokenizerBase
+
+from specexit_jax.data.splits import Problem
+from specexit_jax.data.tokenizer import prompt_text
+from specexit_jax.data.world import Trace, thinking_text, write_trace
+
+Document = tuple[np.ndarray, np.ndarray]  # ids int32[n], loss_mask bool[n]
+
+
+@dataclasses.dataclass(frozen=True)
+class Mixture:
+    """Traces a problem, and how many stopped and unthought documents come with each trace."""
+
+    traces_per_problem: int = 2
+    stopped: float = 0.2
+    unthought: float = 0.05
+
+
+def _document(tokenizer: PreTrainedTokenizerBase, parts: list[tuple[str, bool]]) -> Document:
+    ids, mask = [], []
+    for text, trained in parts:
+        piece = tokenizer.encode(text, add_special_tokens=False)
+        ids += piece
+        mask += [trained] * len(piece)
+    return np.array(ids, np.int32), np.array(mask, bool)
+
+
+def answer_text(answer: str) -> str:
+    """What follows `</think>`."""
+    return f"\n\n{answer}<|end|>"
+
+
+def _stopped_at(trace: Trace, rng: random.Random) -> int:
+    """A paragraph to stop after; every other time one near the first statement, where exits will fall."""
+    last = len(trace.paragraphs) - 1
+    return rng.randrange(min(trace.stated + 4, last + 1)) if rng.random() < 0.5 else rng.randrange(last + 1)
+
+
+def documents(
+    problems: list[Problem], tokenizer: PreTrainedTokenizerBase, mixture: Mixture, seed: int
+) -> list[Document]:
+    """Documents for `problems`, in a fixed order; pure in its arguments."""
+    made, rng = [], random.Random(seed)
+    for problem in problems * mixture.traces_per_problem:
+        prompt = (prompt_text(tokenizer, problem.question), False)
+        trace = write_trace(problem.task, problem.entry, rng)
+        ending = (f"</think>{answer_text(trace.answer)}", True)
+        made.append(_document(tokenizer, [prompt, (thinking_text(trace), True), ending]))
+        if rng.random() < mixture.stopped:
+            at = _stopped_at(trace, rng)
+            parts = [prompt, (thinking_text(trace, at), True), ("</think>", False)]
+            made.append(_document(tokenizer, [*parts, (answer_text(trace.believed[at]), True)]))
+        if rng.random() < mixture.unthought:
+            closed = prompt_text(tokenizer, problem.question, thinking=False)
+            made.append(_document(tokenizer, [(closed, False), (answer_text(problem.answer), True)]))
+    return made

@@ -1,0 +1,95 @@
+"""Family relations (reasoning-gym `family_relationships`): the path from one person, from the other, and what the word means."""
+
+import dataclasses
+import re
+
+from reasoning_gym.graphs.family_relationships import FamilyRelationshipsConfig
+
+from specexit_jax.data.scratch import CannotWork, Scratch
+
+CONFIG = {"min_family_size": 4, "max_family_size": 5}
+_WOMEN = frozenset(FamilyRelationshipsConfig().female_names)
+_WORDS = {
+    "spouse": ("wife", "husband"), "parent": ("mother", "father"), "child": ("daughter", "son"),
+    "grandparent": ("grandmother", "grandfather"), "sibling": ("sister", "brother"),
+    "grandchild": ("niece", "nephew"), "in-law": ("mother-in-law", "father-in-law"),
+}  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Family:
+    """The story's facts and the question: what is `first` to `second`?"""
+
+    first: str
+    second: str
+    spouse: dict[str, str]
+    parents: dict[str, tuple[str, str]]
+
+
+def parse(entry: dict) -> Family:
+    """Read the couples and their children from the story."""
+    spouse, parents, couple = {}, {}, None
+    for sentence in re.split(r"(?<=\.) ?", entry["question"].split("\n\n")[0]):
+        if match := re.fullmatch(r"(\S+) is married to (\S+)\.", sentence):
+            couple = match.groups()
+            spouse |= {couple[0]: couple[1], couple[1]: couple[0]}
+        elif match := re.fullmatch(r"They have (?:a child|children) called (.+)\.", sentence):
+            parents |= {name: couple for name in re.split(r", | and ", match.group(1))}
+    return Family(entry["metadata"]["person1"], entry["metadata"]["person2"], spouse, parents)
+
+
+def _path(family: Family) -> tuple[str, list[str], str]:
+    """(kind of relation, the facts that show it, the person whose gender names it)."""
+    a, b, spouse, parents = family.first, family.second, family.spouse, family.parents
+    child = lambda c: f"{c} is a child of {parents[c][0]} and {parents[c][1]}"  # noqa: E731
+    if a in parents.get(b, ()):
+        return "parent", [child(b)], a
+    if b in parents.get(a, ()):
+        return "child", [child(a)], a
+    if spouse.get(a) == b:
+        return "spouse", [f"{a} is married to {b}"], a
+    if a in parents and parents.get(a) == parents.get(b):
+        return "sibling", [child(a), child(b)], a
+    for parent in parents.get(b, ()):
+        if a in parents.get(parent, ()):
+            return "grandparent", [child(b), child(parent)], a
+    for parent in parents.get(a, ()):
+        if b in parents.get(parent, ()):
+            raise CannotWork("the data set has no word for a grandchild")
+    if a in spouse and b in parents.get(spouse[a], ()):
+        return "in-law", [f"{a} is married to {spouse[a]}", child(spouse[a])], b
+    raise CannotWork("the relation is not in this world")
+
+
+def _word(kind: str, person: str, scratch: Scratch) -> tuple[str, str]:
+    woman, man = _WORDS[kind]
+    right, wrong = (woman, man) if person in _WOMEN else (man, woman)
+    word = scratch.choose(right, wrong, kind in ("in-law", "grandparent"))
+    return f"{person} is a {'woman' if word == woman else 'man'}", word
+
+
+def forward(family: Family, scratch: Scratch) -> tuple[list[str], str]:
+    """The facts from the first person on, then the gender; a slip takes the wrong gender."""
+    kind, facts, person = _path(family)
+    gender, word = _word(kind, person, scratch)
+    return [*facts, f"That is a {kind}, and {gender}"], word
+
+
+def backward(family: Family, scratch: Scratch) -> tuple[list[str], str]:
+    """The gender first, then the facts from the other end."""
+    kind, facts, person = _path(family)
+    gender, word = _word(kind, person, scratch)
+    return [f"From the other end. {gender}", *facts[::-1], f"That is a {kind}"], word
+
+
+def meaning(family: Family, scratch: Scratch, answer: str) -> tuple[list[str], bool]:
+    """What the stated word asks for, held against the facts."""
+    kind, facts, person = _path(family)
+    gender, word = _word(kind, person, scratch)
+    asked = next(k for k, words in _WORDS.items() if answer in words)
+    needs = "woman" if answer == _WORDS[asked][0] else "man"
+    return [f"A {answer} is a {asked} and a {needs}", f"{facts[-1]}, and {gender}"], word == answer
+
+
+METHODS = (forward, backward)
+INVERSES = (meaning,)

@@ -1,0 +1,62 @@
+"""The bundled model's tokenizer: byte-level BPE with single digits and paragraph ends as tokens of their own."""
+
+import pathlib
+from collections.abc import Iterable
+
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+# <|end|> closes a turn; <think> is opened by the prompt, as in Qwen3-Thinking and the R1 distills.
+SPECIAL_TOKENS = ("<|pad|>", "<|user|>", "<|assistant|>", "<|end|>", "<think>", "</think>")
+# Punctuation with the line ends behind it | one digit | a word | one sign | other space: "." and ".\n\n" are two tokens.
+_PIECES = r"[^\s\p{L}\p{N}]?\n+| ?\p{N}| ?\p{L}+| ?[^\s\p{L}\p{N}]|\s"
+CHAT_TEMPLATE = (
+    "{% for message in messages %}{% if message.role == 'user' %}<|user|>{{ message.content }}{% else %}"
+    "<|assistant|>{{ message.content.split('</think>')[-1].strip('\\n') }}<|end|>{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|><think>\n"
+    "{% if enable_thinking is defined and not enable_thinking %}\n</think>{% endif %}{% endif %}"
+)
+
+
+def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
+    """Train on texts; the result has the special tokens, the chat template and the pieces described above."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(_PIECES), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=list(SPECIAL_TOKENS),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="<|pad|>",
+        eos_token="<|end|>",
+        chat_template=CHAT_TEMPLATE,
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def load_tokenizer(folder: str | pathlib.Path) -> PreTrainedTokenizerBase:
+    """The tokenizer of a Hugging Face folder; raises FileNotFoundError or ValueError in one sentence."""
+    folder = pathlib.Path(folder)
+    if not (folder / "tokenizer.json").exists():
+        raise FileNotFoundError(f"{folder} has no tokenizer.json: it is not a model folder")
+    try:
+        return AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+    except Exception as error:
+        raise ValueError(f"the tokenizer in {folder} cannot be read: {error}") from error
+
+
+def prompt_text(tokenizer: PreTrainedTokenizerBase, question: str, thinking: bool = True) -> str:
+    """The chat prompt for one question, thinking opened (or opened and closed at once)."""
+    return tokenizer.apply_chat_template(
+        [{"role": "user", "content": question}], tokenize=False, add_generation_prompt=True, enable_thinking=thinking
+    )
