@@ -1,0 +1,223 @@
+"""Bounds on what an exit can save, from annotated traces: the clairvoyant `oracle`, and exits by any causal score.
+
+Nothing is decoded: an exit at a boundary has the tokens and the answer that annotation forced there.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from specexit_jax.evaluation.records import Record
+from specexit_jax.exits import calibration
+
+NO_EXIT = -1
+
+
+@dataclasses.dataclass(frozen=True)
+class Boundaries:
+    """Every boundary of N annotated traces, n in all, concatenated in order.
+
+    row: int32[n], the trace a boundary belongs to (non-decreasing); index: int32[n], its token's index in the ids.
+    agree, correct: bool[n], the forced answer agrees with the model's own / is right; tokens: int32[n], generated
+    tokens if the policy exits there; answers: the n forced answers.
+    first: int32[N], place among the n of the earliest agreeing boundary, NO_EXIT where none agrees.
+    full_*: the trace without an exit, [N]. closed: bool[N], whether it closed its thinking itself.
+    features: float32[n, A] captured features of the boundary token (A may be 0: the oracle needs none).
+    extra: float32[n, E] further causal columns, e.g. smoothed signals (E may be 0).
+    """
+
+    ids: tuple[str, ...]
+    tasks: tuple[str, ...]
+    splits: tuple[str, ...]
+    seeds: tuple[int, ...]
+    row: np.ndarray
+    index: np.ndarray
+    agree: np.ndarray
+    correct: np.ndarray
+    tokens: np.ndarray
+    answers: tuple[str | None, ...]
+    first: np.ndarray
+    full_tokens: np.ndarray
+    full_thinking: np.ndarray
+    full_correct: np.ndarray
+    full_answers: tuple[str | None, ...]
+    full_finish: tuple[str, ...]
+    closed: np.ndarray
+    features: np.ndarray
+    extra: np.ndarray
+
+    @property
+    def starts(self) -> np.ndarray:
+        """int[N + 1]: trace i owns the boundaries starts[i]:starts[i + 1]."""
+        return np.searchsorted(self.row, np.arange(len(self.ids) + 1))
+
+
+def gather_boundaries(
+    traces: Sequence[dict],
+    labels: Sequence[dict],
+    features: Mapping[str, np.ndarray] | None = None,
+    extra: Mapping[str, np.ndarray] | None = None,
+    end_think_length: int = 1,
+) -> Boundaries:
+    """Boundaries of traces.jsonl and labels.jsonl rows, joined by id.
+
+    features, extra: id -> [boundaries, A] and [boundaries, E], rows in the order of the label's boundaries.
+    end_think_length: ids of `</think>`, which forced_ids do not repeat.
+    A boundary at the very end of a trace that ran out of room is left out: `</think>` cannot be written after it.
+    Raises ValueError for a trace without labels, or arrays that do not match the boundaries.
+    """
+    by_id = {label["id"]: label for label in labels}
+    if absent := [trace["id"] for trace in traces if trace["id"] not in by_id]:
+        raise ValueError(f"{len(absent)} traces have no labels (first: {absent[0]!r}); run launch.annotate to the end")
+    chosen = [by_id[trace["id"]] for trace in traces]
+    counts = np.asarray([len(label["boundaries"]) for label in chosen], np.int32)
+    starts = np.concatenate([[0], np.cumsum(counts)])
+    own = [trace["think_end"] for trace in traces]
+    everything = Boundaries(
+        ids=tuple(trace["id"] for trace in traces),
+        tasks=tuple(trace["task"] for trace in traces),
+        splits=tuple(trace["split"] for trace in traces),
+        seeds=tuple(trace.get("seed", 0) for trace in traces),
+        row=np.repeat(np.arange(len(traces), dtype=np.int32), counts),
+        index=_flat(chosen, "boundaries", np.int32),
+        agree=_flat(chosen, "agree", bool),
+        correct=_flat(chosen, "correct", bool),
+        tokens=np.asarray(
+            [
+                index + 1 + end_think_length + len(forced)
+                for label in chosen
+                for index, forced in zip(label["boundaries"], label["forced_ids"], strict=True)
+            ],
+            np.int32,
+        ),
+        answers=tuple(answer for label in chosen for answer in label["forced"]),
+        first=np.asarray(
+            [
+                NO_EXIT if label["first"] is None else start + label["first"]
+                for start, label in zip(starts[:-1], chosen, strict=True)
+            ],
+            np.int32,
+        ),
+        full_tokens=np.asarray([len(trace["ids"]) for trace in traces], np.int32),
+        full_thinking=np.asarray(
+            [len(t["ids"]) if end is None else end for t, end in zip(traces, own, strict=True)], np.int32
+        ),
+        full_correct=np.asarray([trace["correct"] for trace in traces], bool),
+        full_answers=tuple(trace["answer"] for trace in traces),
+        full_finish=tuple(trace["finish"] for trace in traces),
+        closed=np.asarray([end is not None for end in own], bool),
+        features=_join(traces, counts, features, "features"),
+        extra=_join(traces, counts, extra, "extra columns"),
+    )
+    last = everything.full_thinking - np.where(everything.closed, 0, 1)
+    return select(everything, everything.index < last[everything.row])
+
+
+def select(boundaries: Boundaries, kept: np.ndarray) -> Boundaries:
+    """Only the boundaries where kept[n]; traces keep their rows. `first` is lost where it is not kept."""
+    moved = np.where(kept, np.cumsum(kept) - 1, NO_EXIT).astype(np.int32)
+    first = boundaries.first.copy()
+    first[first != NO_EXIT] = moved[first[first != NO_EXIT]]
+    fields = ("row", "index", "agree", "correct", "tokens", "features", "extra")
+    arrays = {name: getattr(boundaries, name)[kept] for name in fields}
+    answers = tuple(boundaries.answers[i] for i in np.flatnonzero(kept))
+    return dataclasses.replace(boundaries, **arrays, answers=answers, first=first)
+
+
+def oracle_exits(boundaries: Boundaries) -> np.ndarray:
+    """int32[N]: the earliest agreeing boundary. Clairvoyant: it knows the answer the model would have ended with."""
+    return boundaries.first
+
+
+def threshold_exits(boundaries: Boundaries, scores: np.ndarray, threshold: float) -> np.ndarray:
+    """int32[N]: the first boundary of each trace whose score [n] reaches the threshold, NO_EXIT where none does."""
+    exits = np.full(len(boundaries.ids), NO_EXIT, np.int32)
+    granted = np.flatnonzero(np.asarray(scores, np.float32) >= np.float32(threshold))  # as calibration compares
+    rows, place = np.unique(boundaries.row[granted], return_index=True)
+    exits[rows] = granted[place]
+    return exits
+
+
+def outcomes(boundaries: Boundaries, exits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(tokens int64[N], correct bool[N]) of exiting at `exits`, full thinking where NO_EXIT."""
+    exited = exits != NO_EXIT
+    tokens, correct = boundaries.full_tokens.astype(np.int64), boundaries.full_correct.copy()
+    tokens[exited] = boundaries.tokens[exits[exited]]
+    correct[exited] = boundaries.correct[exits[exited]]
+    return tokens, correct
+
+
+def choose_threshold(
+    boundaries: Boundaries, scores: np.ndarray, bound: float, margin: float = 0.0, standard_errors: float = 0.0
+) -> calibration.Choice:
+    """The score to exit at, by the very rule that chooses the policy's thresholds: give it the same three numbers.
+
+    scores: [n] of the development split. The choice's first threshold is the one to pass to `threshold_exits`.
+    """
+    padded = as_outcomes(boundaries, scores)
+    grid = calibration.threshold_grid(padded, (400, 1, 1))
+    return calibration.choose_thresholds(padded, grid, bound, margin, standard_errors)
+
+
+def as_outcomes(boundaries: Boundaries, scores: np.ndarray) -> calibration.Outcomes:
+    """Padded to the most boundaries of any trace; the score [n] stands where confidence does, the others are open."""
+    starts = boundaries.starts
+    shape = (len(boundaries.ids), int(np.diff(starts).max(initial=0)))
+    place = boundaries.row, np.arange(len(boundaries.row)) - starts[boundaries.row]
+    smoothed, present = np.zeros((*shape, 3), np.float32), np.zeros(shape, bool)
+    tokens, correct = np.zeros(shape, np.int64), np.zeros(shape, bool)
+    smoothed[(*place, 0)], present[place] = scores, True
+    tokens[place], correct[place] = boundaries.tokens, boundaries.correct
+    return calibration.Outcomes(
+        smoothed=smoothed,
+        present=present,
+        tokens=tokens,
+        correct=correct,
+        full_tokens=boundaries.full_tokens.astype(np.int64),
+        full_correct=boundaries.full_correct,
+        closed=boundaries.closed,
+        weights=calibration.task_weights(boundaries.tasks),
+    )
+
+
+def bound_records(boundaries: Boundaries, exits: np.ndarray, method: str) -> list[Record]:
+    """The records of a bound, one a trace, source 'replay'."""
+    tokens, correct = outcomes(boundaries, exits)
+    records = []
+    for i, place in enumerate(exits):
+        exited = bool(place != NO_EXIT)
+        end = int(boundaries.index[place]) + 1 if exited else None
+        records.append(
+            Record(
+                method=method,
+                task=boundaries.tasks[i],
+                id=boundaries.ids[i],
+                split=boundaries.splits[i],
+                correct=bool(correct[i]),
+                tokens=int(tokens[i]),
+                thinking_tokens=end if exited else int(boundaries.full_thinking[i]),
+                exit_index=end,
+                exited=exited,
+                steps=0,
+                accepted=(),
+                answer=boundaries.answers[place] if exited else boundaries.full_answers[i],
+                finish="stop" if exited else boundaries.full_finish[i],
+                source="replay",
+                seed=boundaries.seeds[i],
+            )
+        )
+    return records
+
+
+def _flat(labels: Sequence[dict], key: str, dtype: type) -> np.ndarray:
+    return np.asarray([value for label in labels for value in label[key]], dtype)
+
+
+def _join(traces: Sequence[dict], counts: np.ndarray, table: Mapping[str, np.ndarray] | None, name: str) -> np.ndarray:
+    if table is None:
+        return np.zeros((int(counts.sum()), 0), np.float32)
+    rows = [np.asarray(table[trace["id"]], np.float32) for trace in traces if trace["id"] in table]
+    if len(rows) != len(traces) or any(len(row) != count for row, count in zip(rows, counts, strict=True)):
+        raise ValueError(f"the {name} do not match the labels' boundaries; extract them again from the same traces")
+    return np.concatenate([row for row in rows if len(row)] or [np.zeros((0, 0), np.float32)])

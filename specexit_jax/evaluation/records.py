@@ -1,0 +1,150 @@
+"""One record a problem and method: what `records.jsonl` holds and every table is computed from."""
+
+import dataclasses
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+SOURCES = ("decode", "replay")
+FINISHES = ("stop", "length")
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """The outcome of one method on one problem under one seed.
+
+    method, task, id, split: what was run on what.
+    correct: the checker's verdict against the ground truth.
+    tokens: all generated tokens (thinking, `</think>`, answer, stop token), as generated.
+    thinking_tokens: generated tokens before `</think>`.
+    exit_index: index in the generated ids of the forced `</think>`, None when the model closed its thinking itself.
+    exited: whether the policy forced the exit (== exit_index is not None).
+    steps: verify steps of the loop; 0 where nothing was decoded.
+    accepted: accepted[n] = verify steps that accepted n drafts, exit-truncated steps left out; () without a decode.
+    answer: the extracted answer, None when there is none.
+    finish: 'stop' or 'length' (ran into the buffer's end).
+    source: 'decode' (run for real) or 'replay' (a policy replayed on annotated traces).
+    latency_s: batch-1 wall time in seconds, None where it was not measured.
+    """
+
+    method: str
+    task: str
+    id: str
+    split: str
+    correct: bool
+    tokens: int
+    thinking_tokens: int
+    exit_index: int | None
+    exited: bool
+    steps: int
+    accepted: tuple[int, ...]
+    answer: str | None
+    finish: str
+    source: str
+    latency_s: float | None = None
+    seed: int = 0
+
+    def __post_init__(self):
+        if self.source not in SOURCES:
+            raise ValueError(f"record {self.id!r}: source is {self.source!r}, expected one of {', '.join(SOURCES)}")
+        if self.finish not in FINISHES:
+            raise ValueError(f"record {self.id!r}: finish is {self.finish!r}, expected one of {', '.join(FINISHES)}")
+        if self.exited != (self.exit_index is not None):
+            raise ValueError(f"record {self.id!r}: exited is {self.exited} but exit_index is {self.exit_index}")
+
+    @property
+    def key(self) -> tuple[str, str, int]:
+        """What pairs the records of two methods: the problem and the seed."""
+        return self.task, self.id, self.seed
+
+    def to_json(self) -> dict:
+        return {**dataclasses.asdict(self), "accepted": list(self.accepted)}
+
+    @classmethod
+    def from_json(cls, row: dict) -> "Record":
+        """Raises ValueError naming unknown or missing keys, TypeError for what is not an object."""
+        if not isinstance(row, dict):
+            raise TypeError("not a JSON object")
+        fields = dataclasses.fields(cls)
+        unknown = sorted(set(row) - {f.name for f in fields})
+        missing = sorted(f.name for f in fields if f.default is dataclasses.MISSING and f.name not in row)
+        if unknown or missing:
+            raise ValueError(f"a record with missing keys {missing} and unknown keys {unknown}")
+        return cls(**{**row, "accepted": tuple(row["accepted"])})
+
+
+def record_of_replay(method: str, trace: dict, replayed: Any) -> Record:
+    """The record of a policy replayed on a trace (a row of traces.jsonl); replayed: `annotation.replay.Replayed`."""
+    exited = replayed.exit_index is not None
+    return Record(
+        method=method,
+        task=trace["task"],
+        id=trace["id"],
+        split=trace["split"],
+        correct=bool(replayed.correct),
+        tokens=len(replayed.ids),
+        thinking_tokens=replayed.thinking_tokens,
+        exit_index=replayed.exit_index,
+        exited=exited,
+        steps=0,
+        accepted=(),
+        answer=replayed.answer,
+        finish="stop" if exited else trace["finish"],
+        source="replay",
+        seed=trace.get("seed", 0),
+    )
+
+
+def read_records(path: str | Path) -> list[Record]:
+    """Every record of a `records.jsonl`. Raises FileNotFoundError, or ValueError naming the corrupt line."""
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such records file; run launch.evaluate first")
+    records = []
+    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            records.append(Record.from_json(json.loads(line)))
+        except (ValueError, TypeError) as error:
+            raise ValueError(
+                f"{path}: line {number} is not a valid record ({error}); remove it or run again"
+            ) from error
+    return records
+
+
+def write_records(path: str | Path, records: Iterable[Record]) -> None:
+    write_atomically(path, "".join(json.dumps(record.to_json(), ensure_ascii=False) + "\n" for record in records))
+
+
+def write_json(path: str | Path, tree: dict) -> None:
+    """Refuses NaN and infinity (not JSON): what was not measured is null."""
+    write_atomically(path, json.dumps(tree, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_atomically(path: str | Path, content: str | bytes) -> None:
+    """Written to a temporary name beside `path` and renamed, so a killed run leaves the old file or the new one."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def one_per_problem(records: Iterable[Record]) -> list[Record]:
+    """At most one record for each method, problem and seed: the decoded one where a replayed one exists too.
+
+    Latencies are decoded on a subset of what is replayed; the tests hold replay equal to decoding, so a decoded
+    record stands for both. Order of first appearance is kept.
+    """
+    chosen: dict[tuple, Record] = {}
+    for record in records:
+        key = (record.method, *record.key)
+        if key not in chosen or (chosen[key].source == "replay" and record.source == "decode"):
+            chosen[key] = record
+    return list(chosen.values())

@@ -1,0 +1,168 @@
+"""Intervals, paired comparisons and the quality of a score: numpy on arrays, seeds fixed.
+
+A mean over tasks weighs every task alike whatever its number of problems, so intervals are stratified by task
+everywhere: a *stratum* is one task's array with a row a problem.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy import stats
+
+RESAMPLES = 4000
+LEVEL = 0.95
+_CHUNK = 4_000_000  # resampled rows held at once: bounds memory near 100 MB
+
+
+class Estimate(NamedTuple):
+    value: float
+    low: float
+    high: float
+
+
+def wilson(successes: int, n: int, level: float = LEVEL) -> Estimate:
+    """Wilson score interval of a proportion: stays in [0, 1] and keeps a width at 0 and n successes."""
+    _check_count(successes, n)
+    z = float(stats.norm.ppf(0.5 + level / 2))
+    p = successes / n
+    centre = (p + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * np.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    return Estimate(p, min(p, float(max(centre - half, 0.0))), max(p, float(min(centre + half, 1.0))))
+
+
+def clopper_pearson(successes: int, n: int, level: float = LEVEL) -> Estimate:
+    """Exact binomial interval, never below its level: for bounds on risk."""
+    _check_count(successes, n)
+    tail = (1 - level) / 2
+    low = 0.0 if successes == 0 else float(stats.beta.ppf(tail, successes, n - successes + 1))
+    high = 1.0 if successes == n else float(stats.beta.ppf(1 - tail, successes + 1, n - successes))
+    return Estimate(successes / n, low, high)
+
+
+def mean_of_estimates(estimates: Sequence[Estimate]) -> Estimate:
+    """Mean over tasks from each task's own interval, by square-and-add (MOVER, Zou & Donner 2008).
+
+    Keeps the asymmetry of Wilson intervals, where a bootstrap of a task without an error would claim certainty.
+    """
+    table = np.asarray(estimates, np.float64)
+    if table.size == 0:
+        raise ValueError("the mean of no estimates: give at least one task")
+    value = table[:, 0].mean()
+    below = np.sqrt(np.square(table[:, 0] - table[:, 1]).sum()) / len(table)
+    above = np.sqrt(np.square(table[:, 2] - table[:, 0]).sum()) / len(table)
+    return Estimate(float(value), float(value - below), float(value + above))
+
+
+def bootstrap_means(strata: Sequence[np.ndarray], resamples: int = RESAMPLES, seed: int = 0) -> np.ndarray:
+    """Means over strata of resampled column means.
+
+    strata: one array [n_k, C] a task, rows = problems (what is resampled, whole: columns stay paired).
+    Returns [resamples, C].
+    """
+    if not strata or any(len(stratum) == 0 for stratum in strata):
+        raise ValueError("a bootstrap over no problems: every task needs at least one")
+    rng = np.random.default_rng(seed)
+    columns = np.shape(strata[0])[1]
+    total = np.zeros((resamples, columns))
+    for stratum in strata:
+        values = np.asarray(stratum, np.float64)
+        n = len(values)
+        chunk = max(1, _CHUNK // n)
+        for start in range(0, resamples, chunk):
+            rows = rng.integers(n, size=(min(chunk, resamples - start), n), dtype=np.int32)
+            for column in range(columns):
+                total[start : start + len(rows), column] += values[:, column].take(rows).mean(axis=1)
+    return total / len(strata)
+
+
+def stratified_estimate(
+    strata: Sequence[np.ndarray],
+    statistic: Callable[[np.ndarray], np.ndarray],
+    level: float = LEVEL,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Estimate:
+    """Percentile interval of a function of task-averaged column means.
+
+    statistic: [R, C] means -> [R]; e.g. a difference (paired) or a ratio of two columns.
+    A statistic that is undefined on the data (0 / 0) is nan throughout.
+    """
+    means = bootstrap_means(strata, resamples, seed)
+    point = np.mean([np.asarray(stratum, np.float64).mean(axis=0) for stratum in strata], axis=0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        value = float(statistic(point[None])[0])
+        drawn = statistic(means)
+    if not np.isfinite(value):
+        return Estimate(float("nan"), float("nan"), float("nan"))
+    low, high = np.quantile(drawn[np.isfinite(drawn)], [(1 - level) / 2, (1 + level) / 2])
+    return Estimate(value, float(low), float(high))
+
+
+def mean_interval(values: np.ndarray, level: float = LEVEL, resamples: int = RESAMPLES, seed: int = 0) -> Estimate:
+    """Bootstrap interval of a plain mean, values [n]."""
+    return stratified_estimate([np.asarray(values)[:, None]], lambda m: m[:, 0], level, resamples, seed)
+
+
+def paired_difference(pairs: Sequence[np.ndarray], **options) -> Estimate:
+    """Mean over tasks of (column 0 - column 1), resampling problems: pairs are [n_k, 2] a task."""
+    return stratified_estimate(pairs, lambda m: m[:, 0] - m[:, 1], **options)
+
+
+def paired_ratio(pairs: Sequence[np.ndarray], **options) -> Estimate:
+    """(mean over tasks of column 0) / (mean over tasks of column 1), resampling problems."""
+    return stratified_estimate(pairs, lambda m: m[:, 0] / m[:, 1], **options)
+
+
+def mcnemar(harmed: int, mended: int) -> float:
+    """Two-sided exact p-value of 'as many right turned wrong as wrong turned right'."""
+    if harmed + mended == 0:
+        return 1.0
+    return float(stats.binomtest(harmed, harmed + mended).pvalue)
+
+
+def auc(labels: np.ndarray, scores: np.ndarray) -> float:
+    """P(score of a positive > score of a negative), ties counted half; nan when only one class is present."""
+    labels = np.asarray(labels, bool)
+    positives, negatives = int(labels.sum()), int((~labels).sum())
+    if positives == 0 or negatives == 0:
+        return float("nan")
+    ranks = stats.rankdata(scores)
+    return float((ranks[labels].sum() - positives * (positives + 1) / 2) / (positives * negatives))
+
+
+def brier(labels: np.ndarray, probabilities: np.ndarray) -> float:
+    """Mean squared error of a probability against 0/1 labels."""
+    return float(np.mean(np.square(np.asarray(probabilities, np.float64) - np.asarray(labels, np.float64))))
+
+
+class Reliability(NamedTuple):
+    """Bins of equal width over [0, 1]; empty bins are left out. All arrays [bins]."""
+
+    predicted: np.ndarray  # mean probability in the bin
+    observed: np.ndarray  # frequency of the positive label
+    low: np.ndarray  # Wilson interval of `observed`
+    high: np.ndarray
+    count: np.ndarray
+    left: np.ndarray  # left edge of the bin
+    error: float  # expected calibration error: count-weighted |predicted - observed|
+
+
+def reliability(labels: np.ndarray, probabilities: np.ndarray, bins: int = 10) -> Reliability:
+    labels, probabilities = np.asarray(labels, bool), np.asarray(probabilities, np.float64)
+    if len(labels) == 0:
+        raise ValueError("a reliability diagram of no boundaries: annotate some traces first")
+    place = np.clip((probabilities * bins).astype(np.int64), 0, bins - 1)
+    count = np.bincount(place, minlength=bins)
+    kept = count > 0
+    hits = np.bincount(place, weights=labels, minlength=bins)[kept]
+    predicted = np.bincount(place, weights=probabilities, minlength=bins)[kept] / count[kept]
+    intervals = [wilson(int(h), int(n)) for h, n in zip(hits, count[kept], strict=True)]
+    observed, low, high = np.asarray(intervals, np.float64).T
+    error = float(np.sum(count[kept] * np.abs(predicted - observed)) / count.sum())
+    return Reliability(predicted, observed, low, high, count[kept], np.flatnonzero(kept) / bins, error)
+
+
+def _check_count(successes: int, n: int) -> None:
+    if n <= 0 or not 0 <= successes <= n:
+        raise ValueError(f"{successes} successes of {n}: need 0 <= successes <= n and n > 0")

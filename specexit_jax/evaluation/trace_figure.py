@@ -1,0 +1,166 @@
+"""The figure of the three signals along real traces, with every boundary, T* and the exit."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import matplotlib.lines
+import matplotlib.ticker
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure, SubFigure
+
+from specexit_jax.evaluation.style import FAINT, INK, styled
+
+_SIGNALS = (("confidence", "#dc2626"), ("progress", "#2563eb"), ("remain", "#0f766e"))
+_DOUBTS = ("Wait", "But", "Hmm", "Alternatively", "Actually", "Let me", "I could", "Another", "Hold on")
+
+
+@dataclasses.dataclass(frozen=True)
+class TraceView:
+    """One trace's thinking, T tokens, to be drawn.
+
+    signals: [T, 3] activated (confidence, progress, remain in tokens); smoothed: what the policy compared, or None.
+    boundaries: token indices of every boundary; agree: whether the answer forced there agrees with the full one.
+    sufficient: token index of T*, None without one; exit: token index of the boundary where the policy exits, or None.
+    thresholds: the policy's three, None to leave them out. stages: (first token, end, label) of stretches of the text.
+    """
+
+    title: str
+    signals: np.ndarray
+    boundaries: Sequence[int]
+    agree: Sequence[bool]
+    smoothed: np.ndarray | None = None
+    sufficient: int | None = None
+    exit: int | None = None
+    thresholds: tuple[float, float, float] | None = None
+    stages: Sequence[tuple[int, int, str]] = ()
+
+
+def text_stages(paragraphs: Sequence[tuple[int, int, str]]) -> list[tuple[int, int, str]]:
+    """Stages of a text from its paragraphs (first token, end, text): a new one starts where a paragraph voices doubt.
+
+    The first is labelled 'first attempt', the others by their opening words.
+    """
+    stages: list[tuple[int, int, str]] = []
+    for start, end, text in paragraphs:
+        opening = " ".join(text.strip().split())
+        if not stages:
+            stages.append((start, end, "first attempt"))
+        elif opening.startswith(_DOUBTS):
+            stages.append((start, end, f"“{opening}”"))
+        else:
+            stages[-1] = (stages[-1][0], end, stages[-1][2])
+    return stages
+
+
+def signals_figure(traces: Sequence[TraceView]) -> Figure:
+    """The three signals along real traces: every boundary, T*, the exit, and what is not written after it."""
+    if not traces:
+        raise ValueError("a figure of signals needs at least one trace")
+    with styled():
+        figure = Figure(figsize=(10, 0.6 + 3.25 * len(traces)), layout="constrained")
+        outer = figure.subfigures(len(traces), 1, squeeze=False, hspace=0.04)[:, 0]
+        for place, (part, trace) in enumerate(zip(outer, traces, strict=True)):
+            strip, unit, remain = part.subplots(
+                3, 1, sharex=True, gridspec_kw={"height_ratios": [0.26, 1.55, 1.0], "hspace": 0.04}
+            )
+            _draw_stages(strip, trace)
+            _draw_signals(unit, remain, trace)
+            for axes in (strip, unit, remain):
+                _draw_marks(axes, trace, labelled=axes is unit)
+            remain.set_xlabel("tokens of thinking" if place == len(traces) - 1 else "")
+            if place == 0:
+                _legend(part)
+        return figure
+
+
+def _draw_stages(axes: Axes, trace: TraceView) -> None:
+    tokens = len(trace.signals)
+    axes.set(ylim=(0, 1), yticks=[], xlim=(-0.5, tokens - 0.5))
+    axes.set_title(trace.title, pad=5)
+    axes.grid(visible=False)
+    axes.tick_params(bottom=False)
+    for side in axes.spines.values():
+        side.set_visible(False)
+    characters = 150 / tokens  # that fit into a token's width of a 10 inch figure
+    for number, (start, end, label) in enumerate(trace.stages):
+        axes.axvspan(start - 0.5, end - 0.5, color=("#e2e8f0", "#f1f5f9")[number % 2], linewidth=0)
+        room = int((end - start) * characters) - 1
+        shown = label if len(label) <= room else label[: max(room - 1, 0)].rstrip(" ,.“") + "…"
+        if room >= 6:
+            axes.text(start + 0.4 / characters, 0.46, shown, fontsize=7.2, va="center", color=INK, clip_on=True)
+
+
+def _draw_signals(unit: Axes, remain: Axes, trace: TraceView) -> None:
+    steps = np.arange(len(trace.signals))
+    bold = trace.signals if trace.smoothed is None else trace.smoothed
+    for column, (_, colour) in enumerate(_SIGNALS):
+        axes = remain if column == 2 else unit
+        if trace.smoothed is not None:
+            axes.plot(steps, trace.signals[:, column], color=colour, linewidth=0.6, alpha=0.35)
+        axes.plot(steps, bold[:, column], color=colour, linewidth=1.7, solid_capstyle="round")
+        if trace.thresholds is not None:
+            axes.axhline(trace.thresholds[column], color=colour, linewidth=0.8, linestyle=(0, (1, 2)))
+    agree = np.asarray(trace.agree, bool)
+    places = np.asarray(trace.boundaries, np.int64)
+    height = np.full(len(places), -0.085)
+    unit.scatter(places[agree], height[agree], s=17, color="#15803d", clip_on=False, zorder=5, linewidth=0)
+    unit.scatter(
+        places[~agree],
+        height[~agree],
+        s=15,
+        facecolor="white",
+        edgecolor="#b91c1c",
+        clip_on=False,
+        zorder=5,
+        linewidth=1,
+    )
+    unit.set(ylim=(-0.16, 1.06), yticks=[0, 0.25, 0.5, 0.75, 1], ylabel="confidence,\nprogress")
+    unit.grid(visible=False, axis="x")
+    unit.tick_params(bottom=False)
+    unit.spines["bottom"].set_visible(False)
+    remain.set_yscale("log")
+    remain.set_ylim(0.8, max(20.0, 1.6 * float(np.max(trace.signals[:, 2]))))
+    remain.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    remain.yaxis.set_minor_formatter(matplotlib.ticker.NullFormatter())
+    remain.set_ylabel("remain\n(tokens)")
+    remain.grid(visible=False, axis="x")
+
+
+def _draw_marks(axes: Axes, trace: TraceView, labelled: bool) -> None:
+    tokens = len(trace.signals)
+    strip = not axes.get_yticks().size  # the strip of text keeps only the exit: lines would strike its words out
+    for place in () if strip else trace.boundaries:
+        axes.axvline(place, color=FAINT, linewidth=0.6, zorder=0)
+    if trace.sufficient is not None and not strip:
+        axes.axvline(trace.sufficient, color="#15803d", linewidth=1.4, linestyle=(0, (4, 2)), zorder=3)
+    if trace.exit is None:
+        return
+    axes.axvline(trace.exit, color=INK, linewidth=1.8, zorder=4)
+    if trace.exit < tokens - 1:  # what would have followed is hatched beneath the curves and veiled above them
+        axes.axvspan(
+            trace.exit, tokens - 0.5, facecolor="none", edgecolor="#e2e8f0", hatch="////", linewidth=0, zorder=0.5
+        )
+        axes.axvspan(trace.exit, tokens - 0.5, color="white", alpha=0.55, linewidth=0, zorder=3.5)
+    if labelled:
+        saved = tokens - 1 - trace.exit
+        right = trace.exit > 0.75 * tokens
+        axes.annotate(
+            f"exit: {saved} of {tokens} tokens not written" if saved else "exit at the last token",
+            (trace.exit, 0.5), xytext=(-6 if right else 6, 0), textcoords="offset points", va="center",
+            ha="right" if right else "left", fontsize=8, color=INK, fontweight="bold", zorder=6,
+            bbox={"boxstyle": "round,pad=0.25", "facecolor": "white", "edgecolor": "none", "alpha": 0.9},
+        )  # fmt: skip
+
+
+def _legend(part: SubFigure) -> None:
+    line, dot = matplotlib.lines.Line2D, {"marker": "o", "linestyle": "none", "markersize": 4.5}
+    entries = [line([], [], color=colour, linewidth=2, label=name) for name, colour in _SIGNALS]
+    entries += [
+        line([], [], color="#94a3b8", linewidth=1, linestyle=(0, (1, 2)), label="thresholds"),
+        line([], [], color="#15803d", label="boundary, forced answer agrees", **dot),
+        line([], [], markerfacecolor="white", color="#b91c1c", label="… disagrees", **dot),
+        line([], [], color="#15803d", linestyle=(0, (4, 2)), label="T* (sufficient)"),
+        line([], [], color=INK, linewidth=2, label="exit"),
+    ]
+    part.legend(handles=entries, loc="outside upper center", ncols=len(entries), columnspacing=1.2, handlelength=1.6)

@@ -1,0 +1,139 @@
+"""Statistics against scipy, scikit-learn and brute force."""
+
+import numpy as np
+import pytest
+from scipy import stats as scipy_stats
+from sklearn import calibration as sklearn_calibration
+from sklearn import metrics
+
+from specexit_jax.evaluation import statistics
+
+
+@pytest.mark.parametrize(("successes", "n"), [(0, 20), (1, 20), (10, 20), (20, 20), (5953, 6000)])
+@pytest.mark.parametrize(("ours", "theirs"), [(statistics.wilson, "wilson"), (statistics.clopper_pearson, "exact")])
+def test_intervals_of_a_proportion_are_scipys(successes, n, ours, theirs):
+    expected = scipy_stats.binomtest(successes, n).proportion_ci(method=theirs)
+    got = ours(successes, n)
+    np.testing.assert_allclose([got.low, got.high], [expected.low, expected.high], atol=1e-12)
+    assert got.low <= got.value <= got.high
+
+
+def test_impossible_counts_are_refused():
+    with pytest.raises(ValueError, match="3 successes of 2"):
+        statistics.wilson(3, 2)
+    with pytest.raises(ValueError, match="0 successes of 0"):
+        statistics.clopper_pearson(0, 0)
+
+
+def test_mean_of_estimates_covers_the_mean_over_tasks():
+    rng = np.random.default_rng(0)
+    p = np.array([0.95, 0.99, 0.7])
+    hits = 0
+    for _ in range(600):
+        draws = rng.binomial(60, p)
+        mean = statistics.mean_of_estimates([statistics.wilson(int(k), 60) for k in draws])
+        hits += mean.low <= p.mean() <= mean.high
+    assert 0.93 < hits / 600 < 0.985
+
+
+def test_mean_of_estimates_keeps_a_width_where_nothing_went_wrong():
+    mean = statistics.mean_of_estimates([statistics.wilson(20, 20)] * 6)
+    assert mean.value == mean.high == 1.0
+    assert 0.90 < mean.low < 0.97
+
+
+def test_bootstrap_is_scipys():
+    rng = np.random.default_rng(1)
+    x = rng.exponential(size=150)
+    y = x * rng.uniform(0.2, 0.9, 150)
+
+    def ratio(a, b, axis):
+        return a.mean(axis) / b.mean(axis)
+
+    expected = scipy_stats.bootstrap(
+        (y, x), ratio, paired=True, vectorized=True, method="percentile", n_resamples=20_000, rng=rng
+    ).confidence_interval  # fmt: skip
+    got = statistics.paired_ratio([np.stack([y, x], axis=1)], resamples=20_000)
+    np.testing.assert_allclose(got.value, y.mean() / x.mean())
+    np.testing.assert_allclose([got.low, got.high], expected, atol=0.004)
+
+
+def test_paired_difference_uses_the_pairing():
+    rng = np.random.default_rng(2)
+    hard = rng.random(800)
+    base = (hard < 0.8).astype(float)
+    better = (hard < 0.82).astype(float)
+    pairs = np.stack([better, base], axis=1)
+    paired = statistics.paired_difference([pairs])
+    broken = statistics.paired_difference([np.stack([better, rng.permutation(base)], axis=1)])
+    assert paired.low > 0 > broken.low
+    assert paired.high - paired.low < 0.5 * (broken.high - broken.low)
+
+
+def test_difference_weighs_tasks_alike():
+    small, large = np.array([[1.0, 0.0]] * 4), np.array([[0.0, 0.0]] * 400)
+    got = statistics.paired_difference([small, large])
+    assert got == (0.5, 0.5, 0.5)
+
+
+def test_stratified_interval_covers():
+    rng = np.random.default_rng(3)
+    hits = 0
+    for trial in range(300):
+        strata = [rng.normal([1.0 + k, 1.0], [1.0, 0.5], (60, 2)) for k in range(3)]
+        got = statistics.paired_difference(strata, resamples=400, seed=trial)
+        hits += got.low <= 1.0 <= got.high
+    assert 0.90 < hits / 300 < 0.985
+
+
+def test_bootstrap_is_fixed_by_its_seed_and_chunks_do_not_matter(monkeypatch):
+    values = [np.random.default_rng(4).random((50, 2)), np.random.default_rng(5).random((7, 2))]
+    one = statistics.bootstrap_means(values, 300, seed=1)
+    np.testing.assert_array_equal(one, statistics.bootstrap_means(values, 300, seed=1))
+    assert np.any(one != statistics.bootstrap_means(values, 300, seed=2))
+    monkeypatch.setattr(statistics, "_CHUNK", 64)
+    small = statistics.bootstrap_means(values, 300, seed=1)
+    np.testing.assert_allclose(small.mean(0), one.mean(0), atol=0.02)
+    with pytest.raises(ValueError, match="over no problems"):
+        statistics.bootstrap_means([np.zeros((0, 2))])
+
+
+def test_bootstrap_of_two_problems_is_the_binomial():
+    drawn = statistics.bootstrap_means([np.array([[0.0], [1.0]])], 20_000)[:, 0]
+    values, counts = np.unique(drawn, return_counts=True)
+    assert values.tolist() == [0.0, 0.5, 1.0]
+    np.testing.assert_allclose(counts / 20_000, [0.25, 0.5, 0.25], atol=0.015)
+
+
+def test_undefined_ratio_is_nan_not_an_error():
+    assert np.isnan(statistics.paired_ratio([np.zeros((5, 2))]).value)
+
+
+def test_auc_and_brier_are_sklearns_with_ties():
+    rng = np.random.default_rng(6)
+    labels = rng.random(500) < 0.3
+    scores = np.round(np.clip(0.4 * labels + rng.random(500) * 0.6, 0, 1), 1)
+    assert len(np.unique(scores)) < 12
+    np.testing.assert_allclose(statistics.auc(labels, scores), metrics.roc_auc_score(labels, scores))
+    np.testing.assert_allclose(statistics.brier(labels, scores), metrics.brier_score_loss(labels, scores))
+    assert statistics.auc(labels, np.zeros(500)) == 0.5
+    assert np.isnan(statistics.auc(np.ones(5, bool), np.arange(5)))
+
+
+def test_reliability_is_sklearns():
+    rng = np.random.default_rng(7)
+    p = rng.beta(0.5, 0.5, 2000)
+    labels = rng.random(2000) < p
+    observed, predicted = sklearn_calibration.calibration_curve(labels, p, n_bins=10)
+    bins = statistics.reliability(labels, p, bins=10)
+    np.testing.assert_allclose(bins.observed, observed)
+    np.testing.assert_allclose(bins.predicted, predicted)
+    assert bins.count.sum() == 2000 and bins.error < 0.05
+    assert statistics.reliability(~labels, p).error > 0.2
+    edge = statistics.reliability(np.array([True, False]), np.array([1.0, 0.0]))
+    assert edge.error == 0.0 and list(edge.left) == [0.0, 0.9]
+
+
+def test_mcnemar():
+    assert statistics.mcnemar(0, 0) == 1.0
+    np.testing.assert_allclose(statistics.mcnemar(0, 6), 2 / 64)
