@@ -97,6 +97,28 @@ def record_of_replay(method: str, trace: dict, replayed: Any) -> Record:
     )
 
 
+def record_of_trace(method: str, trace: dict, latency_s: float | None = None) -> Record:
+    """The record of a decoded trace (a row of traces.jsonl)."""
+    return Record(
+        method=method,
+        task=trace["task"],
+        id=trace["id"],
+        split=trace["split"],
+        correct=bool(trace["correct"]),
+        tokens=len(trace["ids"]),
+        thinking_tokens=len(trace["ids"]) if trace["think_end"] is None else trace["think_end"],
+        exit_index=trace["exit"],
+        exited=trace["exit"] is not None,
+        steps=trace["steps"],
+        accepted=tuple(trace["accepted"]),
+        answer=trace["answer"],
+        finish=trace["finish"],
+        source="decode",
+        latency_s=latency_s,
+        seed=trace["seed"],
+    )
+
+
 def read_records(path: str | Path) -> list[Record]:
     """Every record of a `records.jsonl`. Raises FileNotFoundError, or ValueError naming the corrupt line."""
     path = Path(path)

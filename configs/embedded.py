@@ -1,0 +1,116 @@
+"""The default experiment: a 1.7 M parameter reasoning model, bundled, on the reasoning world; everything on two CPU cores.
+
+Variants: `embedded.py` (draft training, calibration, evaluation), `:target` (trains the bundled target itself),
+`:demo` (what launch/demo.sh evaluates).
+"""
+
+from pathlib import Path
+
+import ml_collections
+
+ASSETS = Path(__file__).resolve().parent.parent / "specexit_jax" / "assets" / "embedded"
+TASKS = ("chain_sum", "gsm_symbolic", "leg_counting", "gcd", "family_relationships", "syllogism")
+
+
+def get_config(variant: str = "") -> ml_collections.ConfigDict:
+    """The experiment's numbers; structure is chosen by `variant`, values by `--config.key=value`."""
+    if variant not in ("", "target", "demo"):
+        raise ValueError(f"configs/embedded.py has no variant {variant!r}: choose target or demo, or leave it out")
+    config = ml_collections.ConfigDict(
+        {
+            "target": str(ASSETS / "target"),
+            "draft": str(ASSETS / "draft"),
+            "policy": str(ASSETS / "policy.json"),
+            "tasks": TASKS,
+            "seed": 0,
+            # problems a task in each split's rollouts
+            "rollout": {
+                "per_task": {"draft": 1000, "development": 400, "calibration": 1000, "test": 1000},
+                "batch_size": 32,
+                "max_new_tokens": 900,
+            },
+            "annotate": {"batch_size": 32, "max_answer": 16, "kind": "stable", "kinds": ("paragraph",)},
+            "train": {
+                "stage": "draft",
+                "steps": 3000,
+                "batch_size": 4,
+                "row_length": 1024,
+                "seed": 0,
+                "draft_vocab_size": 512,
+                "intermediate_size": 256,
+                "signals": "fc",
+                "ttt_steps": 5,
+                "ttt_decay": 0.8,
+                "signal_weights": (1.0, 1.0, 1.0),
+                "weighting": "fixed",
+                "optimizer": {
+                    "name": "adamw",
+                    "learning_rate": 3e-3,
+                    "warmup_steps": 100,
+                    "final_fraction": 0.03,
+                    "schedule": "linear",
+                    "weight_decay": 0.01,
+                },
+                "log_every": 50,
+                "save_seconds": 240.0,
+            },
+            "calibrate": {
+                "split": "development",
+                "bound": 0.0025,
+                "smoothers": ("none", "ewma", "mean", "momentum", "paragraph_mean"),
+            },
+            "evaluate": {
+                "split": "test",
+                "methods": ("think", "nothink", "first_answer", "eagle3", "specexit", "probe", "oracle", "ceiling"),
+                "per_task": 1000,
+                "latency_per_task": 8,
+                "latency_rounds": 3,
+                "draft_tokens": 5,
+                "batch_size": 32,
+            },
+        }
+    )
+    if variant == "demo":
+        config.evaluate.per_task = 20
+        config.evaluate.latency_per_task = 3
+        config.evaluate.methods = ("think", "nothink", "first_answer", "eagle3", "specexit", "probe", "oracle")
+    if variant == "target":
+        config.train = target_training()
+    return config
+
+
+def target_training() -> ml_collections.ConfigDict:
+    """How the bundled target was trained."""
+    return ml_collections.ConfigDict(
+        {
+            "stage": "target",
+            "steps": 6000,
+            "batch_size": 4,
+            "row_length": 512,
+            "seed": 0,
+            "per_task": 5500,
+            "vocab_size": 1536,
+            "mixture": {"traces_per_problem": 2, "stopped": 0.2, "unthought": 0.05},
+            "model": {
+                "hidden_size": 96,
+                "intermediate_size": 256,
+                "num_layers": 16,
+                "num_heads": 3,
+                "num_kv_heads": 1,
+                "head_dim": 32,
+                "max_position": 1024,
+            },
+            "temperature": 0.8,
+            "optimizer": {
+                "name": "muon",
+                "learning_rate": 3e-3,
+                "muon_learning_rate": 1.6e-2,
+                "warmup_steps": 150,
+                "final_fraction": 0.03,
+                "schedule": "linear",
+                "weight_decay": 0.01,
+            },
+            "log_every": 50,
+            "save_seconds": 240.0,
+        }
+    )

@@ -1,0 +1,110 @@
+"""The door of every entry point: flags and config come in, and a mistake leaves as one sentence with exit code 1."""
+
+import os
+import re
+import sys
+from collections.abc import Callable, Sequence
+
+import ml_collections
+from absl import app, flags
+from ml_collections import config_flags
+
+_CONFIG = None
+flags.DEFINE_bool("traceback", False, "On an error, show where it was raised as well.")
+
+
+def define_config() -> None:
+    """--config=configs/X.py[:variant], overridable by --config.key=value, and --workdir=DIR."""
+    global _CONFIG
+    _CONFIG = config_flags.DEFINE_config_file("config", None, "Experiment: configs/NAME.py or configs/NAME.py:VARIANT.")
+    flags.DEFINE_string("workdir", None, "Folder that this stage reads from and writes to.")
+    flags.mark_flags_as_required(["config", "workdir"])
+
+
+def config() -> ml_collections.ConfigDict:
+    """The experiment that --config named, overrides applied, frozen."""
+    return ml_collections.FrozenConfigDict(_CONFIG.value)
+
+
+def run(main: Callable[[], None]) -> None:
+    """Parses the command line and calls `main`; errors that a user can mend become one sentence."""
+    try:
+        # absl itself answers a wrong flag in one sentence; a config file that fails to load it lets through.
+        app.run(lambda _: _guarded(main), flags_parser=_parse)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _parse(argv: list[str]) -> list[str]:
+    try:
+        rest = flags.FLAGS(argv)
+        if _CONFIG is not None:
+            config()  # a file that is not there says so only when it is read
+    except (AttributeError, ImportError, KeyError, OSError, SyntaxError, TypeError, ValueError, flags.Error) as error:
+        fail(_flag_sentence(error))
+    if len(rest) > 1:
+        fail(f"Unexpected argument {rest[1]!r}: every option is written --name=value.")
+    return rest
+
+
+def _guarded(main: Callable[[], None]) -> None:
+    try:
+        main()
+    except BrokenPipeError:
+        os._exit(1)  # whoever read our output has left (`| head`)
+    except (OSError, ValueError) as error:
+        if flags.FLAGS.traceback:
+            raise
+        fail(_sentence(error))
+
+
+def fail(sentence: str) -> None:
+    """Says what is wrong and leaves with exit code 1."""
+    print(f"error: {sentence}", file=sys.stderr)
+    sys.exit(1)
+
+
+def say(text: str) -> None:
+    """Prints now, so that a reader on a pipe sees it before the next stage of work."""
+    print(text, flush=True)
+
+
+def colours() -> bool:
+    """Whether standard output is a terminal that wants them."""
+    return sys.stdout.isatty() and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
+
+
+def known(flag: str, name: str, names: Sequence[str]) -> None:
+    """Refuses a name that is not among `names`, before any work."""
+    if name not in names:
+        raise ValueError(f"--{flag}: unknown name {name!r}, choose among {', '.join(names)}.")
+
+
+def whole_numbers(flag: str, words: Sequence[str]) -> tuple[int, ...]:
+    """The numbers of a list flag."""
+    wrong = [word for word in words if not word.strip().isdecimal()]
+    if wrong:
+        raise ValueError(f"--{flag} must be whole numbers separated by commas, but it holds {wrong[0]!r}.")
+    return tuple(int(word) for word in words)
+
+
+def _sentence(error: Exception) -> str:
+    """An exception's message on one line."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _flag_sentence(error: Exception) -> str:
+    """What ml_collections and absl say of a wrong option, without the call stacks and quotes inside quotes."""
+    text = str(error).replace("\\n", "\n").replace("\\'", "'")
+    if "Traceback" in text:
+        return text.strip().splitlines()[-1].partition(": ")[2]
+    text = " ".join(text.split())
+    if misspelt := re.search(r'Did you mean "(.*)" instead of "(.*)"\?', text):
+        return f"The config has no key {misspelt[2]!r}: did you mean {misspelt[1]!r}?"
+    if isinstance(error, KeyError):
+        return f"The config has no key {text.strip(chr(34))}."
+    if "has no attribute 'get_config'" in text:
+        return "The file that --config names has no get_config(): give one of configs/."
+    if absent := re.search(r"No such file or directory: '(.*)'", text):
+        return f"There is no config file {absent[1]}."
+    return text

@@ -1,0 +1,86 @@
+"""Evaluates methods on a split: WORKDIR/{records.jsonl, results.json, report.md, report/*.png}, and prints the table.
+
+python -m launch.evaluate --config=configs/embedded.py --workdir=runs/embedded [--methods=a,b] [--tasks=a,b] [--limit=N]
+--limit: problems a task. The draft and policy are WORKDIR's where training left them there, else the config's.
+"""
+
+from pathlib import Path
+
+from absl import flags
+
+from launch import door
+from specexit_jax.data.splits import sample
+from specexit_jax.data.tasks import require_task
+from specexit_jax.evaluation import harness, publish
+from specexit_jax.evaluation.tables import terminal_table
+from specexit_jax.jsonl import read_jsonl
+from specexit_jax.methods import read_policy
+from specexit_jax.models.draft import DraftBundle
+from specexit_jax.session import load_session
+
+_METHODS = flags.DEFINE_list("methods", None, "Methods; default: the config's.")
+_TASKS = flags.DEFINE_list("tasks", None, "Tasks; default: the config's.")
+_LIMIT = flags.DEFINE_integer("limit", None, "Problems a task; default: the config's.")
+_BATCH = flags.DEFINE_integer("batch_size", None, "Rows decoded together; default: the config's.")
+
+
+def main() -> None:
+    config, workdir = door.config(), Path(flags.FLAGS.workdir)
+    settings, tasks = config.evaluate, tuple(_TASKS.value or config.tasks)
+    methods = tuple(_METHODS.value or settings.methods)
+    harness.require_methods(methods)
+    for task in tasks:
+        require_task(task)
+    own = workdir / "draft_model"
+    session = load_session(config.target, own if own.is_dir() else config.draft)
+    own = workdir / "policy.json"
+    policy, kinds = read_policy(session, own if own.is_file() else config.policy)
+    setting = harness.Setting(
+        settings.split, methods, config.seed, _BATCH.value or settings.batch_size, config.rollout.max_new_tokens,
+        config.annotate.max_answer, settings.draft_tokens, settings.latency_per_task, settings.latency_rounds,
+    )  # fmt: skip
+    problems = sample(setting.split, _LIMIT.value or settings.per_task, tasks)
+    folder, records = workdir / setting.split, []
+    traces = harness.decoded_traces(session, problems, "eagle3", setting, folder)
+    for name in (name for name in ("eagle3", "think", "nothink") if name in methods):
+        rows = traces if name == "eagle3" else harness.decoded_traces(session, problems, name, setting, folder)
+        records += [harness.record_of_trace(name, trace) for trace in rows]
+    labels = harness.annotated(session, traces, kinds, setting, folder)
+    draft = DraftBundle(session.draft, session.params.draft, session.params.d2t)
+    signals = harness.signals_of(session, traces, draft, folder)
+    names = [name for name in harness.REPLAYED if name in methods]
+    records += harness.replayed_records(session, names, policy, traces, labels, signals)
+    metrics, reliability = publish.signal_metrics(policy, traces, labels, signals)
+    extra = {"signals": metrics}
+    test = harness.boundaries_of(session, policy, traces, labels, signals, "ceiling" in methods)
+    if "oracle" in methods:
+        records += harness.oracle_records(test)
+    if "ceiling" in methods:
+        made, extra["ceiling"] = _ceiling(session, config, policy, draft, test, workdir)
+        records += made
+    offsets = publish.offsets_of(records, labels)
+    views = publish.chosen_views(session.tokenizer, policy, records, traces, labels, signals)
+    records += harness.timed_records(session, problems, policy, kinds, setting)
+    notes = [
+        f"split {setting.split}, {len(problems)} problems, sampled at temperature {session.sampling.temperature}",
+        "exits are replayed on annotated traces of eagle3; what was timed was decoded for real at batch 1",
+    ]
+    results = publish.publish(workdir, records, extra, offsets, views, reliability, notes)
+    door.say(terminal_table(results))
+    door.say(f"\nreport: {workdir / 'report.md'}")
+
+
+def _ceiling(session, config, policy, draft, test, workdir: Path):
+    """The ceiling from the training workdir's draft and development splits."""
+    sides = []
+    for split in ("draft", config.calibrate.split):
+        folder = workdir / split
+        traces, labels = list(read_jsonl(folder / "traces.jsonl")), list(read_jsonl(folder / "labels.jsonl"))
+        signals = harness.signals_of(session, traces, draft, folder)
+        sides.append(harness.boundaries_of(session, policy, traces, labels, signals, True))
+    return harness.ceiling_records(*sides, test, config.calibrate.bound)
+
+
+if __name__ == "__main__":
+    door.define_config()
+    door.run(main)

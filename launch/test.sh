@@ -1,0 +1,17 @@
+#!/usr/bin/env bash
+# Lint and tests. Arguments go to pytest:  bash launch/test.sh [-k NAME] [-m slow] …
+# With CI=true the environment is a new one, thrown away afterwards.
+set -euo pipefail
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+source "$root/launch/environment.sh"
+cd "$root"
+folder=$root/.venv-test
+if [[ ${CI:-} == true ]]; then
+  folder=$(mktemp -d)
+  trap 'rm -rf "$folder"' EXIT
+fi
+prepare "$folder" "$root/requirements-dev.txt"
+export JAX_PLATFORMS=cpu
+"$python" -m ruff check .
+"$python" -m ruff format --check .
+"$python" -m pytest "$@"

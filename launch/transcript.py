@@ -1,0 +1,92 @@
+"""What launch.generate shows of one decoded request."""
+
+import dataclasses
+import json
+
+from specexit_jax.decoding.sampling import Sampling
+from specexit_jax.run import Outcome
+from specexit_jax.session import Session, text_of
+
+DIM, BOLD, PLAIN = "\033[2m", "\033[1m", "\033[0m"
+
+
+def sampling(session: Session, temperature: float | None) -> Sampling:
+    """The target's own sampling, at another temperature where one is given."""
+    if temperature is None:
+        return session.sampling
+    return dataclasses.replace(session.sampling, temperature=temperature)
+
+
+def as_json(session: Session, outcome: Outcome) -> str:
+    """One line; `ids` holds the generated tokens, `position` is an index into them."""
+    left = {"position": outcome.exit, "signals": outcome.exit_signals}
+    return json.dumps(
+        {
+            "text": text_of(session, outcome.ids),
+            "ids": outcome.ids,
+            "thinking_tokens": outcome.thinking_tokens,
+            "exit": None if outcome.exit is None else left,
+            "tau": outcome.tau,
+            "seconds": outcome.seconds,
+        }
+    )
+
+
+def text(session: Session, outcome: Outcome, colours: bool) -> str:
+    """Thinking (dimmed), the exit, the answer, and a line of numbers."""
+    thinking, answer = split(session, outcome)
+    parts = [_styled(thinking.rstrip("\n"), DIM, colours)] if thinking.strip() else []
+    if outcome.exit is not None:
+        parts.append(_styled(f"── {_moment(outcome)} ──", BOLD, colours))
+    elif outcome.think_end is not None:
+        parts.append(_styled("── the model closed its thinking itself ──", BOLD, colours))
+    parts.append(answer.strip("\n"))
+    if not outcome.finished:
+        parts.append(_styled(f"[cut off after {len(outcome.ids)} tokens]", BOLD, colours))
+    return "\n\n".join([part for part in parts if part] + [_numbers(outcome)])
+
+
+def saved(session: Session, outcome: Outcome, longer: Outcome, method: str) -> str:
+    """The same request without the exit, side by side; says so where nothing was saved."""
+    ours, theirs = len(outcome.ids), len(longer.ids)
+    faster = longer.seconds / outcome.seconds
+    same = split(session, outcome)[1].strip() == split(session, longer)[1].strip()
+    ending = "" if longer.finished else ", where it was cut off"
+    verdict = (
+        f"the exit saved {theirs - ours} tokens ({1 - ours / theirs:.0%})"
+        if ours != theirs
+        else "the exit saved no token"
+    )
+    pace = f"{faster:.1f}× faster" if faster >= 1 else f"{1 / faster:.1f}× slower"
+    return (
+        f"Without it ({method}, same seed): {theirs} tokens in {longer.seconds:.2f} s{ending}; {verdict}, {pace}; "
+        f"{'the answer is the same' if same else 'the answer differs'}."
+    )
+
+
+def split(session: Session, outcome: Outcome) -> tuple[str, str]:
+    """The text before and after `</think>`; all of it is thinking where the thinking never closed."""
+    if outcome.think_end is None:
+        whole = text_of(session, outcome.ids)
+        return (whole, "") if outcome.thinking_tokens else ("", whole)
+    after = outcome.think_end + len(session.end_think_ids)
+    return text_of(session, outcome.ids[: outcome.think_end]), text_of(session, outcome.ids[after:])
+
+
+def _moment(outcome: Outcome) -> str:
+    if outcome.exit_signals is None:
+        return f"exit after {outcome.exit} thinking tokens"
+    confidence, progress, remain = outcome.exit_signals
+    return (
+        f"exit after {outcome.exit} thinking tokens: confidence {confidence:.2f}, progress {progress:.2f}, "
+        f"remain {remain:.0f} tokens"
+    )
+
+
+def _numbers(outcome: Outcome) -> str:
+    pace = f", τ {outcome.tau:.2f}" if outcome.tau is not None and len(outcome.accepted) > 1 else ""
+    return f"{len(outcome.ids)} tokens ({outcome.thinking_tokens} of thinking) in {outcome.seconds:.2f} s{pace}"
+
+
+def _styled(words: str, style: str, colours: bool) -> str:
+    return f"{style}{words}{PLAIN}" if colours else words

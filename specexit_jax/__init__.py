@@ -1,0 +1,1 @@
+"""SpecExit in JAX: reasoning models that stop thinking when they are done."""

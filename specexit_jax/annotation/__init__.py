@@ -1,0 +1,1 @@
+"""From prompts to labelled traces: rollouts, answers forced at boundaries, and policies replayed on both."""

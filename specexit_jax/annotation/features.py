@@ -1,0 +1,111 @@
+"""One teacher-forced pass over traces: the draft's signals at every token, the captured features at every boundary.
+
+No decoding: the features of a trace's tokens are those that the loop saw when it wrote them.
+"""
+
+import functools
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from specexit_jax.exits.signals import activate
+from specexit_jax.models.config import TargetConfig
+from specexit_jax.models.draft import Draft, DraftBundle
+from specexit_jax.models.target import Target
+
+ROWS, STEP = 16, 128  # traces in a batch; lengths are padded to multiples, so that few shapes compile
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _features(config: TargetConfig, params: dict, tokens: jax.Array, positions: jax.Array) -> jax.Array:
+    return Target(config).apply({"params": params}, tokens, positions, logits=False).features
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _signals(config, params: dict, embedding: jax.Array, features, tokens, positions) -> jax.Array:
+    """Activated signals [B, T, 3] of each token; at `draft` they come out of the pair before it."""
+    draft, variables = Draft(config), {"params": params}
+    hidden, raw = draft.apply(variables, features, method="fuse")
+    if config.signals == "draft":
+        following = jnp.take(embedding, jnp.roll(tokens, -1, axis=1), axis=0).astype(config.dtype)
+        raw = jnp.roll(draft.apply(variables, following, hidden, positions).raw_signals, 1, axis=1)
+    return activate(raw)
+
+
+def _each(
+    config: TargetConfig, params: dict, traces: Sequence[dict], visit: Callable[[list[dict], jax.Array, np.ndarray], None]
+) -> None:
+    """Call visit(traces of a batch, features [ROWS, T, 3D], tokens [ROWS, T]) over all traces, shortest first."""
+    order = sorted(range(len(traces)), key=lambda i: len(traces[i]["prompt_ids"]) + len(traces[i]["ids"]))
+    for start in range(0, len(order), ROWS):
+        chosen = [traces[i] for i in order[start : start + ROWS]]
+        longest = max(len(trace["prompt_ids"]) + len(trace["ids"]) for trace in chosen)
+        tokens = np.zeros((ROWS, -(-longest // STEP) * STEP), np.int32)
+        for row, trace in enumerate(chosen):
+            ids = [*trace["prompt_ids"], *trace["ids"]]
+            tokens[row, : len(ids)] = ids
+        visit(chosen, _features(config, params, tokens, _positions(tokens)), tokens)
+
+
+def _positions(tokens: np.ndarray) -> np.ndarray:
+    return np.broadcast_to(np.arange(tokens.shape[1], dtype=np.int32), tokens.shape)
+
+
+def extract_signals(
+    config: TargetConfig, params: dict, draft: DraftBundle, traces: Sequence[dict]
+) -> dict[str, np.ndarray]:
+    """id → activated signals float32 [generated tokens, 3], row i for ids[i]. Raises ValueError for a draft without signals."""
+    if draft.config.signals == "none":
+        raise ValueError("this draft has no signal heads: train one with signals at 'fc' or 'draft'")
+    found: dict[str, np.ndarray] = {}
+
+    def visit(chosen: list[dict], features: jax.Array, tokens: np.ndarray) -> None:
+        embedding = params["embed"]["embedding"]
+        signals = np.asarray(_signals(draft.config, draft.params, embedding, features, tokens, _positions(tokens)))
+        for row, trace in enumerate(chosen):
+            start = len(trace["prompt_ids"])
+            found[trace["id"]] = signals[row, start : start + len(trace["ids"])]
+
+    _each(config, params, traces, visit)
+    return found
+
+
+def extract_boundary_features(
+    config: TargetConfig, params: dict, traces: Sequence[dict], labels: Sequence[dict]
+) -> dict[str, np.ndarray]:
+    """id → captured features float32 [boundaries, 3D], in the order of the label's boundaries."""
+    boundaries = {label["id"]: np.asarray(label["boundaries"], np.int64) for label in labels}
+    found: dict[str, np.ndarray] = {}
+
+    def visit(chosen: list[dict], features: jax.Array, tokens: np.ndarray) -> None:
+        host = np.asarray(features)
+        for row, trace in enumerate(chosen):
+            found[trace["id"]] = host[row, len(trace["prompt_ids"]) + boundaries[trace["id"]]]
+
+    _each(config, params, traces, visit)
+    return found
+
+
+def save_signals(path: str | Path, signals: Mapping[str, np.ndarray], draft: str) -> None:
+    """signals.npz: ids, lengths and all rows in one array, with the digest of the draft that gave them."""
+    path, ids = Path(path), list(signals)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp.npz")
+    rows = np.concatenate([signals[i] for i in ids]) if ids else np.zeros((0, 3), np.float32)
+    np.savez(temporary, ids=np.array(ids), lengths=np.array([len(signals[i]) for i in ids]), rows=rows, draft=draft)
+    os.replace(temporary, path)
+
+
+def load_signals(path: str | Path, draft: str) -> dict[str, np.ndarray]:
+    """The signals of a file; raises FileNotFoundError, or ValueError where they came from another draft."""
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist: extract the signals first")
+    with np.load(path) as file:
+        if str(file["draft"]) != draft:
+            raise ValueError(f"{path} holds the signals of another draft: remove it to extract them again")
+        starts = np.cumsum(file["lengths"])[:-1]
+        return dict(zip(file["ids"].tolist(), np.split(file["rows"], starts), strict=True))

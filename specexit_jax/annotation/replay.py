@@ -1,0 +1,211 @@
+"""A policy replayed on annotated traces: where it exits, and the tokens and the answer a real decode would have given.
+
+Sampling is keyed by position and annotation continued every boundary with the trace's own keys, so the forced answer
+at a boundary is what decoding with an exit there produces. Nothing is decoded here, and the decisions are those of the
+decoding loop: the same `policy.decide`, over whole traces instead of verify steps.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from functools import partial
+from itertools import pairwise
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from specexit_jax.exits.calibration import Outcomes, task_weights
+from specexit_jax.exits.policy import Policy, Threshold
+from specexit_jax.exits.smoothers import Smoother
+
+ROWS = 64  # traces in a batch; the last one is padded, so that only the length buckets compile
+
+
+@dataclasses.dataclass(frozen=True)
+class Replayed:
+    """One trace under a policy.
+
+    boundary: place among the label's boundaries, None without an exit; exit_index: index in `ids` of the forced
+    `</think>`; signals: what the decision saw; ids: all generated tokens; thinking_tokens: those before `</think>`.
+    """
+
+    id: str
+    boundary: int | None
+    exit_index: int | None
+    signals: tuple[float, float, float] | None
+    ids: tuple[int, ...]
+    thinking_tokens: int
+    correct: bool
+    answer: str | None
+
+    @property
+    def tokens(self) -> int:
+        return len(self.ids)
+
+
+def join_labels(traces: Sequence[dict], labels: Sequence[dict]) -> list[dict]:
+    """The label of each trace, in the order of the traces. Raises ValueError where they do not fit together."""
+    by_id = {label["id"]: label for label in labels}
+    absent = [trace["id"] for trace in traces if trace["id"] not in by_id]
+    if absent:
+        raise ValueError(f"{len(absent)} traces have no labels (first: {absent[0]}): run launch.annotate to the end")
+    chosen = [by_id[trace["id"]] for trace in traces]
+    for trace, label in zip(traces, chosen, strict=True):
+        _check_label(trace, label)
+    return chosen
+
+
+def replay(
+    policy: Policy,
+    traces: Sequence[dict],
+    labels: Sequence[dict],
+    signals: Mapping[str, np.ndarray] | None,
+    end_think_ids: Sequence[int],
+) -> list[Replayed]:
+    """What `policy` does on every trace.
+
+    traces, labels: rows of traces.jsonl and labels.jsonl, joined by id; signals: id -> activated signals float32
+    [n, 3] of at least the thinking tokens (None for a policy that reads none); end_think_ids: the ids of `</think>`,
+    which forced_ids do not repeat. Boundaries are the labels' own: annotate with the kinds the policy was made for.
+    """
+    chosen = join_labels(traces, labels)
+    columns, shown = _decide_all(policy, traces, chosen, signals)
+    return [
+        _outcome(trace, label, column, seen, tuple(end_think_ids), policy.needs_signals)
+        for trace, label, column, seen in zip(traces, chosen, columns, shown, strict=True)
+    ]
+
+
+def outcomes(
+    smoother: Smoother,
+    traces: Sequence[dict],
+    labels: Sequence[dict],
+    signals: Mapping[str, np.ndarray],
+    end_think_length: int = 1,
+) -> Outcomes:
+    """What every threshold could do on these traces, for `exits.calibration`: boundaries padded to the most of any."""
+    chosen = join_labels(traces, labels)
+    smoothed = smoothed_at_boundaries(smoother, traces, chosen, signals)
+    most = max((len(label["boundaries"]) for label in chosen), default=0)
+    shape = (len(traces), most)
+    values = np.zeros((*shape, 3), np.float32)
+    present, correct, tokens = np.zeros(shape, bool), np.zeros(shape, bool), np.zeros(shape, np.int64)
+    for row, (trace, label, seen) in enumerate(zip(traces, chosen, smoothed, strict=True)):
+        count = len(label["boundaries"])
+        values[row, :count], correct[row, :count] = seen, label["correct"]
+        present[row, :count] = np.asarray(label["boundaries"], np.int64) < _leavable(trace)
+        tokens[row, :count] = [
+            boundary + 1 + end_think_length + len(forced)
+            for boundary, forced in zip(label["boundaries"], label["forced_ids"], strict=True)
+        ]
+    return Outcomes(
+        smoothed=values,
+        present=present,
+        tokens=tokens,
+        correct=correct,
+        full_tokens=np.array([len(trace["ids"]) for trace in traces], np.int64),
+        full_correct=np.array([trace["correct"] for trace in traces], bool),
+        closed=np.array([trace["think_end"] is not None for trace in traces], bool),
+        weights=task_weights([trace["task"] for trace in traces]),
+    )
+
+
+def smoothed_at_boundaries(
+    smoother: Smoother, traces: Sequence[dict], labels: Sequence[dict], signals: Mapping[str, np.ndarray]
+) -> list[np.ndarray]:
+    """float32 [boundaries, 3] for each trace: what a threshold policy with this smoother compares at each boundary."""
+    policy = Threshold(jnp.zeros((3,), jnp.float32), smoother)
+    _, smoothed = _decide_all(policy, traces, labels, signals)
+    return [seen[np.asarray(label["boundaries"], np.int64)] for seen, label in zip(smoothed, labels, strict=True)]
+
+
+@partial(jax.jit, static_argnames="rows")
+def _decide(policy: Policy, tokens, signals, boundary, valid, rows: int):
+    return policy.decide(policy.init(rows), tokens, signals, boundary, valid)
+
+
+def _decide_all(policy: Policy, traces, labels, signals) -> tuple[list[int], list[np.ndarray]]:
+    """Per trace: the index of the last token kept (its thinking length where there is no exit), and smoothed [n, 3]."""
+    if policy.per_step:
+        raise ValueError("the released rule depends on how verification sliced the text: decode with it, do not replay")
+    columns, shown = [0] * len(traces), [np.zeros((0, 3), np.float32)] * len(traces)
+    buckets: dict[int, list[int]] = {}
+    for index, trace in enumerate(traces):
+        buckets.setdefault(_bucket(_thinking(trace)), []).append(index)
+    for length, members in buckets.items():
+        for start in range(0, len(members), ROWS):
+            chunk = members[start : start + ROWS]
+            batch = _batch([traces[i] for i in chunk], [labels[i] for i in chunk], signals, policy, length)
+            exits, smoothed = map(np.asarray, _decide(policy, *batch, rows=ROWS))
+            for row, index in enumerate(chunk):
+                thinking = _thinking(traces[index])
+                columns[index] = min(int(exits[row]), thinking)
+                shown[index] = smoothed[row, :thinking]
+    return columns, shown
+
+
+def _batch(traces, labels, signals, policy, length: int):
+    """Padded tokens [ROWS, length], signals [ROWS, length, 3] or None, boundary and valid [ROWS, length]."""
+    tokens = np.zeros((ROWS, length), np.int32)
+    values = np.zeros((ROWS, length, 3), np.float32)
+    boundary, valid = np.zeros((ROWS, length), bool), np.zeros((ROWS, length), bool)
+    for row, (trace, label) in enumerate(zip(traces, labels, strict=True)):
+        thinking = _thinking(trace)
+        tokens[row, :thinking] = trace["ids"][:thinking]
+        boundary[row, label["boundaries"]] = True
+        valid[row, : _leavable(trace)] = True
+        if policy.needs_signals:
+            values[row, :thinking] = _signals_of(trace["id"], signals, thinking)
+    return tokens, values if policy.needs_signals else None, boundary, valid
+
+
+def _signals_of(identity: str, signals: Mapping[str, np.ndarray] | None, thinking: int) -> np.ndarray:
+    if signals is None or identity not in signals:
+        raise ValueError(f"trace {identity} has no signals: extract them for these traces (launch.calibrate) first")
+    values = np.asarray(signals[identity], np.float32)
+    if values.ndim != 2 or values.shape[1] != 3 or len(values) < thinking:
+        raise ValueError(f"trace {identity} has {thinking} thinking tokens but signals of shape {values.shape}")
+    return values[:thinking]
+
+
+def _outcome(trace: dict, label: dict, column: int, seen, end_think: tuple[int, ...], shows: bool) -> Replayed:
+    thinking = _thinking(trace)
+    if column >= thinking:
+        return Replayed(
+            trace["id"], None, None, None, tuple(trace["ids"]), thinking, bool(trace["correct"]), trace["answer"]
+        )
+    place = label["boundaries"].index(column)
+    return Replayed(
+        id=trace["id"],
+        boundary=place,
+        exit_index=column + 1,
+        signals=tuple(float(value) for value in seen[column]) if shows else None,
+        ids=(*trace["ids"][: column + 1], *end_think, *label["forced_ids"][place]),
+        thinking_tokens=column + 1,
+        correct=bool(label["correct"][place]),
+        answer=label["forced"][place],
+    )
+
+
+def _check_label(trace: dict, label: dict) -> None:
+    boundaries = label["boundaries"]
+    counts = {key: len(label[key]) for key in ("forced_ids", "forced", "correct")}
+    if set(counts.values()) != {len(boundaries)}:
+        raise ValueError(f"label {trace['id']} has {len(boundaries)} boundaries but {counts}: annotate it again")
+    if any(b <= a for a, b in pairwise([-1, *boundaries])) or (boundaries and boundaries[-1] >= _thinking(trace)):
+        raise ValueError(f"label {trace['id']}: boundaries must ascend inside the thinking: annotate it again")
+
+
+def _thinking(trace: dict) -> int:
+    """Thinking tokens of a trace: those before `</think>`, all where it never came."""
+    return len(trace["ids"]) if trace["think_end"] is None else trace["think_end"]
+
+
+def _leavable(trace: dict) -> int:
+    """Leading tokens after which an exit is possible: a trace cut off at its last token had no room for `</think>`."""
+    return max(len(trace["ids"]) - 1, 0) if trace["think_end"] is None else trace["think_end"]
+
+
+def _bucket(length: int) -> int:
+    """The padded length: a power of two from 64 on."""
+    return max(64, 1 << (length - 1).bit_length()) if length else 64

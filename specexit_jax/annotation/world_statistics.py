@@ -1,0 +1,71 @@
+"""What the model's own traces say of its world: how often it is right, overthinks, flips and never stops."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import numpy as np
+
+from specexit_jax.annotation.replay import join_labels
+from specexit_jax.data.tasks import check
+
+
+def world_statistics(traces: Sequence[dict], labels: Sequence[dict]) -> dict[str, float]:
+    """Fractions over traces, mean over tasks where they are accuracies.
+
+    think: accuracy of full thinking; first_answer: of stopping at the first boundary after an answer is stated;
+    beyond_oracle: thinking tokens after the oracle's exit, of all; causeless_flips: pairs of neighbouring boundaries
+    after the first statement whose forced answers differ although neither paragraph states a new answer, of all such
+    pairs; unclosed: traces that never close their thinking.
+    """
+    chosen = join_labels(traces, labels)
+    tasks: dict[str, list[tuple[bool, bool]]] = {}
+    beyond = thinking = flips = pairs = 0
+    for trace, label in zip(traces, chosen, strict=True):
+        length = len(trace["ids"]) if trace["think_end"] is None else trace["think_end"]
+        stated = first_statement(trace, label)
+        first = trace["correct"] if stated is None else label["correct"][stated]
+        tasks.setdefault(trace["task"], []).append((trace["correct"], first))
+        thinking += length
+        beyond += 0 if label["first"] is None else length - label["boundaries"][label["first"]] - 1
+        if stated is not None:
+            more, all_pairs = _flips(trace, label, stated)
+            flips, pairs = flips + more, pairs + all_pairs
+    means = np.mean([np.mean(values, axis=0) for values in tasks.values()], axis=0)
+    return {
+        "think": float(means[0]),
+        "first_answer": float(means[1]),
+        "beyond_oracle": beyond / max(thinking, 1),
+        "causeless_flips": flips / max(pairs, 1),
+        "unclosed": float(np.mean([trace["think_end"] is None for trace in traces])),
+        "thinking_tokens": thinking / max(len(traces), 1),
+    }
+
+
+def paragraphs(trace: dict) -> list[str]:
+    """The thinking's paragraphs, one a boundary of the kind `paragraph`."""
+    return trace["text"].partition("</think>")[0].split("\n\n")
+
+
+def first_statement(trace: dict, label: dict) -> int | None:
+    """Index of the first boundary whose paragraph states an answer, None where none does."""
+    texts = paragraphs(trace)[: len(label["boundaries"])]
+    return next((i for i, text in enumerate(texts) if "answer" in text), None)
+
+
+def _flips(trace: dict, label: dict, stated: int) -> tuple[int, int]:
+    """(flips without a cause, pairs looked at) after the first statement.
+
+    A statement is a cause, and so is a check that finds another result: from there to the next statement the model is
+    between two answers.
+    """
+    texts, open_question, flips, pairs = paragraphs(trace), False, 0, 0
+    for before, after in pairwise(range(stated, len(label["boundaries"]))):
+        text = texts[after]
+        doubts = any(sign in text for sign in (" not ", "but I had", "is wrong", "cannot be right"))
+        states = "answer" in text
+        if not (open_question or doubts or states):
+            pairs += 1
+            a, b = label["forced"][before], label["forced"][after]
+            flips += not (a == b or check(trace["task"], b, a or ""))
+        open_question = (open_question or doubts) and not states
+    return flips, pairs

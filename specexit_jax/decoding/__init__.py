@@ -1,0 +1,1 @@
+"""What runs: position-keyed sampling, the speculative loop with exits, its slow oracle, forced answers."""

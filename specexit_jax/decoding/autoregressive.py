@@ -1,0 +1,129 @@
+"""The slow oracle: one prompt, one token at a time, the whole forward pass from scratch for each.
+
+No cache, no drafts, no batch, no device loop: nothing of what could go wrong in `speculative`. Tests hold the two
+equal, save where `gaps` shows that the two best perturbed scores nearly tied.
+"""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from specexit_jax.decoding.sampling import Sampling, filter_scores
+from specexit_jax.decoding.state import DecodeParams, DecodeSpec
+from specexit_jax.exits.signals import activate
+from specexit_jax.models.draft import Draft
+from specexit_jax.models.target import Target
+
+
+@dataclasses.dataclass
+class Slow:
+    """One decoded request; positions are absolute (prompt included), -1 where there is none.
+
+    gaps[i] is how far the best perturbed score of generated token i led the second: 0 where a hair's shift of top_p
+    would have changed the token, inf where the token was forced.
+    """
+
+    tokens: list[int]
+    prompt_length: int
+    finished: bool = False
+    think_end: int = -1
+    exit_position: int = -1
+    exit_signals: list[float] = dataclasses.field(default_factory=lambda: [0.0, 0.0, 0.0])
+    gaps: list[float] = dataclasses.field(default_factory=list)
+    signals: list[list[float]] = dataclasses.field(default_factory=list)
+
+
+def decode_slowly(
+    spec: DecodeSpec,
+    params: DecodeParams,
+    prompt: list[int],
+    key: jax.Array,
+    thinking: bool,
+    max_length: int,
+    policy: Any,
+    boundaries: Any,
+) -> Slow:
+    """Continues `prompt` until a stop token or max_length tokens in all, by the rule of `speculative.decode`."""
+    end, slow = spec.end_think_ids, Slow(list(prompt), len(prompt))
+    tokens, state, pending = slow.tokens, policy.init(1), []
+    limit = min(max_length, spec.buffer_length)
+    while len(tokens) < limit:
+        following, gap, signal = _look(spec, params, _padded(tokens, spec.buffer_length), len(tokens), key)
+        following = int(following)
+        if len(tokens) > len(prompt) and signal is not None:
+            slow.signals.append(signal.tolist())
+        if len(tokens) > len(prompt) and thinking:
+            exits, smoothed, state = _consider(policy, boundaries, state, tokens[-1], signal, following)
+            if exits:
+                slow.exit_position = slow.think_end = len(tokens)
+                slow.exit_signals = smoothed.tolist()
+                thinking, pending = False, list(end)
+        slow.gaps.append(float("inf") if pending else float(gap))
+        tokens.append(pending.pop(0) if pending else following)
+        if tokens[-1] in spec.stop_ids:
+            slow.finished = True
+            break
+        if thinking and tuple(tokens[-len(end) :]) == end:
+            slow.think_end, thinking = len(tokens) - len(end), False
+    return slow
+
+
+def _padded(tokens: list[int], width: int) -> jax.Array:
+    return jnp.asarray([tokens + [0] * (width - len(tokens))], jnp.int32)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _look(spec: DecodeSpec, params: DecodeParams, tokens, length, key):
+    """From a whole forward pass: the next token, its lead over the second, the signals of the last token (or None).
+
+    tokens [1, S] are padded on the right, which causal attention never sees.
+    """
+    positions = jnp.arange(tokens.shape[1], dtype=jnp.int32)[None, :]
+    out = Target(spec.target).apply({"params": params.target}, tokens, positions)
+    scores = out.logits[0, length - 1]
+    following, gap = _choose(scores, key, length, spec.sampling)
+    if not spec.has_signals:
+        return following, gap, None
+    draft = functools.partial(Draft(spec.draft).apply, {"params": params.draft})
+    fused, raw = draft(out.features, method="fuse")
+    if spec.draft.signals == "draft":
+        shifted = jnp.concatenate([tokens[:, 1:], tokens[:, :1]], axis=1)
+        embedded = params.target["embed"]["embedding"][shifted].astype(fused.dtype)
+        raw = draft(embedded, fused, positions).raw_signals  # of pair t: the signals of token t + 1
+        return following, gap, activate(raw[0, length - 2])
+    return following, gap, activate(raw[0, length - 1])
+
+
+def _choose(logits, key, position, sampling: Sampling):
+    """The keyed sample of one position and the lead of its perturbed score."""
+    if sampling.greedy:
+        return _lead(logits)
+    scores = logits / jnp.float32(sampling.temperature)
+    noise = jax.random.gumbel(jax.random.fold_in(key, position), logits.shape, jnp.float32)
+    token, gap = _lead(filter_scores(scores, sampling) + noise)
+    for shift in (-1e-5, 1e-5) if sampling.top_p < 1 else ():
+        shifted = dataclasses.replace(sampling, top_p=min(max(sampling.top_p + shift, 1e-9), 1.0))
+        other, _ = _lead(filter_scores(scores, shifted) + noise)
+        gap = jnp.where(other == token, gap, jnp.float32(0))
+    return token, gap
+
+
+def _lead(scores):
+    best, index = jax.lax.top_k(scores, 2)
+    return index[0].astype(jnp.int32), best[0] - best[1]
+
+
+@jax.jit
+def _consider(policy, boundaries, state, token, signal, following):
+    """The policy on one thinking token: whether it exits after it, what it saw, its next state."""
+    tokens = jnp.asarray(token, jnp.int32).reshape(1, 1)
+    after = jnp.asarray(following, jnp.int32).reshape(1, 1)
+    boundary = boundaries.mask(tokens, after) if hasattr(boundaries, "mask") else boundaries[tokens]
+    signals = None if signal is None else signal.reshape(1, 1, 3)
+    valid = jnp.ones((1, 1), bool)
+    column, smoothed = policy.decide(state, tokens, signals, boundary, valid, jnp.zeros((1,), bool))
+    state = policy.commit(state, tokens, signals, boundary, valid, jnp.ones((1,), jnp.int32))
+    return column[0] == 0, smoothed[0, 0], state

@@ -1,0 +1,158 @@
+"""Forced answers: what the model answers if its thinking is closed at a boundary, for every boundary of a trace.
+
+The trace is prefilled once. Its boundaries are then visited from the last to the first on that one cache, rewound each
+time: a continuation overwrites only slots after its boundary, so what the earlier boundaries need stays intact. Rows do
+not wait for each other. Sampling is keyed by position with the trace's own key, so a forced answer is, token for token,
+what `decode` writes after an exit there.
+"""
+
+import dataclasses
+import functools
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from specexit_jax.decoding import verify
+from specexit_jax.decoding.sampling import Sampling, keyed_sample, token_log_probability
+from specexit_jax.decoding.state import column, prefixes_of, write_rows
+from specexit_jax.models.cache import Cache
+from specexit_jax.models.config import TargetConfig
+from specexit_jax.models.target import Target, init_target_cache
+
+
+@dataclasses.dataclass(frozen=True)
+class ForceSpec:
+    """Everything static. max_answer: the most tokens after `</think>`; live_prefixes as in DecodeSpec."""
+
+    target: TargetConfig
+    sampling: Sampling
+    max_answer: int
+    stop_ids: tuple[int, ...]
+    end_think_ids: tuple[int, ...]
+    live_prefixes: tuple[int, ...] = ()
+    return_features: bool = False
+
+    @property
+    def reach(self) -> int:
+        """Slots that a continuation may fill after its boundary."""
+        return len(self.end_think_ids) + self.max_answer
+
+
+@flax.struct.dataclass
+class Forced:
+    """ids: the tokens after `</think>`, the stop token included, 0 after `length`. log_probability: their mean under
+    the unfiltered softmax at temperature 1 (0 where there are none). features: at the boundary tokens, on demand.
+    """
+
+    ids: Int[Array, "B N M"]
+    length: Int[Array, "B N"]
+    finished: Bool[Array, "B N"]
+    log_probability: Float[Array, "B N"]
+    features: Float[Array, "B N A"] | None
+
+
+@flax.struct.dataclass
+class ForceState:
+    """The carry: each row works on the boundary `place` (-1: none is left), its cache filled up to `length`."""
+
+    cache: Cache
+    place: Int[Array, " B"]
+    length: Int[Array, " B"]
+    token: Int[Array, " B"]  # chosen, for position `length`
+    ids: Int[Array, "B X"]  # N * M answers' tokens, and one slot for what nobody wants
+    log_probabilities: Float[Array, "B X"]
+    counts: Int[Array, "B N"]
+    finished: Bool[Array, "B N"]
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def force_answers(
+    spec: ForceSpec,
+    target_params: dict,
+    tokens: Int[Array, "B P"],
+    boundaries: Int[Array, "B N"],
+    keys: Array,
+    max_length: Int[Array, " B"],
+) -> Forced:
+    """The answer forced at each boundary of right-padded traces (prompt and generated tokens, absolute positions).
+
+    boundaries: ascending positions of boundary tokens, padded with -1 behind. keys [B]: those the traces were sampled
+    with. max_length: tokens in all, as for `decode`, so that an answer ends where an exit's answer would.
+    """
+    rows, number = boundaries.shape
+    prefixes = prefixes_of(spec.live_prefixes, tokens.shape[1] + spec.reach)
+    cache, features = prefill_traces(spec, target_params, tokens, prefixes[-1])
+    place = jnp.sum((boundaries >= 0).astype(jnp.int32), axis=1) - 1
+    state = ForceState(
+        cache=cache,
+        place=place,
+        length=column(boundaries, place) + 1,
+        token=jnp.full((rows,), spec.end_think_ids[0], jnp.int32),
+        ids=jnp.zeros((rows, number * spec.max_answer + 1), jnp.int32),
+        log_probabilities=jnp.zeros((rows, number * spec.max_answer + 1), jnp.float32),
+        counts=jnp.zeros((rows, number), jnp.int32),
+        finished=jnp.zeros((rows, number), bool),
+    )
+    for live, shorter in zip(reversed(prefixes), (*reversed(prefixes[:-1]), 0), strict=True):
+        goes_on = functools.partial(_needs_more_than, spec, boundaries, shorter)
+        step = functools.partial(force_token, spec, target_params, boundaries, keys, max_length, live)
+        state = jax.lax.while_loop(goes_on, step, state)
+    total = state.log_probabilities[:, :-1].reshape(rows, number, -1).sum(axis=2)
+    if spec.return_features:
+        features = jnp.take_along_axis(features, boundaries[:, :, None], axis=1, mode="clip")
+    return Forced(
+        ids=state.ids[:, :-1].reshape(rows, number, -1),
+        length=state.counts,
+        finished=state.finished,
+        log_probability=total / jnp.maximum(state.counts, 1).astype(jnp.float32),
+        features=features if spec.return_features else None,
+    )
+
+
+def prefill_traces(spec: ForceSpec, target_params: dict, tokens: Int[Array, "B P"], slots: int):
+    """The traces in one cache, and their captured features [B, P, A]."""
+    rows, width = tokens.shape
+    positions = jnp.broadcast_to(jnp.arange(width, dtype=jnp.int32)[None, :], tokens.shape)
+    cache = init_target_cache(spec.target, rows, slots)
+    out = Target(spec.target).apply({"params": target_params}, tokens, positions, cache, live=width, logits=False)
+    return out.cache, out.features
+
+
+def _needs_more_than(spec: ForceSpec, boundaries, shorter: int, state: ForceState) -> Bool[Array, ""]:
+    """Whether some row's continuation may reach past the next shorter live prefix."""
+    reach = jnp.where(state.place >= 0, column(boundaries, state.place) + 1 + spec.reach, 0)
+    return jnp.max(reach) > shorter
+
+
+def force_token(
+    spec: ForceSpec, target_params: dict, boundaries, keys, max_length, live: int, state: ForceState
+) -> ForceState:
+    """One more token of every row's current answer; a row whose answer ends goes on to the boundary before."""
+    position = state.length[:, None]
+    cache = state.cache.replace(length=state.length)
+    out = Target(spec.target).apply({"params": target_params}, state.token[:, None], position, cache, live=live)
+    start = column(boundaries, state.place) + 1
+    sampled = keyed_sample(out.logits, keys, position + 1, spec.sampling)
+    sampled = verify.force_end(sampled, position + 1, start, spec.end_think_ids)
+    token, ahead = sampled[:, 0], state.length + 1
+    answered = ahead - start - len(spec.end_think_ids)  # this token's place in the answer; below 0: still `</think>`
+    limit = jnp.minimum(max_length, start + spec.reach)
+    kept = (state.place >= 0) & (answered >= 0) & (ahead < limit)
+    number, spare = boundaries.shape[1], state.ids.shape[1] - 1
+    slot = jnp.where(kept, state.place * spec.max_answer + answered, spare)
+    here = jnp.arange(number, dtype=jnp.int32)[None, :] == state.place[:, None]
+    stops = kept & verify.is_any_of(token, spec.stop_ids)
+    ends = stops | (ahead + 1 >= limit)
+    place = jnp.where(ends, jnp.maximum(state.place - 1, -1), state.place)
+    return ForceState(
+        cache=out.cache,
+        place=place,
+        length=jnp.where(ends, column(boundaries, place) + 1, ahead),
+        token=jnp.where(ends, jnp.int32(spec.end_think_ids[0]), token),
+        ids=write_rows(state.ids, token[:, None], slot),
+        log_probabilities=write_rows(state.log_probabilities, token_log_probability(out.logits, sampled), slot),
+        counts=state.counts + (here & kept[:, None]).astype(jnp.int32),
+        finished=state.finished | (here & stops[:, None]),
+    )

@@ -1,0 +1,91 @@
+"""Position-keyed sampling: a token depends on its request, its position and its logits, and on nothing else.
+
+token_t = argmax(filter(logits_t / temperature) + Gumbel(fold_in(request_key, t)))        (specexit.md section 3)
+
+However a verify step slices the sequence, whichever rows share the batch and whatever the draft proposed, position t
+gets the same noise: `think`, `eagle3` and the prefix of `specexit` are the same tokens at any temperature.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+
+@dataclasses.dataclass(frozen=True)
+class Sampling:
+    """How tokens are chosen. temperature 0 is greedy; top_k 0 and top_p 1 filter nothing."""
+
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+
+    def __post_init__(self):
+        if self.temperature < 0:
+            raise ValueError(f"temperature must be 0 (greedy) or more, but it is {self.temperature}.")
+        if self.top_k < 0:
+            raise ValueError(f"top_k must be 0 (keep all) or more, but it is {self.top_k}.")
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p must be in (0, 1], but it is {self.top_p}.")
+
+    @property
+    def greedy(self) -> bool:
+        return self.temperature == 0
+
+
+def filter_scores(scores: Float[Array, "... V"], sampling: Sampling) -> Float[Array, "... V"]:
+    """Sets scores (logits / temperature) outside top_k, then outside top_p, to -inf; ties at the edge are kept.
+
+    The order (temperature, top_k, top_p) is that of transformers and vLLM.
+    """
+    vocabulary = scores.shape[-1]
+    keep_k = 0 < sampling.top_k < vocabulary
+    if not keep_k and sampling.top_p == 1:
+        return scores
+    ranked, _ = jax.lax.top_k(scores, sampling.top_k if keep_k else vocabulary)
+    edge = ranked[..., -1:]
+    if sampling.top_p < 1:
+        probability = jax.nn.softmax(ranked, axis=-1)
+        before = jnp.cumsum(probability, axis=-1) - probability
+        # The best token has nothing before it, so at least one is always kept.
+        kept = jnp.sum((before < sampling.top_p).astype(jnp.int32), axis=-1, keepdims=True)
+        edge = jnp.take_along_axis(ranked, kept - 1, axis=-1)
+    return jnp.where(scores >= edge, scores, -jnp.inf)
+
+
+def keyed_gumbel(keys: Array, positions: Int[Array, "B T"], vocabulary: int) -> Float[Array, "B T V"]:
+    """The noise of each row's positions: Gumbel(fold_in(key_b, position_bt)) over the vocabulary."""
+
+    def one(key, position):
+        return jax.random.gumbel(jax.random.fold_in(key, position), (vocabulary,), jnp.float32)
+
+    return jax.vmap(jax.vmap(one, (None, 0)))(keys, positions)
+
+
+def perturbed_scores(
+    logits: Float[Array, "B T V"], keys: Array, positions: Int[Array, "B T"], sampling: Sampling
+) -> Float[Array, "B T V"]:
+    """The float32 scores whose argmax is the token: filtered logits / temperature + noise; plain logits when greedy."""
+    logits = logits.astype(jnp.float32)
+    if sampling.greedy:
+        return logits
+    scores = filter_scores(logits / jnp.float32(sampling.temperature), sampling)
+    return scores + keyed_gumbel(keys, positions, logits.shape[-1])
+
+
+def keyed_sample(
+    logits: Float[Array, "B T V"], keys: Array, positions: Int[Array, "B T"], sampling: Sampling
+) -> Int[Array, "B T"]:
+    """The token of each position: `positions` are those OF THE TOKENS BEING SAMPLED, one after the logits' input.
+
+    keys: [B] typed PRNG keys, one a request.
+    """
+    return jnp.argmax(perturbed_scores(logits, keys, positions, sampling), axis=-1).astype(jnp.int32)
+
+
+def token_log_probability(logits: Float[Array, "B T V"], tokens: Int[Array, "B T"]) -> Float[Array, "B T"]:
+    """Log-probability of `tokens` under the unfiltered softmax at temperature 1, float32."""
+    logits = logits.astype(jnp.float32)
+    chosen = jnp.take_along_axis(logits, tokens[..., None], axis=-1)[..., 0]
+    return chosen - jax.nn.logsumexp(logits, axis=-1)

@@ -1,0 +1,175 @@
+"""An evaluation from problems to records: decode, annotate, replay, bound, and time at batch 1.
+
+Every file it writes in WORKDIR/SPLIT is appended to or made once, so a killed run goes on where it stopped.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from specexit_jax.annotation.annotate import annotate
+from specexit_jax.annotation.features import extract_boundary_features, extract_signals, load_signals, save_signals
+from specexit_jax.annotation.replay import replay, smoothed_at_boundaries
+from specexit_jax.annotation.rollout import request_of, roll_out, trace_of
+from specexit_jax.data.splits import Problem
+from specexit_jax.evaluation.bounds import (
+    Boundaries,
+    bound_records,
+    choose_threshold,
+    gather_boundaries,
+    oracle_exits,
+    threshold_exits,
+)
+from specexit_jax.evaluation.ceiling import fit_ceiling
+from specexit_jax.evaluation.latency import measure_latency
+from specexit_jax.evaluation.records import Record, record_of_replay, record_of_trace
+from specexit_jax.exits.policy import FirstAnswer, Policy, Threshold
+from specexit_jax.jsonl import read_jsonl
+from specexit_jax.methods import DECODED, Method, make_method, states_answer
+from specexit_jax.progress import Progress
+from specexit_jax.run import execute, outcomes, plan
+from specexit_jax.session import Session
+
+BOUNDS = ("oracle", "ceiling")
+REPLAYED = ("first_answer", "specexit", "probe")
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """Everything that an evaluation needs to know beside the models."""
+
+    split: str
+    methods: tuple[str, ...]
+    seed: int
+    batch_size: int
+    max_new_tokens: int
+    max_answer: int
+    draft_tokens: int
+    latency_per_task: int
+    latency_rounds: int
+
+
+def require_methods(names: Sequence[str]) -> None:
+    """Raise ValueError on a method that no evaluation knows."""
+    known = (*DECODED, *BOUNDS)
+    for name in names:
+        if name not in known:
+            raise ValueError(f"unknown method {name!r}: choose among {', '.join(known)}")
+
+
+def decoded_traces(session: Session, problems: Sequence[Problem], name: str, setting: Setting, folder: Path) -> list[dict]:
+    """Traces of a method that exits nowhere (`think`, `nothink`, `eagle3`) for exactly these problems."""
+    path = folder / ("traces.jsonl" if name == "eagle3" else f"{name}.jsonl")
+    method = make_method(session, name, draft_tokens=setting.draft_tokens)
+    roll_out(session, problems, method, path, setting.seed, setting.batch_size, setting.max_new_tokens)
+    by_id = {trace["id"]: trace for trace in read_jsonl(path)}
+    return [by_id[problem.id] for problem in problems]
+
+
+def annotated(
+    session: Session, traces: Sequence[dict], kinds: Sequence[str], setting: Setting, folder: Path
+) -> list[dict]:
+    """Labels of these traces, annotating what is missing."""
+    path = folder / "labels.jsonl"
+    annotate(session, folder / "traces.jsonl", path, kinds, setting.batch_size, setting.max_answer, setting.max_new_tokens)
+    by_id = {label["id"]: label for label in read_jsonl(path)}
+    return [by_id[trace["id"]] for trace in traces]
+
+
+def signals_of(session: Session, traces: Sequence[dict], draft, folder: Path) -> dict[str, np.ndarray]:
+    """The draft's signals along these traces, kept in signals.npz as long as it holds them all."""
+    path = folder / "signals.npz"
+    if path.exists():
+        try:
+            found = load_signals(path, session.draft_digest)
+        except ValueError:
+            found = {}
+        if all(trace["id"] in found for trace in traces):
+            return found
+    found = extract_signals(session.target, session.params.target, draft, traces)
+    save_signals(path, found, session.draft_digest)
+    return found
+
+
+def replayed_records(
+    session: Session, names: Sequence[str], policy: Policy, traces: Sequence[dict], labels: Sequence[dict], signals
+) -> list[Record]:
+    """Records of the exiting methods by replay; `probe` exits where `specexit` does."""
+    records = []
+    for name in names:
+        rule = FirstAnswer(states_answer(session)) if name == "first_answer" else policy
+        shown = replay(rule, traces, labels, signals, session.end_think_ids)
+        records += [record_of_replay(name, trace, one) for trace, one in zip(traces, shown, strict=True)]
+    return records
+
+
+def boundaries_of(session: Session, policy: Threshold, traces, labels, signals, features: bool) -> Boundaries:
+    """The bounds' view of annotated traces; with `features` also what the ceiling sees."""
+    captured = smoothed = None
+    if features:
+        captured = extract_boundary_features(session.target, session.params.target, traces, labels)
+        seen = smoothed_at_boundaries(policy.smoother, traces, labels, signals)
+        smoothed = {trace["id"]: rows for trace, rows in zip(traces, seen, strict=True)}
+    return gather_boundaries(traces, labels, captured, smoothed, len(session.end_think_ids))
+
+
+def ceiling_records(
+    train: Boundaries, development: Boundaries, test: Boundaries, bound: float
+) -> tuple[list[Record], dict]:
+    """The ceiling fitted on the draft's training split, thresholded on development as the policy was, applied to test."""
+    ceiling = fit_ceiling(train)
+    threshold = choose_threshold(development, ceiling.scores(development), bound).thresholds[0]
+    records = bound_records(test, threshold_exits(test, ceiling.scores(test), threshold), "ceiling")
+    return records, {"held_out_auc": ceiling.held_out, "chosen": ceiling.chosen, "threshold": threshold}
+
+
+def oracle_records(test: Boundaries) -> list[Record]:
+    return bound_records(test, oracle_exits(test), "oracle")
+
+
+def timed_records(
+    session: Session, problems: Sequence[Problem], policy: Policy | None, kinds: Sequence[str], setting: Setting
+) -> list[Record]:
+    """Every decoding method on the first problems of each task at batch 1, decoded for real under the clock."""
+    subset = _first_of_each_task(problems, setting.latency_per_task)
+    names = [name for name in setting.methods if name in DECODED]
+    methods = {name: make_method(session, name, policy, kinds, setting.draft_tokens) for name in names}
+    batches = {(name, p.id): _batch(session, methods[name], p, setting) for name in names for p in subset}
+    calls: dict[str, Callable] = {
+        name: (lambda problem, name=name: execute(session, batches[name, problem.id])) for name in names
+    }
+    shapes: set[tuple] = set()
+
+    def unseen(name: str, problem: Problem) -> bool:
+        shape = (name, batches[name, problem.id].prompts.shape)
+        fresh = shape not in shapes
+        shapes.add(shape)
+        return fresh
+
+    bar = Progress(setting.latency_rounds * len(subset), "latency ")
+    seconds = measure_latency(calls, subset, setting.latency_rounds, unseen, progress=lambda done, _: bar.update(done))
+    records = []
+    for name in names:
+        for row, problem in enumerate(subset):
+            batch = batches[name, problem.id]
+            (outcome,) = outcomes(batch, jax.block_until_ready(execute(session, batch)))
+            latency = float(np.median(seconds[name][row]))
+            records.append(record_of_trace(name, trace_of(session, problem, outcome), latency))
+    return records
+
+
+def _batch(session: Session, method: Method, problem: Problem, setting: Setting):
+    (batch,) = plan(session, [request_of(session, problem, setting.seed)], method, max_new_tokens=setting.max_new_tokens)
+    return batch
+
+
+def _first_of_each_task(problems: Sequence[Problem], count: int) -> list[Problem]:
+    taken: dict[str, list[Problem]] = {}
+    for problem in problems:
+        chosen = taken.setdefault(problem.task, [])
+        if len(chosen) < count:
+            chosen.append(problem)
+    return [problem for chosen in taken.values() for problem in chosen]

@@ -1,0 +1,85 @@
+"""The methods that decode: how many tokens are drafted, which policy may exit, and at which boundaries."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+
+from specexit_jax.exits.boundaries import Boundaries
+from specexit_jax.exits.policy import FirstAnswer, NeverExit, Policy
+from specexit_jax.exits.policy_file import PolicyFile, load_policy
+from specexit_jax.exits.released import released
+from specexit_jax.session import Session
+
+DRAFT_TOKENS = 5
+DECODED = ("think", "nothink", "first_answer", "eagle3", "specexit", "probe")
+_EXITING = ("specexit", "probe")
+_UNDRAFTED = ("think", "probe")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Method:
+    """One row of the table, as the loop runs it. closes_thinking: in the prompt, before anything is generated."""
+
+    name: str
+    draft_tokens: int
+    policy: Policy
+    boundaries: Boundaries
+    closes_thinking: bool = False
+
+
+def make_method(
+    session: Session,
+    name: str,
+    policy: Policy | None = None,
+    kinds: Sequence[str] = ("paragraph",),
+    draft_tokens: int = DRAFT_TOKENS,
+) -> Method:
+    """The method called `name`; `policy` and its boundary kinds are what `specexit` and `probe` exit by.
+
+    Raises ValueError on an unknown name, on a missing policy, and where the session lacks the draft it needs.
+    """
+    if name not in DECODED:
+        raise ValueError(f"Unknown method {name!r}: choose among {', '.join(DECODED)}.")
+    if name in _EXITING and policy is None:
+        raise ValueError(f"Method {name!r} needs an exit policy: give one with --policy=FILE.")
+    if draft_tokens < 0:
+        raise ValueError(f"draft_tokens must be 0 or more, but it is {draft_tokens}.")
+    if session.draft is None and (name == "eagle3" or (name in _EXITING and policy.needs_signals)):
+        raise ValueError(f"Method {name!r} needs a draft model: give one with --draft=FOLDER.")
+    if name in _EXITING and policy.needs_signals and session.draft.signals == "none":
+        raise ValueError(f"Method {name!r} reads exit signals, which this draft model does not have.")
+    drafted = 0 if name in _UNDRAFTED or session.draft is None else draft_tokens
+    chosen = policy if name in _EXITING else NeverExit()
+    if name == "first_answer":
+        chosen = FirstAnswer(states_answer(session))
+    return Method(name, drafted, chosen, session.boundaries(kinds), closes_thinking=name == "nothink")
+
+
+def read_policy(
+    session: Session, path: str | Path, exit_rule: str | None = None, smoother: str | None = None
+) -> tuple[Policy, tuple[str, ...]]:
+    """The policy of a policy.json made for this session's draft, and its boundary kinds.
+
+    exit_rule 'released' reads no file: that rule has thresholds of its own. `smoother` replaces the file's.
+    """
+    if exit_rule == "released":
+        return released(smoother or "ewma"), ("released",)
+    if exit_rule not in (None, "default"):
+        raise ValueError(f"Unknown exit rule {exit_rule!r}: choose 'default' or 'released'.")
+    file: PolicyFile = load_policy(path, session.draft_digest)
+    if exit_rule is not None and file.rule != exit_rule:
+        raise ValueError(f"{path} holds a policy of the rule {file.rule!r}, but {exit_rule!r} was asked for.")
+    if smoother is not None:
+        file = dataclasses.replace(file, smoothing=smoother)
+    return file.policy(), file.boundary_kinds
+
+
+def states_answer(session: Session):
+    """bool [V]: the tokens whose text speaks of an answer."""
+    table = np.array(["answer" in text.lower() for text in session.token_texts])
+    if not table.any():
+        raise ValueError("Method 'first_answer' needs a token that contains 'answer', but this vocabulary has none.")
+    return jnp.asarray(table)

@@ -1,0 +1,42 @@
+"""metrics.jsonl: one line a logged step, appended; a resumed run drops the lines after the step it resumes from."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The records of a metrics file. A torn last line (killed while writing) is dropped; any other bad line is an error."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    records = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            if number == len(lines):
+                break
+            raise ValueError(f"{path}, line {number} is not JSON ({error}); mend or delete the file") from error
+    return records
+
+
+class MetricsWriter:
+    """Appends {"step": n, ...} lines to `path`; starting at `step` first drops records of later steps."""
+
+    def __init__(self, path: Path, step: int = 0):
+        self.path = Path(path)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        kept = [r for r in read_metrics(self.path) if r.get("step", 0) <= step] if step and self.path.exists() else []
+        temporary = self.path.with_name(self.path.name + ".tmp")
+        temporary.write_text("".join(json.dumps(record) + "\n" for record in kept), encoding="utf-8")
+        os.replace(temporary, self.path)
+
+    def write(self, step: int, values: Mapping[str, Any]) -> None:
+        record = {"step": step} | {
+            key: value if isinstance(value, str) else float(value) for key, value in values.items()
+        }
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")

@@ -1,0 +1,57 @@
+"""The key/value cache: an explicit pytree, carried through loops and rewound by its lengths."""
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from specexit_jax.array_typing import Keys, Lengths, Values, typed
+
+# Slots beyond those that may be read. Attention then always reads a slice: given the whole array, XLA's CPU backend
+# fuses the write into the read and copies the cache three times a layer (4x slower steps at S = 768).
+SPARE = 8
+
+
+@flax.struct.dataclass
+class Cache:
+    """Keys and values of every layer, and how many slots of each row are filled.
+
+    One array a layer (not one stack) so that a `lax.while_loop` updates each in place; heads before slots, and keys
+    with their slots last, so that both of attention's products are plain ones (1.4 to 1.9 times as fast at batch 1 on
+    CPU as with keys like values). Slots beyond `length` hold rubbish that is never attended to:
+    a rejected draft is forgotten by `cache.replace(length=...)`.
+    """
+
+    k: tuple[jax.Array, ...]  # L of [B, K, H, S + SPARE]
+    v: tuple[jax.Array, ...]  # L of [B, K, S + SPARE, H]
+    length: jax.Array  # int32 [B]
+
+    @property
+    def slots(self) -> int:
+        return self.v[0].shape[2] - SPARE
+
+
+def init_cache(num_layers: int, num_kv_heads: int, head_dim: int, batch: int, slots: int, dtype="float32") -> Cache:
+    """An empty cache of `slots` tokens a row."""
+    slots += SPARE
+    keys = tuple(jnp.zeros((batch, num_kv_heads, head_dim, slots), dtype) for _ in range(num_layers))
+    values = tuple(jnp.zeros((batch, num_kv_heads, slots, head_dim), dtype) for _ in range(num_layers))
+    return Cache(keys, values, jnp.zeros((batch,), jnp.int32))
+
+
+@typed
+def write(
+    slots: tuple[Keys, Values], k: Float[Array, "B K H T"], v: Float[Array, "B K T H"], length: Lengths
+) -> tuple[Keys, Values]:
+    """Put T keys [B, K, H, T] and values [B, K, T, H] at slots length[b] .. length[b] + T - 1 of each row.
+
+    The caller leaves room: XLA moves a write that would run over the end back, onto live slots.
+    """
+    return _write(slots[0], k, length, 3), _write(slots[1], v, length, 2)
+
+
+def _write(slots: jax.Array, new: jax.Array, length: jax.Array, axis: int) -> jax.Array:
+    new = new.astype(slots.dtype)
+    if slots.shape[0] == 1:
+        return jax.lax.dynamic_update_slice_in_dim(slots, new, length[0], axis)
+    return jax.vmap(lambda s, n, start: jax.lax.dynamic_update_slice_in_dim(s, n, start, axis - 1))(slots, new, length)

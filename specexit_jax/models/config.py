@@ -1,0 +1,106 @@
+"""What a target and a draft look like: sizes and switches, nothing else."""
+
+from dataclasses import dataclass
+
+ARCHITECTURES = ("llama", "qwen2", "qwen3")
+SIGNAL_PLACEMENTS = ("fc", "draft", "none")
+
+
+@dataclass(frozen=True)
+class RopeScaling:
+    """Llama 3's stretching of the long RoPE wavelengths (`rope_type: llama3`)."""
+
+    factor: float
+    low_freq_factor: float
+    high_freq_factor: float
+    original_max_position: int
+
+
+@dataclass(frozen=True)
+class TargetConfig:
+    """A Llama 3, Qwen2 or Qwen3 decoder. `dtype` is the compute dtype; logits and softmax are float32."""
+
+    architecture: str
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    num_layers: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    rms_norm_eps: float = 1e-6
+    rope_theta: float = 10000.0
+    rope_scaling: RopeScaling | None = None
+    qk_norm: bool = False
+    qkv_bias: bool = False
+    tie_embeddings: bool = False
+    max_position: int = 4096
+    dtype: str = "float32"
+    capture: tuple[int, int, int] | None = None
+
+    def __post_init__(self):
+        if self.architecture not in ARCHITECTURES:
+            raise ValueError(f"Target architecture {self.architecture!r} is unknown; use one of {ARCHITECTURES}.")
+        _check_heads("Target", self.num_heads, self.num_kv_heads, self.head_dim)
+
+    @property
+    def capture_layers(self) -> tuple[int, int, int]:
+        """Layers whose INPUT is a feature, by EAGLE's count: the outputs of the layers one lower (specexit.md §1)."""
+        layers = self.capture or (2, self.num_layers // 2, self.num_layers - 3)
+        if not 0 <= min(layers) <= max(layers) < self.num_layers:
+            raise ValueError(f"Captured layers {layers} are not among the target's {self.num_layers}; set `capture`.")
+        return layers
+
+
+@dataclass(frozen=True)
+class DraftConfig:
+    """An EAGLE-3 layer with three signal heads: rows of `fc`, a head on the layer's output (`draft`), or `none`."""
+
+    hidden_size: int
+    target_hidden_size: int
+    intermediate_size: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    vocab_size: int
+    draft_vocab_size: int
+    rms_norm_eps: float = 1e-6
+    rope_theta: float = 10000.0
+    rope_scaling: RopeScaling | None = None
+    signals: str = "fc"
+    norm_before_residual: bool = False
+    max_position: int = 4096
+    dtype: str = "float32"
+    capture: tuple[int, int, int] | None = None  # the target layers it was trained on (their inputs), where recorded
+
+    def __post_init__(self):
+        if self.signals not in SIGNAL_PLACEMENTS:
+            raise ValueError(f"Signal placement {self.signals!r} is unknown; use one of {SIGNAL_PLACEMENTS}.")
+        if self.hidden_size != self.target_hidden_size:
+            # The layer's input is [embedding, hidden] of width 2E, and the embedding is the target's own.
+            raise ValueError(
+                f"Draft hidden size {self.hidden_size} must equal the target's {self.target_hidden_size}: "
+                "the draft reads the target's embedding table."
+            )
+        _check_heads("Draft", self.num_heads, self.num_kv_heads, self.head_dim)
+
+
+def check_pair(draft: DraftConfig, target: TargetConfig) -> None:
+    """Refuse a draft that was made for another target: a wrong pairing runs, and is merely never accepted."""
+    pairs = [
+        ("hidden size", draft.target_hidden_size, target.hidden_size),
+        ("vocabulary", draft.vocab_size, target.vocab_size),
+    ]
+    if draft.capture is not None:
+        pairs.append(("captured layers", draft.capture, target.capture_layers))
+    for what, ours, theirs in pairs:
+        if ours != theirs:
+            raise ValueError(f"The draft was made for a target of {what} {ours}, but this one has {theirs}.")
+
+
+def _check_heads(name: str, num_heads: int, num_kv_heads: int, head_dim: int) -> None:
+    if num_heads % num_kv_heads or head_dim % 2:
+        raise ValueError(
+            f"{name}: {num_heads} query heads must be a multiple of {num_kv_heads} key/value heads, "
+            f"and the head size {head_dim} even."
+        )

@@ -1,0 +1,166 @@
+"""The draft: one EAGLE-3 layer over (feature of token t, embedding of token t + 1), and the three exit signals.
+
+A pair sits at RoPE position t and predicts token t + 2. The embedding table is the target's; the caller looks it up.
+Equations and names: eagle3.md §1; placement of the signals: specexit.md §1.
+"""
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from specexit_jax.models.attention import Attention
+from specexit_jax.models.cache import Cache, init_cache
+from specexit_jax.models.config import DraftConfig
+from specexit_jax.models.layers import FeedForward, RMSNorm, attend_causally, causal_bias, normal, rotary_angles
+from specexit_jax.models.target import advance, attention_bias, layer_cache
+
+SIGNALS = ("confidence", "progress", "remain")
+
+
+@flax.struct.dataclass
+class DraftOutput:
+    """`logits` float32 [B, T, W]; `hidden` [B, T, E], pre-norm, is the next step's input; `raw_signals` float32
+    [B, T, 3] before their activations, of token t + 1, or None where they are not placed at `draft`."""
+
+    logits: jax.Array
+    hidden: jax.Array
+    raw_signals: jax.Array | None
+    cache: Cache | None
+
+
+@flax.struct.dataclass
+class DraftBundle:
+    """A draft as it is stored: `d2t` int32 [W] holds the target id of every draft id (offsets only in files)."""
+
+    config: DraftConfig = flax.struct.field(pytree_node=False)
+    params: dict
+    d2t: jax.Array
+
+
+class Draft(nn.Module):
+    """`Draft(config).apply({"params": params}, ...)`: `fuse` the target's features, then call over pairs."""
+
+    config: DraftConfig
+
+    def setup(self):
+        config = self.config
+        width = config.hidden_size
+        rows = width + len(SIGNALS) * (config.signals == "fc")
+        features = 3 * config.target_hidden_size
+        self.fc = self.param("fc", normal(features), (features, rows), jnp.float32)
+        self.input_norm = RMSNorm(config.rms_norm_eps)
+        self.hidden_norm = RMSNorm(config.rms_norm_eps)
+        self.attention = Attention(config.num_heads, config.num_kv_heads, config.head_dim, width, config.rms_norm_eps)
+        self.mlp_norm = RMSNorm(config.rms_norm_eps)
+        self.mlp = FeedForward(config.intermediate_size)
+        self.norm = RMSNorm(config.rms_norm_eps)
+        self.lm_head = self.param("lm_head", normal(width), (width, config.draft_vocab_size), jnp.float32)
+        if config.signals == "draft":
+            self.signal_head = self.param("signal_head", normal(width), (width, len(SIGNALS)), jnp.float32)
+
+    def fuse(self, features: jax.Array) -> tuple[jax.Array, jax.Array | None]:
+        """The target's features [B, T, 3D] to hidden [B, T, E] and, placed at `fc`, raw signals float32 [B, T, 3]."""
+        fused = jnp.einsum("bta,ae->bte", features, self.fc.astype(features.dtype))
+        if self.config.signals != "fc":
+            return fused, None
+        width = self.config.hidden_size
+        return fused[..., :width], fused[..., width:].astype(jnp.float32)
+
+    def __call__(
+        self,
+        embedded: jax.Array,
+        hidden: jax.Array,
+        positions: jax.Array,
+        cache: Cache | None = None,
+        segment_ids: jax.Array | None = None,
+        live: int | None = None,
+    ) -> DraftOutput:
+        """One pass over T pairs: `embedded` [B, T, D] of token t + 1, `hidden` [B, T, E] of token t, at `positions`.
+
+        Cache, `segment_ids` and `live` are as for the target. With a cache the pass may be fed its own output.
+        """
+        bias = attention_bias(positions, cache, segment_ids, live)
+        residual, x = self.enter(embedded, hidden)
+        mixed, slots = self.attention(x, *self.angles(positions), bias, *layer_cache(cache, 0))
+        out = self.leave(residual, mixed)
+        normed = self.norm(out)
+        raw = None
+        if self.config.signals == "draft":
+            raw = self.read_signals(normed)
+        return DraftOutput(
+            logits=self.read_logits(normed),
+            hidden=out,
+            raw_signals=raw,
+            cache=None if cache is None else advance(cache, [slots], positions.shape[1]),
+        )
+
+    def layer(
+        self,
+        embedded: jax.Array,
+        hidden: jax.Array,
+        positions: jax.Array,
+        segment_ids: jax.Array | None = None,
+        earlier: tuple = (),
+    ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+        """One step of training-time test (eagle3.md §2): (pre-norm hidden [B, T, E], this step's (k, v) [B, K, T, H]).
+
+        `earlier` holds the (k, v) of steps 0 .. i - 1. Step 0 attends causally to itself. Step i attends causally to
+        step 0, whose keys stand for the verified tokens, and at t alone to steps 1 .. i: the cache that a decoding
+        draft finds at its own i-th step. The caller passes positions + i and shifted embeddings; segments stay.
+        """
+        residual, x = self.enter(embedded, hidden)
+        q, *own = self.attention.project(x, *self.angles(positions))
+        own = tuple(own)
+        (keys, values), *diagonals = (*earlier, own)
+        keys = jnp.swapaxes(keys, 2, 3)
+        mixed = attend_causally(q, keys, values, causal_bias(segment_ids, positions.shape[1]), tuple(diagonals))
+        return self.leave(residual, self.attention.merge(mixed)), own
+
+    def head(self, hidden: jax.Array) -> jax.Array:
+        """Float32 logits [B, T, W] over the draft vocabulary, from the pre-norm hidden [B, T, E]."""
+        return self.read_logits(self.norm(hidden))
+
+    def signal(self, hidden: jax.Array) -> jax.Array:
+        """Raw signals float32 [B, T, 3] from the pre-norm hidden; only for the placement `draft`."""
+        return self.read_signals(self.norm(hidden))
+
+    def enter(self, embedded: jax.Array, hidden: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """The residual [B, T, E] and the attention's input [B, T, 2E]."""
+        normed = self.hidden_norm(hidden)
+        residual = normed if self.config.norm_before_residual else hidden
+        return residual, jnp.concatenate([self.input_norm(embedded), normed], axis=-1)
+
+    def leave(self, residual: jax.Array, mixed: jax.Array) -> jax.Array:
+        """The rest of the layer after attention."""
+        x = residual + mixed
+        return x + self.mlp(self.mlp_norm(x))
+
+    def angles(self, positions: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return rotary_angles(positions, self.config.head_dim, self.config.rope_theta, self.config.rope_scaling)
+
+    def read_logits(self, normed: jax.Array) -> jax.Array:
+        head = self.lm_head.astype(normed.dtype)
+        return jnp.einsum("bte,ew->btw", normed, head, preferred_element_type=jnp.float32)
+
+    def read_signals(self, normed: jax.Array) -> jax.Array:
+        head = self.signal_head.astype(normed.dtype)
+        return jnp.einsum("bte,es->bts", normed, head, preferred_element_type=jnp.float32)
+
+
+def init_draft_cache(config: DraftConfig, batch: int, slots: int) -> Cache:
+    """An empty cache for this draft's one layer."""
+    return init_cache(1, config.num_kv_heads, config.head_dim, batch, slots, config.dtype)
+
+
+def init_draft(config: DraftConfig, key: jax.Array) -> dict:
+    """Fresh float32 parameters."""
+
+    def everything(draft: Draft, features, embedded, positions):
+        hidden, _ = draft.fuse(features)
+        return draft(embedded, hidden, positions)
+
+    features = jnp.zeros((1, 1, 3 * config.target_hidden_size), config.dtype)
+    embedded = jnp.zeros((1, 1, config.target_hidden_size), config.dtype)
+    positions = jnp.zeros((1, 1), jnp.int32)
+    return nn.init(everything, Draft(config))(key, features, embedded, positions)["params"]

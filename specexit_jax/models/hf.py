@@ -1,0 +1,167 @@
+"""Target checkpoints of Hugging Face transformers, in and out: Llama 3, Qwen2, Qwen3 (drafts: hf_draft.py)."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from specexit_jax.models.config import TargetConfig
+from specexit_jax.models.hf_draft import draft_digest, load_draft, save_draft
+from specexit_jax.models.hf_rope import read_rope, write_rope
+from specexit_jax.models.hf_tensors import (
+    TensorSource,
+    attention_shapes,
+    mlp_shapes,
+    read_attention,
+    read_json,
+    read_mlp,
+    require,
+    write_attention,
+    write_checkpoint,
+    write_mlp,
+)
+
+__all__ = ["draft_digest", "load_draft", "load_target", "save_draft", "save_target"]
+
+CLASSES = {"LlamaForCausalLM": "llama", "Qwen2ForCausalLM": "qwen2", "Qwen3ForCausalLM": "qwen3"}
+# What these architectures could ask for and this decoder does not do, with the value that asks for nothing.
+UNSUPPORTED = {"use_sliding_window": False, "mlp_bias": False, "quantization_config": None, "attention_bias": False}
+
+
+def load_target(
+    folder: str | Path, dtype: str = "float32", place: Callable[[np.ndarray], jax.Array] = jnp.asarray
+) -> tuple[TargetConfig, dict]:
+    """Config and parameters of a checkpoint folder, both in `dtype`; `place` puts each parameter on its device."""
+    folder = Path(folder)
+    config = read_target_config(folder, dtype)
+    with TensorSource(folder) as source:
+        layers = range(config.num_layers)
+        ignored = {f"model.layers.{i}.self_attn.rotary_emb.inv_freq" for i in layers}
+        if config.tie_embeddings:
+            ignored.add("lm_head.weight")
+        source.check(target_shapes(config), ignored)
+        if config.tie_embeddings and "lm_head.weight" in source.names():
+            if not np.array_equal(source.read("lm_head.weight"), source.read("model.embed_tokens.weight")):
+                raise ValueError(f"{folder} says its embeddings are tied, but its lm_head.weight differs from them.")
+
+        def placed(tree):
+            return jax.tree.map(lambda array: place(np.ascontiguousarray(array.astype(dtype))), tree)
+
+        params = {f"layers_{i}": placed(_read_layer(source.read, f"model.layers.{i}", config)) for i in layers}
+        params["embed"] = placed({"embedding": source.read("model.embed_tokens.weight")})
+        params["final_norm"] = placed({"scale": source.read("model.norm.weight")})
+        if not config.tie_embeddings:
+            params["lm_head"] = placed(source.read("lm_head.weight").T)
+    return config, params
+
+
+def save_target(
+    folder: str | Path, config: TargetConfig, params: dict, dtype: str = "float32", extra: dict | None = None
+) -> None:
+    """A folder that transformers loads to the same logits; `extra` goes into config.json (token ids, say)."""
+    params = jax.tree.map(lambda array: np.asarray(array).astype(dtype), params)
+    tensors = {
+        "model.embed_tokens.weight": params["embed"]["embedding"],
+        "model.norm.weight": params["final_norm"]["scale"],
+    }
+    for i in range(config.num_layers):
+        tensors |= _write_layer(f"model.layers.{i}", params[f"layers_{i}"])
+    if not config.tie_embeddings:
+        tensors["lm_head.weight"] = params["lm_head"].T
+    write_checkpoint(folder, target_json(config, dtype) | (extra or {}), tensors)
+
+
+def read_target_config(folder: str | Path, dtype: str = "float32") -> TargetConfig:
+    """The TargetConfig of a config.json; refuses what this decoder does not compute."""
+    path = Path(folder) / "config.json"
+    config = read_json(path)
+    (name, *_) = config.get("architectures") or [None]
+    if name not in CLASSES:
+        raise ValueError(f"{path} asks for architecture {name!r}; this project runs {', '.join(CLASSES)}.")
+    for key, nothing in UNSUPPORTED.items():
+        if config.get(key, nothing) not in (nothing, None):
+            raise ValueError(f"{path} sets {key} to {config[key]!r}, which this decoder does not compute.")
+    if config.get("hidden_act", "silu") != "silu":
+        raise ValueError(f"{path} asks for the activation {config['hidden_act']!r}; this decoder computes 'silu'.")
+    heads, width = require(config, "num_attention_heads", path), require(config, "hidden_size", path)
+    theta, scaling = read_rope(config, path)
+    return TargetConfig(
+        architecture=CLASSES[name],
+        vocab_size=require(config, "vocab_size", path),
+        hidden_size=width,
+        intermediate_size=require(config, "intermediate_size", path),
+        num_layers=require(config, "num_hidden_layers", path),
+        num_heads=heads,
+        num_kv_heads=config.get("num_key_value_heads") or heads,
+        head_dim=config.get("head_dim") or width // heads,
+        rms_norm_eps=config.get("rms_norm_eps", 1e-6),
+        rope_theta=theta,
+        rope_scaling=scaling,
+        qk_norm=CLASSES[name] == "qwen3",
+        qkv_bias=CLASSES[name] == "qwen2",
+        tie_embeddings=bool(config.get("tie_word_embeddings", False)),
+        max_position=config.get("max_position_embeddings", 4096),
+        dtype=dtype,
+        capture=tuple(config["specexit_capture"]) if config.get("specexit_capture") else None,
+    )
+
+
+def target_json(config: TargetConfig, dtype: str) -> dict:
+    """The config.json of a target."""
+    (name,) = (name for name, architecture in CLASSES.items() if architecture == config.architecture)
+    if (config.qk_norm, config.qkv_bias) != (config.architecture == "qwen3", config.architecture == "qwen2"):
+        raise ValueError(f"transformers has no {name} with qk_norm={config.qk_norm}, qkv_bias={config.qkv_bias}.")
+    fields = {
+        "architectures": [name],
+        "model_type": config.architecture,
+        "vocab_size": config.vocab_size,
+        "hidden_size": config.hidden_size,
+        "intermediate_size": config.intermediate_size,
+        "num_hidden_layers": config.num_layers,
+        "num_attention_heads": config.num_heads,
+        "num_key_value_heads": config.num_kv_heads,
+        "head_dim": config.head_dim,
+        "hidden_act": "silu",
+        "rms_norm_eps": config.rms_norm_eps,
+        "max_position_embeddings": config.max_position,
+        "tie_word_embeddings": config.tie_embeddings,
+        "attention_dropout": 0.0,
+        "torch_dtype": dtype,
+        **write_rope(config.rope_theta, config.rope_scaling),
+    }
+    if config.architecture != "qwen2":
+        fields["attention_bias"] = False
+    return fields | ({"specexit_capture": list(config.capture)} if config.capture else {})
+
+
+def target_shapes(config: TargetConfig) -> dict[str, tuple[int, ...]]:
+    """Every tensor a target's checkpoint must hold."""
+    width = config.hidden_size
+    shapes = {"model.embed_tokens.weight": (config.vocab_size, width), "model.norm.weight": (width,)}
+    if not config.tie_embeddings:
+        shapes["lm_head.weight"] = (config.vocab_size, width)
+    for i in range(config.num_layers):
+        prefix = f"model.layers.{i}"
+        shapes |= {f"{prefix}.{x}_layernorm.weight": (width,) for x in ("input", "post_attention")}
+        shapes |= attention_shapes(f"{prefix}.self_attn", config, width, width, config.qkv_bias, config.qk_norm)
+        shapes |= mlp_shapes(f"{prefix}.mlp", width, config.intermediate_size)
+    return shapes
+
+
+def _read_layer(read, prefix: str, config: TargetConfig) -> dict:
+    return {
+        "input_norm": {"scale": read(f"{prefix}.input_layernorm.weight")},
+        "attention": read_attention(read, f"{prefix}.self_attn", config, config.qkv_bias, config.qk_norm),
+        "mlp_norm": {"scale": read(f"{prefix}.post_attention_layernorm.weight")},
+        "mlp": read_mlp(read, f"{prefix}.mlp"),
+    }
+
+
+def _write_layer(prefix: str, params: dict) -> dict[str, np.ndarray]:
+    tensors = write_attention(f"{prefix}.self_attn", params["attention"])
+    tensors |= write_mlp(f"{prefix}.mlp", params["mlp"])
+    tensors[f"{prefix}.input_layernorm.weight"] = params["input_norm"]["scale"]
+    tensors[f"{prefix}.post_attention_layernorm.weight"] = params["mlp_norm"]["scale"]
+    return tensors

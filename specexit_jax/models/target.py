@@ -1,0 +1,156 @@
+"""The target: a Llama 3 / Qwen2 / Qwen3 decoder as a pure function of (params, tokens, positions, cache)."""
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from specexit_jax.models.attention import Attention
+from specexit_jax.models.cache import Cache, init_cache
+from specexit_jax.models.config import TargetConfig
+from specexit_jax.models.layers import FeedForward, RMSNorm, cached_bias, causal_bias, normal, rotary_angles
+
+
+@flax.struct.dataclass
+class TargetOutput:
+    """`logits` float32 [B, T, V] (None when not asked for), `features` [B, T, 3D], final normed `hidden` [B, T, D]."""
+
+    logits: jax.Array | None
+    features: jax.Array
+    hidden: jax.Array
+    cache: Cache | None
+
+
+class Block(nn.Module):
+    """One pre-norm decoder layer."""
+
+    config: TargetConfig
+
+    @nn.compact
+    def __call__(self, x, cos, sin, bias, slots, length):
+        config = self.config
+        # Each layer adds two branches; scaling their outputs keeps the residual's variance near 1 at any depth.
+        output_scale = (2 * config.num_layers) ** -0.5
+        attention = Attention(
+            config.num_heads,
+            config.num_kv_heads,
+            config.head_dim,
+            config.hidden_size,
+            config.rms_norm_eps,
+            config.qk_norm,
+            config.qkv_bias,
+            output_scale,
+            name="attention",
+        )
+        mixed, slots = attention(RMSNorm(config.rms_norm_eps, name="input_norm")(x), cos, sin, bias, slots, length)
+        x = x + mixed
+        feed = FeedForward(config.intermediate_size, output_scale, name="mlp")
+        return x + feed(RMSNorm(config.rms_norm_eps, name="mlp_norm")(x)), slots
+
+
+class Embedding(nn.Module):
+    """The token table [V, D]; also the head where embeddings are tied."""
+
+    config: TargetConfig
+
+    def setup(self):
+        config = self.config
+        self.embedding = self.param(
+            "embedding", normal(config.hidden_size), (config.vocab_size, config.hidden_size), jnp.float32
+        )
+
+    def __call__(self, tokens: jax.Array) -> jax.Array:
+        return jnp.take(self.embedding, tokens, axis=0, mode="clip").astype(self.config.dtype)
+
+    def attend(self, hidden: jax.Array) -> jax.Array:
+        table = self.embedding.astype(hidden.dtype)
+        return jnp.einsum("btd,vd->btv", hidden, table, preferred_element_type=jnp.float32)
+
+
+class Target(nn.Module):
+    """`Target(config).apply({"params": params}, tokens, positions, cache)`; layers are unrolled as `layers_0` ..."""
+
+    config: TargetConfig
+
+    def setup(self):
+        config = self.config
+        self.embed = Embedding(config)
+        self.layers = [Block(config) for _ in range(config.num_layers)]
+        self.final_norm = RMSNorm(config.rms_norm_eps)
+        if not config.tie_embeddings:
+            shape = (config.hidden_size, config.vocab_size)
+            self.lm_head = self.param("lm_head", normal(config.hidden_size), shape, jnp.float32)
+
+    def __call__(
+        self,
+        tokens: jax.Array,
+        positions: jax.Array,
+        cache: Cache | None = None,
+        segment_ids: jax.Array | None = None,
+        live: int | None = None,
+        logits: bool = True,
+    ) -> TargetOutput:
+        """Run T tokens [B, T] at RoPE `positions` [B, T].
+
+        Without a cache: causal attention over the T tokens, within `segment_ids` where given.
+        With a cache: token t is written at slot cache.length + t and sees slots 0 .. cache.length + t, of which
+        only the first `live` (static; None = all) are read; they must reach the longest row. The returned cache is T
+        longer; rewind it by its lengths. Rows need S - length >= T free slots.
+        """
+        config = self.config
+        bias = attention_bias(tokens, cache, segment_ids, live)
+        cos, sin = rotary_angles(positions, config.head_dim, config.rope_theta, config.rope_scaling)
+        x = self.embed(tokens)
+        inputs, slots = [], []
+        for index, layer in enumerate(self.layers):
+            inputs.append(x)
+            x, layer_slots = layer(x, cos, sin, bias, *layer_cache(cache, index))
+            slots.append(layer_slots)
+        hidden = self.final_norm(x)
+        return TargetOutput(
+            logits=self.head(hidden) if logits else None,
+            features=jnp.concatenate([inputs[index] for index in config.capture_layers], axis=-1),
+            hidden=hidden,
+            cache=None if cache is None else advance(cache, slots, tokens.shape[1]),
+        )
+
+    def head(self, hidden: jax.Array) -> jax.Array:
+        """Float32 logits [B, T, V] of the final normed hidden."""
+        if self.config.tie_embeddings:
+            return self.embed.attend(hidden)
+        return jnp.einsum("btd,dv->btv", hidden, self.lm_head.astype(hidden.dtype), preferred_element_type=jnp.float32)
+
+
+def attention_bias(tokens: jax.Array, cache: Cache | None, segment_ids: jax.Array | None, live: int | None):
+    """The additive mask of a call, shared by its layers."""
+    count = tokens.shape[1]
+    if cache is None:
+        return causal_bias(segment_ids, count)
+    if segment_ids is not None:
+        raise ValueError("Packed segments and a cache cannot be combined: a cache holds one document a row.")
+    live = cache.slots if live is None else live
+    if live > cache.slots:
+        raise ValueError(f"Asked to read {live} live slots of a cache of {cache.slots}; lower `live`.")
+    return cached_bias(cache.length, count, live)
+
+
+def layer_cache(cache: Cache | None, index: int):
+    """((keys, values), length) of one layer, or two Nones."""
+    return (None, None) if cache is None else ((cache.k[index], cache.v[index]), cache.length)
+
+
+def advance(cache: Cache, slots: list, tokens: int) -> Cache:
+    """The cache after `tokens` more of every row."""
+    keys, values = zip(*slots, strict=True)
+    return Cache(tuple(keys), tuple(values), cache.length + jnp.int32(tokens))
+
+
+def init_target_cache(config: TargetConfig, batch: int, slots: int) -> Cache:
+    """An empty cache for this target."""
+    return init_cache(config.num_layers, config.num_kv_heads, config.head_dim, batch, slots, config.dtype)
+
+
+def init_target(config: TargetConfig, key: jax.Array) -> dict:
+    """Fresh float32 parameters."""
+    tokens = jnp.zeros((1, 1), jnp.int32)
+    return Target(config).init(key, tokens, tokens)["params"]

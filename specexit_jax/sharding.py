@@ -1,0 +1,90 @@
+"""Where every array lives: one mesh, one table from parameter path to PartitionSpec."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from specexit_jax.checkpoint import flatten
+
+P = PartitionSpec
+AXES = ("data", "fsdp", "tensor")
+
+# Heads (K) and feed-forward columns (F) are split over `tensor` on the way in and joined on the way back (Megatron): one
+# reduction a branch. The optimizer's moments end in the same path as their parameter, so the same rules place them.
+RULES: tuple[tuple[str, PartitionSpec], ...] = (
+    (r"(^|/)embed/embedding$", P("tensor", "fsdp")),  # [V, D]
+    (r"(^|/)lm_head$", P("fsdp", "tensor")),  # [D, V] or [D, W]
+    (r"(^|/)attention/qkv$", P("fsdp", "tensor")),  # [D, K, G + 2, H]
+    (r"(^|/)attention/qkv_bias$", P("tensor")),  # [K, G + 2, H]
+    (r"(^|/)attention/o$", P("tensor", None, None, "fsdp")),  # [K, G, H, D]
+    (r"(^|/)attention/[qk]_norm$", P()),  # [H]
+    (r"(^|/)mlp/gate_up$", P("fsdp", None, "tensor")),  # [D, 2, F]
+    (r"(^|/)mlp/down$", P("tensor", "fsdp")),  # [F, D]
+    (r"norm/scale$", P()),  # [D]
+    (r"(^|/)fc$", P("fsdp", None)),  # [3 D, E + 3]: not split over columns, the last three are the signals
+    (r"(^|/)signal_head$", P("fsdp", None)),  # [E, 3]
+)
+# What a train state holds beside parameters and their moments: counters and Newton-Schulz coefficients.
+_STATE_RULES: tuple[tuple[str, PartitionSpec], ...] = ((r"(^|/)(step|count|ns_coeffs|extra)$", P()),)
+
+
+def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1, devices: Any = None) -> Mesh:
+    """Mesh (data, fsdp, tensor) over all devices; one axis may be -1, whatever is left."""
+    devices = jax.devices() if devices is None else devices
+    sizes = [data, fsdp, tensor]
+    known = int(np.prod([size for size in sizes if size != -1]))
+    if sizes.count(-1) > 1 or any(size < 1 and size != -1 for size in sizes):
+        raise ValueError(f"mesh sizes {sizes} must be positive, at most one -1")
+    if -1 in sizes:
+        sizes[sizes.index(-1)] = max(len(devices) // known, 1)
+    if int(np.prod(sizes)) != len(devices):
+        raise ValueError(
+            f"mesh data x fsdp x tensor = {' x '.join(map(str, sizes))} does not cover {len(devices)} devices"
+        )
+    # Auto axes: under Explicit ones (the default of make_mesh) stock Linen layers fail.
+    return jax.make_mesh(tuple(sizes), AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
+
+
+def matching_rules(
+    path: str, rules: tuple[tuple[str, PartitionSpec], ...] = RULES + _STATE_RULES
+) -> list[PartitionSpec]:
+    return [spec for pattern, spec in rules if re.search(pattern, path)]
+
+
+def spec_of(path: str, shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
+    """The spec of one leaf; an axis that does not divide its dimension is left unsharded. Raises ValueError if no rule matches."""
+    specs = matching_rules(path)
+    if len(specs) != 1:
+        raise ValueError(
+            f"{len(specs)} sharding rules match parameter {path}; exactly one must (specexit_jax/sharding.py)"
+        )
+    names = tuple(specs[0]) + (None,) * (len(shape) - len(specs[0]))
+    return P(
+        *(name if name and size % mesh.shape[name] == 0 else None for name, size in zip(names, shape, strict=False))
+    )
+
+
+def tree_shardings(tree: Any, mesh: Mesh) -> Any:
+    """NamedSharding for every leaf of parameters or of a whole train state."""
+    shardings = [NamedSharding(mesh, spec_of(path, np.shape(leaf), mesh)) for path, leaf in flatten(tree).items()]
+    return jax.tree.unflatten(jax.tree.structure(tree), shardings)
+
+
+def shard_tree(tree: Any, mesh: Mesh) -> Any:
+    """`tree` placed by the table. Use `jit(init, out_shardings=…)` where it would not fit one device first."""
+    return jax.device_put(tree, tree_shardings(tree, mesh))
+
+
+def shard_batch(batch: Any, mesh: Mesh) -> Any:
+    """Host arrays [B, ...] split by row over (data, fsdp); every process passes its own rows of the global batch."""
+    sharding = NamedSharding(mesh, P(("data", "fsdp")))
+    parts = mesh.shape["data"] * mesh.shape["fsdp"]
+    rows = len(jax.tree.leaves(batch)[0]) * jax.process_count()
+    if rows % parts:
+        raise ValueError(f"batch of {rows} rows does not split over data x fsdp = {parts} devices")
+    return jax.tree.map(lambda values: jax.make_array_from_process_local_data(sharding, np.asarray(values)), batch)

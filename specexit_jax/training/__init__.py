@@ -1,0 +1,1 @@
+"""How models learn: the target from documents, the draft from the target."""

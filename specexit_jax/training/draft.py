@@ -1,0 +1,201 @@
+"""The draft's training step: token loss of the training-time test, and the three signal losses."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from specexit_jax.models.config import DraftConfig
+from specexit_jax.models.draft import Draft
+from specexit_jax.models.target import Target
+from specexit_jax.training.losses import SIGNALS, signal_errors, signal_losses
+from specexit_jax.training.state import TrainState, apply_gradients, init_state
+from specexit_jax.training.teacher import Teacher, run_teacher
+from specexit_jax.training.ttt import run_steps, shift_left, token_loss
+
+Batch = dict[str, jax.Array]
+Metrics = dict[str, jax.Array]
+# Read by one loss alone: they say nothing about how the losses pull on what they share.
+_UNSHARED = ("lm_head", "signal_head")
+
+
+@dataclasses.dataclass(frozen=True)
+class DraftTrainingConfig:
+    """steps: of training-time test, the chain length K of decoding. decay: a step's weight against the one before it.
+
+    temperature: the sampler's, for the expected acceptance. signal_weights: of confidence, progress, remain; under
+    `gradnorm` they multiply ||grad L_tok|| / ||grad L_i|| on the shared weights, averaged with gradnorm_decay.
+    teacher_chunk: tokens of a row whose full-vocabulary logits exist at once. remat: see ttt.token_loss.
+    """
+
+    steps: int = 5
+    decay: float = 0.8
+    temperature: float = 1.0
+    signal_weights: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    weighting: str = "fixed"
+    gradnorm_decay: float = 0.9
+    teacher_chunk: int = 1024
+    remat: bool = False
+
+    def __post_init__(self):
+        if self.weighting not in ("fixed", "gradnorm"):
+            raise ValueError(f"signal weighting is {self.weighting!r}; choose 'fixed' or 'gradnorm'")
+        if self.steps < 1:
+            raise ValueError(f"training-time test needs at least 1 step, not {self.steps}")
+
+
+def check_weighting(config: DraftTrainingConfig, draft: DraftConfig) -> None:
+    """GradNorm compares gradients on shared weights; at 'fc' the signal rows share none, and its norms would be 0 / 0."""
+    if config.weighting == "gradnorm" and draft.signals != "draft":
+        raise ValueError(
+            f"weighting 'gradnorm' needs the signals at 'draft', not at {draft.signals!r}, where they share no weight "
+            "with the token loss; use weighting 'fixed'"
+        )
+
+
+def init_draft_state(
+    params: dict, optimizer: optax.GradientTransformation, config: DraftTrainingConfig, draft: DraftConfig
+) -> TrainState:
+    """A fresh state; under GradNorm it carries the averaged signal weights, starting from 1."""
+    check_weighting(config, draft)
+    return init_state(params, optimizer, jnp.ones(3, jnp.float32) if config.weighting == "gradnorm" else ())
+
+
+def draft_losses(
+    params: dict, teacher: Teacher, batch: Batch, *, draft: Draft, config: DraftTrainingConfig
+) -> tuple[jax.Array, Metrics]:
+    """float32[4] (token loss, then the three signal losses, zeros without signals) and all metrics.
+
+    The batch holds tokens, segment_ids, positions, loss_mask [B, T] and, with signals, labels and label_mask [B, T, 3].
+    """
+    hiddens, raw = run_steps(draft, params, teacher.features, teacher.embedded, batch, config.steps)
+    tokens, metrics = token_loss(draft, params, hiddens, teacher, batch, config.decay, config.temperature, config.remat)
+    if raw is None:
+        return jnp.concatenate([tokens[None], jnp.zeros(3, jnp.float32)]), metrics
+    segments = batch["segment_ids"]
+    known = segments > 0
+    if draft.config.signals == "draft":  # the first token of a document has no pair before it
+        known = known & (shift_left(segments, -1) == segments)
+    mask = batch["label_mask"].astype(jnp.float32) * known[..., None].astype(jnp.float32)
+    signals = signal_losses(raw, batch["labels"], mask)
+    metrics |= {f"{name}_loss": signals[i] for i, name in enumerate(SIGNALS)}
+    return jnp.concatenate([tokens[None], signals]), metrics | signal_errors(raw, batch["labels"], mask)
+
+
+def shared_norm(gradients: dict) -> jax.Array:
+    """Norm over the weights that token and signal losses share."""
+    return optax.tree.norm({name: value for name, value in gradients.items() if name not in _UNSHARED})
+
+
+def gradnorm_weights(gradients: list[dict], average: jax.Array, decay: float) -> jax.Array:
+    """float32[3], the moving average of ||grad L_tok|| / (||grad L_i|| + eps) (specexit.md section 2)."""
+    token, *signals = (shared_norm(g) for g in gradients)
+    ratios = jnp.stack([token / (norm + 1e-8) for norm in signals])
+    # A batch without a label has no gradient to compare: its ratio would be 1e8.
+    seen = jnp.stack(signals) > 0
+    return jnp.where(seen, decay * average + (1.0 - decay) * ratios, average)
+
+
+def draft_step(
+    state: TrainState,
+    batch: Batch,
+    target_params: dict,
+    d2t: jax.Array,
+    *,
+    target: Target,
+    draft: Draft,
+    optimizer: optax.GradientTransformation,
+    config: DraftTrainingConfig,
+    feature_scale: jax.Array | None = None,
+) -> tuple[TrainState, Metrics]:
+    """One update of the draft; the target only reads. feature_scale [3D]: see `draft_run.feature_scale`."""
+    teacher = run_teacher(target, target_params, batch, d2t, config.temperature, config.teacher_chunk)
+    if feature_scale is not None:
+        teacher = teacher.replace(features=teacher.features * feature_scale.astype(teacher.features.dtype)[None, None])
+    losses_of = functools.partial(draft_losses, teacher=teacher, batch=batch, draft=draft, config=config)
+    losses, pull, metrics = jax.vjp(losses_of, state.params, has_aux=True)
+    base = jnp.asarray(config.signal_weights, jnp.float32)
+    if config.weighting == "gradnorm":
+        apart = [pull(row)[0] for row in jnp.eye(4, dtype=jnp.float32)]
+        average = gradnorm_weights(apart, state.extra, config.gradnorm_decay)
+        weights = jnp.concatenate([jnp.ones(1, jnp.float32), base * average])
+        gradients = jax.tree.map(lambda *g: sum(w * x for w, x in zip(weights, g, strict=True)), *apart)
+        state = state.replace(extra=average)
+        metrics |= {f"{name}_weight": weights[i + 1] for i, name in enumerate(SIGNALS)}
+    else:
+        weights = jnp.concatenate([jnp.ones(1, jnp.float32), base])
+        gradients = pull(weights)[0]
+    metrics |= {"loss": jnp.sum(weights * losses), "grad_norm": optax.tree.norm(gradients)}
+    return apply_gradients(state, gradients, optimizer), metrics
+
+
+def make_draft_step(
+    target: Target,
+    target_params: dict,
+    draft: Draft,
+    d2t: jax.Array,
+    optimizer: optax.GradientTransformation,
+    config: DraftTrainingConfig,
+    feature_scale: jax.Array | None = None,
+) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
+    """`draft_step` compiled; the state given in is consumed. Raises ValueError on settings that do not fit the draft."""
+    check_weighting(config, draft.config)
+    check_vocabulary(d2t, draft.config)
+    step = functools.partial(
+        draft_step, target=target, draft=draft, optimizer=optimizer, config=config, feature_scale=feature_scale
+    )
+    compiled = jax.jit(step, donate_argnums=0)
+    d2t = jnp.asarray(d2t, jnp.int32)
+    # Arguments, not constants: the target must not be copied into the program.
+    return lambda state, batch: compiled(state, batch, target_params, d2t)
+
+
+def check_vocabulary(d2t: jax.Array, draft: DraftConfig) -> None:
+    """d2t must name draft_vocab_size different target ids (absolute ids, not the offsets of checkpoint files)."""
+    ids = np.asarray(d2t)
+    if ids.shape != (draft.draft_vocab_size,) or len(np.unique(ids)) != len(ids):
+        raise ValueError(
+            f"d2t must hold {draft.draft_vocab_size} different target ids, not {len(np.unique(ids))} in {ids.shape}"
+        )
+    if ids.min() < 0 or ids.max() >= draft.vocab_size:
+        raise ValueError(f"d2t holds ids {ids.min()} to {ids.max()}, outside the target's 0 to {draft.vocab_size - 1}")
+
+
+def draft_metrics(
+    params: dict,
+    batch: Batch,
+    target_params: dict,
+    d2t: jax.Array,
+    *,
+    target: Target,
+    draft: Draft,
+    config: DraftTrainingConfig,
+) -> Metrics:
+    """All metrics of one batch, without an update."""
+    teacher = run_teacher(target, target_params, batch, d2t, config.temperature, config.teacher_chunk)
+    return draft_losses(params, teacher, batch, draft=draft, config=config)[1]
+
+
+def make_draft_evaluation(
+    target: Target, target_params: dict, draft: Draft, d2t: jax.Array, config: DraftTrainingConfig
+) -> Callable[[dict, list[Batch]], dict[str, float]]:
+    """(params, batches of one shape) -> metrics, each batch weighted by its number of chains."""
+    compiled = jax.jit(functools.partial(draft_metrics, target=target, draft=draft, config=config))
+    d2t = jnp.asarray(d2t, jnp.int32)
+
+    def evaluate(params: dict, batches: list[Batch]) -> dict[str, float]:
+        metrics = [jax.device_get(compiled(params, batch, target_params, d2t)) for batch in batches]
+        total = max(sum(int(m["chains"]) for m in metrics), 1)
+        return {
+            name: float(sum(float(m[name]) * int(m["chains"]) for m in metrics)) / total
+            for name in metrics[0]
+            if name != "chains"
+        }
+
+    return evaluate

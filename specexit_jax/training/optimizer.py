@@ -1,0 +1,106 @@
+"""AdamW, or Muon for the 2-D kernels with AdamW for the rest, under one schedule."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from optax.contrib import MuonDimensionNumbers, muon
+
+# Muon is for matrices that map features to features; embeddings and output heads (one row a token) do worse under it than
+# under Adam (Jordan et al., 2024), and its Newton-Schulz cost there grows with the vocabulary.
+_ADAM_ALWAYS = ("embedding", "lm_head", "qkv_bias")
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerConfig:
+    """learning_rate is AdamW's; under 'muon' it serves embeddings, norms and heads, and muon_learning_rate the kernels.
+
+    Both rise linearly for warmup_steps, then fall by `schedule` ('cosine' or 'linear') to final_fraction of their peak.
+    """
+
+    name: str = "adamw"
+    learning_rate: float = 3e-3
+    muon_learning_rate: float = 1e-2
+    warmup_steps: int = 100
+    total_steps: int = 1000
+    final_fraction: float = 0.05
+    schedule: str = "cosine"
+    weight_decay: float = 0.01
+    grad_clip: float = 1.0
+    b1: float = 0.9
+    b2: float = 0.95
+    muon_steps: int = 5
+
+    def __post_init__(self):
+        if self.name not in ("adamw", "muon"):
+            raise ValueError(f"optimizer name is {self.name!r}; choose 'adamw' or 'muon'")
+        if self.schedule not in ("cosine", "linear"):
+            raise ValueError(f"optimizer schedule is {self.schedule!r}; choose 'cosine' or 'linear'")
+        if not 0 <= self.warmup_steps < self.total_steps:
+            raise ValueError(
+                f"warmup_steps is {self.warmup_steps}, it must be in [0, total_steps = {self.total_steps})"
+            )
+
+
+def make_schedule(config: OptimizerConfig, peak: float) -> optax.Schedule:
+    """Learning rate of update number `step`."""
+
+    def rate(step):
+        step = jnp.asarray(step, jnp.float32)
+        warmup = (step + 1.0) / max(config.warmup_steps, 1)  # the first update is small but not zero
+        done = jnp.clip((step - config.warmup_steps) / (config.total_steps - config.warmup_steps), 0.0, 1.0)
+        shape = 0.5 * (1.0 + jnp.cos(jnp.pi * done)) if config.schedule == "cosine" else 1.0 - done
+        decay = config.final_fraction + (1.0 - config.final_fraction) * shape
+        return peak * jnp.where(step < config.warmup_steps, warmup, decay)
+
+    return rate
+
+
+def muon_dimensions(path: tuple, leaf: jax.Array) -> MuonDimensionNumbers | None:
+    """Which axes of a parameter Muon reads as input and output, or None where AdamW takes it.
+
+    The remaining axes are a batch of matrices: fused kernels hold several maps, and each is orthogonalised by itself.
+    """
+    name = jax.tree_util.keystr(path, simple=True, separator="/").rsplit("/", 1)[-1]
+    if leaf.ndim < 2 or name in _ADAM_ALWAYS:
+        return None
+    if name == "qkv":  # [D, K, G + 2, H]: every query head of a group, the keys and the values apart
+        return MuonDimensionNumbers((0,), (1, 3))
+    if name == "gate_up":  # [D, 2, F]
+        return MuonDimensionNumbers((0,), (2,))
+    return MuonDimensionNumbers(tuple(range(leaf.ndim - 1)), (leaf.ndim - 1,))
+
+
+def _decay_mask(params: Any) -> Any:
+    """Norm scales and biases are not decayed."""
+    return jax.tree.map(lambda leaf: leaf.ndim >= 2, params)
+
+
+def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
+    """Gradient clipping by global norm, then the update rule of `config`."""
+    adam_rate = make_schedule(config, config.learning_rate)
+    if config.name == "adamw":
+        rule = optax.adamw(
+            adam_rate,
+            b1=config.b1,
+            b2=config.b2,
+            weight_decay=config.weight_decay,
+            mask=_decay_mask,
+            mu_dtype=jnp.float32,
+        )
+    else:
+        rule = muon(
+            make_schedule(config, config.muon_learning_rate),
+            ns_steps=config.muon_steps,
+            weight_decay=config.weight_decay,
+            adam_b1=config.b1,
+            adam_b2=config.b2,
+            adam_learning_rate=adam_rate,
+            muon_weight_dimension_numbers=functools.partial(jax.tree_util.tree_map_with_path, muon_dimensions),
+        )
+    return optax.chain(optax.clip_by_global_norm(config.grad_clip), rule)

@@ -1,0 +1,88 @@
+"""A target trained from scratch on the reasoning world, from documents to a Hugging Face folder."""
+
+import dataclasses
+import json
+import random
+from pathlib import Path
+
+import jax
+import numpy as np
+from transformers import PreTrainedTokenizerBase
+
+from specexit_jax.data.documents import Mixture, documents
+from specexit_jax.data.packing import Rows, make_batches, pack
+from specexit_jax.data.splits import sample
+from specexit_jax.data.tokenizer import load_tokenizer, train_tokenizer
+from specexit_jax.data.world import thinking_text, write_trace
+from specexit_jax.models.config import TargetConfig
+from specexit_jax.models.hf import save_target
+from specexit_jax.models.target import Target, init_target
+from specexit_jax.training.lm import make_train_step
+from specexit_jax.training.loop import LoopConfig, fit
+from specexit_jax.training.optimizer import OptimizerConfig, make_optimizer
+from specexit_jax.training.state import TrainState, init_state
+
+SPLIT = "target"
+_TOKENIZER_PROBLEMS = 12_000  # whose texts the tokenizer is trained on
+
+
+@dataclasses.dataclass(frozen=True)
+class TargetRun:
+    """What is trained on what: problems a task, documents a problem, rows, and the sampler that the model will be used with."""
+
+    per_task: int
+    vocab_size: int
+    mixture: Mixture
+    row_length: int
+    batch_size: int
+    seed: int
+    temperature: float
+
+
+def prepare(run: TargetRun, workdir: Path) -> tuple[PreTrainedTokenizerBase, Rows]:
+    """The tokenizer and the packed rows of `workdir`, made on the first call and read back afterwards."""
+    folder, path = workdir / "tokenizer", workdir / "rows.npz"
+    if path.exists():
+        with np.load(path) as rows:
+            return load_tokenizer(folder), dict(rows)
+    problems = sample(SPLIT, run.per_task)
+    random.Random(run.seed).shuffle(problems)
+    texts, rng = [], random.Random(run.seed + 1)
+    for problem in problems[:_TOKENIZER_PROBLEMS]:
+        trace = write_trace(problem.task, problem.entry, rng)
+        texts += [problem.question, thinking_text(trace), trace.answer]
+    tokenizer = train_tokenizer(texts, run.vocab_size)
+    tokenizer.save_pretrained(str(folder))
+    made = documents(problems, tokenizer, run.mixture, run.seed + 2)
+    kept = [document for document in made if len(document[0]) <= run.row_length]
+    print(f"{len(kept)} documents, {sum(len(ids) for ids, _ in kept)} tokens; {len(made) - len(kept)} too long for a row")
+    rows = pack(kept, run.row_length, run.seed)
+    temporary = workdir / "rows.tmp.npz"
+    np.savez(temporary, **rows)
+    temporary.rename(path)
+    return tokenizer, rows
+
+
+def train_target(
+    run: TargetRun, model: TargetConfig, optimizer_config: OptimizerConfig, loop: LoopConfig, workdir: Path
+) -> TrainState:
+    """Trains in `workdir`, resuming there, and writes `workdir/target`."""
+    workdir.mkdir(parents=True, exist_ok=True)
+    tokenizer, rows = prepare(run, workdir)
+    optimizer = make_optimizer(optimizer_config)
+    state = init_state(init_target(model, jax.random.key(run.seed)), optimizer)
+    step = make_train_step(Target(model), optimizer)
+    state = fit(loop, state, step, make_batches(rows, run.batch_size, run.seed), workdir)
+    save_folder(workdir / "target", model, state.params, tokenizer, run.temperature)
+    return state
+
+
+def save_folder(
+    folder: Path, model: TargetConfig, params: dict, tokenizer: PreTrainedTokenizerBase, temperature: float
+) -> None:
+    """Weights, tokenizer and generation_config.json (the one temperature that everything is measured at)."""
+    ids = {"pad_token_id": tokenizer.pad_token_id, "eos_token_id": tokenizer.eos_token_id}
+    save_target(folder, model, params, extra=ids)
+    tokenizer.save_pretrained(str(folder))
+    generation = {**ids, "do_sample": True, "temperature": temperature, "top_p": 1.0, "top_k": 0}
+    (folder / "generation_config.json").write_text(json.dumps(generation, indent=2) + "\n")

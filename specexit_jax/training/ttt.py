@@ -1,0 +1,134 @@
+"""Training-time test: the draft on its own outputs for k steps, as decoding will use it (eagle3.md section 2).
+
+Step i at index t reads the embedding of token t + 1 + i and the hidden of step i - 1 at t (step 0: the target's feature of t),
+sits at RoPE position t + i, attends causally to step 0 and at t alone to steps 1 .. i, and predicts token t + 2 + i, about
+which the target speaks at t + 1 + i. Losing count here fails silently, as low acceptance.
+"""
+
+from __future__ import annotations
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from specexit_jax.models.draft import Draft
+from specexit_jax.training.losses import masked_mean, soft_cross_entropy
+from specexit_jax.training.teacher import OUTSIDE, Teacher
+
+
+@flax.struct.dataclass
+class Chain:
+    """What step i says at each index t: `loss` float32 [B, T] and, each float32 [B, T], whether its best token is the
+    target's best (greedy), the probability that the target's sampler draws it (expected), and whether the trace holds it
+    (trace: the acceptance that position-keyed decoding of this very trace has)."""
+
+    loss: jax.Array
+    greedy: jax.Array
+    expected: jax.Array
+    trace: jax.Array
+
+
+def shift_left(values: jax.Array, count: int) -> jax.Array:
+    """values[:, t + count] at t, zeros beyond the end; [B, T, ...]. A negative count shifts right."""
+    pad = [(0, 0)] * values.ndim
+    pad[1] = (max(-count, 0), max(count, 0))
+    padded = jnp.pad(values, pad)
+    return padded[:, max(count, 0) : max(count, 0) + values.shape[1]]
+
+
+def run_steps(
+    draft: Draft, params: dict, features: jax.Array, embedded: jax.Array, batch: dict[str, jax.Array], steps: int
+) -> tuple[list[jax.Array], jax.Array | None]:
+    """Pre-norm hiddens [B, T, E] of steps 0 .. steps - 1, and raw signals [B, T, 3] of token t itself (None: no signals).
+
+    features [B, T, 3D] and embedded [B, T, D] are of token t, unshifted.
+    """
+    variables = {"params": params}
+    hidden, raw = draft.apply(variables, features, method="fuse")
+    hiddens, earlier = [], ()
+    for step in range(steps):
+        hidden, keys_values = draft.apply(
+            variables,
+            shift_left(embedded, 1 + step),
+            hidden,
+            batch["positions"] + jnp.int32(step),
+            segment_ids=batch["segment_ids"],
+            earlier=earlier,
+            method="layer",
+        )
+        hiddens.append(hidden)
+        earlier = (*earlier, keys_values)
+    if draft.config.signals == "draft":
+        # The pair of index t has already read token t + 1: its signal belongs to that token.
+        raw = shift_left(draft.apply(variables, hiddens[0], method="signal"), -1)
+    return hiddens, raw
+
+
+def judge(logits: jax.Array, teacher: Teacher, step: int, temperature: float) -> Chain:
+    """Step `step`'s logits [B, T, W] against the teacher of the token that they predict."""
+    teacher_logits = shift_left(teacher.logits, 1 + step)
+    top, token = shift_left(teacher.top, 1 + step), shift_left(teacher.tokens, 2 + step)
+    best = jnp.argmax(logits, axis=-1).astype(jnp.int32)
+    greedy = (best == top).astype(jnp.float32)
+    expected = greedy
+    if temperature:
+        chosen = jnp.take_along_axis(teacher_logits, best[..., None], axis=-1)[..., 0]
+        expected = jnp.exp(chosen / temperature - shift_left(teacher.logsumexp, 1 + step))
+    return Chain(
+        loss=soft_cross_entropy(logits, teacher_logits),
+        greedy=greedy,
+        expected=expected,
+        trace=(best == token).astype(jnp.float32),
+    )
+
+
+def chain_masks(batch: dict[str, jax.Array], steps: int) -> list[jax.Array]:
+    """bool[B, T] a step: token t + 2 + step is one the model wrote, after a root t + 1 it wrote too, in t's document."""
+    segments, written = batch["segment_ids"], batch["loss_mask"]
+    root = shift_left(written, 1) & (segments > 0)
+    return [
+        root & shift_left(written, 2 + step) & (shift_left(segments, 2 + step) == segments) for step in range(steps)
+    ]
+
+
+def token_loss(
+    draft: Draft,
+    params: dict,
+    hiddens: list[jax.Array],
+    teacher: Teacher,
+    batch: dict[str, jax.Array],
+    decay: float,
+    temperature: float,
+    remat: bool = False,
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Sum over steps of decay^i (normalised) times the mean soft cross entropy, and the acceptance metrics.
+
+    Where the target's best token is outside the draft vocabulary the loss is masked and acceptance counts a miss.
+    `remat` recomputes each step's logits in the backward pass: k x B x T x W floats less are kept.
+    """
+
+    def one(params, hidden, step):
+        return judge(draft.apply({"params": params}, hidden, method="head"), teacher, step, temperature)
+
+    if remat:
+        one = jax.checkpoint(one, static_argnums=2)
+    chains = [one(params, hidden, step) for step, hidden in enumerate(hiddens)]
+    masks = chain_masks(batch, len(hiddens))
+    weights = [decay**step for step in range(len(hiddens))]
+    loss = jnp.zeros((), jnp.float32)
+    for step, (chain, mask, weight) in enumerate(zip(chains, masks, weights, strict=True)):
+        inside = shift_left(teacher.top, 1 + step) != OUTSIDE
+        loss = loss + weight / sum(weights) * masked_mean(chain.loss, mask & inside)
+    return loss, {"token_loss": loss, **acceptance(chains, masks)}
+
+
+def acceptance(chains: list[Chain], masks: list[jax.Array]) -> dict[str, jax.Array]:
+    """accept_<i>: greedy agreement at step i. The *_accept_length are 1 + sum of prefix survival (bonus token counted):
+    simulated (greedy agreement), expected (under the sampler) and trace, over the indices where a whole chain fits.
+    `chains` is how many those are."""
+    whole = jnp.stack(masks).all(axis=0)
+    metrics = {f"accept_{i}": masked_mean(c.greedy, m) for i, (c, m) in enumerate(zip(chains, masks, strict=True))}
+    for name, kind in (("simulated", "greedy"), ("expected", "expected"), ("trace", "trace")):
+        survival = jnp.cumprod(jnp.stack([getattr(chain, kind) for chain in chains]), axis=0)
+        metrics[f"{name}_accept_length"] = 1.0 + masked_mean(jnp.sum(survival, axis=0), whole)
+    return {**metrics, "chains": jnp.sum(whole.astype(jnp.int32))}

@@ -1,0 +1,111 @@
+"""A tiny random target and draft, random prompts, and how the decoding tests call the loop on them."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from specexit_jax.decoding import drafting
+from specexit_jax.decoding.sampling import Sampling
+from specexit_jax.decoding.speculative import decode
+from specexit_jax.decoding.state import DecodeParams, DecodeSpec
+from specexit_jax.models.config import DraftConfig, TargetConfig
+from specexit_jax.models.draft import init_draft
+from specexit_jax.models.target import init_target
+
+# Compiled code that is quick to make, not to run: these tests compile far more than they run.
+QUICK = {"xla_backend_optimization_level": 0}
+VOCABULARY, STOP, END, BOUNDARIES = 40, 1, 2, (3, 4, 5, 6)
+SAMPLED = Sampling(temperature=0.9)
+TARGET = TargetConfig("qwen3", VOCABULARY, 16, 24, 4, 2, 1, 8, qk_norm=True, capture=(1, 2, 3))
+DRAFT = DraftConfig(16, 16, 24, 2, 1, 8, vocab_size=VOCABULARY, draft_vocab_size=24, signals="fc")
+
+
+def tiny_params(target=TARGET, draft=DRAFT, seed=0) -> DecodeParams:
+    keys = jax.random.split(jax.random.key(seed), 2)
+    ids = np.sort(np.random.default_rng(seed).permutation(target.vocab_size)[: draft.draft_vocab_size])
+    return DecodeParams(init_target(target, keys[0]), init_draft(draft, keys[1]), jnp.asarray(ids, jnp.int32))
+
+
+def tiny_spec(draft_tokens=3, **changes) -> DecodeSpec:
+    spec = DecodeSpec(
+        target=TARGET,
+        draft=DRAFT,
+        draft_tokens=draft_tokens,
+        sampling=SAMPLED,
+        buffer_length=40,
+        stop_ids=(STOP,),
+        end_think_ids=(END,),
+    )
+    return dataclasses.replace(spec, **changes)
+
+
+def boundary_table() -> jax.Array:
+    return jnp.zeros((VOCABULARY,), bool).at[jnp.array(BOUNDARIES, jnp.int32)].set(True)
+
+
+@dataclasses.dataclass(frozen=True)
+class Requests:
+    """Random prompts of 2 to 9 tokens, with their keys, thinking states and length limits."""
+
+    prompts: jax.Array
+    prompt_length: jax.Array
+    keys: jax.Array
+    thinking: jax.Array
+    max_length: jax.Array
+
+    @classmethod
+    def random(cls, batch: int, seed: int, buffer_length=40, vocabulary=VOCABULARY):
+        rng = np.random.default_rng(seed)
+        lengths = rng.integers(2, 10, batch)
+        prompts = rng.integers(7, vocabulary, (batch, 9)) * (np.arange(9)[None] < lengths[:, None])
+        limits = np.minimum(lengths + rng.integers(1, 40, batch), buffer_length)
+        return cls(
+            jnp.asarray(prompts, jnp.int32),
+            jnp.asarray(lengths, jnp.int32),
+            jax.random.split(jax.random.key(seed), batch),
+            jnp.asarray(rng.random(batch) < 0.9),
+            jnp.asarray(limits, jnp.int32),
+        )
+
+    def row(self, index: int) -> "Requests":
+        return Requests(*(getattr(self, field.name)[index : index + 1] for field in dataclasses.fields(self)))
+
+    def arguments(self) -> tuple:
+        return self.prompts, self.prompt_length, self.keys, self.thinking, self.max_length
+
+
+@functools.partial(jax.jit, static_argnums=0, compiler_options=QUICK)
+def run(spec, params, *arguments):
+    """`decode`, quickly compiled."""
+    return decode.__wrapped__(spec, params, *arguments)
+
+
+def rigged(monkeypatch):
+    """`decode` with a draft that knows the answer: its first array argument is the truth [B, S].
+
+    Drafts are the true tokens of their positions, save those it spoils (see `is_spoilt`): steps of every
+    acceptance length occur. Where the truth is that of a run without exit, exits cut accepted drafts off.
+    """
+    known = {}
+
+    def propose(loop, state, pairs, last, live):
+        ahead = state.length[:, None] + jnp.arange(1, loop.spec.draft_tokens + 1, dtype=jnp.int32)[None, :]
+        drafts = jnp.take_along_axis(known["truth"], ahead, axis=1, mode="clip")
+        rows = jnp.arange(ahead.shape[0], dtype=jnp.int32)[:, None]
+        return jnp.where(is_spoilt(ahead, rows), (drafts + 1) % VOCABULARY, drafts), pairs.cache
+
+    @functools.partial(jax.jit, static_argnums=0, compiler_options=QUICK)
+    def run_rigged(spec, params, truth, *arguments):
+        known["truth"] = truth
+        return decode.__wrapped__(spec, params, *arguments)
+
+    monkeypatch.setattr(drafting, "propose", propose)
+    return run_rigged
+
+
+def is_spoilt(position, row):
+    """About one position in seven, at irregular distances."""
+    return (position * (position + 3) + 5 * row) % 7 == 0

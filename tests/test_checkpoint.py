@@ -1,0 +1,97 @@
+"""Checkpoints restore exactly, fall back past a damaged one, and refuse another model's."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from specexit_jax.checkpoint import Checkpoints
+from specexit_jax.sharding import make_mesh, shard_tree
+from specexit_jax.training.optimizer import OptimizerConfig, make_optimizer
+from specexit_jax.training.state import init_state
+
+
+def make_state(seed=0, name="muon", width=16):
+    keys = jax.random.split(jax.random.key(seed), 2)
+    params = {
+        "embed": {"embedding": jax.random.normal(keys[0], (32, width))},
+        "layers_0": {"mlp": {"down": jax.random.normal(keys[1], (32, width))}, "mlp_norm": {"scale": jnp.ones(width)}},
+    }
+    return init_state(params, make_optimizer(OptimizerConfig(name=name)))
+
+
+def assert_same(a, b):
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        np.testing.assert_array_equal(np.asarray(x), np.asarray(y))
+        assert x.dtype == y.dtype
+
+
+def damage(folder, how):
+    """Spoils the largest file of a checkpoint, where the values are."""
+    file = max((f for f in folder.rglob("*") if f.is_file()), key=lambda f: f.stat().st_size)
+    content = bytearray(file.read_bytes())
+    if how == "cut":
+        content = content[: len(content) // 2]
+    elif how == "flip":
+        content[len(content) // 2] ^= 0x10
+    file.write_bytes(bytes(content))
+
+
+def test_a_state_comes_back_bit_for_bit(tmp_path):
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(7, make_state(1))
+    with Checkpoints(tmp_path) as checkpoints:
+        state, step = checkpoints.restore_latest(make_state(2))
+    assert step == 7
+    assert_same(state, make_state(1))
+
+
+def test_only_the_newest_are_kept_and_nothing_is_found_in_a_new_folder(tmp_path):
+    with Checkpoints(tmp_path / "new", keep=2) as checkpoints:
+        assert checkpoints.restore_latest(make_state()) is None
+        for step in (1, 2, 3):
+            checkpoints.save(step, make_state(step))
+        assert checkpoints.steps() == [2, 3]
+
+
+@pytest.mark.parametrize("how", ["cut", "flip"])
+def test_a_damaged_newest_checkpoint_is_named_and_passed_over(tmp_path, capsys, how):
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, make_state(1))
+        checkpoints.save(2, make_state(2))
+    damage(tmp_path / "2", how)
+    with Checkpoints(tmp_path) as checkpoints:
+        state, step = checkpoints.restore_latest(make_state(9))
+        assert checkpoints.steps() == [1]
+        checkpoints.save(2, make_state(3))  # the way is free for the step to come again
+        assert checkpoints.steps() == [1, 2]
+    assert step == 1
+    assert_same(state, make_state(1))
+    assert f"{tmp_path / '2'} cannot be read" in capsys.readouterr().out
+
+
+def test_when_all_are_damaged_the_run_does_not_start_again_by_itself(tmp_path):
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, make_state(1))
+    damage(tmp_path / "1", "cut")
+    with Checkpoints(tmp_path) as checkpoints, pytest.raises(ValueError, match="no checkpoint in .* can be read"):
+        checkpoints.restore_latest(make_state(1))
+
+
+@pytest.mark.parametrize("other, problem", [({"width": 8}, "embedding is float32"), ({"name": "adamw"}, "it ")])
+def test_another_models_checkpoint_is_refused_by_name(tmp_path, other, problem):
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, make_state(1))
+        with pytest.raises(ValueError, match=f"another model or optimizer: .*{problem}"):
+            checkpoints.restore_latest(make_state(1, **other))
+        assert checkpoints.steps() == [1]
+
+
+def test_a_sharded_state_is_restored_into_another_sharding(tmp_path):
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, shard_tree(make_state(1), make_mesh(fsdp=4)))
+        like = shard_tree(make_state(2), make_mesh(tensor=2))
+        state, _ = checkpoints.restore_latest(like)
+    assert_same(state, make_state(1))
+    assert jax.tree.map(lambda x: x.sharding, state) == jax.tree.map(lambda x: x.sharding, like)

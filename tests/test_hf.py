@@ -1,0 +1,274 @@
+"""Targets agree with transformers (torch); checkpoints go out and come back; bad ones are refused by name."""
+
+import dataclasses
+import json
+
+import jax
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
+import pytest
+import torch
+import transformers
+from random_params import random_params
+from safetensors.numpy import load_file, save_file
+
+from specexit_jax.models.config import DraftConfig, RopeScaling, TargetConfig, check_pair
+from specexit_jax.models.draft import Draft, DraftBundle, init_draft
+from specexit_jax.models.hf import draft_digest, load_draft, load_target, save_draft, save_target
+from specexit_jax.models.target import Target, init_target, init_target_cache
+
+SIZES = {
+    "vocab_size": 48, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 4, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "max_position_embeddings": 64, "head_dim": 8, "tie_word_embeddings": False,
+}  # fmt: skip
+LLAMA3 = {
+    "rope_type": "llama3", "rope_theta": 10000.0, "factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 16,
+}  # fmt: skip
+FAMILIES = {
+    "llama": (transformers.LlamaConfig, {"rope_parameters": LLAMA3}),
+    "qwen2": (transformers.Qwen2Config, {"tie_word_embeddings": True}),
+    "qwen3": (transformers.Qwen3Config, {}),
+}
+
+
+def make_torch_model(family: str, seed=0):
+    torch.manual_seed(seed)
+    make_config, changes = FAMILIES[family]
+    model = transformers.AutoModelForCausalLM.from_config(make_config(**(SIZES | changes)), dtype=torch.float32).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():  # biases and norms start as constants: noise makes a forgotten one show
+            parameter.add_(0.2 * torch.randn_like(parameter))
+    return model
+
+
+def torch_logits(model, tokens):
+    with torch.no_grad():
+        return model(torch.from_numpy(np.asarray(tokens, np.int64))).logits.numpy()
+
+
+@pytest.fixture(scope="module")
+def tokens():
+    return np.random.default_rng(0).integers(0, SIZES["vocab_size"], (2, 40)).astype(np.int32)
+
+
+def tiny(config):
+    return dataclasses.replace(config, capture=(1, 2, 3))
+
+
+@pytest.mark.parametrize("family", list(FAMILIES))
+def test_logits_equal_torch_in_one_pass_and_with_a_ragged_cache(family, tokens, tmp_path):
+    model = make_torch_model(family)
+    model.save_pretrained(tmp_path)
+    expected = torch_logits(model, tokens)
+    config, params = load_target(tmp_path)
+    config = tiny(config)
+    assert (config.architecture, config.qk_norm, config.qkv_bias) == (family, family == "qwen3", family == "qwen2")
+    positions = jnp.broadcast_to(jnp.arange(40, dtype=jnp.int32)[None], (2, 40))
+    step = jax.jit(lambda *args: Target(config).apply({"params": params}, *args))
+    np.testing.assert_allclose(step(tokens, positions).logits, expected, atol=1e-4)
+
+    prefill = step(tokens[:, :20], positions[:, :20], init_target_cache(config, 2, 40))
+    length = jnp.asarray([20, 13], jnp.int32)  # the second row's prompt was shorter: its last 7 slots are rubbish
+    columns = np.asarray(length)[:, None] + np.arange(5)[None]
+    fed = np.take_along_axis(tokens, columns, axis=1)
+    out = step(fed, columns.astype(np.int32), prefill.cache.replace(length=length))
+    np.testing.assert_allclose(prefill.logits, expected[:, :20], atol=1e-4)
+    np.testing.assert_allclose(out.logits, np.take_along_axis(expected, columns[:, :, None], axis=1), atol=1e-4)
+
+
+CONFIGS = {
+    "llama": TargetConfig("llama", 48, 16, 24, 4, 4, 2, 8, rope_scaling=RopeScaling(4.0, 1.0, 4.0, 16)),
+    "qwen2": TargetConfig("qwen2", 48, 16, 24, 4, 4, 2, 8, qkv_bias=True, rope_theta=5e5, capture=(0, 1, 2)),
+    "qwen3": TargetConfig("qwen3", 48, 16, 24, 4, 4, 2, 8, qk_norm=True, tie_embeddings=True, rms_norm_eps=1e-5),
+}
+
+
+@pytest.mark.parametrize("family", list(CONFIGS))
+def test_saved_target_loads_in_transformers_to_the_same_logits(family, tokens, tmp_path):
+    config = CONFIGS[family]
+    params = random_params(init_target, config, 1)
+    save_target(tmp_path, config, params, extra={"eos_token_id": 3})
+    model, report = transformers.AutoModelForCausalLM.from_pretrained(
+        tmp_path, dtype=torch.float32, output_loading_info=True
+    )
+    assert not any(report.values()) and model.config.eos_token_id == 3
+    positions = jnp.broadcast_to(jnp.arange(40, dtype=jnp.int32)[None], (2, 40))
+    ours = jax.jit(lambda *args: Target(tiny(config)).apply({"params": params}, *args).logits)(tokens, positions)
+    np.testing.assert_allclose(ours, torch_logits(model.eval(), tokens), atol=1e-4)
+
+    again, restored = load_target(tmp_path)
+    assert again == config and list(tmp_path.glob("*.partial")) == []
+    jax.tree.map(np.testing.assert_array_equal, restored, params)
+
+
+def test_bfloat16_and_shards(tmp_path):
+    config = CONFIGS["qwen3"]
+    params = random_params(init_target, config, 1)
+    save_target(tmp_path, config, params, dtype="bfloat16")
+    tensors = load_file(tmp_path / "model.safetensors")
+    assert {t.dtype for t in tensors.values()} == {np.dtype(ml_dtypes.bfloat16)}
+    names = sorted(tensors)
+    shards = {"a.safetensors": names[:9], "b.safetensors": names[9:]}
+    for shard, members in shards.items():
+        save_file({name: tensors[name] for name in members}, tmp_path / shard)
+    index = {"weight_map": {name: shard for shard, members in shards.items() for name in members}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    (tmp_path / "model.safetensors").unlink()
+    _, restored = load_target(tmp_path)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=8e-3), restored, params)
+    (tmp_path / "b.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match=r"b.safetensors is missing"):
+        load_target(tmp_path)
+
+
+def edit_json(folder, **changes):
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def edit_tensors(folder, change):
+    tensors = load_file(folder / "model.safetensors")
+    change(tensors)
+    save_file(tensors, folder / "model.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"architectures": ["MixtralForCausalLM"]}, "architecture 'MixtralForCausalLM'; this project runs Llama"),
+        ({"use_sliding_window": True}, "use_sliding_window to True"),
+        ({"attention_bias": True}, "attention_bias to True"),
+        ({"hidden_act": "gelu"}, "activation 'gelu'"),
+        ({"rope_scaling": {"rope_type": "yarn", "factor": 4.0}}, "RoPE scaling .*yarn"),
+        ({"intermediate_size": 32}, r"misshapen: model.layers.0.mlp.down_proj.weight \[16, 24\] instead of \[16, 32\]"),
+        ({"num_hidden_layers": 3}, "unknown: model.layers.3.input_layernorm.weight"),
+        ({"num_hidden_layers": 5}, "missing: model.layers.4.input_layernorm.weight"),
+    ],
+)
+def test_targets_that_do_not_fit_are_refused(changes, sentence, tmp_path):
+    save_target(tmp_path, CONFIGS["qwen3"], random_params(init_target, CONFIGS["qwen3"], 1))
+    edit_json(tmp_path, **changes)
+    with pytest.raises(ValueError, match=sentence):
+        load_target(tmp_path)
+
+
+def test_missing_and_corrupt_files_are_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"config.json is missing"):
+        load_target(tmp_path)
+    save_target(tmp_path, CONFIGS["qwen3"], random_params(init_target, CONFIGS["qwen3"], 1))
+    (tmp_path / "model.safetensors").write_bytes(b"\x08\0\0\0\0\0\0\0rubbish!")
+    with pytest.raises(ValueError, match="not a readable safetensors file"):
+        load_target(tmp_path)
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(ValueError, match="config.json is not valid JSON"):
+        load_target(tmp_path)
+
+
+def make_bundle(**changes) -> DraftBundle:
+    config = DraftConfig(16, 16, 24, 4, 2, 8, vocab_size=48, draft_vocab_size=20, capture=(2, 3, 4))
+    config = dataclasses.replace(config, **changes)
+    ids = np.sort(np.random.default_rng(1).permutation(48)[: config.draft_vocab_size])
+    return DraftBundle(config=config, params=random_params(init_draft, config, 2), d2t=jnp.asarray(ids, jnp.int32))
+
+
+@pytest.mark.parametrize("signals", ["fc", "draft", "none"])
+def test_draft_comes_back_as_it_went(signals, tmp_path):
+    bundle = make_bundle(signals=signals, norm_before_residual=signals == "draft")
+    save_draft(tmp_path, bundle)
+    again = load_draft(tmp_path)
+    assert again.config == bundle.config and draft_digest(again) == draft_digest(bundle)
+    np.testing.assert_array_equal(again.d2t, bundle.d2t)
+    jax.tree.map(np.testing.assert_array_equal, again.params, bundle.params)
+
+    tensors = load_file(tmp_path / "model.safetensors")
+    assert tensors["fc.weight"].shape == (16 + 3 * (signals == "fc"), 48)
+    assert tensors["midlayer.self_attn.q_proj.weight"].shape == (32, 32)
+    assert tensors["d2t"].dtype == np.int64 and tensors["t2d"].dtype == np.bool_
+    np.testing.assert_array_equal(tensors["d2t"] + np.arange(20), bundle.d2t)
+    np.testing.assert_array_equal(np.flatnonzero(tensors["t2d"]), bundle.d2t)
+
+    other = DraftBundle(bundle.config, bundle.params | {"fc": bundle.params["fc"] + 1e-6}, bundle.d2t)
+    assert draft_digest(other) != draft_digest(bundle)
+
+
+def test_draft_equals_the_equations_of_eagle(tmp_path):
+    """The file's tensors under eagle3.md §1, written out in numpy for one pair, without any code of the model."""
+    bundle = make_bundle(num_heads=2, num_kv_heads=2)
+    save_draft(tmp_path, bundle)
+    w = load_file(tmp_path / "model.safetensors")
+    rng = np.random.default_rng(3)
+    features, embedded = rng.normal(size=48).astype(np.float32), rng.normal(size=16).astype(np.float32)
+
+    def norm(x, name):
+        return x / np.sqrt(np.mean(x * x) + bundle.config.rms_norm_eps) * w[name + ".weight"]
+
+    fused = w["fc.weight"] @ features
+    hidden, raw = fused[:16], fused[16:]
+    x = np.concatenate([norm(embedded, "midlayer.input_layernorm"), norm(hidden, "midlayer.hidden_norm")])
+    # A lone pair attends to itself: attention is its value.
+    hidden = hidden + w["midlayer.self_attn.o_proj.weight"] @ (w["midlayer.self_attn.v_proj.weight"] @ x)
+    x = norm(hidden, "midlayer.post_attention_layernorm")
+    gate, up = (w[f"midlayer.mlp.{name}_proj.weight"] @ x for name in ("gate", "up"))
+    hidden = hidden + w["midlayer.mlp.down_proj.weight"] @ (gate / (1 + np.exp(-gate)) * up)
+    logits = w["lm_head.weight"] @ norm(hidden, "norm")
+
+    model, variables = Draft(bundle.config), {"params": bundle.params}
+    ours, ours_raw = model.apply(variables, features[None, None], method="fuse")
+    out = model.apply(variables, embedded[None, None], ours, jnp.zeros((1, 1), jnp.int32))
+    np.testing.assert_allclose(ours_raw[0, 0], raw, atol=1e-5)
+    np.testing.assert_allclose(out.hidden[0, 0], hidden, atol=1e-5)
+    np.testing.assert_allclose(out.logits[0, 0], logits, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda t: t.pop("fc.weight"), "missing: fc.weight"),
+        (lambda t: t.update({"midlayer.q_norm.weight": t["d2t"]}), "unknown: midlayer.q_norm.weight"),
+        (lambda t: t.update({"norm.weight": t["norm.weight"][:8]}), r"misshapen: norm.weight \[8\] instead of \[16\]"),
+        (lambda t: t.update({"d2t": t["d2t"] + np.arange(20)}), "d2t must hold offsets"),
+        (lambda t: t.update({"embed_tokens.weight": t["lm_head.weight"]}), "embedding table of its own"),
+    ],
+)
+def test_drafts_that_do_not_fit_are_refused(change, sentence, tmp_path):
+    save_draft(tmp_path, make_bundle())
+    edit_tensors(tmp_path, change)
+    with pytest.raises(ValueError, match=sentence):
+        load_draft(tmp_path)
+
+
+def test_draft_files_of_others(tmp_path):
+    """No `signals`, no head count for keys, the shape tells; an own embedding table passes if it is the target's."""
+    bundle = make_bundle(num_kv_heads=4, capture=None)
+    save_draft(tmp_path, bundle)
+    path = tmp_path / "config.json"
+    config = json.loads(path.read_text())
+    for key in ("signals", "signal_order", "norm_before_residual", "num_key_value_heads", "target_hidden_size"):
+        del config[key]
+    path.write_text(json.dumps(config | {"architectures": ["LlamaForCausalLM"]}))
+    table = np.random.default_rng(5).normal(size=(48, 16)).astype(np.float32)
+    edit_tensors(tmp_path, lambda tensors: tensors.update({"embed_tokens.weight": table}))
+    again = load_draft(tmp_path, target_embedding=table)
+    assert again.config == bundle.config and draft_digest(again) == draft_digest(bundle)
+    with pytest.raises(ValueError, match="embedding table of its own"):
+        load_draft(tmp_path, target_embedding=table + 1)
+    edit_json(tmp_path, eagle_aux_hidden_state_layer_ids=[1, 2, 3], eagle_aux_hidden_state_layer_convention="outputs")
+    assert load_draft(tmp_path, target_embedding=table).config.capture == (2, 3, 4)
+
+
+def test_pairs_are_checked():
+    draft = make_bundle().config
+    target = dataclasses.replace(CONFIGS["qwen3"], num_layers=7, capture=(2, 3, 4))
+    check_pair(draft, target)
+    for change, sentence in (
+        ({"hidden_size": 32}, "hidden size 16, but this one has 32"),
+        ({"vocab_size": 49}, "vocabulary 48, but this one has 49"),
+        ({"capture": None}, r"captured layers \(2, 3, 4\)"),
+    ):
+        other = dataclasses.replace(target, **change)
+        if change == {"capture": None}:
+            other = dataclasses.replace(other, num_layers=9)
+        with pytest.raises(ValueError, match=sentence):
+            check_pair(draft, other)

@@ -1,0 +1,174 @@
+"""Sessions, methods and requests, on a tiny random model folder."""
+
+import dataclasses
+import json
+import zlib
+
+import jax
+import numpy as np
+import pytest
+from tiny_folders import write_tiny
+
+from specexit_jax.data.tokenizer import prompt_text
+from specexit_jax.methods import make_method, read_policy
+from specexit_jax.run import Request, plan, request_keys, run, stream
+from specexit_jax.session import chat_ids, close_thinking, is_thinking, load_session, text_of
+
+QUESTIONS = ("Count the legs of 3 dogs.", "4+4?", "Count the legs.")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return write_tiny(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="module")
+def session(folder):
+    return load_session(folder / "target", folder / "draft")
+
+
+@pytest.fixture(scope="module")
+def requests(session):
+    return [Request(f"q{i}", tuple(chat_ids(session, QUESTIONS[i % 3])), seed=i // 3) for i in range(7)]
+
+
+@pytest.fixture(scope="module")
+def specexit(session, folder):
+    return make_method(session, "specexit", *read_policy(session, folder / "policy.json"), draft_tokens=2)
+
+
+def test_outcomes_do_not_depend_on_the_batch_and_keep_the_order(session, requests, specexit):
+    together = run(session, requests, specexit, batch_size=4)
+    alone = run(session, requests[::-1], specexit)[::-1]
+    assert [outcome.id for outcome in together] == [request.id for request in requests]
+    assert any(outcome.exit is not None for outcome in together)
+    for batched, single in zip(together, alone, strict=True):
+        for field in ("ids", "exit", "think_end", "thinking_tokens", "finished", "accepted", "prompt_ids"):
+            assert getattr(batched, field) == getattr(single, field), field
+        if single.exit_signals:
+            np.testing.assert_allclose(batched.exit_signals, single.exit_signals, rtol=1e-4)
+
+
+def test_prompts_come_in_few_shapes(session, requests, specexit):
+    roomy = dataclasses.replace(session, target=dataclasses.replace(session.target, max_position=1024))
+    requests = [Request("long", (session.think_id,) * 129), *requests, Request("full", (session.think_id,) * 128)]
+    batches = plan(roomy, requests, specexit, batch_size=2, max_new_tokens=8)
+    assert {batch.prompts.shape for batch in batches} == {(2, 128), (2, 256)}
+    assert {request.id for batch in batches for request in batch.requests} == {request.id for request in requests}
+    assert len({batch.spec for batch in batches}) == 2
+    for batch in batches:
+        used = len(batch.requests)
+        assert (batch.max_length[used:] == 0).all()
+        assert (batch.max_length[:used] == batch.prompt_length[:used] + 8).all()
+        assert batch.thinking[:used].all()
+
+
+def test_the_default_length_gives_way_to_the_context(session, requests, specexit):
+    (batch,) = plan(dataclasses.replace(session, max_new_tokens=1000), requests[:1], specexit)
+    assert batch.spec.buffer_length == session.target.max_position
+    assert batch.max_length[0] == session.target.max_position
+
+
+def test_a_stream_tells_each_outcome_once_and_times_it(session, requests, specexit):
+    told = list(stream(session, requests[:3], specexit))
+    assert sorted(outcome.id for outcome in told) == ["q0", "q1", "q2"]
+    assert all(0 < outcome.seconds < 5 for outcome in told)  # compilation would take longer
+
+
+def test_keys_depend_on_seed_and_id_alone():
+    keys = request_keys(["a", "gcd/test/7"], [0, 123])
+    for row, (name, seed) in enumerate((("a", 0), ("gcd/test/7", 123))):
+        expected = jax.random.fold_in(jax.random.key(seed), zlib.crc32(name.encode()))
+        assert jax.random.key_data(keys[row]).tolist() == jax.random.key_data(expected).tolist()
+
+
+def test_nothink_closes_the_prompt_as_the_template_does(session):
+    ids = chat_ids(session, QUESTIONS[0])
+    closed = close_thinking(session, ids)
+    assert closed == session.tokenizer.encode(prompt_text(session.tokenizer, QUESTIONS[0], thinking=False))
+    assert is_thinking(session, ids)
+    assert not is_thinking(session, closed)
+    assert close_thinking(session, closed) == closed
+    assert not is_thinking(session, session.tokenizer.encode("no thought at all"))
+    (batch,) = plan(session, [Request("a", tuple(ids))], make_method(session, "nothink", draft_tokens=2))
+    assert batch.prompts[0, : batch.prompt_length[0]].tolist() == closed
+    assert not batch.thinking[0]
+
+
+def test_a_template_that_does_not_open_the_thinking_is_opened(session):
+    def template(messages, **_):
+        return f"<|user|>{messages[0]['content']}<|assistant|>"
+
+    class Plain:
+        encode = session.tokenizer.encode
+        apply_chat_template = staticmethod(template)
+
+    ids = chat_ids(dataclasses.replace(session, tokenizer=Plain), "4+4?")
+    assert session.tokenizer.decode(ids).endswith("<|assistant|><think>\n")
+
+
+def test_text_keeps_the_end_of_thinking_and_drops_the_stop_token(session):
+    ids = session.tokenizer.encode("4.\n\n</think>\n\n12<|end|>")
+    assert text_of(session, ids) == "4.\n\n</think>\n\n12"
+    assert text_of(session, ids[:-1]) == "4.\n\n</think>\n\n12"
+
+
+def test_every_token_has_its_text_and_special_ones_none(session):
+    assert len(session.token_texts) == session.target.vocab_size
+    assert session.token_texts[session.tokenizer.encode("7")[0]] == "7"
+    assert session.token_texts[session.think_id] == ""
+
+
+@pytest.mark.parametrize(
+    ("defaults", "temperature", "stop"),
+    [
+        ({}, 0.0, [3]),
+        ({"temperature": 0.7, "top_k": 20, "top_p": 0.9}, 0.7, [3]),
+        ({"do_sample": True}, 1.0, [3]),
+        ({"do_sample": False, "temperature": 0.7}, 0.0, [3]),
+        ({"eos_token_id": [3, 0]}, 0.0, [3, 0]),
+    ],
+)
+def test_generation_defaults(folder, tmp_path, monkeypatch, defaults, temperature, stop):
+    for path in (folder / "target").iterdir():
+        (tmp_path / path.name).symlink_to(path)
+    (tmp_path / "generation_config.json").unlink()
+    (tmp_path / "generation_config.json").write_text(json.dumps(defaults))
+    loaded = load_session(tmp_path)
+    assert loaded.sampling.temperature == temperature
+    assert list(loaded.stop_ids) == stop
+    assert loaded.sampling.top_k == defaults.get("top_k", 0)
+
+
+def test_first_answer_leaves_after_the_first_statement(session, requests):
+    outcomes = run(session, requests, make_method(session, "first_answer", draft_tokens=2))
+    states = [["answer" in session.token_texts[token] for token in outcome.ids] for outcome in outcomes]
+    left = [outcome for outcome in outcomes if outcome.exit is not None]
+    assert left
+    assert all(outcome.exit_signals is None for outcome in left)
+    for outcome, stated in zip(outcomes, states, strict=True):
+        thought = outcome.ids[: outcome.thinking_tokens]
+        first = stated.index(True) if True in stated else len(outcome.ids)
+        ends = [at for at, token in enumerate(thought) if at >= first and session.token_texts[token].endswith("\n\n")]
+        assert outcome.exit == (ends[0] + 1 if ends else None)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"prompt_ids": ()}, "is empty"),
+        ({"prompt_ids": (1,) * 96}, "has 96 tokens"),
+        ({"prompt_ids": (1, 4000)}, "holds token 4000"),
+        ({"id": "q1"}, "ids must be unique"),
+    ],
+)
+def test_wrong_requests_are_refused_before_any_work(session, requests, specexit, change, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        plan(session, [dataclasses.replace(requests[0], **change), requests[1]], specexit)
+
+
+def test_policies_are_read_with_their_rule(session, folder):
+    policy, kinds = read_policy(session, folder / "policy.json", smoother="mean")
+    assert (type(policy.smoother).__name__, kinds) == ("SlidingMean", ("paragraph",))
+    policy, kinds = read_policy(session, "absent.json", exit_rule="released", smoother="momentum")
+    assert (policy.score, kinds) == ("momentum", ("released",))

@@ -1,0 +1,102 @@
+"""Position-keyed sampling: reproducible, filtered like everybody's sampler, and of the right law."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.stats
+
+from specexit_jax.decoding.sampling import (
+    Sampling,
+    filter_scores,
+    keyed_gumbel,
+    keyed_sample,
+    token_log_probability,
+)
+
+
+def random_logits(*shape, seed=0):
+    return jnp.asarray(np.random.default_rng(seed).normal(0, 2, shape), jnp.float32)
+
+
+def keys_of(*seeds):
+    return jax.vmap(jax.random.key)(jnp.asarray(seeds, jnp.uint32))
+
+
+def test_is_the_documented_formula():
+    logits, positions = random_logits(1, 3, 11), jnp.array([[4, 5, 9]], jnp.int32)
+    tokens = keyed_sample(logits, keys_of(7), positions, Sampling(0.7))
+    for column, position in enumerate((4, 5, 9)):
+        noise = jax.random.gumbel(jax.random.fold_in(jax.random.key(7), position), (11,), jnp.float32)
+        assert int(tokens[0, column]) == int(jnp.argmax(logits[0, column] / 0.7 + noise))
+
+
+def test_depends_on_key_and_position_alone():
+    logits = jnp.broadcast_to(random_logits(1, 1, 50), (2, 6, 50))
+    positions = jnp.array([[3, 4, 5, 6, 7, 8], [5, 6, 7, 8, 9, 10]], jnp.int32)
+    wide = keyed_sample(logits, keys_of(1, 1), positions, Sampling(1.0))
+    np.testing.assert_array_equal(wide[0, 2:], wide[1, :4])
+    other = keyed_sample(logits[:1], keys_of(2), positions[:1], Sampling(1.0))
+    assert (np.asarray(other[0]) != np.asarray(wide[0])).any()
+    assert len(set(np.asarray(wide).ravel().tolist())) > 1
+
+
+def test_greedy_ignores_the_key():
+    logits, positions = random_logits(2, 4, 9), jnp.zeros((2, 4), jnp.int32)
+    np.testing.assert_array_equal(keyed_sample(logits, keys_of(1, 2), positions, Sampling()), jnp.argmax(logits, -1))
+
+
+def reference_filter(scores: np.ndarray, sampling: Sampling) -> np.ndarray:
+    """Kept tokens, one row at a time: top_k first, then the smallest set whose probability reaches top_p."""
+    kept = np.zeros(scores.shape, bool)
+    for index in np.ndindex(scores.shape[:-1]):
+        order = np.argsort(-scores[index])[: sampling.top_k or None]
+        weights = np.exp(scores[index][order] - scores[index].max())
+        cumulative = np.cumsum(weights / weights.sum())
+        needed = int(np.searchsorted(cumulative, sampling.top_p)) + 1 if sampling.top_p < 1 else len(order)
+        kept[index][order[:needed]] = True
+    return kept
+
+
+@pytest.mark.parametrize(
+    "sampling",
+    [Sampling(1, 5), Sampling(1, 0, 0.8), Sampling(1, 7, 0.6), Sampling(1, 0, 1e-6), Sampling(1, 99, 0.9), Sampling(1)],
+)
+def test_filters_keep_what_a_plain_loop_keeps(sampling):
+    scores = random_logits(20, 4, 30, seed=3)
+    filtered = np.asarray(filter_scores(scores, sampling))
+    kept = reference_filter(np.asarray(scores), sampling)
+    np.testing.assert_array_equal(np.isfinite(filtered), kept)
+    np.testing.assert_array_equal(filtered[kept], np.asarray(scores)[kept])
+
+
+def test_draws_follow_the_filtered_softmax():
+    sampling = Sampling(temperature=0.8, top_k=6, top_p=0.95)
+    logits = random_logits(8, seed=5)
+    positions = jnp.arange(20_000, dtype=jnp.int32)[None, :]
+    tokens = keyed_sample(jnp.broadcast_to(logits, (1, 20_000, 8)), keys_of(3), positions, sampling)
+    expected = np.asarray(jax.nn.softmax(filter_scores(logits / jnp.float32(0.8), sampling)), np.float64)
+    counts = np.bincount(np.asarray(tokens[0]), minlength=8)
+    assert counts[expected == 0].sum() == 0
+    cells = expected > 0
+    expected = expected[cells] / expected[cells].sum() * 20_000
+    assert scipy.stats.chisquare(counts[cells], expected).pvalue > 0.01
+
+
+def test_noise_of_neighbours_is_unrelated():
+    noise = np.asarray(keyed_gumbel(keys_of(0, 1), jnp.array([[0, 1], [0, 1]], jnp.int32), 4000)).reshape(4, 4000)
+    correlation = np.corrcoef(noise) - np.eye(4)
+    assert np.abs(correlation).max() < 0.06
+    assert abs(noise.mean() - np.euler_gamma) < 0.05
+
+
+def test_log_probability_is_unfiltered():
+    logits, tokens = random_logits(2, 3, 7), jnp.array([[0, 1, 2], [3, 4, 5]], jnp.int32)
+    expected = jax.nn.log_softmax(logits)[jnp.arange(2)[:, None], jnp.arange(3)[None, :], tokens]
+    np.testing.assert_allclose(token_log_probability(logits, tokens), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("bad", [{"temperature": -1.0}, {"top_k": -1}, {"top_p": 0.0}, {"top_p": 1.5}])
+def test_bad_settings_are_refused(bad):
+    with pytest.raises(ValueError, match=next(iter(bad))):
+        Sampling(**bad)

@@ -1,0 +1,291 @@
+"""The loop against the slow oracle and against itself: methods, drafts, batches, exits, ends, limits."""
+
+import dataclasses
+import functools
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from decoding_case import (
+    DRAFT,
+    QUICK,
+    VOCABULARY,
+    Requests,
+    boundary_table,
+    is_spoilt,
+    rigged,
+    run,
+    tiny_params,
+    tiny_spec,
+)
+
+from specexit_jax.decoding.autoregressive import decode_slowly
+from specexit_jax.decoding.force import ForceSpec, force_answers
+from specexit_jax.decoding.sampling import Sampling, token_log_probability
+from specexit_jax.decoding.speculative import decode
+from specexit_jax.exits.policy import NeverExit, Released, Threshold, unreachable
+from specexit_jax.models.target import Target
+
+GREEDY = Sampling()
+FILTERED = Sampling(temperature=1.1, top_k=20, top_p=0.9)
+LATE = dataclasses.replace(DRAFT, signals="draft")
+BATCHES = 25  # of 8 rows
+PREFIXES = (12, 24)
+
+
+def threshold_policy(seed: int) -> Threshold:
+    """Thresholds that a random model's signals pass at some boundaries, by the seed of the batch."""
+    rng = np.random.default_rng(seed)
+    return Threshold(jnp.array([*rng.uniform(0.2, 0.6, 2), rng.uniform(0.5, 3.0)], jnp.float32))
+
+
+@functools.cache
+def oracle(seed: int, row: int, sampling: Sampling, draft=DRAFT, end=(2,), exits=True):
+    """One request as the oracle decodes it; it knows no draft length."""
+    spec, one = tiny_spec(0, sampling=sampling, draft=draft, end_think_ids=end), Requests.random(8, seed).row(row)
+    policy = threshold_policy(seed) if exits else NeverExit()
+    prompt = one.prompts[0, : int(one.prompt_length[0])].tolist()
+    arguments = (one.keys[0], bool(one.thinking[0]), int(one.max_length[0]))
+    return decode_slowly(spec, params_of(draft), prompt, *arguments, policy, boundary_table())
+
+
+@functools.cache
+def params_of(draft):
+    return tiny_params(draft=draft)
+
+
+def same(result, row: int, slow) -> bool:
+    """Whether a row is the oracle's; a difference is only excused where the oracle's choice was nearly a tie."""
+    tokens = result.tokens[row, : int(result.length[row])].tolist()
+    if tokens != slow.tokens:
+        first = next(i for i, (a, b) in enumerate(zip(tokens, slow.tokens, strict=False)) if a != b)
+        assert slow.gaps[first - slow.prompt_length] < 1e-4, f"row {row} differs at position {first}"
+        return False
+    assert bool(result.finished[row]) == slow.finished
+    assert (int(result.think_end[row]), int(result.exit_position[row])) == (slow.think_end, slow.exit_position)
+    np.testing.assert_allclose(result.exit_signals[row], slow.exit_signals, rtol=1e-4, atol=1e-5)
+    return True
+
+
+def run_case(spec, seed: int, policy):
+    return run(spec, params_of(spec.draft), *Requests.random(8, seed).arguments(), policy, boundary_table())
+
+
+@pytest.mark.parametrize(
+    ("draft_tokens", "sampling", "batches"),
+    [(0, tiny_spec().sampling, BATCHES), (3, tiny_spec().sampling, BATCHES), (1, GREEDY, 8)],
+)
+def test_equals_the_oracle(draft_tokens, sampling, batches):
+    spec = tiny_spec(draft_tokens, sampling=sampling, live_prefixes=PREFIXES if draft_tokens == 3 else ())
+    equal, exits, stops = 0, 0, 0
+    for seed in range(batches):
+        result = run_case(spec, seed, threshold_policy(seed))
+        equal += sum(same(result, row, oracle(seed, row, sampling)) for row in range(8))
+        exits += int((result.exit_position >= 0).sum())
+        stops += int(result.finished.sum())
+    assert equal >= 8 * batches - 1
+    assert exits >= batches // 2
+    assert stops >= batches // 2
+
+
+def truths(seed: int, sampling, draft, end):
+    """What a rigged draft knows: of even rows the run without exit, of odd rows the run with it."""
+    slow = [oracle(seed, row, sampling, draft, end, bool(row % 2)) for row in range(8)]
+    return jnp.asarray([row.tokens + [0] * (40 - len(row.tokens)) for row in slow], jnp.int32)
+
+
+@pytest.mark.parametrize(
+    ("draft_tokens", "sampling", "draft", "end"),
+    [(5, FILTERED, DRAFT, (2,)), (3, tiny_spec().sampling, LATE, (2, 9, 7))],
+    ids=["filtered", "draft-signals-and-three-token-end"],
+)
+def test_equals_the_oracle_when_drafts_are_good(monkeypatch, draft_tokens, sampling, draft, end):
+    run_rigged = rigged(monkeypatch)
+    spec = tiny_spec(draft_tokens, sampling=sampling, draft=draft, end_think_ids=end)
+    equal, accepted, exits = 0, np.zeros(draft_tokens + 1, int), 0
+    for seed in range(8):
+        arguments = (*Requests.random(8, seed).arguments(), threshold_policy(seed), boundary_table())
+        result = run_rigged(spec, params_of(draft), truths(seed, sampling, draft, end), *arguments)
+        equal += sum(same(result, row, oracle(seed, row, sampling, draft, end)) for row in range(8))
+        accepted += np.asarray(result.accept_histogram.sum(axis=0))
+        exits += int((result.exit_position >= 0).sum())
+    assert equal >= 63
+    assert accepted.min() > 0, "every acceptance length must occur for the test to mean anything"
+    assert exits >= 4
+
+
+def test_every_method_writes_the_same_tokens_up_to_the_exit(monkeypatch):
+    run_rigged = rigged(monkeypatch)
+    cut = 0
+    for seed in range(12):
+        think = run_case(tiny_spec(0), seed, NeverExit())
+        probe = run_case(tiny_spec(0), seed, threshold_policy(seed))
+        arguments = (tiny_spec(3), params_of(DRAFT), think.tokens, *Requests.random(8, seed).arguments())
+        eagle3 = run_rigged(*arguments, NeverExit(), boundary_table())
+        specexit = run_rigged(*arguments, threshold_policy(seed), boundary_table())
+        np.testing.assert_array_equal(eagle3.tokens, think.tokens)
+        np.testing.assert_array_equal(specexit.tokens, probe.tokens)
+        np.testing.assert_array_equal(specexit.exit_position, probe.exit_position)
+        assert int(eagle3.steps.sum()) < 0.6 * int(think.steps.sum())
+        for row in np.flatnonzero(np.asarray(specexit.exit_position) >= 0):
+            end = int(specexit.exit_position[row])
+            np.testing.assert_array_equal(specexit.tokens[row, :end], think.tokens[row, :end])
+            cut += 1
+    assert cut > 12
+
+
+def test_a_row_does_not_depend_on_its_batch():
+    spec, requests, policy = tiny_spec(3, live_prefixes=PREFIXES), Requests.random(8, 3), threshold_policy(3)
+    together = run_case(spec, 3, policy)
+    for row in range(8):
+        alone = run(spec, params_of(DRAFT), *requests.row(row).arguments(), policy, boundary_table())
+        for field in ("tokens", "length", "finished", "think_end", "exit_position", "steps", "accept_histogram"):
+            np.testing.assert_array_equal(getattr(alone, field)[0], getattr(together, field)[row], err_msg=field)
+
+
+@flax.struct.dataclass
+class ExitAfter:
+    """Exits after thinking token number `last` of each row, wherever that is."""
+
+    last: jax.Array
+    needs_signals = False
+
+    def init(self, batch):
+        return jnp.zeros((batch,), jnp.int32)
+
+    def decide(self, state, tokens, signals, boundary, valid, closes=None):
+        column = self.last - state
+        width = tokens.shape[1]
+        here = jnp.clip(column, 0, width - 1)
+        granted = (column >= 0) & (column < width) & jnp.take_along_axis(valid, here[:, None], axis=1)[:, 0]
+        return jnp.where(granted, here, width), jnp.zeros((*tokens.shape, 3), jnp.float32)
+
+    def commit(self, state, tokens, signals, boundary, valid, count):
+        return state + count
+
+
+def test_forced_answers_are_what_an_exit_writes():
+    end = (2, 9)
+    spec = tiny_spec(0, draft=None, end_think_ids=end)
+    requests = Requests.random(8, 5)
+    requests = dataclasses.replace(requests, thinking=jnp.ones((8,), bool))
+    arguments, params = requests.arguments(), params_of(DRAFT)
+    trace = run(spec, params, *arguments, NeverExit(), boundary_table())
+    think_end = np.where(trace.think_end >= 0, trace.think_end, trace.length)
+    last = np.stack([np.array([0, 2, 3, 7]) for _ in range(8)])
+    boundaries = np.asarray(requests.prompt_length)[:, None] + last
+    boundaries = np.where(boundaries < np.minimum(think_end, np.asarray(trace.length) - 1)[:, None], boundaries, -1)
+    force = ForceSpec(spec.target, spec.sampling, 12, spec.stop_ids, end, live_prefixes=(24,), return_features=True)
+    quick = jax.jit(force_answers.__wrapped__, static_argnums=0, compiler_options=QUICK)
+    places = jnp.asarray(boundaries, jnp.int32)
+    forced = quick(force, params.target, trace.tokens, places, requests.keys, requests.max_length)
+    checked = 0
+    for number in range(4):
+        exited = run(spec, params, *arguments, ExitAfter(jnp.asarray(last[:, number], jnp.int32)), boundary_table())
+        for row in np.flatnonzero(boundaries[:, number] >= 0):
+            start = boundaries[row, number] + 1
+            assert int(exited.exit_position[row]) == start
+            expected = exited.tokens[row, start + len(end) : int(exited.length[row])][:12].tolist()
+            assert forced.ids[row, number, : int(forced.length[row, number])].tolist() == expected
+            checked += len(expected)
+            _check_forced(force, params, exited, forced, row, number, start)
+    assert checked > 60
+    assert (np.asarray(forced.length)[boundaries < 0] == 0).all()
+
+
+def _check_forced(force, params, exited, forced, row, number, start):
+    """Log-probability and features of one forced answer, from a forward pass over the exited sequence."""
+    positions = jnp.arange(exited.tokens.shape[1], dtype=jnp.int32)[None, :]
+    out = _forward(force.target, params.target, exited.tokens[row : row + 1], positions)
+    np.testing.assert_allclose(forced.features[row, number], out.features[0, start - 1], rtol=1e-4, atol=1e-5)
+    first, length = start + len(force.end_think_ids), int(forced.length[row, number])
+    if length:
+        logs = token_log_probability(out.logits[:, :-1], exited.tokens[row : row + 1, 1:])[0]
+        expected = logs[first - 1 : first - 1 + length].mean()
+        np.testing.assert_allclose(forced.log_probability[row, number], expected, rtol=1e-4, atol=1e-5)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _forward(config, params, tokens, positions):
+    return Target(config).apply({"params": params}, tokens, positions)
+
+
+def test_released_rule_follows_the_verify_steps(monkeypatch):
+    """The released rule, simulated on the host over the slices that a rigged draft is known to make."""
+    run_rigged, draft_tokens, exits = rigged(monkeypatch), 3, 0
+    policy = Released(jnp.array([0.4, 0.3, 2.5], jnp.float32))
+    recording, table = tiny_spec(0, record_signals=True), np.asarray(boundary_table())
+    for seed in range(8):
+        requests = Requests.random(8, seed)
+        think = run_case(recording, seed, NeverExit())
+        arguments = (tiny_spec(draft_tokens), params_of(DRAFT), think.tokens, *requests.arguments())
+        result = run_rigged(*arguments, policy, boundary_table())
+        for row in range(8):
+            expected = _released_exit(think, requests, row, table, draft_tokens, np.asarray(policy.thresholds))
+            assert int(result.exit_position[row]) == expected
+            exits += expected >= 0
+    assert exits > 8
+
+
+def _released_exit(think, requests, row, table, draft_tokens, thresholds) -> int:
+    """Position of the forced `</think>`: scores of earlier steps decide at the first split token of a step."""
+    tokens, signals = np.asarray(think.tokens[row]), np.asarray(think.signals[row], np.float64)
+    stop, score = int(think.length[row]), None
+    position = int(requests.prompt_length[row])
+    if not bool(requests.thinking[row]):
+        return -1
+    while position < stop:
+        width = 1
+        while width <= draft_tokens and not is_spoilt(position + width, row) and position + width < stop:
+            width += 1
+        step = range(position, min(position + width, stop))
+        if 2 in tokens[step]:
+            return -1
+        split = next((t for t in step if table[tokens[t]]), None)
+        passed = score is not None and (score[:2] > thresholds[:2]).all() and score[2] < thresholds[2]
+        if split is not None and passed and split + 1 < int(requests.max_length[row]):
+            return split + 1
+        mean = signals[list(step)].mean(axis=0)
+        score = mean if score is None else 0.1 * mean + 0.9 * score
+        position += width
+    return -1
+
+
+def test_limits_and_empty_rows():
+    spec, requests = tiny_spec(3, live_prefixes=PREFIXES), Requests.random(8, 7)
+    limits = requests.prompt_length + jnp.arange(8, dtype=jnp.int32) - 1
+    result = run_case_with(spec, dataclasses.replace(requests, max_length=limits))
+    full = run_case_with(spec, dataclasses.replace(requests, max_length=jnp.full((8,), 10_000, jnp.int32)))
+    assert int(full.length.max()) == spec.buffer_length
+    for row in range(8):
+        length = int(result.length[row])
+        assert length <= max(int(limits[row]), int(requests.prompt_length[row]))
+        np.testing.assert_array_equal(result.tokens[row, :length], full.tokens[row, :length])
+        assert bool(result.finished[row]) or length == max(int(limits[row]), int(requests.prompt_length[row]))
+    assert int(result.steps[0]) == 0
+
+
+def run_case_with(spec, requests):
+    return run(spec, params_of(DRAFT), *requests.arguments(), unreachable(), boundary_table())
+
+
+def test_bad_requests_are_refused():
+    with pytest.raises(ValueError, match="without a draft"):
+        tiny_spec(3, draft=None)
+    with pytest.raises(ValueError, match="end_think_ids"):
+        tiny_spec(3, end_think_ids=())
+    spec, arguments = tiny_spec(3, buffer_length=8), Requests.random(8, 0).arguments()
+    with pytest.raises(ValueError, match="overflow the buffer of 8"):
+        decode(spec, params_of(DRAFT), *arguments, NeverExit(), boundary_table())
+    with pytest.raises(ValueError, match="reads signals"):
+        silent = dataclasses.replace(DRAFT, signals="none")
+        decode(tiny_spec(3, draft=silent), params_of(DRAFT), *arguments, threshold_policy(0), boundary_table())
+
+
+def test_vocabulary_of_the_draft_is_mapped():
+    """A draft of W < V tokens proposes target ids, and only its own."""
+    params = params_of(DRAFT)
+    assert params.d2t.shape == (24,)
+    assert int(params.d2t.max()) < VOCABULARY

@@ -1,0 +1,363 @@
+"""Training-time test computes what decoding will compute, forward and backward, and mixes no documents."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from specexit_jax.data.packing import make_batches, pack
+from specexit_jax.models.config import DraftConfig, TargetConfig
+from specexit_jax.models.draft import Draft, init_draft, init_draft_cache
+from specexit_jax.models.target import Target, init_target
+from specexit_jax.training.draft import (
+    DraftTrainingConfig,
+    check_vocabulary,
+    draft_losses,
+    gradnorm_weights,
+    init_draft_state,
+    make_draft_evaluation,
+    make_draft_step,
+    shared_norm,
+)
+from specexit_jax.training.losses import masked_mean, signal_errors, signal_losses, soft_cross_entropy
+from specexit_jax.training.optimizer import OptimizerConfig, make_optimizer
+from specexit_jax.training.teacher import OUTSIDE, run_teacher
+from specexit_jax.training.ttt import run_steps, shift_left
+
+V, W, T, STEPS = 10, 6, 16, 3
+TARGET_CONFIG = TargetConfig("llama", V, 16, 16, 2, 2, 1, 8, capture=(0, 1, 1))
+TARGET = Target(TARGET_CONFIG)
+D2T = np.sort(np.random.default_rng(0).permutation(V)[:W])
+LENGTHS = (7, 9, 12)  # two documents fill the first row, one and padding the second
+
+
+@functools.cache
+def make_draft(signals="fc"):
+    config = DraftConfig(16, 16, 16, 2, 1, 8, V, W, signals=signals)
+    return Draft(config), jax.jit(functools.partial(init_draft, config))(jax.random.key(5))
+
+
+@functools.cache
+def target_params():
+    return jax.jit(functools.partial(init_target, TARGET_CONFIG))(jax.random.key(1))
+
+
+@functools.cache
+def example(lengths=LENGTHS):
+    """Packed documents, loss from each one's third token on, labels everywhere; by default three in two rows."""
+    rng = np.random.default_rng(3)
+    documents = [(rng.integers(0, V, n), np.arange(n) >= 2) for n in lengths]
+    labels = [np.stack([rng.random(n), rng.random(n), 50 * rng.random(n)], -1).astype(np.float32) for n in lengths]
+    masks = [(rng.random((n, 3)) < 0.7).astype(np.float32) for n in lengths]
+    rows = pack(documents, T, extra={"labels": labels, "label_mask": masks})
+    return jax.tree.map(jnp.asarray, rows)
+
+
+@functools.cache
+def teacher(temperature=1.0, lengths=LENGTHS):
+    return jax.jit(lambda params, batch: run_teacher(TARGET, params, batch, jnp.asarray(D2T), temperature))(
+        target_params(), example(lengths)
+    )
+
+
+def documents_of(batch):
+    """(row, start, length) of every document."""
+    for row, segments in enumerate(np.asarray(batch["segment_ids"])):
+        for segment in range(1, segments.max() + 1):
+            where = np.flatnonzero(segments == segment)
+            yield row, int(where[0]), len(where)
+
+
+@functools.cache
+def steps_of(signals="fc"):
+    draft, params = make_draft(signals)
+    run = jax.jit(functools.partial(run_steps, draft, steps=STEPS))
+    return run(params, teacher().features, teacher().embedded, example())
+
+
+def test_step_zero_is_the_plain_draft_pass():
+    draft, params = make_draft()
+    batch, taught = example(), teacher()
+
+    def pass_once(module, features, embedded, positions, segment_ids):
+        hidden, raw = module.fuse(features)
+        return module(embedded, hidden, positions, segment_ids=segment_ids), raw
+
+    run = jax.jit(functools.partial(draft.apply, {"params": params}, method=pass_once))
+    plain, raw = run(taught.features, shift_left(taught.embedded, 1), batch["positions"], batch["segment_ids"])
+    np.testing.assert_allclose(steps_of()[0][0], plain.hidden, atol=1e-6)
+    np.testing.assert_allclose(steps_of()[1], raw, atol=1e-6)
+
+
+def test_every_step_is_what_decoding_with_a_cache_computes():
+    """Pairs 0 .. t of one document in the draft cache (the later ones rewound), then the draft on its own outputs."""
+    draft, params = make_draft()
+    prefill, run = (jax.jit(functools.partial(draft.apply, {"params": params}, method=m)) for m in (_prefill, None))
+    hiddens, _ = steps_of()
+    compared = 0
+    for row, start, length in documents_of(example()):
+        features, embedded = (
+            jnp.zeros((1, T, x.shape[-1])).at[0, :length].set(x[row, start : start + length])
+            for x in (teacher().features, teacher().embedded)
+        )
+        filled = prefill(features, shift_left(embedded, 1), init_draft_cache(draft.config, 1, 2 * T))
+        for t in range(0, length - STEPS, 2):
+            hidden = filled.hidden[:, t : t + 1]
+            cache = filled.cache.replace(length=jnp.full(1, t + 1, jnp.int32))
+            for step in range(STEPS):
+                np.testing.assert_allclose(hiddens[step][row, start + t], hidden[0, 0], atol=2e-5)
+                compared += 1
+                own = jnp.full((1, 1), t + step + 1, jnp.int32)
+                out = run(embedded[:, t + step + 2 : t + step + 3], hidden, own, cache)
+                hidden, cache = out.hidden, out.cache
+    assert compared > 20
+
+
+def _prefill(module, features, embedded, cache):
+    return module(embedded, module.fuse(features)[0], jnp.arange(T, dtype=jnp.int32)[None], cache)
+
+
+def dense_steps(draft, params, features, embedded, batch):
+    """The same steps with one explicit score matrix over the keys of all steps, written from eagle3.md §2 alone."""
+    variables = {"params": params}
+    hidden, raw = draft.apply(variables, features, method="fuse")
+    segments, index = batch["segment_ids"], jnp.arange(T)
+    causal = (index[:, None] >= index[None, :])[None] & (segments[:, :, None] == segments[:, None, :])
+    diagonal = jnp.broadcast_to((index[:, None] == index[None, :])[None], causal.shape)
+    keys, values, hiddens = [], [], []
+    for step in range(STEPS):
+
+        def one(module, embedded, hidden, step=step):
+            residual, x = module.enter(embedded, hidden)
+            cos, sin = module.angles(batch["positions"] + jnp.int32(step))
+            q, k, v = module.attention.project(x, cos, sin)
+            keys.append(k)
+            values.append(v)
+            allowed = jnp.concatenate([causal] + [diagonal] * step, axis=-1)
+            scores = jnp.einsum("bkgth,bksh->bkgts", q, jnp.concatenate(keys, axis=2)) / np.float32(np.sqrt(8))
+            weights = jax.nn.softmax(jnp.where(allowed[:, None, None], scores, jnp.float32(-jnp.inf)), axis=-1)
+            mixed = jnp.einsum("bkgts,bksh->bkgth", weights, jnp.concatenate(values, axis=2))
+            return module.leave(residual, module.attention.merge(mixed))
+
+        hidden = draft.apply(variables, shift_left(embedded, 1 + step), hidden, method=one)
+        hiddens.append(hidden)
+    return hiddens, raw
+
+
+@functools.cache
+def gradients(dense):
+    """Hiddens, and gradients for parameters, features and embeddings, of a random functional of all steps' logits."""
+    draft, params = make_draft()
+    batch = example()
+    weights = jax.random.normal(jax.random.key(2), (STEPS, *batch["tokens"].shape, W))
+    weights = weights * (batch["segment_ids"] > 0)[None, ..., None].astype(jnp.float32)
+
+    def value(params, features, embedded):
+        if dense:
+            hiddens, _ = dense_steps(draft, params, features, embedded, batch)
+        else:
+            hiddens, _ = run_steps(draft, params, features, embedded, batch, STEPS)
+        logits = jnp.stack([draft.apply({"params": params}, h, method="head") for h in hiddens])
+        return jnp.sum(logits * weights), hiddens
+
+    run = jax.jit(jax.grad(value, argnums=(0, 1, 2), has_aux=True))
+    return run(params, teacher().features, teacher().embedded)
+
+
+def test_forward_and_gradients_equal_the_dense_form():
+    (got, hiddens), (wanted, dense_hiddens) = gradients(False), gradients(True)
+    for a, b in zip(hiddens, dense_hiddens, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(wanted), strict=True):
+        assert np.abs(b).max() > 0
+        np.testing.assert_allclose(a, b, atol=1e-5 * np.abs(b).max() + 1e-7)
+
+
+@pytest.mark.parametrize("signals", ["fc", "draft"])
+def test_no_gradient_of_the_loss_crosses_documents(signals):
+    """Loss of one document only: its own features and embeddings move it, no other document's do, exactly."""
+    draft, params = make_draft(signals)
+    config = DraftTrainingConfig(steps=STEPS)
+    documents = list(documents_of(example()))
+
+    @jax.jit
+    def sensitivity(kept):
+        batch = {**example(), "loss_mask": example()["loss_mask"] & kept}
+        batch["label_mask"] = batch["label_mask"] * kept[..., None].astype(jnp.float32)
+
+        def loss(features, embedded):
+            taught = teacher().replace(features=features, embedded=embedded)
+            return jnp.sum(draft_losses(params, taught, batch, draft=draft, config=config)[0])
+
+        both = jax.grad(loss, argnums=(0, 1))(teacher().features, teacher().embedded)
+        return jnp.stack([jnp.abs(g).sum(axis=-1) for g in both])
+
+    for row, start, length in documents:
+        kept = np.zeros((2, T), bool)
+        kept[row, start : start + length] = True
+        features, embedded = np.asarray(sensitivity(jnp.asarray(kept)))
+        assert features[kept].any() and embedded[kept].any()
+        assert (features[~kept] == 0).all() and (embedded[~kept] == 0).all()
+
+
+def test_loss_and_acceptance_equal_a_slow_count():
+    """Token by token on the host, from the target's full-vocabulary logits."""
+    draft, params = make_draft()
+    lengths_given = tuple(range(6, 17)) * 3
+    batch, temperature, decay = example(lengths_given), 0.7, 0.6
+    taught = teacher(temperature, lengths_given)
+    config = DraftTrainingConfig(steps=STEPS, decay=decay, temperature=temperature)
+    losses, metrics = jax.jit(functools.partial(draft_losses, draft=draft, config=config))(params, taught, batch)
+    hiddens, _ = jax.jit(functools.partial(run_steps, draft, steps=STEPS))(
+        params, taught.features, taught.embedded, batch
+    )
+    full = TARGET.apply(
+        {"params": target_params()}, batch["tokens"], batch["positions"], segment_ids=batch["segment_ids"]
+    ).logits
+    logits = [np.asarray(draft.apply({"params": params}, h, method="head"), np.float64) for h in hiddens]
+    loss, agree, lengths, outside = [[] for _ in range(STEPS)], [[] for _ in range(STEPS)], [], 0
+    for row, start, length in documents_of(batch):
+        ids = np.asarray(batch["tokens"])[row, start : start + length]
+        z = np.asarray(full, np.float64)[row, start : start + length]
+        for t in range(length):
+            if t + 1 < 2:
+                continue  # the root must be a token that the model wrote
+            alive, expected = np.ones(2), 1.0
+            chain = np.zeros(3)
+            for step in range(STEPS):
+                if t + 2 + step >= length:
+                    break
+                teach, own = z[t + 1 + step], logits[step][row, start + t]
+                best = D2T[np.argmax(own)]
+                agree[step].append(best == np.argmax(teach))
+                if np.argmax(teach) in D2T:
+                    p = np.exp(teach[D2T] - np.log(np.exp(teach[D2T]).sum()))
+                    loss[step].append(-(p * (own - np.log(np.exp(own).sum()))).sum())
+                else:
+                    outside += 1
+                alive = alive * [best == np.argmax(teach), best == ids[t + 2 + step]]
+                expected *= np.exp(teach[best] / temperature) / np.exp(teach / temperature).sum()
+                chain += [alive[0], expected, alive[1]]
+            else:
+                lengths.append(1 + chain)
+    assert outside > 0 and int(metrics["chains"]) == len(lengths)
+    assert (np.mean(lengths, axis=0) > 1.05).all()  # else nothing would be compared
+    weights = decay ** np.arange(STEPS)
+    np.testing.assert_allclose(losses[0], weights @ [np.mean(x) for x in loss] / weights.sum(), rtol=1e-5)
+    for step in range(STEPS):
+        np.testing.assert_allclose(metrics[f"accept_{step}"], np.mean(agree[step]), rtol=1e-6)
+    names = [f"{kind}_accept_length" for kind in ("simulated", "expected", "trace")]
+    np.testing.assert_allclose([metrics[n] for n in names], np.mean(lengths, axis=0), rtol=1e-5)
+
+
+def test_the_teacher_in_chunks_is_the_teacher_at_once():
+    chunked = run_teacher(TARGET, target_params(), example(), jnp.asarray(D2T), 1.0, chunk=5)
+    for a, b in zip(jax.tree.leaves(chunked), jax.tree.leaves(teacher()), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+    ids = np.asarray(example()["tokens"])
+    inside = np.isin(ids, D2T)
+    assert (np.asarray(teacher().tokens)[~inside] == OUTSIDE).all()
+    np.testing.assert_array_equal(D2T[np.asarray(teacher().tokens)[inside]], ids[inside])
+
+
+@pytest.mark.parametrize("signals", ["fc", "draft"])
+def test_a_signal_of_a_token_has_seen_that_token_and_no_later_one(signals):
+    draft, params = make_draft(signals)
+    row, start, _ = max(documents_of(example()), key=lambda d: d[2])
+    token = start + 5
+
+    def signal(features, embedded):
+        _, raw = run_steps(draft, params, features, embedded, example(), 1)
+        return jnp.sum(raw[row, token])
+
+    by_feature, by_embedding = jax.jit(jax.grad(signal, argnums=(0, 1)))(teacher().features, teacher().embedded)
+    seen = [set(np.flatnonzero(np.abs(np.asarray(g[row])).sum(axis=-1)) - start) for g in (by_feature, by_embedding)]
+    # 'draft': pairs (feature 0, token 1) .. (feature 4, token 5); 'fc': the feature of the token alone.
+    assert seen == ([{5}, set()] if signals == "fc" else [set(range(5)), set(range(1, 6))])
+
+
+def test_signal_losses_by_hand():
+    raw = jnp.asarray([[[0.0, 2.0, 1.0], [9.0, 9.0, 9.0]]])
+    labels = jnp.asarray([[[1.0, 0.25, 0.0], [0.0, 0.0, 1e4]]])
+    mask = jnp.asarray([[[1.0, 1.0, 1.0], [0.0, 0.0, 0.0]]])
+    entropy = -(0.25 * np.log(1 / (1 + np.exp(-2))) + 0.75 * np.log(1 - 1 / (1 + np.exp(-2))))
+    np.testing.assert_allclose(signal_losses(raw, labels, mask), [np.log(2), entropy, 1.0], rtol=1e-6)
+    errors = signal_errors(raw, labels, mask)
+    wanted = [0.5, 1 / (1 + np.exp(-2)) - 0.25, 1.0]
+    np.testing.assert_allclose(list(errors.values()), wanted, rtol=1e-6)
+    np.testing.assert_array_equal(signal_losses(raw, labels, 0 * mask), np.zeros(3))
+
+
+def test_a_masked_mean_ignores_what_is_masked_even_if_it_is_not_finite():
+    values = jnp.asarray([1.0, jnp.nan, 3.0, jnp.inf])
+    np.testing.assert_allclose(masked_mean(values, jnp.asarray([True, False, True, False])), 2.0)
+    np.testing.assert_allclose(masked_mean(values, jnp.asarray([0.5, 0.0, 0.0, 0.0])), 1.0)
+    logits = jnp.asarray([[0.0, 1.0]])
+    np.testing.assert_allclose(
+        soft_cross_entropy(logits, jnp.asarray([[-1e9, 0.0]])), [np.log(1 + np.exp(-1))], rtol=1e-6
+    )
+
+
+def test_gradnorm_weighs_by_gradients_on_the_shared_weights():
+    config = DraftTrainingConfig(steps=1, weighting="gradnorm", gradnorm_decay=0.75, signal_weights=(1.0, 2.0, 0.5))
+    draft, params = make_draft("draft")
+    optimizer = make_optimizer(OptimizerConfig(total_steps=10, warmup_steps=1))
+    pulls = jax.jit(jax.jacrev(lambda p: draft_losses(p, teacher(), example(), draft=draft, config=config)[0]))(params)
+    apart = [jax.tree.map(lambda g, i=i: g[i], pulls) for i in range(4)]
+    token, *signals = (shared_norm(g) for g in apart)
+    wanted = [0.75 + 0.25 * float(token / norm) for norm in signals]
+    state = init_draft_state(jax.tree.map(jnp.copy, params), optimizer, config, draft.config)
+    step = make_draft_step(TARGET, target_params(), draft, D2T, optimizer, config)
+    state, metrics = step(state, example())
+    np.testing.assert_allclose(state.extra, wanted, rtol=1e-4)
+    np.testing.assert_allclose(metrics["progress_weight"], 2 * wanted[1], rtol=1e-4)
+    total = jax.tree.map(lambda *g: g[0] + wanted[0] * g[1] + 2 * wanted[1] * g[2] + 0.5 * wanted[2] * g[3], *apart)
+    norm = np.sqrt(sum(np.square(x).sum() for x in jax.tree.leaves(total)))
+    np.testing.assert_allclose(metrics["grad_norm"], norm, rtol=1e-4)
+    silent = [apart[0], *[jax.tree.map(jnp.zeros_like, apart[1])] * 3]
+    np.testing.assert_array_equal(gradnorm_weights(silent, jnp.full(3, 7.0), 0.9), np.full(3, 7.0))
+
+
+@pytest.mark.parametrize("signals", ["fc", "none"])
+def test_gradnorm_is_refused_where_nothing_is_shared(signals):
+    draft, params = make_draft(signals)
+    config = DraftTrainingConfig(weighting="gradnorm")
+    with pytest.raises(ValueError, match="'gradnorm' needs the signals at 'draft'"):
+        init_draft_state(params, make_optimizer(OptimizerConfig()), config, draft.config)
+
+
+def test_wrong_settings_and_vocabularies_are_refused():
+    for wrong in ({"weighting": "none"}, {"steps": 0}):
+        with pytest.raises(ValueError, match="weighting|step"):
+            DraftTrainingConfig(**wrong)
+    config = make_draft()[0].config
+    for wrong in (D2T[:-1], np.zeros(W, int), D2T + V):
+        with pytest.raises(ValueError, match="d2t"):
+            check_vocabulary(wrong, config)
+
+
+def test_training_raises_acceptance():
+    """On documents that count upwards a draft must become nearly always right about its (deterministic) teacher."""
+    draft, params = make_draft()
+    rng = np.random.default_rng(0)
+    documents = [((np.arange(14) + rng.integers(V)) % V, np.ones(14, bool)) for _ in range(32)]
+    labels = [np.tile(np.float32([1.0, 0.5, 20.0]), (14, 1)) for _ in documents]
+    rows = pack(documents, T, extra={"labels": labels, "label_mask": [np.ones((14, 3), np.float32) for _ in documents]})
+    batches = make_batches(rows, batch_size=8)
+    config = DraftTrainingConfig(steps=2)
+    optimizer = make_optimizer(OptimizerConfig(learning_rate=1e-2, total_steps=80, warmup_steps=5))
+    state = init_draft_state(jax.tree.map(jnp.copy, params), optimizer, config, draft.config)
+    step = make_draft_step(TARGET, target_params(), draft, D2T, optimizer, dataclasses.replace(config, remat=True))
+    evaluate = make_draft_evaluation(TARGET, target_params(), draft, D2T, config)
+    before = evaluate(state.params, [batches(0), batches(1)])
+    for index in range(80):
+        state, metrics = step(state, batches(index))
+    after = evaluate(state.params, [batches(0), batches(1)])
+    assert after["token_loss"] < before["token_loss"] and after["simulated_accept_length"] > 1.5
+    assert after["simulated_accept_length"] > before["simulated_accept_length"] + 0.3
+    for name in ("confidence_error", "progress_error", "log_remain_error"):
+        assert after[name] < 0.7 * before[name]
+    assert np.isfinite(float(metrics["loss"]))
