@@ -34,7 +34,9 @@ def main() -> None:
             config.annotate.max_answer,
             config.rollout.max_new_tokens,
         )
-        statistics = world_statistics(list(read_jsonl(folder / "traces.jsonl")), list(read_jsonl(folder / "labels.jsonl")))
+        statistics = world_statistics(
+            list(read_jsonl(folder / "traces.jsonl")), list(read_jsonl(folder / "labels.jsonl"))
+        )
         door.say(f"{folder}: " + ", ".join(f"{name} {value:.4g}" for name, value in statistics.items()))
 
 

@@ -54,7 +54,7 @@ def saved(session: Session, outcome: Outcome, longer: Outcome, method: str) -> s
     ending = "" if longer.finished else ", where it was cut off"
     verdict = (
         f"the exit saved {theirs - ours} tokens ({1 - ours / theirs:.0%})"
-        if ours != theirs
+        if ours < theirs
         else "the exit saved no token"
     )
     pace = f"{faster:.1f}× faster" if faster >= 1 else f"{1 / faster:.1f}× slower"

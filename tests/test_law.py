@@ -44,7 +44,9 @@ def exact_probabilities(params: DecodeParams) -> np.ndarray:
     tokens = np.concatenate([np.tile(PROMPT, (len(prefixes), 1)), prefixes], axis=1).astype(np.int32)
     positions = np.broadcast_to(np.arange(tokens.shape[1], dtype=np.int32), tokens.shape)
     logits = jax.jit(Target(TARGET).apply)({"params": params.target}, tokens, positions).logits
-    conditional = np.asarray(jax.nn.softmax(logits[:, len(PROMPT) - 1 :] / jnp.float32(SPEC.sampling.temperature)), np.float64)
+    conditional = np.asarray(
+        jax.nn.softmax(logits[:, len(PROMPT) - 1 :] / jnp.float32(SPEC.sampling.temperature)), np.float64
+    )
     conditional /= conditional.sum(axis=-1, keepdims=True)
     probability = np.ones((len(prefixes), VOCABULARY)) * conditional[:, -1]
     for step in range(POSITIONS - 1):

@@ -181,35 +181,30 @@ def test_forced_answers_are_what_an_exit_writes():
     quick = jax.jit(force_answers.__wrapped__, static_argnums=0, compiler_options=QUICK)
     places = jnp.asarray(boundaries, jnp.int32)
     forced = quick(force, params.target, trace.tokens, places, requests.keys, requests.max_length)
-    checked = 0
+    forced, checked = jax.device_get(forced), 0
     for number in range(4):
         exited = run(spec, params, *arguments, ExitAfter(jnp.asarray(last[:, number], jnp.int32)), boundary_table())
+        exited, features, logs = jax.device_get((exited, *_score(force.target, params.target, exited.tokens)))
         for row in np.flatnonzero(boundaries[:, number] >= 0):
-            start = boundaries[row, number] + 1
+            start, length = boundaries[row, number] + 1, int(forced.length[row, number])
+            first = start + len(end)
             assert int(exited.exit_position[row]) == start
-            expected = exited.tokens[row, start + len(end) : int(exited.length[row])][:12].tolist()
-            assert forced.ids[row, number, : int(forced.length[row, number])].tolist() == expected
-            checked += len(expected)
-            _check_forced(force, params, exited, forced, row, number, start)
+            expected = exited.tokens[row, first : int(exited.length[row])][:12].tolist()
+            assert forced.ids[row, number, :length].tolist() == expected
+            np.testing.assert_allclose(forced.features[row, number], features[row, start - 1], rtol=1e-4, atol=1e-5)
+            mean = logs[row, first - 1 : first - 1 + length].mean() if length else 0.0
+            np.testing.assert_allclose(forced.log_probability[row, number], mean, rtol=1e-4, atol=1e-5)
+            checked += length
     assert checked > 60
-    assert (np.asarray(forced.length)[boundaries < 0] == 0).all()
+    assert (forced.length[boundaries < 0] == 0).all()
 
 
-def _check_forced(force, params, exited, forced, row, number, start):
-    """Log-probability and features of one forced answer, from a forward pass over the exited sequence."""
-    positions = jnp.arange(exited.tokens.shape[1], dtype=jnp.int32)[None, :]
-    out = _forward(force.target, params.target, exited.tokens[row : row + 1], positions)
-    np.testing.assert_allclose(forced.features[row, number], out.features[0, start - 1], rtol=1e-4, atol=1e-5)
-    first, length = start + len(force.end_think_ids), int(forced.length[row, number])
-    if length:
-        logs = token_log_probability(out.logits[:, :-1], exited.tokens[row : row + 1, 1:])[0]
-        expected = logs[first - 1 : first - 1 + length].mean()
-        np.testing.assert_allclose(forced.log_probability[row, number], expected, rtol=1e-4, atol=1e-5)
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _forward(config, params, tokens, positions):
-    return Target(config).apply({"params": params}, tokens, positions)
+@functools.partial(jax.jit, static_argnums=0, compiler_options=QUICK)
+def _score(config, params, tokens):
+    """Features of every token, and the log-probability of every token but the first, from one plain forward pass."""
+    positions = jnp.broadcast_to(jnp.arange(tokens.shape[1], dtype=jnp.int32)[None, :], tokens.shape)
+    out = Target(config).apply({"params": params}, tokens, positions)
+    return out.features, token_log_probability(out.logits[:, :-1], tokens[:, 1:])
 
 
 def test_released_rule_follows_the_verify_steps(monkeypatch):
@@ -272,12 +267,12 @@ def run_case_with(spec, requests):
 
 
 def test_bad_requests_are_refused():
-    with pytest.raises(ValueError, match="without a draft"):
+    with pytest.raises(ValueError, match="no draft model"):
         tiny_spec(3, draft=None)
     with pytest.raises(ValueError, match="end_think_ids"):
         tiny_spec(3, end_think_ids=())
     spec, arguments = tiny_spec(3, buffer_length=8), Requests.random(8, 0).arguments()
-    with pytest.raises(ValueError, match="overflow the buffer of 8"):
+    with pytest.raises(ValueError, match="do not fit the buffer of 8"):
         decode(spec, params_of(DRAFT), *arguments, NeverExit(), boundary_table())
     with pytest.raises(ValueError, match="reads signals"):
         silent = dataclasses.replace(DRAFT, signals="none")

@@ -29,7 +29,12 @@ def thinking_tokens(trace: dict) -> int:
 
 
 def force_batch(
-    session: Session, traces: Sequence[dict], places: Sequence[list[int]], rows: int, max_answer: int, max_new_tokens: int
+    session: Session,
+    traces: Sequence[dict],
+    places: Sequence[list[int]],
+    rows: int,
+    max_answer: int,
+    max_new_tokens: int,
 ) -> Forced:
     """Forced answers of one batch (host arrays); `places` index into each trace's generated ids."""
     spec = ForceSpec(session.target, session.sampling, max_answer, session.stop_ids, session.end_think_ids)
@@ -80,7 +85,10 @@ def labels(
         chosen = ordered[start : start + rows]
         places = [boundary_positions(boundaries, trace["ids"], thinking_tokens(trace)) for trace in chosen]
         forced = force_batch(session, chosen, places, rows, max_answer, max_new_tokens)
-        yield [label_of(session, trace, own, forced, row) for row, (trace, own) in enumerate(zip(chosen, places))]
+        yield [
+            label_of(session, trace, own, forced, row)
+            for row, (trace, own) in enumerate(zip(chosen, places, strict=True))
+        ]
 
 
 def annotate(

@@ -37,7 +37,10 @@ def _signals(config, params: dict, embedding: jax.Array, features, tokens, posit
 
 
 def _each(
-    config: TargetConfig, params: dict, traces: Sequence[dict], visit: Callable[[list[dict], jax.Array, np.ndarray], None]
+    config: TargetConfig,
+    params: dict,
+    traces: Sequence[dict],
+    visit: Callable[[list[dict], jax.Array, np.ndarray], None],
 ) -> None:
     """Call visit(traces of a batch, features [ROWS, T, 3D], tokens [ROWS, T]) over all traces, shortest first."""
     order = sorted(range(len(traces)), key=lambda i: len(traces[i]["prompt_ids"]) + len(traces[i]["ids"]))

@@ -66,7 +66,7 @@ def _label_points(figure: Figure, axes: Axes, names: Sequence[str], methods: Map
             (o for o in _OFFSETS if not _crowded(_left_end(spot, o, width, unit), width, others, 13 * unit)), (8, 10)
         )
         start = _left_end(spot, offset, width, unit)
-        taken += [start + [along, 0] for along in np.arange(0, width, 8 * unit)]
+        taken += [[*start, along, 0] for along in np.arange(0, width, 8 * unit)]
         colour = COLOURS.get(members[-1], "#db2777")
         axes.annotate(
             text, axes.transData.inverted().transform(spot), xytext=offset, textcoords="offset points", va="center",

@@ -60,7 +60,9 @@ def require_methods(names: Sequence[str]) -> None:
             raise ValueError(f"unknown method {name!r}: choose among {', '.join(known)}")
 
 
-def decoded_traces(session: Session, problems: Sequence[Problem], name: str, setting: Setting, folder: Path) -> list[dict]:
+def decoded_traces(
+    session: Session, problems: Sequence[Problem], name: str, setting: Setting, folder: Path
+) -> list[dict]:
     """Traces of a method that exits nowhere (`think`, `nothink`, `eagle3`) for exactly these problems."""
     path = folder / ("traces.jsonl" if name == "eagle3" else f"{name}.jsonl")
     method = make_method(session, name, draft_tokens=setting.draft_tokens)
@@ -74,7 +76,9 @@ def annotated(
 ) -> list[dict]:
     """Labels of these traces, annotating what is missing."""
     path = folder / "labels.jsonl"
-    annotate(session, folder / "traces.jsonl", path, kinds, setting.batch_size, setting.max_answer, setting.max_new_tokens)
+    annotate(
+        session, folder / "traces.jsonl", path, kinds, setting.batch_size, setting.max_answer, setting.max_new_tokens
+    )
     by_id = {label["id"]: label for label in read_jsonl(path)}
     return [by_id[trace["id"]] for trace in traces]
 
@@ -162,7 +166,9 @@ def timed_records(
 
 
 def _batch(session: Session, method: Method, problem: Problem, setting: Setting):
-    (batch,) = plan(session, [request_of(session, problem, setting.seed)], method, max_new_tokens=setting.max_new_tokens)
+    (batch,) = plan(
+        session, [request_of(session, problem, setting.seed)], method, max_new_tokens=setting.max_new_tokens
+    )
     return batch
 
 

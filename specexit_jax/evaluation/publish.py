@@ -47,7 +47,9 @@ def signal_metrics(policy: Threshold, traces, labels, signals) -> tuple[dict, st
     closed = [i for i, trace in enumerate(traces) if trace["think_end"] is not None]
     traces, labels = [traces[i] for i in closed], [labels[i] for i in closed]
     agree = np.concatenate([np.asarray(label["agree"], bool) for label in labels])
-    raw = np.concatenate([signals[t["id"]][np.asarray(x["boundaries"], int)] for t, x in zip(traces, labels)])
+    raw = np.concatenate(
+        [signals[t["id"]][np.asarray(x["boundaries"], int)] for t, x in zip(traces, labels, strict=True)]
+    )
     smoothed = np.concatenate(smoothed_at_boundaries(policy.smoother, traces, labels, signals))
     metrics = {
         "boundaries": len(agree),
@@ -95,9 +97,7 @@ def chosen_views(tokenizer, policy: Threshold, records: Sequence[Record], traces
     for candidates in (right, mended or late, right[::-1]):
         tasks = {trace["task"] for trace in picked}
         picked += [t for t in candidates if t["task"] not in tasks][:1]
-    return [
-        trace_view(tokenizer, policy, t, by_id[t["id"]], signals, exits[t["id"]].exit_index) for t in picked
-    ]
+    return [trace_view(tokenizer, policy, t, by_id[t["id"]], signals, exits[t["id"]].exit_index) for t in picked]
 
 
 def publish(
@@ -105,7 +105,9 @@ def publish(
 ) -> dict:
     """Writes records.jsonl, results.json, report.md and report/*.png; returns the results."""
     names = {record.method for record in records}
-    comparisons = [compare(records, name, _BASELINE) for name in sorted(names - {_BASELINE})] if _BASELINE in names else []
+    comparisons = (
+        [compare(records, name, _BASELINE) for name in sorted(names - {_BASELINE})] if _BASELINE in names else []
+    )
     saved = [shares(records, name) for name in ("specexit", "first_answer") if name in names and _BASELINE in names]
     decoded = {name: histogram([r for r in records if r.method == name]) for name in sorted(names)}
     acceptance = {name: counts for name, counts in decoded.items() if len(counts) > 1}
@@ -123,14 +125,22 @@ def publish(
         figures[caption] = f"report/{name}.png"
 
     if views:
-        keep("signals", "The three signals along real traces; the exit, T* and every boundary marked", signals_figure(views))
+        keep(
+            "signals",
+            "The three signals along real traces; the exit, T* and every boundary marked",
+            signals_figure(views),
+        )
     overall = {name: method["overall"] for name, method in results["methods"].items()}
     keep("accuracy_tokens", "Accuracy against generated tokens, 95 % intervals", accuracy_tokens_figure(overall))
     if acceptance:
         keep("acceptance", "Accepted drafts a verify step", acceptance_figure(acceptance))
     if reliability is not None:
         metrics = extra["signals"]
-        keep("reliability", "Reliability of confidence", reliability_figure(reliability, metrics["auc"], metrics["brier"]))
+        keep(
+            "reliability",
+            "Reliability of confidence",
+            reliability_figure(reliability, metrics["auc"], metrics["brier"]),
+        )
     write_records(workdir / "records.jsonl", records)
     write_report(workdir / "report.md", results, figures=figures, offsets=offsets, notes=notes)
     write_json(workdir / "results.json", results)

@@ -55,7 +55,9 @@ def prepare(run: TargetRun, workdir: Path) -> tuple[PreTrainedTokenizerBase, Row
     tokenizer.save_pretrained(str(folder))
     made = documents(problems, tokenizer, run.mixture, run.seed + 2)
     kept = [document for document in made if len(document[0]) <= run.row_length]
-    print(f"{len(kept)} documents, {sum(len(ids) for ids, _ in kept)} tokens; {len(made) - len(kept)} too long for a row")
+    print(
+        f"{len(kept)} documents, {sum(len(ids) for ids, _ in kept)} tokens; {len(made) - len(kept)} too long for a row"
+    )
     rows = pack(kept, run.row_length, run.seed)
     temporary = workdir / "rows.tmp.npz"
     np.savez(temporary, **rows)

@@ -34,7 +34,7 @@ def parse(entry: dict) -> Family:
             couple = match.groups()
             spouse |= {couple[0]: couple[1], couple[1]: couple[0]}
         elif match := re.fullmatch(r"They have (?:a child|children) called (.+)\.", sentence):
-            parents |= {name: couple for name in re.split(r", | and ", match.group(1))}
+            parents |= dict.fromkeys(re.split(r", | and ", match.group(1)), couple)
     return Family(entry["metadata"]["person1"], entry["metadata"]["person2"], spouse, parents)
 
 
