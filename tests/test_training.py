@@ -17,7 +17,7 @@ from specexit_jax.models.config import DraftConfig, TargetConfig
 from specexit_jax.models.draft import init_draft
 from specexit_jax.models.target import Target, init_target
 from specexit_jax.progress import Progress, format_seconds
-from specexit_jax.sharding import flatten, make_mesh, matching_rules, shard_tree, spec_of
+from specexit_jax.sharding import flatten, make_mesh, matching_rules, shard_batch, shard_tree, spec_of
 from specexit_jax.training.lm import evaluate_loss, make_train_step
 from specexit_jax.training.loop import Hook, Interrupted, LoopConfig, fit
 from specexit_jax.training.optimizer import OptimizerConfig, make_optimizer, make_schedule, muon_dimensions
@@ -156,6 +156,8 @@ def test_eight_devices_train_as_one(tmp_path):
             LoopConfig(6, log_every=1), shard_tree(fresh(), mesh), step_fn, BATCHES, tmp_path / folder, mesh=mesh
         )
         assert len(state.params["layers_0"]["mlp"]["down"].sharding.device_set) == mesh.size
+        shard = shard_batch(BATCHES(0), mesh)["tokens"].addressable_shards[0].data
+        assert len(shard) == 8 // (mesh.shape["data"] * mesh.shape["fsdp"])
         losses.append([m["loss"] for m in read_metrics(tmp_path / folder / "metrics.jsonl")])
     np.testing.assert_allclose(losses[1], losses[0], atol=1e-5)
     np.testing.assert_allclose(losses[2], losses[0], atol=1e-5)

@@ -214,10 +214,10 @@ def test_loss_and_acceptance_equal_a_slow_count():
     hiddens, _ = jax.jit(functools.partial(run_steps, draft, steps=STEPS))(
         params, taught.features, taught.embedded, batch
     )
-    full = TARGET.apply(
-        {"params": target_params()}, batch["tokens"], batch["positions"], segment_ids=batch["segment_ids"]
-    ).logits
-    logits = [np.asarray(draft.apply({"params": params}, h, method="head"), np.float64) for h in hiddens]
+    run = jax.jit(functools.partial(TARGET.apply, {"params": target_params()}))
+    full = run(batch["tokens"], batch["positions"], segment_ids=batch["segment_ids"]).logits
+    head = jax.jit(functools.partial(draft.apply, {"params": params}, method="head"))
+    logits = [np.asarray(head(h), np.float64) for h in hiddens]
     loss, agree, lengths, outside = [[] for _ in range(STEPS)], [[] for _ in range(STEPS)], [], 0
     for row, start, length in documents_of(batch):
         ids = np.asarray(batch["tokens"])[row, start : start + length]

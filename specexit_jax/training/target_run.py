@@ -82,9 +82,9 @@ def train_target(
 def save_folder(
     folder: Path, model: TargetConfig, params: dict, tokenizer: PreTrainedTokenizerBase, temperature: float
 ) -> None:
-    """Weights, tokenizer and generation_config.json (the one temperature that everything is measured at)."""
+    """Weights (bfloat16: half the size), tokenizer and generation_config.json (the one temperature of all measurements)."""
     ids = {"pad_token_id": tokenizer.pad_token_id, "eos_token_id": tokenizer.eos_token_id}
-    save_target(folder, model, params, extra=ids)
+    save_target(folder, model, params, "bfloat16", extra=ids)
     tokenizer.save_pretrained(str(folder))
     generation = {**ids, "do_sample": True, "temperature": temperature, "top_p": 1.0, "top_k": 0}
     (folder / "generation_config.json").write_text(json.dumps(generation, indent=2) + "\n")

@@ -1,0 +1,137 @@
+"""The reasoning world: every family's methods are right, slips are wrong, splits share nothing, documents mask what they must."""
+
+import itertools
+import random
+
+import numpy as np
+import pytest
+
+from specexit_jax.data.documents import Mixture, documents
+from specexit_jax.data.scratch import CannotWork, Scratch
+from specexit_jax.data.splits import SPLITS, problems, sample, split_of
+from specexit_jax.data.tasks import FAMILIES, TASKS, check, final_answer
+from specexit_jax.data.tokenizer import prompt_text, train_tokenizer
+from specexit_jax.data.world import thinking_text, write_trace
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_methods_are_right_and_inverses_tell_right_from_wrong(task):
+    family, fits = FAMILIES[task], 0
+    for problem in itertools.islice(problems(task, "development"), 60):
+        parsed = family.parse(problem.entry)
+        for method in family.METHODS:
+            paragraphs, answer = method(parsed, Scratch())
+            assert check(task, answer, problem.answer)
+            assert paragraphs and all("\n" not in text for text in paragraphs)
+        for inverse in family.INVERSES:
+            try:
+                assert inverse(parsed, Scratch(), problem.answer)[1]
+                fits += 1
+            except CannotWork:
+                continue
+    assert fits > 30
+
+
+@pytest.mark.parametrize(
+    ("operation", "a", "b", "right"),
+    [("add", 58, 67, 125), ("subtract", 100, 37, 63), ("multiply", 27, 4, 108), ("divide", 96, 4, 24)],
+)
+def test_operations_work_out_columns_and_slip_once(operation, a, b, right):
+    text, value = getattr(Scratch(), operation)(a, b)
+    assert value == right
+    assert text.endswith(f"so {right}")
+    slipped = Scratch(1.0, random.Random(0))
+    assert getattr(slipped, operation)(a, b)[1] != right
+    assert slipped.slipped
+    assert getattr(slipped, operation)(a, b)[1] == right  # at most one slip
+
+
+def test_easy_operations_never_slip():
+    scratch = Scratch(1.0, random.Random(0))
+    assert scratch.add(41, 58)[1] == 99
+    assert scratch.subtract(89, 35)[1] == 54
+    assert scratch.multiply(12, 3)[1] == 36
+    assert not scratch.slipped
+
+
+@pytest.mark.parametrize("operation", ["add", "subtract", "multiply", "divide"])
+def test_operations_equal_arithmetic(operation):
+    rng = random.Random(1)
+    expected = {"add": int.__add__, "subtract": int.__sub__, "multiply": int.__mul__, "divide": int.__floordiv__}[
+        operation
+    ]
+    for _ in range(500):
+        a, b = rng.randrange(1000), rng.randrange(1, 11)
+        if operation in ("add", "subtract"):
+            b = rng.randrange(a + 1)
+        if operation == "divide":
+            a -= a % b
+        assert getattr(Scratch(), operation)(a, b)[1] == expected(a, b)
+
+
+def test_a_question_belongs_to_one_split_and_streams_repeat():
+    seen: dict[str, str] = {}
+    for split, task in itertools.product(SPLITS, TASKS):
+        chosen = list(itertools.islice(problems(task, split), 40))
+        assert [p.id for p in chosen] == [p.id for p in itertools.islice(problems(task, split), 40)]
+        for problem in chosen:
+            assert split_of(problem.question) == split
+            assert seen.setdefault(problem.question, problem.id) == problem.id
+    with pytest.raises(ValueError, match="unknown split"):
+        next(problems("gcd", "validation"))
+    with pytest.raises(ValueError, match="unknown task"):
+        next(problems("sudoku", "test"))
+
+
+def test_traces_overthink_mend_and_believe_what_they_state():
+    rng, mended, wrong, first_share = random.Random(2), 0, 0, []
+    for problem in sample("development", 60):
+        trace = write_trace(problem.task, problem.entry, rng)
+        assert trace.paragraphs[trace.stated].endswith(trace.first)
+        assert len(trace.paragraphs) == len(trace.believed)
+        first_right = check(problem.task, trace.first, problem.answer)
+        last_right = check(problem.task, trace.answer, problem.answer)
+        mended += last_right and not first_right
+        wrong += not last_right
+        first_share.append((trace.stated + 1) / len(trace.paragraphs))
+    assert mended >= 360 * 0.04
+    assert wrong <= 360 * 0.02
+    assert np.mean(first_share) < 0.4
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    rng, texts = random.Random(3), []
+    for problem in sample("development", 20):
+        texts += [problem.question, thinking_text(write_trace(problem.task, problem.entry, rng)), problem.answer]
+    return train_tokenizer(texts, 700)
+
+
+def test_tokenizer_keeps_digits_and_paragraph_ends_apart(tokenizer):
+    text = "12+345: 2+5=7 so 357.\n\nWait, ünïcode?\n"
+    ids = tokenizer.encode(text)
+    assert tokenizer.decode(ids) == text
+    pieces = [tokenizer.decode([i]) for i in ids]
+    assert ".\n\n" in pieces
+    assert all(sum(c.isdigit() for c in piece) <= 1 for piece in pieces)
+
+
+def test_documents_train_on_no_question_and_no_forced_end(tokenizer):
+    chosen = sample("development", 3)
+    full = documents(chosen, tokenizer, Mixture(1, 0.0, 0.0), seed=0)
+    everything = documents(chosen, tokenizer, Mixture(1, 1.0, 1.0), seed=0)
+    assert len(full) == len(chosen)
+    assert len(everything) == 3 * len(chosen)
+    end = tokenizer.convert_tokens_to_ids("</think>")
+    prompt = len(tokenizer.encode(prompt_text(tokenizer, chosen[0].question)))
+    _, mask = full[0]
+    assert not mask[:prompt].any()
+    assert mask[prompt:].all()
+    kinds = [mask[list(ids).index(end)] for ids, mask in everything]
+    assert kinds == [True, False, False] * len(chosen)  # closed by itself, stopped, never opened
+
+
+def test_final_answer():
+    assert final_answer("a</think>\n\n42<|end|>") == "42"
+    assert final_answer("a</think>\n\n<|end|>") is None
+    assert final_answer("no end 42") is None
