@@ -25,14 +25,14 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
             "seed": 0,
             # problems a task in each split's rollouts
             "rollout": {
-                "per_task": {"draft": 1000, "development": 400, "calibration": 1000, "test": 1000},
-                "batch_size": 32,
+                "per_task": {"draft": 250, "development": 120, "calibration": 1000, "test": 1000},
+                "batch_size": 64,
                 "max_new_tokens": 900,
             },
-            "annotate": {"batch_size": 32, "max_answer": 16, "kind": "stable", "kinds": ("paragraph",)},
+            "annotate": {"batch_size": 64, "max_answer": 16, "kind": "stable", "kinds": ("paragraph",)},
             "train": {
                 "stage": "draft",
-                "steps": 3000,
+                "steps": 230,
                 "batch_size": 4,
                 "row_length": 1024,
                 "seed": 0,
@@ -66,7 +66,7 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
                 "latency_per_task": 8,
                 "latency_rounds": 3,
                 "draft_tokens": 5,
-                "batch_size": 32,
+                "batch_size": 64,
             },
         }
     )

@@ -16,7 +16,7 @@ from specexit_jax.models.draft import init_draft
 from specexit_jax.models.target import init_target
 
 # Compiled code that is quick to make, not to run: these tests compile far more than they run.
-QUICK = {"xla_backend_optimization_level": 0}
+QUICK = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
 VOCABULARY, STOP, END, BOUNDARIES = 40, 1, 2, (3, 4, 5, 6)
 SAMPLED = Sampling(temperature=0.9)
 TARGET = TargetConfig("qwen3", VOCABULARY, 16, 24, 4, 2, 1, 8, qk_norm=True, capture=(1, 2, 3))
@@ -50,11 +50,11 @@ def boundary_table() -> jax.Array:
 class Requests:
     """Random prompts of 2 to 9 tokens, with their keys, thinking states and length limits."""
 
-    prompts: jax.Array
-    prompt_length: jax.Array
+    prompts: np.ndarray
+    prompt_length: np.ndarray
     keys: jax.Array
-    thinking: jax.Array
-    max_length: jax.Array
+    thinking: np.ndarray
+    max_length: np.ndarray
 
     @classmethod
     def random(cls, batch: int, seed: int, buffer_length=40, vocabulary=VOCABULARY):
@@ -63,11 +63,11 @@ class Requests:
         prompts = rng.integers(7, vocabulary, (batch, 9)) * (np.arange(9)[None] < lengths[:, None])
         limits = np.minimum(lengths + rng.integers(1, 40, batch), buffer_length)
         return cls(
-            jnp.asarray(prompts, jnp.int32),
-            jnp.asarray(lengths, jnp.int32),
+            prompts.astype(np.int32),
+            lengths.astype(np.int32),
             jax.random.split(jax.random.key(seed), batch),
-            jnp.asarray(rng.random(batch) < 0.9),
-            jnp.asarray(limits, jnp.int32),
+            rng.random(batch) < 0.9,
+            limits.astype(np.int32),
         )
 
     def row(self, index: int) -> "Requests":
@@ -77,9 +77,13 @@ class Requests:
         return self.prompts, self.prompt_length, self.keys, self.thinking, self.max_length
 
 
-@functools.partial(jax.jit, static_argnums=0, compiler_options=QUICK)
 def run(spec, params, *arguments):
-    """`decode`, quickly compiled."""
+    """`decode`, quickly compiled, its result as numpy arrays."""
+    return jax.device_get(_run(spec, params, *arguments))
+
+
+@functools.partial(jax.jit, static_argnums=0, compiler_options=QUICK)
+def _run(spec, params, *arguments):
     return decode.__wrapped__(spec, params, *arguments)
 
 
@@ -103,7 +107,7 @@ def rigged(monkeypatch):
         return decode.__wrapped__(spec, params, *arguments)
 
     monkeypatch.setattr(drafting, "propose", propose)
-    return run_rigged
+    return lambda *arguments: jax.device_get(run_rigged(*arguments))
 
 
 def is_spoilt(position, row):

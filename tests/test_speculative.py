@@ -32,7 +32,7 @@ GREEDY = Sampling()
 FILTERED = Sampling(temperature=1.1, top_k=20, top_p=0.9)
 LATE = dataclasses.replace(DRAFT, signals="draft")
 BATCHES = 25  # of 8 rows
-PREFIXES = (12, 24)
+PREFIXES = (20,)
 
 
 def threshold_policy(seed: int) -> Threshold:
@@ -170,7 +170,7 @@ def test_forced_answers_are_what_an_exit_writes():
     end = (2, 9)
     spec = tiny_spec(0, draft=None, end_think_ids=end)
     requests = Requests.random(8, 5)
-    requests = dataclasses.replace(requests, thinking=jnp.ones((8,), bool))
+    requests = dataclasses.replace(requests, thinking=np.ones((8,), bool))
     arguments, params = requests.arguments(), params_of(DRAFT)
     trace = run(spec, params, *arguments, NeverExit(), boundary_table())
     think_end = np.where(trace.think_end >= 0, trace.think_end, trace.length)
@@ -250,9 +250,9 @@ def _released_exit(think, requests, row, table, draft_tokens, thresholds) -> int
 
 def test_limits_and_empty_rows():
     spec, requests = tiny_spec(3, live_prefixes=PREFIXES), Requests.random(8, 7)
-    limits = requests.prompt_length + jnp.arange(8, dtype=jnp.int32) - 1
+    limits = requests.prompt_length + np.arange(8, dtype=np.int32) - 1
     result = run_case_with(spec, dataclasses.replace(requests, max_length=limits))
-    full = run_case_with(spec, dataclasses.replace(requests, max_length=jnp.full((8,), 10_000, jnp.int32)))
+    full = run_case_with(spec, dataclasses.replace(requests, max_length=np.full((8,), 10_000, np.int32)))
     assert int(full.length.max()) == spec.buffer_length
     for row in range(8):
         length = int(result.length[row])
