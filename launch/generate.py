@@ -1,0 +1,63 @@
+"""One prompt in, the text out: the thinking dimmed, the moment of the exit, and what it saved.
+
+python -m launch.generate --prompt="What is 12 + 30 - 4?"    # the bundled model; --target, --draft, --policy: yours
+"""
+
+from absl import flags
+
+from launch import door, transcript
+from specexit_jax.methods import DECODED, DRAFT_TOKENS, make_method, read_policy
+from specexit_jax.run import Request, run
+from specexit_jax.session import EMBEDDED, Session, chat_ids, load_session
+
+FLAGS = flags.FLAGS
+flags.DEFINE_string("target", str(EMBEDDED / "target"), "Folder of the target model.")
+flags.DEFINE_string("draft", None, "Folder of the draft model (default: the bundled one for the bundled target).")
+flags.DEFINE_string("policy", None, "The exit policy, a policy.json (default: the bundled one).")
+flags.DEFINE_string("method", "specexit", f"One of {', '.join(DECODED)}.")
+flags.DEFINE_string("prompt", None, "The question.")
+flags.DEFINE_list("prompt_ids", None, "The whole prompt as token ids, instead of --prompt: 1,2,3.")
+flags.DEFINE_float("temperature", None, "0 is greedy (default: the target's own).")
+flags.DEFINE_integer("seed", 0, "Seed of the sampling.", lower_bound=0)
+flags.DEFINE_integer("max_new_tokens", None, "Most tokens to generate (default: the target's own).")
+flags.DEFINE_enum("exit_rule", None, ["default", "released"], "The policy's rule, or that of the released code.")
+flags.DEFINE_string("smoother", None, "ewma, momentum, mean, paragraph_mean or none (default: the policy's).")
+flags.DEFINE_integer("draft_tokens", DRAFT_TOKENS, "Tokens drafted a step.")
+flags.DEFINE_bool("compare", True, "After an exit, run the same request without it (not with --json).")
+flags.DEFINE_bool("json", False, "One line of JSON: text, ids, thinking_tokens, exit, tau, seconds.")
+
+
+def main() -> None:
+    if (FLAGS.prompt is None) == (FLAGS.prompt_ids is None):
+        raise ValueError("Give either --prompt=TEXT or --prompt_ids=1,2,3.")
+    door.known("method", FLAGS.method, DECODED)
+    bundled = FLAGS.target == str(EMBEDDED / "target")
+    session = load_session(FLAGS.target, FLAGS.draft or (str(EMBEDDED / "draft") if bundled else None))
+    policy, kinds = None, ("paragraph",)
+    if FLAGS.method in ("specexit", "probe"):
+        policy, kinds = read_policy(session, FLAGS.policy or EMBEDDED / "policy.json", FLAGS.exit_rule, FLAGS.smoother)
+    request = Request("generate", prompt_ids(session), FLAGS.seed)
+    settings = {
+        "sampling": transcript.sampling(session, FLAGS.temperature),
+        "max_new_tokens": FLAGS.max_new_tokens,
+    }
+    method = make_method(session, FLAGS.method, policy, kinds, FLAGS.draft_tokens)
+    (outcome,) = run(session, [request], method, **settings)
+    if FLAGS.json:
+        door.say(transcript.as_json(session, outcome))
+        return
+    door.say(transcript.text(session, outcome, door.colours()))
+    if outcome.exit is not None and FLAGS.compare:
+        without = make_method(session, "eagle3" if method.draft_tokens else "think", draft_tokens=FLAGS.draft_tokens)
+        (longer,) = run(session, [request], without, **settings)
+        door.say(transcript.saved(session, outcome, longer, without.name))
+
+
+def prompt_ids(session: Session) -> tuple[int, ...]:
+    if FLAGS.prompt_ids is None:
+        return tuple(chat_ids(session, FLAGS.prompt))
+    return door.whole_numbers("prompt_ids", FLAGS.prompt_ids)
+
+
+if __name__ == "__main__":
+    door.run(main)

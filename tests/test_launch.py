@@ -1,0 +1,288 @@
+"""The door: generate on a tiny random model, one sentence on every mistake, and the scripts that install."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from absl import flags
+from tiny_folders import write_policy, write_tiny
+
+from launch import door, generate, transcript
+from specexit_jax.run import Outcome
+from specexit_jax.session import load_session
+
+ROOT = Path(__file__).resolve().parent.parent
+PROMPT = "--prompt=Count the legs of 3 dogs."
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory) -> Path:
+    return write_tiny(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture
+def broken(tiny, tmp_path) -> Path:
+    """A copy of the tiny folder for a test to break."""
+    return shutil.copytree(tiny, tmp_path / "broken")
+
+
+def call(capsys, monkeypatch, *arguments: str) -> tuple[int, str, str]:
+    """Runs launch.generate in this process: (exit code, standard output, standard error)."""
+    for name in flags.FLAGS:
+        flags.FLAGS[name].unparse()
+    monkeypatch.setattr(sys, "argv", ["generate", *arguments])
+    with pytest.raises(SystemExit) as stop:
+        door.run(generate.main)
+    captured = capsys.readouterr()
+    return stop.value.code or 0, captured.out, captured.err
+
+
+def folders(folder: Path) -> list[str]:
+    names = ("target", "draft", "policy.json")
+    return ["--draft_tokens=2", *(f"--{name.partition('.')[0]}={folder / name}" for name in names)]
+
+
+def test_json_is_one_line_whose_exit_points_at_the_forced_end(tiny, capsys, monkeypatch):
+    code, out, err = call(capsys, monkeypatch, *folders(tiny), PROMPT, "--json")
+    assert code == 0, err
+    (line,) = out.splitlines()
+    told = json.loads(line)
+    assert list(told) == ["text", "ids", "thinking_tokens", "exit", "tau", "seconds"]
+    session = load_session(tiny / "target")
+    position = told["exit"]["position"]
+    assert (told["ids"][position],) == session.end_think_ids
+    assert told["thinking_tokens"] == position
+    assert session.token_texts[told["ids"][position - 1]].endswith("\n\n")
+    assert told["text"].count("</think>") == 1
+    assert len(told["exit"]["signals"]) == 3
+    assert 0 <= told["exit"]["signals"][0] <= 1
+    assert told["tau"] >= 1
+    assert told["seconds"] > 0
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_methods_agree_up_to_the_exit(tiny, capsys, monkeypatch, seed):
+    told = {}
+    for method in ("specexit", "probe", "eagle3", "think"):
+        arguments = (*folders(tiny), PROMPT, "--json", f"--method={method}", f"--seed={seed}")
+        code, out, err = call(capsys, monkeypatch, *arguments)
+        assert code == 0, err
+        told[method] = json.loads(out)
+    left = told["specexit"]["exit"]
+    kept = left["position"] if left else None
+    assert told["probe"]["ids"] == told["specexit"]["ids"]
+    assert told["think"]["ids"] == told["eagle3"]["ids"]
+    assert told["think"]["ids"][:kept] == told["specexit"]["ids"][:kept]
+    assert told["think"]["exit"] is None
+
+
+def test_text_marks_the_exit_and_compares_with_a_real_run(tiny, capsys, monkeypatch):
+    code, out, err = call(capsys, monkeypatch, *folders(tiny), PROMPT)
+    assert code == 0, err
+    assert "── exit after " in out
+    assert "confidence 0." in out
+    assert "Without it (eagle3, same seed): " in out
+    assert "\033" not in out  # not a terminal
+    _, alone, _ = call(capsys, monkeypatch, *folders(tiny), PROMPT, "--compare=false")
+    assert "Without it" not in alone
+
+
+def test_prompt_ids_are_the_whole_prompt(tiny, capsys, monkeypatch):
+    session = load_session(tiny / "target")
+    ids = ",".join(map(str, [*session.tokenizer.encode("<|user|>3<|assistant|>"), session.think_id]))
+    code, out, err = call(capsys, monkeypatch, *folders(tiny), f"--prompt_ids={ids}", "--json")
+    assert code == 0, err
+    assert json.loads(out)["ids"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ([], "Give either --prompt=TEXT or --prompt_ids=1,2,3."),
+        ([PROMPT, "--prompt_ids=1"], "Give either --prompt=TEXT or --prompt_ids=1,2,3."),
+        ([PROMPT, "--method=specexti"], "unknown name 'specexti', choose among think, nothink"),
+        (["--prompt_ids=1,x"], "--prompt_ids must be whole numbers separated by commas, but it holds 'x'."),
+        (["--prompt_ids=1,-2"], "but it holds '-2'."),
+        (["--prompt_ids=1,5000"], "holds token 5000, but the vocabulary has ids from 0 to"),
+        (["--prompt_ids=" + ",".join(["1"] * 96)], "has 96 tokens, which with 1 new ones do not fit"),
+        ([PROMPT, "--max_new_tokens=90"], "do not fit the target's context of 96"),
+        ([PROMPT, "--max_new_tokens=0"], "max_new_tokens must be at least 1, but it is 0."),
+        ([PROMPT, "--temperature=-1"], "temperature must be 0 (greedy) or more"),
+        ([PROMPT, "--draft_tokens=-1"], "draft_tokens must be 0 or more, but it is -1."),
+        ([PROMPT, "--target=nowhere"], "nowhere is not a folder"),
+        ([PROMPT, "--draft=nowhere"], "nowhere is not a folder"),
+        ([PROMPT, "--policy=nowhere.json"], "nowhere.json: no such policy"),
+        ([PROMPT, "--smoother=median"], "median"),
+        ([PROMPT, "--exit_rule=released", "--smoother=none"], "the released rule has no smoother 'none'"),
+        ([PROMPT, "--exit_rule=never"], "exit_rule"),
+        ([PROMPT, "--no_such_flag=1"], "Unknown command line flag 'no_such_flag'"),
+        ([PROMPT, "--seed=-1"], "seed"),
+        ([PROMPT, "stray"], "Unexpected argument 'stray'"),
+    ],
+)
+def test_wrong_arguments_get_one_sentence(tiny, capsys, monkeypatch, arguments, sentence):
+    code, out, err = call(capsys, monkeypatch, *folders(tiny), *arguments)
+    assert code == 1
+    assert not out
+    assert sentence in err
+    assert err.startswith("error: ")
+    assert len(err.splitlines()) == 1, err
+
+
+def _write(name: str, text: str):
+    return lambda folder: (folder / name).write_text(text)
+
+
+def _remove(name: str):
+    return lambda folder: (folder / name).unlink()
+
+
+def _another_draft(folder: Path) -> None:
+    write_policy(folder, "sha256:" + "0" * 64)
+
+
+def _no_think(folder: Path) -> None:
+    path = folder / "target" / "tokenizer.json"
+    path.write_text(path.read_text().replace("<think>", "<muse>").replace("</think>", "</muse>"))
+
+
+def _cut(name: str):
+    return lambda folder: (folder / name).write_bytes((folder / name).read_bytes()[:-100])
+
+
+@pytest.mark.parametrize(
+    ("damage", "sentence"),
+    [
+        (_write("policy.json", "{"), "policy.json is not valid JSON"),
+        (_write("policy.json", "{}"), "policy.json has unknown keys"),
+        (_another_draft, "was calibrated for another draft"),
+        (_write("target/config.json", "{"), "config.json is not valid JSON"),
+        (_write("target/generation_config.json", "["), "generation_config.json is not valid JSON"),
+        (_remove("target/tokenizer.json"), "has no tokenizer.json"),
+        (_write("target/tokenizer.json", "{}"), "the tokenizer in"),
+        (_no_think, "has no token <think>"),
+        (_cut("target/model.safetensors"), "model.safetensors is not a readable safetensors file"),
+        (_remove("draft/model.safetensors"), "model.safetensors is missing"),
+    ],
+)
+def test_damaged_folders_get_one_sentence(broken, capsys, monkeypatch, damage, sentence):
+    damage(broken)
+    code, _, err = call(capsys, monkeypatch, *folders(broken), PROMPT)
+    assert code == 1
+    assert sentence in err
+    assert len(err.splitlines()) == 1, err
+
+
+def test_a_method_without_its_draft_is_refused(tiny, capsys, monkeypatch):
+    code, _, err = call(capsys, monkeypatch, f"--target={tiny / 'target'}", PROMPT, "--method=eagle3")
+    assert code == 1
+    assert "needs a draft model" in err
+
+
+def test_the_comparison_never_claims_a_saving_that_was_not():
+    session = _Session()
+    short, long = _outcome(10, 0.5), _outcome(40, 1.0)
+    assert "saved 30 tokens (75%), 2.0× faster" in transcript.saved(session, short, long, "eagle3")
+    told = transcript.saved(session, long, short, "eagle3")
+    assert "saved no token, 2.0× slower" in told
+
+
+class _Session:
+    stop_ids, end_think_ids = (3,), (5,)
+
+    class tokenizer:  # stands in for an object
+        @staticmethod
+        def decode(ids, **_):
+            return " ".join(map(str, ids))
+
+
+def _outcome(tokens: int, seconds: float) -> Outcome:
+    return Outcome(
+        "a", 0, (1,), (7,) * (tokens - 3) + (5, 9, 3), True, tokens - 3, tokens - 3, None, None, 1, (1,), seconds
+    )
+
+
+CONFIG = """
+import ml_collections
+
+
+def get_config(variant=""):
+    if variant:
+        raise ValueError(f"there is no variant {variant!r}")
+    return ml_collections.ConfigDict({"seed": 0, "train": {"steps": 10}})
+"""
+STAGE = """
+from launch import door
+
+door.define_config()
+door.run(lambda: door.say(str(door.config().train.steps)))
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "answer"),
+    [
+        (["--config.train.steps=7"], "7"),
+        (["--config.train.stps=7"], "error: The config has no key 'stps': did you mean 'steps'?"),
+        (["--config.train.steps=many"], "error: flag --config.train.steps=many: invalid literal"),
+        (["--config=config.py:fast"], "error: there is no variant 'fast'"),
+        (["--config=absent.py"], "error: There is no config file"),
+        (["--config=empty.py"], "error: The file that --config names has no get_config()"),
+    ],
+)
+def test_config_mistakes_get_one_sentence(tmp_path, arguments, answer):
+    (tmp_path / "config.py").write_text(CONFIG)
+    (tmp_path / "empty.py").write_text("")
+    (tmp_path / "run.py").write_text(STAGE)
+    named = [] if "--config=" in arguments[0] else ["--config=config.py"]
+    command = [sys.executable, "run.py", "--workdir=w", *named, *arguments]
+    done = subprocess.run(
+        command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True
+    )
+    said = done.stdout if done.returncode == 0 else done.stderr
+    assert done.returncode == int(answer.startswith("error"))
+    assert said.startswith(answer)
+    assert len(said.splitlines()) == 1
+
+
+FAKE_PYTHON = """#!/usr/bin/env bash
+case "$1 $2" in
+  "-c "*) exec {python} "$@" ;;
+  "-m venv") mkdir -p "${{@: -1}}/bin" && cp "$0" "${{@: -1}}/bin/python" ;;
+  "-m pip") echo install >>{log}; exit "$(cat {code})" ;;
+esac
+"""
+
+
+def test_the_environment_is_installed_once_and_again_when_its_list_changes(tmp_path):
+    log, code, base = tmp_path / "log", tmp_path / "code", tmp_path / "python"
+    base.write_text(FAKE_PYTHON.format(python=sys.executable, log=log, code=code))
+    base.chmod(0o755)
+    (tmp_path / "requirements.txt").write_text("a")
+    script = f'root={tmp_path}; source {ROOT}/launch/environment.sh; prepare {tmp_path}/venv "$root/requirements.txt"'
+
+    def prepare(exit_code: int) -> tuple[int, int]:
+        code.write_text(str(exit_code))
+        done = subprocess.run(["bash", "-euc", script], env={**os.environ, "PYTHON": str(base)}, capture_output=True)
+        return done.returncode, len(log.read_text().splitlines())
+
+    assert prepare(1) == (1, 1)  # a failed installation is not taken for a finished one
+    assert prepare(0) == (0, 2)
+    assert prepare(0) == (0, 2)
+    (tmp_path / "requirements.txt").write_text("b")
+    assert prepare(0) == (0, 3)
+
+
+def test_a_missing_interpreter_is_named():
+    done = subprocess.run(
+        ["bash", str(ROOT / "launch" / "demo.sh")],
+        env={**os.environ, "PYTHON": "python9"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: there is no 'python9'")
