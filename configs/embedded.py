@@ -1,7 +1,16 @@
-"""The default experiment: a 1.7 M parameter reasoning model, bundled, on the reasoning world; everything on two CPU cores.
+"""The default experiment: a small reasoning model, bundled, on the reasoning world; everything on two CPU cores.
 
 Variants: `embedded.py` (draft training, calibration, evaluation), `:target` (trains the bundled target itself),
 `:demo` (what launch/demo.sh evaluates).
+
+The bundled target: `python -m launch.train --config=configs/embedded.py:target --workdir=runs/target`, 16 layers of 96,
+4,900 steps of 4 rows of 512 tokens (10 M tokens), Muon, linear decay, one core of a 2-core CPU, about 75 minutes
+(0.8 s a step). Its log: loss 0.47 after 0.9 M tokens, 0.24 after 3.7 M, 0.12 after 7 M, 0.10 at the end. Accuracy of full
+thinking on 1,500 problems of the draft split at temperature 0.8: chain_sum 98.4 %, leg_counting 98.0 %, gsm_symbolic
+88.8 %, syllogism 86.4 %, gcd 65.6 %, family_relationships 39.2 %, mean 79.4 %. It is under-trained: the loss was still
+falling, and copying of names, which family_relationships is made of, comes last.
+
+The bundled draft: 230 steps of 4 rows of 1,024 tokens on 1,500 labelled traces, AdamW, about 8 minutes on one core.
 """
 
 from pathlib import Path
@@ -84,7 +93,7 @@ def target_training() -> ml_collections.ConfigDict:
     return ml_collections.ConfigDict(
         {
             "stage": "target",
-            "steps": 6000,
+            "steps": 4900,
             "batch_size": 4,
             "row_length": 512,
             "seed": 0,

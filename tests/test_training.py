@@ -150,8 +150,8 @@ def test_a_run_stops_at_the_first_loss_that_is_not_finite_and_keeps_the_batch(tm
 def test_eight_devices_train_as_one(tmp_path):
     step_fn = compiled()[1]
     losses = []
-    meshes = make_mesh(devices=jax.devices()[:1]), make_mesh(data=8), make_mesh(data=2, fsdp=2, tensor=2)
-    for folder, mesh in zip(("one", "rows", "all"), meshes, strict=True):
+    meshes = make_mesh(devices=jax.devices()[:1]), make_mesh(data=2, fsdp=2, tensor=2)
+    for folder, mesh in zip(("one", "eight"), meshes, strict=True):
         state = fit(
             LoopConfig(6, log_every=1), shard_tree(fresh(), mesh), step_fn, BATCHES, tmp_path / folder, mesh=mesh
         )
@@ -160,7 +160,6 @@ def test_eight_devices_train_as_one(tmp_path):
         assert len(shard) == 8 // (mesh.shape["data"] * mesh.shape["fsdp"])
         losses.append([m["loss"] for m in read_metrics(tmp_path / folder / "metrics.jsonl")])
     np.testing.assert_allclose(losses[1], losses[0], atol=1e-5)
-    np.testing.assert_allclose(losses[2], losses[0], atol=1e-5)
 
 
 def draft_config(signals):
