@@ -9,7 +9,7 @@ from specexit_jax.jsonl import append_jsonl, drop_torn_line, read_jsonl
 from specexit_jax.methods import Method
 from specexit_jax.progress import Progress
 from specexit_jax.run import Outcome, Request, stream
-from specexit_jax.session import Session, chat_ids, text_of
+from specexit_jax.session import Session, chat_ids, is_thinking, text_of
 
 
 def request_of(session: Session, problem: Problem, seed: int) -> Request:
@@ -20,7 +20,9 @@ def request_of(session: Session, problem: Problem, seed: int) -> Request:
 def trace_of(session: Session, problem: Problem, outcome: Outcome) -> dict:
     """One line of traces.jsonl."""
     text = text_of(session, outcome.ids)
-    answer = final_answer(text) if outcome.finished else None
+    # where the prompt closed the thinking, everything generated is the answer
+    closed = "" if is_thinking(session, outcome.prompt_ids) else "</think>"
+    answer = final_answer(closed + text) if outcome.finished else None
     return {
         "id": problem.id,
         "task": problem.task,

@@ -158,8 +158,12 @@ def write_atomically(path: str | Path, content: str | bytes) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def _worth(record: Record) -> tuple[bool, bool]:
+    return record.source == "decode", record.latency_s is not None
+
+
 def one_per_problem(records: Iterable[Record]) -> list[Record]:
-    """At most one record for each method, problem and seed: the decoded one where a replayed one exists too.
+    """At most one record for each method, problem and seed: a decoded one before a replayed one, a timed one before others.
 
     Latencies are decoded on a subset of what is replayed; the tests hold replay equal to decoding, so a decoded
     record stands for both. Order of first appearance is kept.
@@ -167,6 +171,6 @@ def one_per_problem(records: Iterable[Record]) -> list[Record]:
     chosen: dict[tuple, Record] = {}
     for record in records:
         key = (record.method, *record.key)
-        if key not in chosen or (chosen[key].source == "replay" and record.source == "decode"):
+        if key not in chosen or _worth(record) > _worth(chosen[key]):
             chosen[key] = record
     return list(chosen.values())

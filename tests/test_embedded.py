@@ -1,0 +1,92 @@
+"""The bundled model: transformers loads it to the same logits, and every method decodes with it, token for token."""
+
+import json
+
+import numpy as np
+import pytest
+
+from specexit_jax.annotation.annotate import labels
+from specexit_jax.annotation.features import extract_signals
+from specexit_jax.annotation.replay import replay
+from specexit_jax.annotation.rollout import request_of, traces
+from specexit_jax.data.splits import sample
+from specexit_jax.data.tasks import TASKS
+from specexit_jax.decoding.sampling import Sampling
+from specexit_jax.methods import make_method, read_policy
+from specexit_jax.models.draft import DraftBundle
+from specexit_jax.models.target import Target
+from specexit_jax.run import run
+from specexit_jax.session import EMBEDDED, chat_ids, load_session
+
+NEW_TOKENS = 900
+
+
+@pytest.fixture(scope="module")
+def session():
+    return load_session(EMBEDDED / "target", EMBEDDED / "draft")
+
+
+def test_size_on_disk():
+    assert sum(path.stat().st_size for path in (EMBEDDED / "target").iterdir()) <= 12 * 2**20
+
+
+def test_logits_equal_those_of_transformers(session):
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    model = transformers.AutoModelForCausalLM.from_pretrained(str(EMBEDDED / "target"), dtype=torch.float32)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(str(EMBEDDED / "target"))
+    chat = [{"role": "user", "content": "What is 12 + 30 - 4?"}]
+    text = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+    assert text.endswith("<think>\n")
+    ids = np.array([tokenizer.encode(text) + list(range(7, 60))], np.int32)
+    positions = np.arange(ids.shape[1], dtype=np.int32)[None]
+    ours = Target(session.target).apply({"params": session.params.target}, ids, positions).logits
+    with torch.no_grad():
+        theirs = model(torch.tensor(ids, dtype=torch.long)).logits.numpy()
+    np.testing.assert_allclose(np.asarray(ours), theirs, atol=1e-3, rtol=1e-3)
+
+
+def test_generation_defaults(session):
+    defaults = json.loads((EMBEDDED / "target" / "generation_config.json").read_text())
+    assert session.sampling == Sampling(temperature=defaults["temperature"])
+    assert len(session.end_think_ids) == 1
+    assert session.tokenizer.decode(chat_ids(session, "Hi")).endswith("<think>\n")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sampling", [Sampling(), None], ids=["greedy", "sampled"])
+def test_all_methods_write_the_same_tokens_up_to_the_exit_and_replay_equals_decoding(session, sampling):
+    """1,000 problems; a pair may differ from a token on whose top two (perturbed) logits are closer than 1e-4."""
+    problems = sample("test", 167)[:1000]
+    policy, kinds = read_policy(session, EMBEDDED / "policy.json")
+    requests = [request_of(session, problem, 0) for problem in problems]
+    decoded = {}
+    for name in ("think", "eagle3", "probe", "specexit"):
+        method = make_method(session, name, policy, kinds)
+        decoded[name] = run(session, requests, method, sampling=sampling, batch_size=50, max_new_tokens=NEW_TOKENS)
+    differing = [a.id for a, b in zip(decoded["think"], decoded["eagle3"], strict=True) if a.ids != b.ids]
+    differing += [a.id for a, b in zip(decoded["probe"], decoded["specexit"], strict=True) if a.ids != b.ids]
+    for full, cut in zip(decoded["eagle3"], decoded["specexit"], strict=True):
+        kept = cut.exit if cut.exit is not None else len(cut.ids)
+        if full.ids[:kept] != cut.ids[:kept]:
+            differing.append(full.id)
+    assert differing == []
+
+
+def test_replay_equals_decoding_on_the_bundled_model(session):
+    problems = sample("test", 2, TASKS)
+    policy, kinds = read_policy(session, EMBEDDED / "policy.json")
+    full = [t for t, _ in traces(session, problems, make_method(session, "eagle3"), 0, 12, NEW_TOKENS)]
+    chosen = [x for batch in labels(session, full, session.boundaries(kinds), 12, 16, NEW_TOKENS) for x in batch]
+    bundle = DraftBundle(session.draft, session.params.draft, session.params.d2t)
+    signals = extract_signals(session.target, session.params.target, bundle, full)
+    shown = {one.id: one for one in replay(policy, full, chosen, signals, session.end_think_ids)}
+    exits = 0
+    method = make_method(session, "specexit", policy, kinds)
+    for outcome in run(
+        session, [request_of(session, p, 0) for p in problems], method, batch_size=12, max_new_tokens=NEW_TOKENS
+    ):
+        assert outcome.ids == shown[outcome.id].ids
+        assert outcome.exit == shown[outcome.id].exit_index
+        exits += outcome.exit is not None
+    assert exits > 0
