@@ -8,9 +8,12 @@ The bundled target: `python -m launch.train --config=configs/embedded.py:target 
 (0.8 s a step). Its log: loss 0.47 after 0.9 M tokens, 0.24 after 3.7 M, 0.12 after 7 M, 0.10 at the end. Accuracy of full
 thinking on 1,500 problems of the draft split at temperature 0.8: chain_sum 98.4 %, leg_counting 98.0 %, gsm_symbolic
 88.8 %, syllogism 86.4 %, gcd 65.6 %, family_relationships 39.2 %, mean 79.4 %. It is under-trained: the loss was still
-falling, and copying of names, which family_relationships is made of, comes last.
+falling, and copying of names, which family_relationships is made of, comes last. The run was stopped and resumed four
+times, and the end of its linear decay moved with it (6,000, 4,200, 5,200, 4,900 steps), as the time left did; it was
+driven by a script with these settings, before this entry point existed: the command itself has not been run to its end.
 
-The bundled draft: 230 steps of 4 rows of 1,024 tokens on 1,500 labelled traces, AdamW, about 8 minutes on one core.
+The bundled draft: 230 steps of 4 rows of 1,024 tokens on 1,500 labelled traces, AdamW, about 8 minutes on one core
+(until step 56 the decay was planned for 420 steps).
 """
 
 from pathlib import Path
