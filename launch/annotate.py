@@ -10,7 +10,6 @@ from absl import flags
 from launch import door
 from specexit_jax.annotation.annotate import annotate
 from specexit_jax.annotation.world_statistics import world_statistics
-from specexit_jax.data.splits import SPLITS
 from specexit_jax.jsonl import read_jsonl
 from specexit_jax.session import load_session
 
@@ -19,9 +18,7 @@ _SPLITS = flags.DEFINE_list("splits", None, "Splits to annotate; default: all th
 
 def main() -> None:
     config = door.config()
-    wanted = _SPLITS.value or list(config.rollout.per_task)
-    for split in wanted:
-        door.known("splits", split, tuple(SPLITS))
+    wanted = door.splits(_SPLITS.value, config.rollout.per_task)
     session = load_session(config.target)
     for split in wanted:
         folder = Path(flags.FLAGS.workdir) / split

@@ -9,6 +9,8 @@ import ml_collections
 from absl import app, flags
 from ml_collections import config_flags
 
+from specexit_jax.data.splits import SPLITS
+
 _CONFIG = None
 flags.DEFINE_bool("traceback", False, "On an error, show where it was raised as well.")
 
@@ -72,6 +74,13 @@ def say(text: str) -> None:
 def colours() -> bool:
     """Whether standard output is a terminal that wants them."""
     return sys.stdout.isatty() and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
+
+
+def splits(wanted: Sequence[str] | None, named: Sequence[str]) -> list[str]:
+    """The splits that --splits asks for, else those that the config names; refuses one that the world does not have."""
+    for split in wanted or ():
+        known("splits", split, tuple(SPLITS))
+    return list(wanted or named)
 
 
 def known(flag: str, name: str, names: Sequence[str]) -> None:

@@ -11,7 +11,7 @@ from absl import flags
 
 from launch import door
 from specexit_jax.annotation.rollout import roll_out
-from specexit_jax.data.splits import SPLITS, sample
+from specexit_jax.data.splits import sample
 from specexit_jax.methods import make_method
 from specexit_jax.session import load_session
 
@@ -20,9 +20,7 @@ _SPLITS = flags.DEFINE_list("splits", None, "Splits to roll out; default: all th
 
 def main() -> None:
     config = door.config()
-    wanted = _SPLITS.value or list(config.rollout.per_task)
-    for split in wanted:
-        door.known("splits", split, tuple(SPLITS))
+    wanted = door.splits(_SPLITS.value, config.rollout.per_task)
     session = load_session(config.target, config.draft if Path(config.draft).is_dir() else None)
     method = make_method(session, "eagle3" if session.draft else "think", draft_tokens=config.evaluate.draft_tokens)
     for split in wanted:

@@ -34,17 +34,25 @@ def main() -> None:
         door.say(f"trained: {workdir / 'target'}")
         return
     session = load_session(config.target)
-    traces = list(read_jsonl(workdir / "draft" / "traces.jsonl"))
-    rows = labelled_rows(traces, list(read_jsonl(workdir / "draft" / "labels.jsonl")), train.row_length,
-                         config.annotate.kind, train.seed)  # fmt: skip
+    traces, rows = _labelled(workdir / "draft", config)
+    development = workdir / "development"
+    held_out = _labelled(development, config)[1] if (development / "labels.jsonl").exists() else None
     always = (*session.end_think_ids, *session.stop_ids)
     d2t = frequent_tokens(traces, session.target.vocab_size, train.draft_vocab_size, always)
     losses = DraftTrainingConfig(train.ttt_steps, train.ttt_decay, session.sampling.temperature,
                                  tuple(train.signal_weights), train.weighting)  # fmt: skip
     draft = draft_config(session.target, train.intermediate_size, train.draft_vocab_size, train.signals)
-    run = DraftRun(train.batch_size, train.seed, losses)
-    train_draft(run, session.target, session.params.target, draft, d2t, rows, optimizer, loop, workdir)
+    run = DraftRun(train.batch_size, train.seed, losses, train.evaluate_every)
+    train_draft(run, session.target, session.params.target, draft, d2t, rows, optimizer, loop, workdir, held_out)
     door.say(f"trained: {workdir / 'draft_model'}")
+
+
+def _labelled(folder: Path, config):
+    """(traces, packed rows with labels) of one split."""
+    traces = list(read_jsonl(folder / "traces.jsonl"))
+    rows = labelled_rows(traces, list(read_jsonl(folder / "labels.jsonl")), config.train.row_length,
+                         config.annotate.kind, config.train.seed)  # fmt: skip
+    return traces, rows
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from safetensors.numpy import load_file, save_file
 
 from specexit_jax.models.config import DraftConfig, RopeScaling, TargetConfig, check_pair
 from specexit_jax.models.draft import Draft, DraftBundle, init_draft
-from specexit_jax.models.hf import draft_digest, load_draft, load_target, save_draft, save_target
+from specexit_jax.models.hf import load_draft, load_target, save_draft, save_target
 from specexit_jax.models.target import Target, init_target, init_target_cache
 
 SIZES = {
@@ -178,7 +178,7 @@ def test_draft_comes_back_as_it_went(signals, tmp_path):
     bundle = make_bundle(signals=signals, norm_before_residual=signals == "draft")
     save_draft(tmp_path, bundle)
     again = load_draft(tmp_path)
-    assert again.config == bundle.config and draft_digest(again) == draft_digest(bundle)
+    assert again.config == bundle.config
     np.testing.assert_array_equal(again.d2t, bundle.d2t)
     jax.tree.map(np.testing.assert_array_equal, again.params, bundle.params)
 
@@ -188,9 +188,6 @@ def test_draft_comes_back_as_it_went(signals, tmp_path):
     assert tensors["d2t"].dtype == np.int64 and tensors["t2d"].dtype == np.bool_
     np.testing.assert_array_equal(tensors["d2t"] + np.arange(20), bundle.d2t)
     np.testing.assert_array_equal(np.flatnonzero(tensors["t2d"]), bundle.d2t)
-
-    other = DraftBundle(bundle.config, bundle.params | {"fc": bundle.params["fc"] + 1e-6}, bundle.d2t)
-    assert draft_digest(other) != draft_digest(bundle)
 
 
 def test_draft_equals_the_equations_of_eagle(tmp_path):
@@ -251,7 +248,7 @@ def test_draft_files_of_others(tmp_path):
     table = np.random.default_rng(5).normal(size=(48, 16)).astype(np.float32)
     edit_tensors(tmp_path, lambda tensors: tensors.update({"embed_tokens.weight": table}))
     again = load_draft(tmp_path, target_embedding=table)
-    assert again.config == bundle.config and draft_digest(again) == draft_digest(bundle)
+    assert again.config == bundle.config
     with pytest.raises(ValueError, match="embedding table of its own"):
         load_draft(tmp_path, target_embedding=table + 1)
     edit_json(tmp_path, eagle_aux_hidden_state_layer_ids=[1, 2, 3], eagle_aux_hidden_state_layer_convention="outputs")

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from specexit_jax.data.packing import make_batches, pack, plan_rows, stage_batches
+from specexit_jax.data.packing import make_batches, pack, plan_rows
 
 
 def documents(count=40, seed=1):
@@ -81,8 +81,3 @@ def test_batches_are_a_function_of_the_step_and_epochs_are_permutations():
     for order in orders:
         assert sorted(map(tuple, order)) == sorted(map(tuple, rows["tokens"]))
     assert (orders[0] != orders[1]).any()
-
-
-def test_stages_follow_each_other_and_the_last_goes_on():
-    stages = stage_batches([(2, lambda s: {"a": s}), (3, lambda s: {"a": 10 + s}), (1, lambda s: {"a": 20 + s})])
-    assert [stages(step)["a"] for step in range(8)] == [0, 1, 10, 11, 12, 20, 21, 22]

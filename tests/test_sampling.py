@@ -8,6 +8,7 @@ import scipy.stats
 
 from specexit_jax.decoding.sampling import (
     Sampling,
+    best_token,
     filter_scores,
     keyed_gumbel,
     keyed_sample,
@@ -29,6 +30,14 @@ def test_is_the_documented_formula():
     for column, position in enumerate((4, 5, 9)):
         noise = jax.random.gumbel(jax.random.fold_in(jax.random.key(7), position), (11,), jnp.float32)
         assert int(tokens[0, column]) == int(jnp.argmax(logits[0, column] / 0.7 + noise))
+
+
+def test_best_token_is_argmax_and_takes_the_first_of_a_tie():
+    scores = np.random.default_rng(3).integers(0, 5, (4, 3, 40)).astype(np.float32)
+    scores[0, 0] = -np.inf
+    tokens = jax.jit(best_token)(scores)
+    assert tokens.dtype == jnp.int32
+    np.testing.assert_array_equal(tokens, np.argmax(scores, axis=-1))
 
 
 def test_depends_on_key_and_position_alone():

@@ -1,12 +1,14 @@
 """The reasoning world: every family's methods are right, slips are wrong, splits share nothing, documents mask what they must."""
 
 import itertools
+import math
 import random
 
 import numpy as np
 import pytest
 
 from specexit_jax.data.documents import Mixture, documents
+from specexit_jax.data.families import divisor, kin
 from specexit_jax.data.scratch import CannotWork, Scratch
 from specexit_jax.data.splits import SPLITS, problems, sample, split_of
 from specexit_jax.data.tasks import FAMILIES, TASKS, check, final_answer
@@ -30,6 +32,31 @@ def test_methods_are_right_and_inverses_tell_right_from_wrong(task):
             except CannotWork:
                 continue
     assert fits > 30
+
+
+def test_a_name_is_one_token_wherever_the_family_writes_it(tokenizer):
+    """Behind a space in the question and in every paragraph: copying a person is then a single step."""
+    for problem in itertools.islice(problems("family_relationships", "development"), 40):
+        parsed = kin.parse(problem.entry)
+        names = {parsed.first, parsed.second, *parsed.spouse, *parsed.parents}
+        texts = [prompt_text(tokenizer, problem.question)]
+        for method in kin.METHODS:
+            texts += method(parsed, Scratch())[0]
+        texts += kin.meaning(parsed, Scratch(), problem.answer)[0]
+        for text in texts:
+            assert all(f" {name}" in text for name in names if name in text)
+            assert text.split(" ")[0] not in names
+
+
+@pytest.mark.parametrize(
+    ("numbers", "shared", "slipped"),
+    [((12, 18), "Shared: 2 yes, 2 no, 3 yes, so 2*3=6", "Shared: 2 yes, 2 no, 3 no, so 2"),
+     ((35, 12), "Shared: 5 no, 7 no, so 1", "Shared: 5 no, 7 no, so 1"), ((7, 49), "Shared: 7 yes, so 7", "Shared: 7 yes, so 7")],
+)  # fmt: skip
+def test_shared_factors_are_walked_and_a_slip_overlooks_one(numbers, shared, slipped):
+    paragraphs, answer = divisor.factors(numbers, Scratch())
+    assert paragraphs[-1] == shared and answer == str(math.gcd(*numbers))
+    assert divisor.factors(numbers, Scratch(1.0, random.Random(0)))[0][-1] == slipped
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,8 @@
 """Training documents of the bundled target: full traces, traces stopped early, and answers without thinking.
 
 A trace stopped early ends with a `</think>` that carries no loss: the model learns what to answer when it is stopped
-there, never to stop there by itself. No loss on questions either.
+there, never to stop there by itself. No loss on questions either. Stopped traces are written anew and mostly end near the
+first answer: a first attempt is where the hard tokens are, the rounds behind it repeat them.
 """
 
 import dataclasses
@@ -19,10 +20,10 @@ Document = tuple[np.ndarray, np.ndarray]  # ids int32[n], loss_mask bool[n]
 
 @dataclasses.dataclass(frozen=True)
 class Mixture:
-    """Traces a problem, and how many stopped and unthought documents come with each trace."""
+    """Full traces a problem, and the chance that a stopped trace and an answer without thinking come with each of them."""
 
-    traces_per_problem: int = 2
-    stopped: float = 0.2
+    traces_per_problem: int = 1
+    stopped: float = 1.0
     unthought: float = 0.05
 
 
@@ -41,9 +42,9 @@ def answer_text(answer: str) -> str:
 
 
 def _stopped_at(trace: Trace, rng: random.Random) -> int:
-    """A paragraph to stop after; every other time one near the first statement, where exits will fall."""
+    """A paragraph to stop after; two times in three one near the first statement, where exits will fall."""
     last = len(trace.paragraphs) - 1
-    return rng.randrange(min(trace.stated + 4, last + 1)) if rng.random() < 0.5 else rng.randrange(last + 1)
+    return rng.randrange(min(trace.stated + 4, last + 1)) if rng.random() < 2 / 3 else rng.randrange(last + 1)
 
 
 def documents(
@@ -57,6 +58,7 @@ def documents(
         ending = (f"</think>{answer_text(trace.answer)}", True)
         made.append(_document(tokenizer, [prompt, (thinking_text(trace), True), ending]))
         if rng.random() < mixture.stopped:
+            trace = write_trace(problem.task, problem.entry, rng)
             at = _stopped_at(trace, rng)
             parts = [prompt, (thinking_text(trace, at), True), ("</think>", False)]
             made.append(_document(tokenizer, [*parts, (answer_text(trace.believed[at]), True)]))

@@ -105,14 +105,3 @@ def make_batches(rows: Rows, batch_size: int, seed: int = 0) -> Batches:
         return {name: values[chosen] for name, values in rows.items()}
 
     return batch
-
-
-def stage_batches(stages: Sequence[tuple[int, Batches]]) -> Batches:
-    """A curriculum: each (number of steps, batches) in turn; the last stage also serves every later step."""
-    ends = np.cumsum([steps for steps, _ in stages])
-
-    def batch(step: int) -> Rows:
-        stage = min(int(np.searchsorted(ends, step, side="right")), len(stages) - 1)
-        return stages[stage][1](step - (int(ends[stage - 1]) if stage else 0))
-
-    return batch

@@ -10,8 +10,9 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedToken
 SPECIAL_TOKENS = ("<|pad|>", "<|user|>", "<|assistant|>", "<|end|>", "<think>", "</think>")
 # Punctuation with the line ends behind it | one digit | a word | one sign | other space: "." and ".\n\n" are two tokens.
 _PIECES = r"[^\s\p{L}\p{N}]?\n+| ?\p{N}| ?\p{L}+| ?[^\s\p{L}\p{N}]|\s"
+# The space behind <|user|> gives a question's first word the token it has in the middle of a sentence.
 CHAT_TEMPLATE = (
-    "{% for message in messages %}{% if message.role == 'user' %}<|user|>{{ message.content }}{% else %}"
+    "{% for message in messages %}{% if message.role == 'user' %}<|user|> {{ message.content }}{% else %}"
     "<|assistant|>{{ message.content.split('</think>')[-1].strip('\\n') }}<|end|>{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|><think>\n"
     "{% if enable_thinking is defined and not enable_thinking %}\n</think>{% endif %}{% endif %}"

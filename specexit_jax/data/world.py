@@ -13,7 +13,7 @@ from specexit_jax.data.scratch import CannotWork, Scratch
 from specexit_jax.data.tasks import FAMILIES
 
 # The statistics of the world, frozen before any work on exits.
-SLIP = 0.18  # of the hard operations in a first attempt go wrong, at most one an attempt
+SLIP = 0.35  # of the hard operations in a first attempt go wrong, at most one an attempt
 CHECK_SLIP = 0.01  # the same, in a check; a redo is careful and never slips
 ROUNDS = (4, 9)  # rounds after the first answer: at least, at most
 STOP = 0.3  # chance that thinking ends after a round, once the least number is done
@@ -66,6 +66,14 @@ class Trace:
         self.believed += [believed] * len(paragraphs)
 
 
+def _work(method, problem, scratch: Scratch) -> tuple[list[str], str]:
+    """One way of working a problem out; a slip that leads where the world does not go (below zero) is taken back."""
+    try:
+        return method(problem, scratch)
+    except CannotWork:
+        return method(problem, Scratch())
+
+
 def _check(family, problem, rng: random.Random, stated: str) -> tuple[list[str], bool]:
     """One real check of the stated answer: (paragraphs, does it confirm)."""
     opener, scratch = rng.choice(_OPEN) + ". ", Scratch(CHECK_SLIP, rng)
@@ -76,24 +84,16 @@ def _check(family, problem, rng: random.Random, stated: str) -> tuple[list[str],
             return [opener + paragraphs[0], *paragraphs[1:], verdict], fits
         except (CannotWork, ValueError):
             scratch = Scratch(CHECK_SLIP, rng)  # this answer cannot be held against the problem backwards
-    paragraphs, found = rng.choice(family.METHODS)(problem, scratch)
+    paragraphs, found = _work(rng.choice(family.METHODS), problem, scratch)
     verdict = rng.choice(_SAME if found == stated else _OTHER).format(a=stated, b=found)
     return [opener + paragraphs[0], *paragraphs[1:], verdict], found == stated
-
-
-def _attempt(family, problem, rng: random.Random) -> tuple[list[str], str]:
-    """The first attempt; a slip that leads where the world does not go (below zero) is taken back."""
-    try:
-        return family.METHODS[0](problem, Scratch(SLIP, rng))
-    except CannotWork:
-        return family.METHODS[0](problem, Scratch())
 
 
 def write_trace(task: str, entry: dict, rng: random.Random) -> Trace:
     """Write one thinking trace for a problem."""
     family, trace = FAMILIES[task], Trace()
     problem = family.parse(entry)
-    paragraphs, answer = _attempt(family, problem, rng)
+    paragraphs, answer = _work(family.METHODS[0], problem, Scratch(SLIP, rng))
     trace.add(paragraphs, answer)
     trace.add([rng.choice(_STATE).format(a=answer)], answer)
     trace.stated, trace.first = len(trace.paragraphs) - 1, answer

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from specexit_jax.decoding import verify
+from specexit_jax.decoding.sampling import best_token
 from specexit_jax.decoding.state import DecodeState, Loop, column
 from specexit_jax.models.cache import Cache
 from specexit_jax.models.draft import Draft
@@ -78,4 +79,4 @@ def _layer(spec, params, cache, fused, following, live):
 def _best(spec, params, hidden):
     """The best token of the draft's vocabulary as a target id [B, 1]; drafts are always greedy."""
     logits = Draft(spec.draft).apply({"params": params.draft}, hidden, method="head")
-    return params.d2t[jnp.argmax(logits, axis=-1)]
+    return params.d2t[best_token(logits)]

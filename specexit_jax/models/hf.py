@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from specexit_jax.models.config import TargetConfig
-from specexit_jax.models.hf_draft import draft_digest, load_draft, save_draft
+from specexit_jax.models.hf_draft import load_draft, save_draft
 from specexit_jax.models.hf_rope import read_rope, write_rope
 from specexit_jax.models.hf_tensors import (
     TensorSource,
@@ -23,7 +23,7 @@ from specexit_jax.models.hf_tensors import (
     write_mlp,
 )
 
-__all__ = ["draft_digest", "load_draft", "load_target", "save_draft", "save_target"]
+__all__ = ["load_draft", "load_target", "save_draft", "save_target"]
 
 CLASSES = {"LlamaForCausalLM": "llama", "Qwen2ForCausalLM": "qwen2", "Qwen3ForCausalLM": "qwen3"}
 # What these architectures could ask for and this decoder does not do, with the value that asks for nothing.

@@ -1,6 +1,5 @@
 """EAGLE-3 draft checkpoints, in and out, under the names of eagle3.md §1; the signals' rows are the last 3 of `fc`."""
 
-import hashlib
 from pathlib import Path
 
 import jax
@@ -56,15 +55,6 @@ def load_draft(folder: str | Path, dtype: str = "float32", target_embedding=None
 def save_draft(folder: str | Path, bundle: DraftBundle, dtype: str = "float32") -> None:
     """Write config.json and model.safetensors; `d2t` becomes offsets."""
     write_checkpoint(folder, draft_json(bundle.config, dtype), draft_tensors(bundle, dtype))
-
-
-def draft_digest(bundle: DraftBundle) -> str:
-    """16 hex digits of SHA-256 over the float32 tensors: what a policy was calibrated for."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(draft_tensors(bundle, "float32").items()):
-        digest.update(f"{name} {tensor.dtype} {tensor.shape}\n".encode())
-        digest.update(np.ascontiguousarray(tensor).tobytes())
-    return digest.hexdigest()[:16]
 
 
 def draft_tensors(bundle: DraftBundle, dtype: str) -> dict[str, np.ndarray]:

@@ -12,8 +12,8 @@ from specexit_jax.models.config import DraftConfig, TargetConfig
 from specexit_jax.models.draft import Draft, DraftBundle, init_draft
 from specexit_jax.models.hf import save_draft
 from specexit_jax.models.target import Target
-from specexit_jax.training.draft import DraftTrainingConfig, init_draft_state, make_draft_step
-from specexit_jax.training.loop import LoopConfig, fit
+from specexit_jax.training.draft import DraftTrainingConfig, init_draft_state, make_draft_evaluation, make_draft_step
+from specexit_jax.training.loop import Hook, LoopConfig, fit
 from specexit_jax.training.optimizer import OptimizerConfig, make_optimizer
 
 
@@ -54,11 +54,14 @@ def feature_scale(target: TargetConfig, params: dict, rows: Rows, count: int = 8
 
 @dataclasses.dataclass(frozen=True)
 class DraftRun:
-    """Rows in a batch, the seed of their order and of the first parameters, and the losses."""
+    """Rows in a batch, the seed of their order and of the first parameters, the losses, and how often (in steps) the
+    held-out rows are looked at, the first `evaluate_rows` of them."""
 
     batch_size: int
     seed: int
     losses: DraftTrainingConfig
+    evaluate_every: int = 200
+    evaluate_rows: int = 16
 
 
 def train_draft(
@@ -71,14 +74,35 @@ def train_draft(
     optimizer_config: OptimizerConfig,
     loop: LoopConfig,
     workdir: Path,
+    held_out: Rows | None = None,
 ) -> DraftBundle:
-    """Trains in `workdir`, resuming there, and writes `workdir/draft_model`."""
+    """Trains in `workdir`, resuming there, and writes `workdir/draft_model`.
+
+    held_out: labelled rows of another split, whose metrics join metrics.jsonl as `held_out_...`; nothing is chosen by them.
+    """
     optimizer = make_optimizer(optimizer_config)
     scale = jnp.asarray(feature_scale(target, target_params, rows))
     state = init_draft_state(init_draft(draft, jax.random.key(run.seed)), optimizer, run.losses, draft)
     step = make_draft_step(Target(target), target_params, Draft(draft), jnp.asarray(d2t), optimizer, run.losses, scale)
-    state = fit(loop, state, step, make_batches(rows, run.batch_size, run.seed), workdir)
-    params = state.params | {"fc": state.params["fc"] * scale[:, None]}
-    bundle = DraftBundle(config=draft, params=params, d2t=jnp.asarray(d2t))
+    unscaled = lambda params: params | {"fc": params["fc"] * scale[:, None]}  # noqa: E731
+    hooks = ()
+    if held_out is not None:
+        evaluate = make_draft_evaluation(Target(target), target_params, Draft(draft), d2t, run.losses)
+        hooks = (_held_out_hook(run, evaluate, held_out, unscaled),)
+    state = fit(loop, state, step, make_batches(rows, run.batch_size, run.seed), workdir, hooks)
+    bundle = DraftBundle(config=draft, params=unscaled(state.params), d2t=jnp.asarray(d2t))
     save_draft(workdir / "draft_model", bundle)
     return bundle
+
+
+def _held_out_hook(run: DraftRun, evaluate, rows: Rows, unscaled) -> Hook:
+    """Metrics of the first held-out rows, in batches of the training's shape (a last, smaller one is left out)."""
+    starts = range(0, min(run.evaluate_rows, len(rows["tokens"])) - run.batch_size + 1, run.batch_size)
+    batches = [{name: values[i : i + run.batch_size] for name, values in rows.items()} for i in starts]
+    if not batches:
+        raise ValueError(f"{len(rows['tokens'])} held-out rows are fewer than a batch of {run.batch_size}")
+
+    def look(_: int, state) -> dict[str, float]:
+        return {f"held_out_{name}": value for name, value in evaluate(unscaled(state.params), batches).items()}
+
+    return Hook(run.evaluate_every, look)

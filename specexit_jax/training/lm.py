@@ -49,18 +49,3 @@ def train_step(
 def make_train_step(model: nn.Module, optimizer: optax.GradientTransformation) -> StepFn:
     """`train_step` compiled; the state given in is consumed."""
     return jax.jit(functools.partial(train_step, model=model, optimizer=optimizer), donate_argnums=0)
-
-
-def evaluate_loss(params: Any, batches: list[Batch], *, model: nn.Module) -> dict[str, float]:
-    """Token-weighted mean loss and accuracy over `batches` (all of one shape)."""
-    loss_fn = _compiled_loss(model)
-    metrics = [jax.device_get(loss_fn(params, batch)[1]) for batch in batches]
-    tokens = sum(int(m["tokens"]) for m in metrics)
-    return {
-        key: sum(float(m[key]) * int(m["tokens"]) for m in metrics) / max(tokens, 1) for key in ("loss", "accuracy")
-    }
-
-
-@functools.lru_cache(maxsize=4)
-def _compiled_loss(model: nn.Module):
-    return jax.jit(functools.partial(lm_loss, model=model))

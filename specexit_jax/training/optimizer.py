@@ -13,7 +13,8 @@ from optax.contrib import MuonDimensionNumbers, muon
 
 # Muon is for matrices that map features to features; embeddings and output heads (one row a token) do worse under it than
 # under Adam (Jordan et al., 2024), and its Newton-Schulz cost there grows with the vocabulary.
-_ADAM_ALWAYS = ("embedding", "lm_head", "qkv_bias")
+# The draft's `fc` holds the signals' rows: regressions of different units, which one orthogonal step would move alike.
+_ADAM_ALWAYS = ("embedding", "lm_head", "qkv_bias", "fc", "signal_head")
 
 
 @dataclasses.dataclass(frozen=True)

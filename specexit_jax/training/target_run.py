@@ -50,7 +50,7 @@ def prepare(run: TargetRun, workdir: Path) -> tuple[PreTrainedTokenizerBase, Row
     texts, rng = [], random.Random(run.seed + 1)
     for problem in problems[:_TOKENIZER_PROBLEMS]:
         trace = write_trace(problem.task, problem.entry, rng)
-        texts += [problem.question, thinking_text(trace), trace.answer]
+        texts += [f" {problem.question}", thinking_text(trace), trace.answer]
     tokenizer = train_tokenizer(texts, run.vocab_size)
     tokenizer.save_pretrained(str(folder))
     made = documents(problems, tokenizer, run.mixture, run.seed + 2)

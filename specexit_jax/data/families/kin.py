@@ -39,15 +39,19 @@ def parse(entry: dict) -> Family:
 
 
 def _path(family: Family) -> tuple[str, list[str], str]:
-    """(kind of relation, the facts that show it, the person whose gender names it)."""
+    """(kind of relation, the facts that show it, the person whose gender names it).
+
+    No fact begins with a name: a name behind a space is one token everywhere, and copying it is then one step.
+    """
     a, b, spouse, parents = family.first, family.second, family.spouse, family.parents
-    child = lambda c: f"{c} is a child of {parents[c][0]} and {parents[c][1]}"  # noqa: E731
+    child = lambda c: f"The parents of {c} are {parents[c][0]} and {parents[c][1]}"  # noqa: E731
+    married = lambda p: f"The spouse of {p} is {spouse[p]}"  # noqa: E731
     if a in parents.get(b, ()):
         return "parent", [child(b)], a
     if b in parents.get(a, ()):
         return "child", [child(a)], a
     if spouse.get(a) == b:
-        return "spouse", [f"{a} is married to {b}"], a
+        return "spouse", [married(a)], a
     if a in parents and parents.get(a) == parents.get(b):
         return "sibling", [child(a), child(b)], a
     for parent in parents.get(b, ()):
@@ -57,7 +61,7 @@ def _path(family: Family) -> tuple[str, list[str], str]:
         if b in parents.get(parent, ()):
             raise CannotWork("the data set has no word for a grandchild")
     if a in spouse and b in parents.get(spouse[a], ()):
-        return "in-law", [f"{a} is married to {spouse[a]}", child(spouse[a])], b
+        return "in-law", [married(a), child(spouse[a])], b
     raise CannotWork("the relation is not in this world")
 
 
@@ -69,10 +73,10 @@ def _word(kind: str, person: str, scratch: Scratch) -> tuple[str, str]:
 
 
 def forward(family: Family, scratch: Scratch) -> tuple[list[str], str]:
-    """The facts from the first person on, then the gender; a slip takes the wrong gender."""
+    """Who is asked for, the facts from that person on, then the gender; a slip takes the wrong gender."""
     kind, facts, person = _path(family)
     gender, word = _word(kind, person, scratch)
-    return [*facts, f"That is a {kind}, and {gender}"], word
+    return [f"We want {family.first} as seen by {family.second}", *facts, f"That is a {kind}, and {gender}"], word
 
 
 def backward(family: Family, scratch: Scratch) -> tuple[list[str], str]:
@@ -88,7 +92,7 @@ def meaning(family: Family, scratch: Scratch, answer: str) -> tuple[list[str], b
     gender, word = _word(kind, person, scratch)
     asked = next(k for k, words in _WORDS.items() if answer in words)
     needs = "woman" if answer == _WORDS[asked][0] else "man"
-    return [f"A {answer} is a {asked} and a {needs}", f"{facts[-1]}, and {gender}"], word == answer
+    return [f"A {answer} is a {asked} and a {needs}", f"{facts[-1]}, it is a {kind}, and {gender}"], word == answer
 
 
 METHODS = (forward, backward)

@@ -70,8 +70,13 @@ def _rules(problem: Syllogism) -> list[tuple[str, bool]]:
 
 
 def _form(problem: Syllogism) -> str:
-    first, second = problem.premises
-    return f"Forms: {first.quantifier}, {second.quantifier}, so {problem.conclusion.quantifier}"
+    """The quantifiers, and the premises that each term of the conclusion stands in."""
+    (first, second), c = problem.premises, problem.conclusion
+    stands = lambda term: " ".join(  # noqa: E731
+        str(n) for n, p in enumerate(problem.premises, 1) if term in (p.subject, p.predicate)
+    )
+    places = f"{c.subject} in {stands(c.subject)}, {c.predicate} in {stands(c.predicate)}"
+    return f"Forms: {first.quantifier}, {second.quantifier}, so {c.quantifier}, {places}"
 
 
 def _judge(rules: list[tuple[str, bool]], scratch: Scratch) -> tuple[list[str], str]:
