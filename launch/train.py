@@ -29,7 +29,7 @@ def main() -> None:
     if train.stage == "target":
         model = TargetConfig("qwen3", train.vocab_size, **train.model, qk_norm=True, tie_embeddings=True)
         run = TargetRun(train.per_task, train.vocab_size, Mixture(**train.mixture), train.row_length, train.batch_size,
-                        train.seed, train.temperature)  # fmt: skip
+                        train.seed, train.temperature, train.init)  # fmt: skip
         train_target(run, model, optimizer, loop, workdir)
         door.say(f"trained: {workdir / 'target'}")
         return
@@ -51,7 +51,7 @@ def _labelled(folder: Path, config):
     """(traces, packed rows with labels) of one split."""
     traces = list(read_jsonl(folder / "traces.jsonl"))
     rows = labelled_rows(traces, list(read_jsonl(folder / "labels.jsonl")), config.train.row_length,
-                         config.annotate.kind, config.train.seed)  # fmt: skip
+                         config.annotate.kind, config.train.seed, config.train.boundary_weight)  # fmt: skip
     return traces, rows
 
 

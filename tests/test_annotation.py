@@ -109,6 +109,9 @@ def test_labelled_rows_are_silent_on_prompts(folder):
     rows = labelled_rows(traces, labels, 1024)
     assert rows["loss_mask"].sum() == sum(len(trace["ids"]) for trace in traces)
     assert not rows["label_mask"][~rows["loss_mask"]].any()
+    weighted = labelled_rows(traces, labels, 1024, boundary_weight=8.0)
+    assert set(np.unique(weighted["label_mask"])) == {0.0, 1.0, 8.0}
+    assert (weighted["label_mask"][..., 1] == 8.0).sum() == sum(len(label["boundaries"]) for label in labels)
 
 
 def test_frequent_tokens():

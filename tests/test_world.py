@@ -145,8 +145,8 @@ def test_tokenizer_keeps_digits_and_paragraph_ends_apart(tokenizer):
 
 def test_documents_train_on_no_question_and_no_forced_end(tokenizer):
     chosen = sample("development", 3)
-    full = documents(chosen, tokenizer, Mixture(1, 0.0, 0.0), seed=0)
-    everything = documents(chosen, tokenizer, Mixture(1, 1.0, 1.0), seed=0)
+    full = documents(chosen, tokenizer, Mixture(mended=0.0, stopped=0.0, unthought=0.0), seed=0)
+    everything = documents(chosen, tokenizer, Mixture(mended=0.0, stopped=1.0, unthought=1.0), seed=0)
     assert len(full) == len(chosen)
     assert len(everything) == 3 * len(chosen)
     end = tokenizer.convert_tokens_to_ids("</think>")
@@ -154,6 +154,12 @@ def test_documents_train_on_no_question_and_no_forced_end(tokenizer):
     _, mask = full[0]
     assert not mask[:prompt].any()
     assert mask[prompt:].all()
+    silent, ends = documents(chosen, tokenizer, Mixture(mended=1.0, stopped=0.0, unthought=0.0), seed=0), []
+    for (ids, mask), problem in zip(silent, chosen, strict=True):
+        first = int(np.argmax(mask))  # the first token with loss opens the round after the statement
+        assert first > len(tokenizer.encode(prompt_text(tokenizer, problem.question))) and mask[first:].all()
+        ends.append(tokenizer.decode(ids[:first]))
+    assert all("answer" in text.split("\n\n")[-2] for text in ends)
     kinds = [mask[list(ids).index(end)] for ids, mask in everything]
     assert kinds == [True, False, False] * len(chosen)  # closed by itself, stopped, never opened
 

@@ -10,16 +10,23 @@ from specexit_jax.exits.labels import token_labels
 
 
 def labelled_rows(
-    traces: Sequence[dict], labels: Sequence[dict], row_length: int, kind: str = "stable", seed: int = 0
+    traces: Sequence[dict],
+    labels: Sequence[dict],
+    row_length: int,
+    kind: str = "stable",
+    seed: int = 0,
+    boundary_weight: float = 1.0,
 ) -> Rows:
     """Packed rows with `labels` and `label_mask` [R, T, 3] beside the usual columns; no loss on prompts.
 
-    kind: which T* progress and remain count towards, `stable` or `first`. Traces longer than a row are an error.
+    kind: which T* progress and remain count towards, `stable` or `first`. boundary_weight: of a boundary token in the
+    signal losses, where other tokens weigh 1: exits read the signals there. Traces longer than a row are an error.
     """
     documents, values, masks = [], [], []
     for trace, label in zip(traces, join_labels(traces, labels), strict=True):
         prompt, length = len(trace["prompt_ids"]), len(trace["ids"])
         made = token_labels(length, trace["think_end"], label["boundaries"], label["agree"], label[kind])
+        made.mask[label["boundaries"]] *= boundary_weight
         silent = np.zeros((prompt, 3), np.float32)
         ids = np.array([*trace["prompt_ids"], *trace["ids"]], np.int32)
         documents.append((ids, np.arange(len(ids)) >= prompt))

@@ -1,4 +1,7 @@
-"""Training documents of the bundled target: full traces, traces stopped early, and answers without thinking.
+"""Training documents of the bundled target: full traces, mended traces, traces stopped early, answers without thinking.
+
+In a mended trace the first attempt slips more often than not, and carries no loss: the model learns to find and mend slips,
+which are rare in its own traces, without learning to slip more.
 
 A trace stopped early ends with a `</think>` that carries no loss: the model learns what to answer when it is stopped
 there, never to stop there by itself. No loss on questions either. Stopped traces are written anew and mostly end near the
@@ -13,16 +16,19 @@ from transformers import PreTrainedTokenizerBase
 
 from specexit_jax.data.splits import Problem
 from specexit_jax.data.tokenizer import prompt_text
-from specexit_jax.data.world import Trace, thinking_text, write_trace
+from specexit_jax.data.world import SLIP, Trace, thinking_text, write_trace
 
+_MENDED_SLIP = 0.7  # chance of each hard operation in the first attempt of a mended trace
 Document = tuple[np.ndarray, np.ndarray]  # ids int32[n], loss_mask bool[n]
 
 
 @dataclasses.dataclass(frozen=True)
 class Mixture:
-    """Full traces a problem, and the chance that a stopped trace and an answer without thinking come with each of them."""
+    """Full traces a problem, the share of them that are mended ones, and the chance that a stopped trace and an answer
+    without thinking come with each of them."""
 
     traces_per_problem: int = 1
+    mended: float = 0.4
     stopped: float = 1.0
     unthought: float = 0.05
 
@@ -47,6 +53,14 @@ def _stopped_at(trace: Trace, rng: random.Random) -> int:
     return rng.randrange(min(trace.stated + 4, last + 1)) if rng.random() < 2 / 3 else rng.randrange(last + 1)
 
 
+def _full(problem: Problem, rng: random.Random, mended: bool) -> list[tuple[str, bool]]:
+    """The parts of a whole trace; of a mended one everything up to the first statement is silent."""
+    trace = write_trace(problem.task, problem.entry, rng, _MENDED_SLIP if mended else SLIP)
+    thinking, attempt = thinking_text(trace), thinking_text(trace, trace.stated)
+    ending = (f"</think>{answer_text(trace.answer)}", True)
+    return [(attempt, not mended), (thinking[len(attempt) :], True), ending]
+
+
 def documents(
     problems: list[Problem], tokenizer: PreTrainedTokenizerBase, mixture: Mixture, seed: int
 ) -> list[Document]:
@@ -54,9 +68,7 @@ def documents(
     made, rng = [], random.Random(seed)
     for problem in problems * mixture.traces_per_problem:
         prompt = (prompt_text(tokenizer, problem.question), False)
-        trace = write_trace(problem.task, problem.entry, rng)
-        ending = (f"</think>{answer_text(trace.answer)}", True)
-        made.append(_document(tokenizer, [prompt, (thinking_text(trace), True), ending]))
+        made.append(_document(tokenizer, [prompt, *_full(problem, rng, mended=rng.random() < mixture.mended)]))
         if rng.random() < mixture.stopped:
             trace = write_trace(problem.task, problem.entry, rng)
             at = _stopped_at(trace, rng)

@@ -89,11 +89,11 @@ def _check(family, problem, rng: random.Random, stated: str) -> tuple[list[str],
     return [opener + paragraphs[0], *paragraphs[1:], verdict], found == stated
 
 
-def write_trace(task: str, entry: dict, rng: random.Random) -> Trace:
-    """Write one thinking trace for a problem."""
+def write_trace(task: str, entry: dict, rng: random.Random, slip: float = SLIP) -> Trace:
+    """Write one thinking trace for a problem; `slip`: the chance of each hard operation of the first attempt."""
     family, trace = FAMILIES[task], Trace()
     problem = family.parse(entry)
-    paragraphs, answer = _work(family.METHODS[0], problem, Scratch(SLIP, rng))
+    paragraphs, answer = _work(family.METHODS[0], problem, Scratch(slip, rng))
     trace.add(paragraphs, answer)
     trace.add([rng.choice(_STATE).format(a=answer)], answer)
     trace.stated, trace.first = len(trace.paragraphs) - 1, answer

@@ -15,7 +15,7 @@ from specexit_jax.data.splits import sample
 from specexit_jax.data.tokenizer import load_tokenizer, train_tokenizer
 from specexit_jax.data.world import thinking_text, write_trace
 from specexit_jax.models.config import TargetConfig
-from specexit_jax.models.hf import save_target
+from specexit_jax.models.hf import load_target, save_target
 from specexit_jax.models.target import Target, init_target
 from specexit_jax.training.lm import make_train_step
 from specexit_jax.training.loop import LoopConfig, fit
@@ -28,7 +28,10 @@ _TOKENIZER_PROBLEMS = 12_000  # whose texts the tokenizer is trained on
 
 @dataclasses.dataclass(frozen=True)
 class TargetRun:
-    """What is trained on what: problems a task, documents a problem, rows, and the sampler that the model will be used with."""
+    """What is trained on what: problems a task, documents a problem, rows, and the sampler that the model will be used with.
+
+    init: a Hugging Face folder whose weights and tokenizer the run starts from; none: both are made anew.
+    """
 
     per_task: int
     vocab_size: int
@@ -37,6 +40,7 @@ class TargetRun:
     batch_size: int
     seed: int
     temperature: float
+    init: str | None = None
 
 
 def prepare(run: TargetRun, workdir: Path) -> tuple[PreTrainedTokenizerBase, Rows]:
@@ -51,7 +55,7 @@ def prepare(run: TargetRun, workdir: Path) -> tuple[PreTrainedTokenizerBase, Row
     for problem in problems[:_TOKENIZER_PROBLEMS]:
         trace = write_trace(problem.task, problem.entry, rng)
         texts += [f" {problem.question}", thinking_text(trace), trace.answer]
-    tokenizer = train_tokenizer(texts, run.vocab_size)
+    tokenizer = load_tokenizer(run.init) if run.init else train_tokenizer(texts, run.vocab_size)
     tokenizer.save_pretrained(str(folder))
     made = documents(problems, tokenizer, run.mixture, run.seed + 2)
     kept = [document for document in made if len(document[0]) <= run.row_length]
@@ -72,11 +76,23 @@ def train_target(
     workdir.mkdir(parents=True, exist_ok=True)
     tokenizer, rows = prepare(run, workdir)
     optimizer = make_optimizer(optimizer_config)
-    state = init_state(init_target(model, jax.random.key(run.seed)), optimizer)
+    state = init_state(_first_params(run, model), optimizer)
     step = make_train_step(Target(model), optimizer)
     state = fit(loop, state, step, make_batches(rows, run.batch_size, run.seed), workdir)
     save_folder(workdir / "target", model, state.params, tokenizer, run.temperature)
     return state
+
+
+def _first_params(run: TargetRun, model: TargetConfig) -> dict:
+    if not run.init:
+        return init_target(model, jax.random.key(run.seed))
+    found, params = load_target(run.init)
+    shapes = [jax.eval_shape(lambda config=config: init_target(config, jax.random.key(0))) for config in (found, model)]
+    if shapes[0] != shapes[1]:
+        raise ValueError(
+            f"the model in {run.init} has other shapes than the config's: make them equal, or leave init out"
+        )
+    return params
 
 
 def save_folder(

@@ -1,4 +1,8 @@
-"""Family relations (reasoning-gym `family_relationships`): the path from one person, from the other, and what the word means."""
+"""Family relations (reasoning-gym `family_relationships`): the path from one person, from the other, and what the word means.
+
+Every method first numbers the people in the order of the story: two numbers then name a relation, where two names would
+ask a small model to walk the story in its head.
+"""
 
 import dataclasses
 import re
@@ -18,10 +22,11 @@ _WORDS = {
 
 @dataclasses.dataclass(frozen=True)
 class Family:
-    """The story's facts and the question: what is `first` to `second`?"""
+    """The story's people in its order, its facts, and the question: what is `first` to `second`?"""
 
     first: str
     second: str
+    people: tuple[str, ...]
     spouse: dict[str, str]
     parents: dict[str, tuple[str, str]]
 
@@ -35,7 +40,9 @@ def parse(entry: dict) -> Family:
             spouse |= {couple[0]: couple[1], couple[1]: couple[0]}
         elif match := re.fullmatch(r"They have (?:a child|children) called (.+)\.", sentence):
             parents |= dict.fromkeys(re.split(r", | and ", match.group(1)), couple)
-    return Family(entry["metadata"]["person1"], entry["metadata"]["person2"], spouse, parents)
+    story = entry["question"]
+    people = tuple(sorted({*spouse, *parents}, key=lambda name: re.search(rf"\b{name}\b", story).start()))
+    return Family(entry["metadata"]["person1"], entry["metadata"]["person2"], people, spouse, parents)
 
 
 def _path(family: Family) -> tuple[str, list[str], str]:
@@ -65,6 +72,14 @@ def _path(family: Family) -> tuple[str, list[str], str]:
     raise CannotWork("the relation is not in this world")
 
 
+def _places(family: Family) -> str:
+    """Everybody's number, then the two who are asked about."""
+    number = {name: place for place, name in enumerate(family.people, 1)}
+    numbered = ", ".join(f"{name} {place}" for name, place in number.items())
+    asked = f"{family.first} {number[family.first]} to {family.second} {number[family.second]}"
+    return f"People: {numbered}, and we want {asked}"
+
+
 def _word(kind: str, person: str, scratch: Scratch) -> tuple[str, str]:
     woman, man = _WORDS[kind]
     right, wrong = (woman, man) if person in _WOMEN else (man, woman)
@@ -73,17 +88,17 @@ def _word(kind: str, person: str, scratch: Scratch) -> tuple[str, str]:
 
 
 def forward(family: Family, scratch: Scratch) -> tuple[list[str], str]:
-    """Who is asked for, the facts from that person on, then the gender; a slip takes the wrong gender."""
+    """The people, the facts from the first person on, then the gender; a slip takes the wrong gender."""
     kind, facts, person = _path(family)
     gender, word = _word(kind, person, scratch)
-    return [f"We want {family.first} as seen by {family.second}", *facts, f"That is a {kind}, and {gender}"], word
+    return [_places(family), *facts, f"That is a {kind}, and {gender}"], word
 
 
 def backward(family: Family, scratch: Scratch) -> tuple[list[str], str]:
-    """The gender first, then the facts from the other end."""
+    """The people, the facts from the other end, and the gender last."""
     kind, facts, person = _path(family)
     gender, word = _word(kind, person, scratch)
-    return [f"From the other end. {gender}", *facts[::-1], f"That is a {kind}"], word
+    return [f"From the other end. {_places(family)}", *facts[::-1], f"So {gender} and a {kind}"], word
 
 
 def meaning(family: Family, scratch: Scratch, answer: str) -> tuple[list[str], bool]:
@@ -92,7 +107,11 @@ def meaning(family: Family, scratch: Scratch, answer: str) -> tuple[list[str], b
     gender, word = _word(kind, person, scratch)
     asked = next(k for k, words in _WORDS.items() if answer in words)
     needs = "woman" if answer == _WORDS[asked][0] else "man"
-    return [f"A {answer} is a {asked} and a {needs}", f"{facts[-1]}, it is a {kind}, and {gender}"], word == answer
+    paragraphs = [
+        f"A {answer} is a {asked} and a {needs}. {_places(family)}",
+        f"{facts[-1]}, it is a {kind}, and {gender}",
+    ]
+    return paragraphs, word == answer
 
 
 METHODS = (forward, backward)
