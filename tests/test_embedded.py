@@ -18,7 +18,7 @@ from specexit_jax.models.target import Target
 from specexit_jax.run import run
 from specexit_jax.session import EMBEDDED, chat_ids, load_session
 
-NEW_TOKENS = 900
+NEW_TOKENS = 880
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +63,7 @@ def test_all_methods_write_the_same_tokens_up_to_the_exit_and_replay_equals_deco
     decoded = {}
     for name in ("think", "eagle3", "probe", "specexit"):
         method = make_method(session, name, policy, kinds)
-        decoded[name] = run(session, requests, method, sampling=sampling, batch_size=50, max_new_tokens=NEW_TOKENS)
+        decoded[name] = run(session, requests, method, sampling=sampling, batch_size=1, max_new_tokens=NEW_TOKENS)
     differing = [a.id for a, b in zip(decoded["think"], decoded["eagle3"], strict=True) if a.ids != b.ids]
     differing += [a.id for a, b in zip(decoded["probe"], decoded["specexit"], strict=True) if a.ids != b.ids]
     for full, cut in zip(decoded["eagle3"], decoded["specexit"], strict=True):

@@ -1,0 +1,50 @@
+"""A draft's run: what training scales is folded into the weights that are saved, held-out rows are looked at, nothing else."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from test_ttt import D2T, TARGET_CONFIG, example, make_draft, target_params, teacher
+
+from specexit_jax.metrics import read_metrics
+from specexit_jax.models.hf import load_draft
+from specexit_jax.training.draft import DraftTrainingConfig, draft_losses
+from specexit_jax.training.draft_run import DraftRun, feature_scale, folded, signal_gain, train_draft
+from specexit_jax.training.loop import LoopConfig
+from specexit_jax.training.optimizer import OptimizerConfig
+
+
+@pytest.mark.parametrize("signals", ["fc", "draft"])
+def test_the_saved_draft_is_the_one_that_was_trained(signals):
+    """Losses on scaled features under the gain equal those of the folded parameters on plain features."""
+    draft, params = make_draft(signals)
+    scale = jnp.asarray(feature_scale(TARGET_CONFIG, target_params(), example()))
+    assert scale.shape == (48,) and (np.asarray(scale) > 0).all() and np.ptp(np.asarray(scale)) > 0
+    scaled = teacher().replace(features=teacher().features * scale[None, None])
+    config = DraftTrainingConfig(steps=2)
+    training = dataclasses.replace(config, signal_gain=signal_gain(draft.config))
+    assert (training.signal_gain < 1) == (signals == "fc")
+    seen, _ = draft_losses(params, scaled, example(), draft=draft, config=training)
+    saved, _ = draft_losses(folded(draft.config, params, scale), teacher(), example(), draft=draft, config=config)
+    np.testing.assert_allclose(saved, seen, rtol=2e-5)
+    if signals == "fc":
+        ungained, _ = draft_losses(params, scaled, example(), draft=draft, config=config)
+        assert (np.abs(np.asarray(ungained - seen))[1:] > 1e-3).all()
+
+
+def test_training_writes_a_draft_and_looks_at_held_out_rows(tmp_path):
+    draft, _ = make_draft()
+    rows = {name: np.asarray(values) for name, values in example().items()}
+    run = DraftRun(batch_size=2, seed=0, losses=DraftTrainingConfig(steps=2), evaluate_every=2)
+    optimizer = OptimizerConfig("muon", total_steps=3, warmup_steps=1)
+    arguments = (run, TARGET_CONFIG, target_params(), draft.config, D2T, rows, optimizer)
+    bundle = train_draft(*arguments, LoopConfig(3, log_every=1), tmp_path, held_out=rows)
+    again = load_draft(tmp_path / "draft_model")
+    jax.tree.map(np.testing.assert_array_equal, again.params, bundle.params)
+    looks = [line["step"] for line in read_metrics(tmp_path / "metrics.jsonl") if "held_out_token_loss" in line]
+    assert looks == [2, 3]
+    one = {name: values[:1] for name, values in rows.items()}
+    with pytest.raises(ValueError, match="1 held-out rows are fewer than a batch of 2"):
+        train_draft(*arguments, LoopConfig(3), tmp_path / "other", held_out=one)
