@@ -13,7 +13,7 @@ from specexit_jax.data.scratch import CannotWork, Scratch
 from specexit_jax.data.tasks import FAMILIES
 
 # The statistics of the world, frozen before any work on exits.
-SLIP = 0.35  # of the hard operations in a first attempt go wrong, at most one an attempt
+SLIP = 0.25  # of the hard operations in a first attempt go wrong, at most one an attempt
 CHECK_SLIP = 0.01  # the same, in a check; a redo is careful and never slips
 ROUNDS = (4, 9)  # rounds after the first answer: at least, at most
 STOP = 0.3  # chance that thinking ends after a round, once the least number is done

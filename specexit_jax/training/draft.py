@@ -31,8 +31,7 @@ class DraftTrainingConfig:
 
     temperature: the sampler's, for the expected acceptance. signal_weights: of confidence, progress, remain; under
     `gradnorm` they multiply ||grad L_tok|| / ||grad L_i|| on the shared weights, averaged with gradnorm_decay.
-    teacher_chunk: tokens of a row whose full-vocabulary logits exist at once. remat: see ttt.token_loss. signal_gain: what
-    multiplies the raw signals in training, to be folded into their weights afterwards.
+    teacher_chunk: tokens of a row whose full-vocabulary logits exist at once. remat: see ttt.token_loss.
     """
 
     steps: int = 5
@@ -43,7 +42,6 @@ class DraftTrainingConfig:
     gradnorm_decay: float = 0.9
     teacher_chunk: int = 1024
     remat: bool = False
-    signal_gain: float = 1.0
 
     def __post_init__(self):
         if self.weighting not in ("fixed", "gradnorm"):
@@ -80,7 +78,6 @@ def draft_losses(
     tokens, metrics = token_loss(draft, params, hiddens, teacher, batch, config.decay, config.temperature, config.remat)
     if raw is None:
         return jnp.concatenate([tokens[None], jnp.zeros(3, jnp.float32)]), metrics
-    raw = raw * jnp.float32(config.signal_gain)
     segments = batch["segment_ids"]
     known = segments > 0
     if draft.config.signals == "draft":  # the first token of a document has no pair before it

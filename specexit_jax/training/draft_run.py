@@ -53,19 +53,9 @@ def feature_scale(target: TargetConfig, params: dict, rows: Rows, count: int = 8
     return (1.0 / np.sqrt(np.mean(np.square(real, dtype=np.float64), axis=0) + 1e-12)).astype(np.float32)
 
 
-def signal_gain(draft: DraftConfig) -> float:
-    """What the raw signals are multiplied by in training: 1 / sqrt(3D) at `fc`, where a signal is a plain sum over 3D features.
-
-    Adam moves every weight by the learning rate, so a sum over n of them by up to n times as much: at 3e-3 and n = 288 the
-    remain loss jumped between 0.7 and 5 for half a run.
-    """
-    return (3 * draft.target_hidden_size) ** -0.5 if draft.signals == "fc" else 1.0
-
-
-def folded(draft: DraftConfig, params: dict, scale: jax.Array) -> dict:
-    """Trained parameters with feature scale and signal gain taken into `fc`."""
-    fc = params["fc"] * scale[:, None]
-    return params | {"fc": fc.at[:, draft.hidden_size :].multiply(signal_gain(draft))}
+def folded(params: dict, scale: jax.Array) -> dict:
+    """Trained parameters with the feature scale taken into `fc`."""
+    return params | {"fc": params["fc"] * scale[:, None]}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,15 +88,14 @@ def train_draft(
     """
     optimizer = make_optimizer(optimizer_config)
     scale = jnp.asarray(feature_scale(target, target_params, rows))
-    losses = dataclasses.replace(run.losses, signal_gain=signal_gain(draft))
-    state = init_draft_state(init_draft(draft, jax.random.key(run.seed)), optimizer, losses, draft)
-    step = make_draft_step(Target(target), target_params, Draft(draft), jnp.asarray(d2t), optimizer, losses, scale)
+    state = init_draft_state(init_draft(draft, jax.random.key(run.seed)), optimizer, run.losses, draft)
+    step = make_draft_step(Target(target), target_params, Draft(draft), jnp.asarray(d2t), optimizer, run.losses, scale)
     hooks = ()
     if held_out is not None:
         evaluate = make_draft_evaluation(Target(target), target_params, Draft(draft), d2t, run.losses)
-        hooks = (_held_out_hook(run, evaluate, held_out, lambda params: folded(draft, params, scale)),)
+        hooks = (_held_out_hook(run, evaluate, held_out, lambda params: folded(params, scale)),)
     state = fit(loop, state, step, make_batches(rows, run.batch_size, run.seed), workdir, hooks)
-    bundle = DraftBundle(config=draft, params=folded(draft, state.params, scale), d2t=jnp.asarray(d2t))
+    bundle = DraftBundle(config=draft, params=folded(state.params, scale), d2t=jnp.asarray(d2t))
     save_draft(workdir / "draft_model", bundle)
     return bundle
 
