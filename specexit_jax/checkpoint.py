@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import gc
+import inspect
 import json
 import os
+import sys
 import time
 import zlib
 from collections.abc import Iterator
@@ -78,14 +81,20 @@ class Checkpoints:
         _check_same(
             self.folder / str(step), shapes, {n: (tuple(x.shape), np.dtype(x.dtype)) for n, x in wanted.items()}
         )
-        try:
-            leaves = self._orbax.load(step, abstract_state={name: _abstract(leaf) for name, leaf in wanted.items()})
-        except Exception as error:  # Orbax and TensorStore raise many types for a damaged file
-            raise _unreadable(self.folder / str(step), error) from error
+        leaves = self._load(step, {name: _abstract(leaf) for name, leaf in wanted.items()})
         expected = (saved.custom_metadata or {}).get("crc32")
         if expected is not None and _checksum(leaves) != expected:
             raise _unreadable(self.folder / str(step), "its values do not match their checksum")
         return jax.tree.unflatten(jax.tree.structure(like), [leaves[name] for name in wanted])
+
+    def _load(self, step: int, abstract: dict[str, jax.ShapeDtypeStruct]) -> dict[str, jax.Array]:
+        with _dropped_reads_silenced():
+            try:
+                return self._orbax.load(step, abstract_state=abstract)
+            except Exception as error:  # Orbax and TensorStore raise many types for a damaged file
+                problem = _unreadable(self.folder / str(step), error)
+            gc.collect()  # the failed read is dropped here, while silenced, and not in the middle of what follows
+        raise problem
 
     def restore_latest(self, like: State) -> tuple[State, int] | None:
         """(state, step) of the newest readable checkpoint; None when there is none at all.
@@ -122,6 +131,17 @@ class Checkpoints:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+@contextlib.contextmanager
+def _dropped_reads_silenced() -> Iterator[None]:
+    """Orbax leaves the reads beside a failed one unfinished; Python would report each of them as an ignored exception."""
+    report = sys.unraisablehook
+    sys.unraisablehook = lambda event: None if inspect.iscoroutine(event.object) else report(event)
+    try:
+        yield
+    finally:
+        sys.unraisablehook = report
 
 
 def _unreadable(path: Path, reason: Any) -> OSError:
