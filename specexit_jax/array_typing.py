@@ -8,21 +8,16 @@ V  target vocabulary        W  draft vocabulary
 """
 
 from beartype import beartype
-from jaxtyping import Array, Bool, Float, Float32, Int32, jaxtyped
+from jaxtyping import Array, Float, Float32, Int32, jaxtyped
 
-Tokens = Int32[Array, "B T"]
 Positions = Int32[Array, "B T"]
 Segments = Int32[Array, "B T"]
 Lengths = Int32[Array, "B"]
-Hidden = Float[Array, "B T D"]
-Features = Float[Array, "B T A"]
-Logits = Float32[Array, "B T V"]
 Signals = Float32[Array, "B T 3"]
 Queries = Float[Array, "B K G T H"]
 Keys = Float[Array, "B K H S"]
 Values = Float[Array, "B K S H"]
 Bias = Float32[Array, "#B T S"]
 Angles = Float32[Array, "B T H/2"]
-VocabularyMask = Bool[Array, "V"]
 
 typed = jaxtyped(typechecker=beartype)

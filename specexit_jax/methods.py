@@ -13,7 +13,7 @@ from specexit_jax.exits.policy_file import PolicyFile, load_policy
 from specexit_jax.exits.released import released
 from specexit_jax.session import Session
 
-DRAFT_TOKENS = 5
+DRAFT_TOKENS = 3
 DECODED = ("think", "nothink", "first_answer", "eagle3", "specexit", "probe")
 _EXITING = ("specexit", "probe")
 _UNDRAFTED = ("think", "probe")

@@ -92,6 +92,16 @@ def with_draft(session: Session, folder: str | Path) -> Session:
     )
 
 
+def without_signals(session: Session) -> Session:
+    """The session with its draft's signal rows cut out of `fc`: what the cost of signals is measured against."""
+    if session.draft is None or session.draft.signals != "fc":
+        raise ValueError("Only a draft whose signals are placed at 'fc' can be cut free of them: give one.")
+    params = session.params.draft
+    cut = params | {"fc": params["fc"][:, : session.draft.hidden_size]}
+    draft = dataclasses.replace(session.draft, signals="none")
+    return dataclasses.replace(session, draft=draft, params=session.params.replace(draft=cut))
+
+
 def chat_ids(session: Session, question: str) -> list[int]:
     """The chat prompt of one question with its thinking open, whether or not the template opens it."""
     text = prompt_text(session.tokenizer, question)

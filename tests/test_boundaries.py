@@ -4,17 +4,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from specexit_jax.exits.boundaries import boundary_positions, boundary_table, make_boundaries
+from specexit_jax.exits.boundaries import boundary_positions, make_boundaries
 
 TEXTS = ["a", "\n\n", ".\n\n", ":\n\n", "\n", "Wait", " So", "\n\nx", "?\n\n\n", "", " \n\n", ")\n\n"]
 
 
 def test_every_paragraph_ending_token_is_a_boundary():
-    assert np.flatnonzero(boundary_table(TEXTS)).tolist() == [1, 2, 3, 8, 10, 11]
+    assert np.flatnonzero(make_boundaries(TEXTS).always).tolist() == [1, 2, 3, 8, 10, 11]
 
 
 def test_released_kind_is_the_six_texts_only():
-    assert np.flatnonzero(boundary_table(TEXTS, ("released",))).tolist() == [1, 2, 10]
+    assert np.flatnonzero(make_boundaries(TEXTS, ("released",)).always).tolist() == [1, 2, 10]
 
 
 def test_marker_cuts_before_a_marker_at_a_line_start():
@@ -47,8 +47,3 @@ def test_positions_stop_where_thinking_does():
 def test_refusals(texts, kinds, message):
     with pytest.raises(ValueError, match=message):
         make_boundaries(texts, kinds)
-
-
-def test_table_refuses_the_kind_it_cannot_express():
-    with pytest.raises(ValueError, match="depends on the next token"):
-        boundary_table(TEXTS, ("paragraph", "marker"))

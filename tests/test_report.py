@@ -11,13 +11,13 @@ from specexit_jax.evaluation import style as figure_style
 from specexit_jax.evaluation.records import (
     Record,
     one_per_problem,
-    read_records,
     record_of_replay,
     write_json,
     write_records,
 )
 from specexit_jax.evaluation.results import METHODS, build_results, compare, histogram, shares, summarise, tau
 from specexit_jax.evaluation.where import BINS, exit_offsets
+from specexit_jax.jsonl import read_jsonl
 
 
 def _record(method="eagle3", task="chain", number=0, **changes) -> Record:
@@ -62,21 +62,8 @@ def test_records_survive_the_file(tmp_path):
         _record("oracle", number=1, exited=True, exit_index=3, latency_s=None),
     ]
     write_records(tmp_path / "records.jsonl", records)
-    assert read_records(tmp_path / "records.jsonl") == records
+    assert list(read_jsonl(tmp_path / "records.jsonl")) == [record.to_json() for record in records]
     assert [p.name for p in tmp_path.iterdir()] == ["records.jsonl"]
-
-
-@pytest.mark.parametrize(
-    "bad", ['{"method": "think"', "[1, 2]", '{"method": "think"}', '{"surprise": 1}', '"accepted"']
-)
-def test_a_corrupt_line_is_named(tmp_path, bad):
-    path = tmp_path / "records.jsonl"
-    write_records(path, [_record()])
-    path.write_text(path.read_text() + "\n" + bad + "\n")
-    with pytest.raises(ValueError, match=r"records\.jsonl: line 3 is not a valid record"):
-        read_records(path)
-    with pytest.raises(FileNotFoundError, match=r"launch\.evaluate"):
-        read_records(tmp_path / "absent.jsonl")
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path):

@@ -11,6 +11,7 @@ import pytest
 from decoding_case import (
     DRAFT,
     QUICK,
+    TARGET,
     VOCABULARY,
     Requests,
     boundary_table,
@@ -24,7 +25,7 @@ from decoding_case import (
 from specexit_jax.decoding.autoregressive import decode_slowly
 from specexit_jax.decoding.force import ForceSpec, force_answers
 from specexit_jax.decoding.sampling import Sampling, token_log_probability
-from specexit_jax.decoding.speculative import decode
+from specexit_jax.decoding.speculative import decode, head_of
 from specexit_jax.exits.policy import NeverExit, Released, Threshold, unreachable
 from specexit_jax.models.target import Target
 
@@ -88,6 +89,23 @@ def test_equals_the_oracle(draft_tokens, sampling, batches):
     assert equal >= 8 * batches - 1
     assert exits >= batches // 2
     assert stops >= batches // 2
+
+
+def test_a_tied_table_laid_out_before_the_loop_writes_the_oracles_tokens():
+    tied = dataclasses.replace(TARGET, tie_embeddings=True)
+    spec, params = tiny_spec(3, target=tied), tiny_params(tied)
+    assert head_of(spec, params).shape == (TARGET.hidden_size, VOCABULARY)
+    assert head_of(tiny_spec(0, target=tied), params) is None
+    equal = 0
+    for seed in range(4):
+        requests = Requests.random(8, seed)
+        result = run(spec, params, *requests.arguments(), NeverExit(), boundary_table())
+        for row in range(8):
+            one = requests.row(row)
+            prompt = one.prompts[0, : int(one.prompt_length[0])].tolist()
+            arguments = (one.keys[0], bool(one.thinking[0]), int(one.max_length[0]), NeverExit(), boundary_table())
+            equal += same(result, row, decode_slowly(tiny_spec(0, target=tied), params, prompt, *arguments))
+    assert equal >= 31
 
 
 def truths(seed: int, sampling, draft, end):

@@ -9,7 +9,7 @@ import pytest
 from random_params import random_params
 
 from specexit_jax.models.config import RopeScaling, TargetConfig
-from specexit_jax.models.layers import attend, attend_causally, causal_bias, inverse_frequencies
+from specexit_jax.models.layers import FeedForward, attend, attend_causally, causal_bias, inverse_frequencies
 from specexit_jax.models.target import Target, init_target, init_target_cache
 
 CONFIG = TargetConfig(
@@ -166,3 +166,16 @@ def test_bad_calls_are_refused(params, tokens):
         dataclasses.replace(CONFIG, num_kv_heads=3)
     with pytest.raises(ValueError, match="not among the target's 2"):
         _ = dataclasses.replace(CONFIG, num_layers=2, capture=None).capture_layers
+
+
+def test_the_feed_forward_of_many_rows_is_that_of_few():
+    """Its product takes one form up to 256 rows and another above; both are SwiGLU as written out here."""
+    feed = FeedForward(24)
+    x = jax.random.normal(jax.random.key(0), (2, 150, 16), jnp.float32)
+    params = jax.jit(feed.init)(jax.random.key(1), x)["params"]
+    many = jax.jit(feed.apply)({"params": params}, x)
+    few = jnp.concatenate([jax.jit(feed.apply)({"params": params}, x[:, i : i + 50]) for i in (0, 50, 100)], axis=1)
+    gate, up = (np.asarray(x) @ np.asarray(params["gate_up"][:, i]) for i in (0, 1))
+    expected = (gate / (1 + np.exp(-gate)) * up) @ np.asarray(params["down"])
+    np.testing.assert_allclose(many, expected, atol=1e-5)
+    np.testing.assert_allclose(few, expected, atol=1e-5)

@@ -62,18 +62,6 @@ class Record:
     def to_json(self) -> dict:
         return {**dataclasses.asdict(self), "accepted": list(self.accepted)}
 
-    @classmethod
-    def from_json(cls, row: dict) -> "Record":
-        """Raises ValueError naming unknown or missing keys, TypeError for what is not an object."""
-        if not isinstance(row, dict):
-            raise TypeError("not a JSON object")
-        fields = dataclasses.fields(cls)
-        unknown = sorted(set(row) - {f.name for f in fields})
-        missing = sorted(f.name for f in fields if f.default is dataclasses.MISSING and f.name not in row)
-        if unknown or missing:
-            raise ValueError(f"a record with missing keys {missing} and unknown keys {unknown}")
-        return cls(**{**row, "accepted": tuple(row["accepted"])})
-
 
 def record_of_replay(method: str, trace: dict, replayed: Any) -> Record:
     """The record of a policy replayed on a trace (a row of traces.jsonl); replayed: `annotation.replay.Replayed`."""
@@ -117,24 +105,6 @@ def record_of_trace(method: str, trace: dict, latency_s: float | None = None) ->
         latency_s=latency_s,
         seed=trace["seed"],
     )
-
-
-def read_records(path: str | Path) -> list[Record]:
-    """Every record of a `records.jsonl`. Raises FileNotFoundError, or ValueError naming the corrupt line."""
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such records file; run launch.evaluate first")
-    records = []
-    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
-        if not line.strip():
-            continue
-        try:
-            records.append(Record.from_json(json.loads(line)))
-        except (ValueError, TypeError) as error:
-            raise ValueError(
-                f"{path}: line {number} is not a valid record ({error}); remove it or run again"
-            ) from error
-    return records
 
 
 def write_records(path: str | Path, records: Iterable[Record]) -> None:

@@ -31,15 +31,6 @@ def wilson(successes: int, n: int, level: float = LEVEL) -> Estimate:
     return Estimate(p, min(p, float(max(centre - half, 0.0))), max(p, float(min(centre + half, 1.0))))
 
 
-def clopper_pearson(successes: int, n: int, level: float = LEVEL) -> Estimate:
-    """Exact binomial interval, never below its level: for bounds on risk."""
-    _check_count(successes, n)
-    tail = (1 - level) / 2
-    low = 0.0 if successes == 0 else float(stats.beta.ppf(tail, successes, n - successes + 1))
-    high = 1.0 if successes == n else float(stats.beta.ppf(1 - tail, successes + 1, n - successes))
-    return Estimate(successes / n, low, high)
-
-
 def mean_of_estimates(estimates: Sequence[Estimate]) -> Estimate:
     """Mean over tasks from each task's own interval, by square-and-add (MOVER, Zou & Donner 2008).
 

@@ -33,13 +33,6 @@ class Boundaries:
         return self.always[tokens] | (self.ends_line[tokens] & self.marker[following])
 
 
-def boundary_table(token_texts: Sequence[str], kinds: Sequence[str] = ("paragraph",)) -> Bool[np.ndarray, " V"]:
-    """The tokens that are boundaries whatever follows them; refuses `marker`, which no such table can express."""
-    if "marker" in kinds:
-        raise ValueError("boundary kind 'marker' depends on the next token: use make_boundaries(...).mask")
-    return np.asarray(make_boundaries(token_texts, kinds).always)
-
-
 def make_boundaries(token_texts: Sequence[str], kinds: Sequence[str] = ("paragraph",)) -> Boundaries:
     """Tables for the union of `kinds`, from the decoded text of every token id (special tokens: give "").
 

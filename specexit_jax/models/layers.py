@@ -46,9 +46,12 @@ def inverse_frequencies(head_dim: int, theta: float, scaling: RopeScaling | None
 
 
 def rotary_angles(positions: Positions, head_dim: int, theta: float, scaling: RopeScaling | None):
-    """Cosines and sines [B, T, H/2] in float32, computed once a call and shared by its layers."""
+    """Cosines and sines [B, T, H/2] in float32, computed once a call and shared by its layers.
+
+    The barrier keeps them computed once: XLA would fuse them into every layer (5 % of a verify step on CPU).
+    """
     angles = positions.astype(jnp.float32)[:, :, None] * inverse_frequencies(head_dim, theta, scaling)[None, None, :]
-    return jnp.cos(angles), jnp.sin(angles)
+    return jax.lax.optimization_barrier((jnp.cos(angles), jnp.sin(angles)))
 
 
 def rotate(x: jax.Array, cos: Angles, sin: Angles) -> jax.Array:

@@ -101,11 +101,11 @@ def train_draft(
 
 
 def _held_out_hook(run: DraftRun, evaluate, rows: Rows, fold: Callable[[dict], dict]) -> Hook:
-    """Metrics of the first held-out rows, in batches of the training's shape (a last, smaller one is left out)."""
-    starts = range(0, min(run.evaluate_rows, len(rows["tokens"])) - run.batch_size + 1, run.batch_size)
-    batches = [{name: values[i : i + run.batch_size] for name, values in rows.items()} for i in starts]
-    if not batches:
-        raise ValueError(f"{len(rows['tokens'])} held-out rows are fewer than a batch of {run.batch_size}")
+    """Metrics of the first held-out rows, in batches of one shape, at most the training's (a last, smaller one is left out)."""
+    count = min(run.evaluate_rows, len(rows["tokens"]))
+    size = min(run.batch_size, count)
+    starts = range(0, count - size + 1, size)
+    batches = [{name: values[i : i + size] for name, values in rows.items()} for i in starts]
 
     def look(_: int, state) -> dict[str, float]:
         return {f"held_out_{name}": value for name, value in evaluate(fold(state.params), batches).items()}

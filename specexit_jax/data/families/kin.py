@@ -51,8 +51,13 @@ def _path(family: Family) -> tuple[str, list[str], str]:
     No fact begins with a name: a name behind a space is one token everywhere, and copying it is then one step.
     """
     a, b, spouse, parents = family.first, family.second, family.spouse, family.parents
-    child = lambda c: f"The parents of {c} are {parents[c][0]} and {parents[c][1]}"  # noqa: E731
-    married = lambda p: f"The spouse of {p} is {spouse[p]}"  # noqa: E731
+
+    def child(c):
+        return f"The parents of {c} are {parents[c][0]} and {parents[c][1]}"
+
+    def married(p):
+        return f"The spouse of {p} is {spouse[p]}"
+
     if a in parents.get(b, ()):
         return "parent", [child(b)], a
     if b in parents.get(a, ()):

@@ -72,9 +72,10 @@ def _rules(problem: Syllogism) -> list[tuple[str, bool]]:
 def _form(problem: Syllogism) -> str:
     """The quantifiers, and the premises that each term of the conclusion stands in."""
     (first, second), c = problem.premises, problem.conclusion
-    stands = lambda term: " ".join(  # noqa: E731
-        str(n) for n, p in enumerate(problem.premises, 1) if term in (p.subject, p.predicate)
-    )
+
+    def stands(term):
+        return " ".join(str(n) for n, p in enumerate(problem.premises, 1) if term in (p.subject, p.predicate))
+
     places = f"{c.subject} in {stands(c.subject)}, {c.predicate} in {stands(c.predicate)}"
     return f"Forms: {first.quantifier}, {second.quantifier}, so {c.quantifier}, {places}"
 

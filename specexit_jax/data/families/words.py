@@ -9,18 +9,17 @@ from specexit_jax.data.scratch import CannotWork, Scratch
 TEMPLATES = (6, 10, 16, 20, 31, 39, 43, 48, 58, 72)
 _OPERAND = r"[€$£]?\d+"
 _UNIT = r"(?: ?[a-z/]+){0,2}"
-_EQUATION = re.compile(rf"({_OPERAND}{_UNIT}(?: ?[+\-x*/] ?{_OPERAND}{_UNIT})+) ?= ?([€$£]?)(\d+)")
+_EQUATION = re.compile(rf"({_OPERAND}{_UNIT}(?: ?[+\-x*/] ?{_OPERAND}{_UNIT})+) ?= ?[€$£]?(\d+)")
 _OPERATION = {"+": Scratch.add, "-": Scratch.subtract, "*": Scratch.multiply, "/": Scratch.divide}
 
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """One line of the solution: words before, operands and operators, words after (with the currency in front)."""
+    """One line of the solution: words before, operands and operators, words after."""
 
     before: str
     operands: tuple[int, ...]
     operators: tuple[str, ...]
-    currency: str
     after: str
     value: int
 
@@ -39,9 +38,9 @@ def parse(entry: dict) -> list[Step]:
         operands = [int(n) for n in re.findall(r"\d+", match.group(1))]
         if len(operands) != len(operators) + 1:
             raise CannotWork("an expression of another form")
-        value = int(match.group(3))
-        step = Step(line[: match.start()], tuple(operands), tuple(operators), match.group(2),
-                    line[match.end() :].rstrip("."), value)  # fmt: skip
+        value = int(match.group(2))
+        after = line[match.end() :].rstrip(".")
+        step = Step(line[: match.start()], tuple(operands), tuple(operators), after, value)
         if _work(step, step.operands, Scratch())[1] != value:
             raise CannotWork("the line's own value is another")
         steps.append(step)

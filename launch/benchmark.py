@@ -1,0 +1,77 @@
+"""What the signals and the exit rule cost: the loop with unreachable thresholds against one compiled without signals.
+
+python -m launch.benchmark --config=configs/embedded.py --workdir=runs/embedded [--rounds=50] [--limit=1] [--json]
+Both write the same tokens in the same iterations, in interleaved runs on the development split, compilation excluded.
+The draft is WORKDIR's where training left it there, else the config's. --limit: problems a task.
+"""
+
+import json
+from pathlib import Path
+
+from absl import flags
+
+from launch import door
+from specexit_jax.annotation.rollout import request_of
+from specexit_jax.data.splits import sample
+from specexit_jax.evaluation.latency import interleaved_ratio
+from specexit_jax.exits.policy import unreachable
+from specexit_jax.methods import make_method
+from specexit_jax.run import execute, outcomes, plan, warm_up
+from specexit_jax.session import load_session, without_signals
+
+_ROUNDS = flags.DEFINE_integer("rounds", 50, "Interleaved rounds, at least 50.")
+_LIMIT = flags.DEFINE_integer("limit", 1, "Problems a task, all decoded in every round.")
+_JSON = flags.DEFINE_bool("json", False, "Print one line of JSON.")
+
+
+def main() -> None:
+    config, workdir = door.config(), Path(flags.FLAGS.workdir)
+    own = workdir / "draft_model"
+    session = load_session(config.target, own if own.is_dir() else config.draft)
+    problems = sample("development", _LIMIT.value, tuple(config.tasks))
+    sides = {}
+    for name, side in (("without", without_signals(session)), ("with", session)):
+        drafted = config.evaluate.draft_tokens
+        if name == "with":
+            method = make_method(side, "specexit", unreachable(), draft_tokens=drafted)
+        else:
+            method = make_method(side, "eagle3", draft_tokens=drafted)
+        requests = [request_of(side, problem, config.seed) for problem in problems]
+        sides[name] = (side, plan(side, requests, method, max_new_tokens=config.rollout.max_new_tokens))
+        for batch in sides[name][1]:
+            warm_up(side, batch)
+    results = {name: _decoded(*side) for name, side in sides.items()}
+    written = [[outcome.ids for outcome in results[name]] for name in ("without", "with")]
+    if written[0] != written[1]:
+        raise ValueError("The two loops wrote different tokens, so their times cannot be compared.")
+    steps = sum(outcome.steps for outcome in results["with"])
+    ratio = interleaved_ratio(
+        lambda: [execute(sides["without"][0], batch) for batch in sides["without"][1]],
+        lambda: [execute(sides["with"][0], batch) for batch in sides["with"][1]],
+        _ROUNDS.value,
+    )
+    told = {
+        "cost": ratio.median - 1,
+        "low": ratio.low - 1,
+        "high": ratio.high - 1,
+        "iteration_ms": {"without": 1e3 * ratio.first_s / steps, "with": 1e3 * ratio.second_s / steps},
+        "rounds": ratio.rounds,
+        "iterations": steps,
+    }
+    if _JSON.value:
+        door.say(json.dumps(told))
+        return
+    door.say(
+        f"signals and exit rule cost {100 * told['cost']:+.1f} % of an iteration "
+        f"(95 % interval {100 * told['low']:+.1f} to {100 * told['high']:+.1f}; {ratio.rounds} interleaved rounds of "
+        f"{steps} iterations; {told['iteration_ms']['without']:.3f} ms without, {told['iteration_ms']['with']:.3f} with)"
+    )
+
+
+def _decoded(session, batches):
+    return [outcome for batch in batches for outcome in outcomes(batch, execute(session, batch))]
+
+
+if __name__ == "__main__":
+    door.define_config()
+    door.run(main)
