@@ -25,6 +25,7 @@ _JSON = flags.DEFINE_bool("json", False, "Print one line of JSON.")
 
 
 def main() -> None:
+    door.decode_on_one_thread()
     config, workdir = door.config(), Path(flags.FLAGS.workdir)
     own = workdir / "draft_model"
     session = load_session(config.target, own if own.is_dir() else config.draft)

@@ -25,6 +25,7 @@ _BATCH = flags.DEFINE_integer("batch_size", None, "Rows decoded together; defaul
 
 
 def main() -> None:
+    door.decode_on_one_thread()
     config, workdir = door.config(), Path(flags.FLAGS.workdir)
     settings, tasks = config.evaluate, tuple(_TASKS.value or config.tasks)
     methods = tuple(_METHODS.value or settings.methods)
@@ -36,8 +37,9 @@ def main() -> None:
     own = workdir / "policy.json"
     policy, kinds = read_policy(session, own if own.is_file() else config.policy)
     setting = harness.Setting(
-        settings.split, methods, config.seed, _BATCH.value or settings.batch_size, config.rollout.max_new_tokens,
-        config.annotate.max_answer, settings.draft_tokens, settings.latency_per_task, settings.latency_rounds,
+        settings.split, methods, config.seed, _BATCH.value or settings.batch_size,
+        config.annotate.batch_size, config.rollout.max_new_tokens, config.annotate.max_answer, settings.draft_tokens,
+        settings.latency_per_task, settings.latency_rounds,
     )  # fmt: skip
     problems = sample(setting.split, _LIMIT.value or settings.per_task, tasks)
     folder, records = workdir / setting.split, []

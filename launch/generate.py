@@ -28,6 +28,7 @@ flags.DEFINE_bool("json", False, "One line of JSON: text, ids, thinking_tokens, 
 
 
 def main() -> None:
+    door.decode_on_one_thread()
     if (FLAGS.prompt is None) == (FLAGS.prompt_ids is None):
         raise ValueError("Give either --prompt=TEXT or --prompt_ids=1,2,3.")
     door.known("method", FLAGS.method, DECODED)

@@ -20,6 +20,8 @@ _SPLITS = flags.DEFINE_list("splits", None, "Splits to roll out; default: all th
 
 def main() -> None:
     config = door.config()
+    if config.rollout.batch_size == 1:
+        door.decode_on_one_thread()
     wanted = door.splits(_SPLITS.value, config.rollout.per_task)
     session = load_session(config.target, config.draft if Path(config.draft).is_dir() else None)
     method = make_method(session, "eagle3" if session.draft else "think", draft_tokens=config.evaluate.draft_tokens)

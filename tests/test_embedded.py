@@ -1,5 +1,6 @@
 """The bundled model: transformers loads it to the same logits, and every method decodes with it, token for token."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 from specexit_jax.annotation.annotate import labels
 from specexit_jax.annotation.features import extract_signals
 from specexit_jax.annotation.replay import replay
-from specexit_jax.annotation.rollout import request_of, traces
+from specexit_jax.annotation.rollout import request_of, trace_of, traces
 from specexit_jax.data.splits import sample
 from specexit_jax.data.tasks import TASKS
 from specexit_jax.decoding.sampling import Sampling
@@ -58,12 +59,13 @@ def test_generation_defaults(session):
 def test_all_methods_write_the_same_tokens_up_to_the_exit_and_replay_equals_decoding(session, sampling):
     """1,000 problems; a pair may differ from a token on whose top two (perturbed) logits are closer than 1e-4."""
     problems = sample("test", 167)[:1000]
+    session = dataclasses.replace(session, sampling=sampling or session.sampling)
     policy, kinds = read_policy(session, EMBEDDED / "policy.json")
     requests = [request_of(session, problem, 0) for problem in problems]
     decoded = {}
     for name in ("think", "eagle3", "probe", "specexit"):
         method = make_method(session, name, policy, kinds)
-        decoded[name] = run(session, requests, method, sampling=sampling, batch_size=1, max_new_tokens=NEW_TOKENS)
+        decoded[name] = run(session, requests, method, batch_size=1, max_new_tokens=NEW_TOKENS)
     differing = [a.id for a, b in zip(decoded["think"], decoded["eagle3"], strict=True) if a.ids != b.ids]
     differing += [a.id for a, b in zip(decoded["probe"], decoded["specexit"], strict=True) if a.ids != b.ids]
     for full, cut in zip(decoded["eagle3"], decoded["specexit"], strict=True):
@@ -71,22 +73,31 @@ def test_all_methods_write_the_same_tokens_up_to_the_exit_and_replay_equals_deco
         if full.ids[:kept] != cut.ids[:kept]:
             differing.append(full.id)
     assert differing == []
+    full = [trace_of(session, problem, one) for problem, one in zip(problems, decoded["eagle3"], strict=True)]
+    shown = replayed(session, full, policy, kinds)
+    assert [one.id for one in decoded["specexit"] if (one.ids, one.exit) != shown[one.id]] == []
+    assert sum(one.exit is not None for one in decoded["specexit"]) > 500
+
+
+def replayed(session, full, policy, kinds):
+    """(ids, index of the forced </think>) of every trace as the policy's replay has them."""
+    boundaries = session.boundaries(kinds)
+    chosen = [label for batch in labels(session, full, boundaries, 16, 16, NEW_TOKENS) for label in batch]
+    bundle = DraftBundle(session.draft, session.params.draft, session.params.d2t)
+    signals = extract_signals(session.target, session.params.target, bundle, full)
+    return {one.id: (one.ids, one.exit_index) for one in replay(policy, full, chosen, signals, session.end_think_ids)}
 
 
 def test_replay_equals_decoding_on_the_bundled_model(session):
     problems = sample("test", 2, TASKS)
     policy, kinds = read_policy(session, EMBEDDED / "policy.json")
     full = [t for t, _ in traces(session, problems, make_method(session, "eagle3"), 0, 12, NEW_TOKENS)]
-    chosen = [x for batch in labels(session, full, session.boundaries(kinds), 12, 16, NEW_TOKENS) for x in batch]
-    bundle = DraftBundle(session.draft, session.params.draft, session.params.d2t)
-    signals = extract_signals(session.target, session.params.target, bundle, full)
-    shown = {one.id: one for one in replay(policy, full, chosen, signals, session.end_think_ids)}
+    shown = replayed(session, full, policy, kinds)
     exits = 0
     method = make_method(session, "specexit", policy, kinds)
     for outcome in run(
         session, [request_of(session, p, 0) for p in problems], method, batch_size=12, max_new_tokens=NEW_TOKENS
     ):
-        assert outcome.ids == shown[outcome.id].ids
-        assert outcome.exit == shown[outcome.id].exit_index
+        assert (outcome.ids, outcome.exit) == shown[outcome.id]
         exits += outcome.exit is not None
     assert exits > 0

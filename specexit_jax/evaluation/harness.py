@@ -45,6 +45,7 @@ class Setting:
     methods: tuple[str, ...]
     seed: int
     batch_size: int
+    annotate_batch_size: int
     max_new_tokens: int
     max_answer: int
     draft_tokens: int
@@ -77,7 +78,13 @@ def annotated(
     """Labels of these traces, annotating what is missing."""
     path = folder / "labels.jsonl"
     annotate(
-        session, folder / "traces.jsonl", path, kinds, setting.batch_size, setting.max_answer, setting.max_new_tokens
+        session,
+        folder / "traces.jsonl",
+        path,
+        kinds,
+        setting.annotate_batch_size,
+        setting.max_answer,
+        setting.max_new_tokens,
     )
     by_id = {label["id"]: label for label in read_jsonl(path)}
     return [by_id[trace["id"]] for trace in traces]
