@@ -10,9 +10,10 @@ import pytest
 from tiny_folders import write_tiny
 
 from specexit_jax.data.tokenizer import prompt_text
+from specexit_jax.exits.policy import unreachable
 from specexit_jax.methods import make_method, read_policy
 from specexit_jax.run import Request, plan, request_keys, run, stream
-from specexit_jax.session import chat_ids, close_thinking, is_thinking, load_session, text_of
+from specexit_jax.session import chat_ids, close_thinking, is_thinking, load_session, text_of, without_signals
 
 QUESTIONS = ("Count the legs of 3 dogs.", "4+4?", "Count the legs.")
 
@@ -47,6 +48,18 @@ def test_outcomes_do_not_depend_on_the_batch_and_keep_the_order(session, request
             assert getattr(batched, field) == getattr(single, field), field
         if single.exit_signals:
             np.testing.assert_allclose(batched.exit_signals, single.exit_signals, rtol=1e-4)
+
+
+def test_a_draft_without_its_signal_rows_writes_the_same_tokens_in_as_many_steps(session, requests):
+    cut = without_signals(session)
+    assert cut.params.draft["fc"].shape == (48, 16) and session.params.draft["fc"].shape == (48, 19)
+    cheap = run(cut, requests, make_method(cut, "eagle3", draft_tokens=2))
+    costly = run(session, requests, make_method(session, "specexit", unreachable(), draft_tokens=2))
+    assert [(one.ids, one.steps) for one in cheap] == [(one.ids, one.steps) for one in costly]
+    with pytest.raises(ValueError, match="does not have"):
+        make_method(cut, "specexit", unreachable())
+    with pytest.raises(ValueError, match="placed at 'fc'"):
+        without_signals(cut)
 
 
 def test_prompts_come_in_few_shapes(session, requests, specexit):

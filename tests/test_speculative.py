@@ -302,3 +302,15 @@ def test_vocabulary_of_the_draft_is_mapped():
     params = params_of(DRAFT)
     assert params.d2t.shape == (24,)
     assert int(params.d2t.max()) < VOCABULARY
+
+
+def test_drafts_share_the_noise_of_their_positions():
+    """A draft that knows no more than the target's distribution (here: nothing is likelier than anything) is always right."""
+    draft = dataclasses.replace(DRAFT, draft_vocab_size=VOCABULARY)
+    params = tiny_params(draft=draft)
+    target = params.target | {"lm_head": jnp.zeros_like(params.target["lm_head"])}
+    silent = params.draft | {"lm_head": jnp.zeros_like(params.draft["lm_head"])}
+    params = params.replace(target=target, draft=silent)
+    result = run(tiny_spec(3, draft=draft), params, *Requests.random(8, 0).arguments(), NeverExit(), boundary_table())
+    assert result.accept_histogram[:, :3].sum() <= result.finished.sum()  # a stop token ends a step as well
+    assert result.accept_histogram[:, 3].sum() > 20

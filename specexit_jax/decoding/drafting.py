@@ -6,12 +6,13 @@ predict the first draft after the root; the others come from K - 1 steps of the 
 """
 
 import flax.struct
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from specexit_jax.decoding import verify
-from specexit_jax.decoding.sampling import best_token
-from specexit_jax.decoding.state import DecodeState, Loop, column
+from specexit_jax.decoding.sampling import best_token, keyed_gumbel, perturbed_scores
+from specexit_jax.decoding.state import DecodeSpec, DecodeState, Loop, column
 from specexit_jax.models.cache import Cache
 from specexit_jax.models.draft import Draft
 
@@ -46,23 +47,29 @@ def run_pairs(
 def propose(
     loop: Loop, state: DecodeState, pairs: Pairs, last: Int[Array, " B"], live: int | None
 ) -> tuple[Int[Array, "B K"], Cache]:
-    """K drafts for the positions after the root, greedily; `last` is the column of the last committed pair."""
+    """K drafts for the positions after the root; `last` is the column of the last committed pair.
+
+    A draft takes the noise of its position, as the target's sample will: two near distributions then nearly always
+    choose the same token, where the draft's likeliest token meets a sampled one only as often as that is sampled.
+    """
     spec, params = loop.spec, loop.params
     hidden = column(pairs.hidden, last)[:, None]
     cache = pairs.cache
-    drafts = [_best(spec, params, hidden)]
+    noise = None if state.noise is None else state.noise[:, : spec.draft_tokens, params.d2t]
+    drafts = [_best(spec, params, hidden, noise, 0)]
     for step in range(spec.draft_tokens - 1):
         # The pair (token t, draft of t + 1) goes to slot t: a draft's keys are as provisional as the draft.
         out = _layer(spec, params, cache.replace(length=state.length + jnp.int32(step)), hidden, drafts[-1], live)
         hidden, cache = out.hidden, out.cache
-        drafts.append(_best(spec, params, hidden))
+        drafts.append(_best(spec, params, hidden, noise, step + 1))
     return jnp.concatenate(drafts, axis=1), cache
 
 
 def take_drafts(loop: Loop, live: int | None, state: DecodeState, pairs: Pairs, last: Int[Array, " B"]) -> DecodeState:
-    """The state with new drafts after its root, and (placement 'draft') the root's signals."""
+    """The state with new drafts after its root, their noise, and (placement 'draft') the root's signals."""
     spec, cache, drafts = loop.spec, pairs.cache, state.drafts
     if spec.draft_tokens:
+        state = state.replace(noise=_noise(spec, state))
         drafts, cache = propose(loop, state, pairs, last, live)
         ahead = state.length[:, None] + jnp.arange(1, spec.draft_tokens + 1, dtype=jnp.int32)[None, :]
         drafts = verify.force_end(drafts, ahead, state.exit_position, spec.end_think_ids)
@@ -76,7 +83,16 @@ def _layer(spec, params, cache, fused, following, live):
     return Draft(spec.draft).apply({"params": params.draft}, embedded, fused, positions, cache, live=live)
 
 
-def _best(spec, params, hidden):
-    """The best token of the draft's vocabulary as a target id [B, 1]; drafts are always greedy."""
+def _best(spec, params, hidden, noise, index):
+    """The draft at `index`, a token of the draft's vocabulary as a target id [B, 1]."""
     logits = Draft(spec.draft).apply({"params": params.draft}, hidden, method="head")
-    return params.d2t[best_token(logits)]
+    noise = None if noise is None else noise[:, index : index + 1]
+    return params.d2t[best_token(perturbed_scores(logits, noise, spec.sampling))]
+
+
+def _noise(spec: DecodeSpec, state: DecodeState) -> Float[Array, "B T V"] | None:
+    """The noise of the T = K + 1 positions after the root, drawn once for the drafts and for the step that verifies them."""
+    if spec.sampling.greedy:
+        return None
+    positions = state.length[:, None] + jnp.arange(1, spec.draft_tokens + 2, dtype=jnp.int32)[None, :]
+    return jax.lax.optimization_barrier(keyed_gumbel(state.keys, positions, spec.target.vocab_size))

@@ -67,6 +67,7 @@ def empty_state(loop: Loop, batch: int, prompt_length, keys, thinking, max_lengt
         keys=keys,
         root=jnp.zeros((batch,), jnp.int32),
         drafts=jnp.zeros((batch, spec.draft_tokens), jnp.int32),
+        noise=None,
         target_cache=init_target_cache(spec.target, batch, spec.slots),
         draft_cache=draft_cache,
         root_signals=jnp.zeros((batch, 3), jnp.float32) if loop.late_signals else None,

@@ -64,14 +64,16 @@ def keyed_gumbel(keys: Array, positions: Int[Array, "B T"], vocabulary: int) -> 
 
 
 def perturbed_scores(
-    logits: Float[Array, "B T V"], keys: Array, positions: Int[Array, "B T"], sampling: Sampling
+    logits: Float[Array, "B T V"], noise: Float[Array, "B T V"] | None, sampling: Sampling
 ) -> Float[Array, "B T V"]:
-    """The float32 scores whose argmax is the token: filtered logits / temperature + noise; plain logits when greedy."""
+    """The float32 scores whose argmax is the token: filtered logits / temperature + noise; plain logits when greedy.
+
+    noise: of the positions of the tokens being sampled, by `keyed_gumbel`; greedy sampling reads none.
+    """
     logits = logits.astype(jnp.float32)
     if sampling.greedy:
         return logits
-    scores = filter_scores(logits / jnp.float32(sampling.temperature), sampling)
-    return scores + keyed_gumbel(keys, positions, logits.shape[-1])
+    return filter_scores(logits / jnp.float32(sampling.temperature), sampling) + noise
 
 
 def keyed_sample(
@@ -81,7 +83,8 @@ def keyed_sample(
 
     keys: [B] typed PRNG keys, one a request.
     """
-    return best_token(perturbed_scores(logits, keys, positions, sampling))
+    noise = None if sampling.greedy else keyed_gumbel(keys, positions, logits.shape[-1])
+    return best_token(perturbed_scores(logits, noise, sampling))
 
 
 def best_token(scores: Float[Array, "... V"]) -> Int[Array, "..."]:

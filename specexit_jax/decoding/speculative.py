@@ -18,7 +18,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from specexit_jax.decoding import drafting, verify
 from specexit_jax.decoding.prefill import prefill
-from specexit_jax.decoding.sampling import keyed_sample
+from specexit_jax.decoding.sampling import best_token, keyed_sample, perturbed_scores
 from specexit_jax.decoding.state import (
     DecodeParams,
     DecodeResult,
@@ -141,7 +141,10 @@ def verify_candidates(loop: Loop, live: int, state: DecodeState) -> Verified:
     logits = out.logits
     if loop.head is not None:
         logits = jnp.einsum("btd,dv->btv", out.hidden, loop.head, preferred_element_type=jnp.float32)
-    sampled = keyed_sample(logits, state.keys, positions + 1, loop.spec.sampling)
+    if state.noise is None:
+        sampled = keyed_sample(logits, state.keys, positions + 1, loop.spec.sampling)
+    else:
+        sampled = best_token(perturbed_scores(logits, state.noise, loop.spec.sampling))
     sampled = verify.force_end(sampled, positions + 1, state.exit_position, loop.spec.end_think_ids)
     return Verified(candidates, positions, sampled, out.features, out.cache)
 

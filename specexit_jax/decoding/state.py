@@ -128,6 +128,7 @@ class DecodeState:
     keys: Array  # [B] typed PRNG keys, one a request
     root: Int[Array, " B"]
     drafts: Int[Array, "B K"]
+    noise: Float[Array, "B T V"] | None  # of the positions after `length`; sampled drafts only, which share it
     target_cache: Cache
     draft_cache: Cache | None
     root_signals: Float[Array, "B 3"] | None  # raw, of the root; placement 'draft' only, which knows them a step ahead
