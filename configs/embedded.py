@@ -7,14 +7,18 @@ The bundled target has 16 layers of 96 (1.7 M parameters) and saw 12,806 steps o
 them trained on, on a 2-core CPU (0.45 s a step with both cores to itself), Muon with linear decay. It was trained in three legs,
 because its world was still being mended; the first two saw earlier ways of writing traces, the last one the frozen world:
 
-| leg | steps | learning rate (Muon, Adam) | the traces | loss |
-|---|---|---|---|---|
-| 1, from scratch | 6,000 | 1.6e-2, 3e-3, to the end of its decay | 35 % slips, people not numbered, no mended traces | 3.1 at step 50, 0.36 at 600, 0.22 at 1,200, 0.16 at 3,000, 0.09 at 4,200, 0.08 at the end |
-| 2, on from 1 | 1,806 of 4,600 | 1e-2, 2e-3 | 35 % slips | 0.27 at step 50, 0.09 at the end |
-| 3, on from 2 | 5,000 | 1e-2, 2e-3, to the end of its decay | the world as it is | 0.09 at step 2,000, 0.083 at 4,000, 0.07 at the end |
+1. from scratch, 6,000 steps at 1.6e-2 (Muon) and 3e-3 (Adam) to the end of the decay; traces with 35 % slips, people not numbered,
+   none mended. Loss 3.1 at step 50, 0.36 at 600, 0.22 at 1,200, 0.16 at 3,000, 0.09 at 4,200, 0.08 at the end.
+2. on from there, 1,806 steps of 4,600 planned, at 1e-2 and 2e-3; 35 % slips. Loss 0.27 at step 50, 0.09 at the end.
+3. on from there, 5,000 steps at 1e-2 and 2e-3 to the end of the decay; the world as it is. Loss 0.09 at step 2,000, 0.083 at
+   4,000, 0.07 at the end.
 
-`:target` is the plain way to such a model: as many steps from scratch, at leg 1's rates. `--config.train.init=FOLDER` goes on from a
-folder, as legs 2 and 3 did. DRAFT_RECIPE
+`:target` is the plain way to such a model: as many steps from scratch, at leg 1's rates. `--config.train.init=FOLDER` goes on from
+a folder, as legs 2 and 3 did.
+
+The bundled draft: 1,000 steps of 4 rows of 1,024 tokens on 4,800 labelled traces, Muon and Adam as below, 1.05 s a step on two
+cores; then the signal rows of `fc` were solved on the 88,123 boundary tokens (140 s). On held-out rows the draft accepts 0.92 at
+each of the four steps that it was trained for; AUC of confidence on development boundaries 0.87 after the steps, 0.92 solved.
 """
 
 from pathlib import Path
@@ -73,8 +77,8 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
             },
             "calibrate": {
                 "split": "development",
-                "bound": 0.0025,
-                "smoothers": ("none", "ewma", "mean", "momentum", "paragraph_mean"),
+                "bound": 0.004,
+                "smoothers": ("none", "ewma", "boundary_ewma", "mean", "momentum", "paragraph_mean"),
             },
             "evaluate": {
                 "split": "test",

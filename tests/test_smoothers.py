@@ -25,6 +25,12 @@ def _reference(name: str, signals: np.ndarray, boundary: np.ndarray) -> np.ndarr
             for signal in seen[1:]:
                 value = 0.1 * signal + 0.9 * value
             values.append(value)
+        elif name == "boundary_ewma":
+            ended = np.flatnonzero(boundary[: t + 1])
+            odds = seen[ended] / (1 - seen[ended]) * [1, 1, 0] + seen[ended] * [0, 0, 1]
+            weights = 0.5 ** np.minimum(np.arange(len(ended))[::-1] + 1.0, len(ended) - 1.0)
+            mean = np.exp(weights @ np.log(odds)) if len(ended) else None
+            values.append(seen[-1] if mean is None else np.append(mean[:2] / (1 + mean[:2]), mean[2]))
         else:
             ended = np.flatnonzero(boundary[:t])
             values.append(seen[ended[-1] + 1 if len(ended) else 0 :].mean(axis=0))

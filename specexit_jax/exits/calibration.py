@@ -63,7 +63,7 @@ def task_weights(tasks: Sequence[str]) -> Float[np.ndarray, " N"]:
     return 1.0 / (len(count) * count[task])
 
 
-def threshold_grid(outcomes: Outcomes, sizes: tuple[int, int, int] = (24, 10, 10)) -> Float[np.ndarray, "G 3"]:
+def threshold_grid(outcomes: Outcomes, sizes: tuple[int, int, int] = (64, 6, 6)) -> Float[np.ndarray, "G 3"]:
     """Thresholds at quantiles of the signals seen at boundaries, denser at the strict end, and each one left open.
 
     Every threshold lies midway between two observed values: a rounding error of the smoothed signal, which decoding

@@ -15,3 +15,9 @@ def activate(raw: Float[Array, "*batch 3"]) -> Float[Array, "*batch 3"]:
     raw = raw.astype(jnp.float32)
     remain = jnp.exp(jnp.minimum(raw[..., 2:], math.log(REMAIN_MAX)))
     return jnp.concatenate([jax.nn.sigmoid(raw[..., :2]), remain], axis=-1)
+
+
+def deactivate(signals: Float[Array, "*batch 3"]) -> Float[Array, "*batch 3"]:
+    """The raw outputs that `activate` makes into these signals, probabilities cut to 1e-6 from 0 and 1, remain to 1e-6."""
+    share = jnp.clip(signals[..., :2], 1e-6, 1.0 - 1e-6)
+    return jnp.concatenate([jnp.log(share) - jnp.log1p(-share), jnp.log(jnp.maximum(signals[..., 2:], 1e-6))], axis=-1)

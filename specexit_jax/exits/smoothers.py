@@ -1,4 +1,4 @@
-"""The five smoothers of the paper's ablation, per token (specexit.md section 3, the `default` rule).
+"""The five smoothers of the paper's ablation, per token, and ours per boundary (specexit.md section 3, the `default` rule).
 
 A smoother is a frozen dataclass (a static choice); what it remembers is a pytree of arrays. Its value after a token
 is a function of the thinking tokens up to and including that token, never of how verification sliced them: `scan`
@@ -15,6 +15,8 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
+
+from specexit_jax.exits.signals import activate, deactivate
 
 Signals = Float[Array, "B T 3"]
 Boundary = Bool[Array, "B T"]
@@ -56,6 +58,34 @@ class Ewma:
         average = self.alpha * signal + (1.0 - self.alpha) * state.value
         value = jnp.where(state.started[:, None], average, signal)
         return EwmaState(value, jnp.ones_like(state.started)), value
+
+    def scan(self, state: EwmaState, signals: Signals, boundary: Boundary) -> Signals:
+        return _unfold(self._step, state, signals, boundary)[1]
+
+    def commit(self, state: EwmaState, signals: Signals, boundary: Boundary, count: Count) -> EwmaState:
+        return _at(_unfold(self._step, state, signals, boundary)[0], count)
+
+
+@dataclasses.dataclass(frozen=True)
+class BoundaryEwma:
+    """The same average over boundary tokens alone, of log-odds (confidence, progress) and logarithm (remain).
+
+    Between boundaries the value stays what it was; before the first it is the token's own signal. Signals are fitted at
+    boundaries, where a step is complete, and a doubt raised at one should outlast the next "that fits".
+    """
+
+    alpha: float = 0.5
+
+    def init(self, batch: int) -> EwmaState:
+        return EwmaState(jnp.zeros((batch, 3), jnp.float32), jnp.zeros((batch,), bool))
+
+    def _step(self, state: EwmaState, signal: Array, boundary: Array) -> tuple[EwmaState, Array]:
+        raw = deactivate(signal)
+        average = self.alpha * raw + (1.0 - self.alpha) * state.value
+        reached = jnp.where(state.started[:, None], average, raw)
+        value = jnp.where(boundary[:, None], reached, state.value)
+        shown = jnp.where((boundary | state.started)[:, None], activate(value), signal)
+        return EwmaState(value, state.started | boundary), shown
 
     def scan(self, state: EwmaState, signals: Signals, boundary: Boundary) -> Signals:
         return _unfold(self._step, state, signals, boundary)[1]
@@ -149,12 +179,13 @@ class Momentum:
         return _advance_window(state, signals, count)
 
 
-Smoother = NoSmoothing | Ewma | ParagraphMean | SlidingMean | Momentum
+Smoother = NoSmoothing | Ewma | BoundaryEwma | ParagraphMean | SlidingMean | Momentum
 SMOOTHERS = {
     "none": NoSmoothing,
     "momentum": Momentum,
     "mean": SlidingMean,
     "ewma": Ewma,
+    "boundary_ewma": BoundaryEwma,
     "paragraph_mean": ParagraphMean,
 }
 

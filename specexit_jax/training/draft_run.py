@@ -16,6 +16,7 @@ from specexit_jax.models.target import Target
 from specexit_jax.training.draft import DraftTrainingConfig, init_draft_state, make_draft_evaluation, make_draft_step
 from specexit_jax.training.loop import Hook, LoopConfig, fit
 from specexit_jax.training.optimizer import OptimizerConfig, make_optimizer
+from specexit_jax.training.signal_fit import labelled_positions, solve_signals
 
 
 def draft_config(target: TargetConfig, intermediate_size: int, draft_vocab_size: int, signals: str) -> DraftConfig:
@@ -68,6 +69,9 @@ class DraftRun:
     losses: DraftTrainingConfig
     evaluate_every: int = 200
     evaluate_rows: int = 16
+    signal_positions: int = (
+        200_000  # at most, on which signals placed at `fc` are solved at the end; 0: left as trained
+    )
 
 
 def train_draft(
@@ -95,9 +99,18 @@ def train_draft(
         evaluate = make_draft_evaluation(Target(target), target_params, Draft(draft), d2t, run.losses)
         hooks = (_held_out_hook(run, evaluate, held_out, lambda params: folded(params, scale)),)
     state = fit(loop, state, step, make_batches(rows, run.batch_size, run.seed), workdir, hooks)
-    bundle = DraftBundle(config=draft, params=folded(state.params, scale), d2t=jnp.asarray(d2t))
+    params = folded(state.params, scale)
+    if draft.signals == "fc" and run.signal_positions:
+        params = _solved(run, target, target_params, draft, params, rows)
+    bundle = DraftBundle(config=draft, params=params, d2t=jnp.asarray(d2t))
     save_draft(workdir / "draft_model", bundle)
     return bundle
+
+
+def _solved(run: DraftRun, target: TargetConfig, target_params: dict, draft: DraftConfig, params: dict, rows: Rows):
+    """The parameters with the signal rows of `fc` at their optimum."""
+    found = labelled_positions(target, target_params, rows, run.signal_positions, run.seed, run.batch_size)
+    return params | {"fc": params["fc"].at[:, draft.hidden_size :].set(solve_signals(*found))}
 
 
 def _held_out_hook(run: DraftRun, evaluate, rows: Rows, fold: Callable[[dict], dict]) -> Hook:
