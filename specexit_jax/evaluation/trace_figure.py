@@ -92,13 +92,15 @@ def _draw_stages(axes: Axes, trace: TraceView) -> None:
 
 
 def _draw_signals(unit: Axes, remain: Axes, trace: TraceView) -> None:
-    steps = np.arange(len(trace.signals))
+    """What the policy compared, boundary by boundary; the signals themselves, unsmoothed, as faint points beside it."""
+    steps, read = np.arange(len(trace.signals)), list(trace.boundaries)
     bold = trace.signals if trace.smoothed is None else trace.smoothed
+    shown = np.isfinite(bold).all(axis=1)  # smoothed values are known at boundaries only
     for column, (_, colour) in enumerate(_SIGNALS):
         axes = remain if column == 2 else unit
         if trace.smoothed is not None:
-            axes.plot(steps, trace.signals[:, column], color=colour, linewidth=0.6, alpha=0.35)
-        axes.plot(steps, bold[:, column], color=colour, linewidth=1.7, solid_capstyle="round")
+            axes.plot(read, trace.signals[read, column], ".", color=colour, markersize=4, alpha=0.4, linestyle="none")
+        axes.plot(steps[shown], bold[shown, column], color=colour, linewidth=1.7, solid_capstyle="round")
         if trace.thresholds is not None:
             axes.axhline(trace.thresholds[column], color=colour, linewidth=0.8, linestyle=(0, (1, 2)))
     agree = np.asarray(trace.agree, bool)
@@ -120,7 +122,7 @@ def _draw_signals(unit: Axes, remain: Axes, trace: TraceView) -> None:
     unit.tick_params(bottom=False)
     unit.spines["bottom"].set_visible(False)
     remain.set_yscale("log")
-    remain.set_ylim(0.8, max(20.0, 1.6 * float(np.max(trace.signals[:, 2]))))
+    remain.set_ylim(0.8, max(20.0, 1.6 * float(np.max(bold[shown, 2], initial=0.0))))
     remain.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     remain.yaxis.set_minor_formatter(matplotlib.ticker.NullFormatter())
     remain.set_ylabel("remain\n(tokens)")
