@@ -14,6 +14,7 @@ from specexit_jax.training.draft import DraftTrainingConfig, draft_losses
 from specexit_jax.training.draft_run import DraftRun, feature_scale, folded, train_draft
 from specexit_jax.training.loop import LoopConfig
 from specexit_jax.training.optimizer import OptimizerConfig
+from specexit_jax.training.signal_fit import labelled_positions, solve_signals
 
 
 @pytest.mark.parametrize("signals", ["fc", "draft"])
@@ -38,6 +39,8 @@ def test_training_writes_a_draft_and_looks_at_held_out_rows(tmp_path):
     bundle = train_draft(*arguments, LoopConfig(3, log_every=1), tmp_path, held_out=rows)
     again = load_draft(tmp_path / "draft_model")
     jax.tree.map(np.testing.assert_array_equal, again.params, bundle.params)
+    solved = solve_signals(*labelled_positions(TARGET_CONFIG, target_params(), rows, 10**6, 0))
+    np.testing.assert_allclose(bundle.params["fc"][:, -3:], solved, rtol=1e-3, atol=1e-5)
     looks = [line["step"] for line in read_metrics(tmp_path / "metrics.jsonl") if "held_out_token_loss" in line]
     assert looks == [2, 3]
     one = {name: values[:1] for name, values in rows.items()}

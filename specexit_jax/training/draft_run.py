@@ -62,16 +62,17 @@ def folded(params: dict, scale: jax.Array) -> dict:
 @dataclasses.dataclass(frozen=True)
 class DraftRun:
     """Rows in a batch, the seed of their order and of the first parameters, the losses, and how often (in steps) the
-    held-out rows are looked at, the first `evaluate_rows` of them."""
+    held-out rows are looked at, the first `evaluate_rows` of them.
+
+    signal_positions: at most so many are used to solve signals placed at `fc` in the end; 0 leaves them as trained.
+    """
 
     batch_size: int
     seed: int
     losses: DraftTrainingConfig
     evaluate_every: int = 200
     evaluate_rows: int = 16
-    signal_positions: int = (
-        200_000  # at most, on which signals placed at `fc` are solved at the end; 0: left as trained
-    )
+    signal_positions: int = 200_000
 
 
 def train_draft(

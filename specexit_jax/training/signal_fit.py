@@ -55,7 +55,7 @@ def _features(target: TargetConfig, params: dict, rows: Rows, drawn: np.ndarray,
 def solve_signals(features: np.ndarray, labels: np.ndarray, mask: np.ndarray, ridge: float = 1.0) -> np.ndarray:
     """float32 [A, 3]: the columns that minimise `losses.signal_losses` summed over N positions + ridge / 2 |w|^2.
 
-    The ridge is on weights of features scaled to unit variance, where a feature that hardly varies (a constant of the
+    The ridge is on weights of features scaled to unit mean square, where a feature that hardly varies (a constant of the
     residual stream) serves as the intercept.
     """
     scale = 1.0 / np.sqrt(np.mean(np.square(features, dtype=np.float64), axis=0) + 1e-12)
