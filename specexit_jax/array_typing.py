@@ -18,6 +18,6 @@ Queries = Float[Array, "B K G T H"]
 Keys = Float[Array, "B K H S"]
 Values = Float[Array, "B K S H"]
 Bias = Float32[Array, "#B T S"]
-Angles = Float32[Array, "B T H/2"]
+Angles = Float32[Array, "B T H"]
 
 typed = jaxtyped(typechecker=beartype)

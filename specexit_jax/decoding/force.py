@@ -17,7 +17,7 @@ from jaxtyping import Array, Bool, Float, Int
 from specexit_jax.decoding import verify
 from specexit_jax.decoding.sampling import Sampling, keyed_sample, token_log_probability
 from specexit_jax.decoding.state import column, prefixes_of, write_rows
-from specexit_jax.models.cache import Cache
+from specexit_jax.models.cache import SPARE, Cache
 from specexit_jax.models.config import TargetConfig
 from specexit_jax.models.target import Target, init_target_cache
 
@@ -83,7 +83,7 @@ def force_answers(
     """
     rows, number = boundaries.shape
     prefixes = prefixes_of(spec.live_prefixes, tokens.shape[1] + spec.reach)
-    cache, features = prefill_traces(spec, target_params, tokens, prefixes[-1])
+    cache, features = prefill_traces(spec, target_params, tokens, prefixes[-1] + SPARE)
     place = jnp.sum((boundaries >= 0).astype(jnp.int32), axis=1) - 1
     state = ForceState(
         cache=cache,

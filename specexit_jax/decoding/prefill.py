@@ -9,7 +9,7 @@ from jaxtyping import Array, Bool, Int
 from specexit_jax.decoding import drafting, verify
 from specexit_jax.decoding.sampling import keyed_sample
 from specexit_jax.decoding.state import DecodeState, Loop, column, write_rows
-from specexit_jax.models.cache import init_cache
+from specexit_jax.models.cache import SPARE, init_cache
 from specexit_jax.models.target import Target, init_target_cache
 
 
@@ -24,7 +24,7 @@ def prefill(
     """The prompts in the caches, the first token chosen as root, the first drafts made."""
     spec, params = loop.spec, loop.params
     batch, width = prompts.shape
-    state = empty_state(loop, batch, prompt_length, keys, thinking, max_length)
+    state = empty_state(loop, batch, width, prompt_length, keys, thinking, max_length)
     positions = jnp.broadcast_to(jnp.arange(width, dtype=jnp.int32)[None, :], (batch, width))
     target = functools.partial(Target(spec.target).apply, {"params": params.target})
     out = target(prompts, positions, state.target_cache, live=width, logits=False)
@@ -47,18 +47,18 @@ def prefill(
     following = jnp.concatenate([prompts[:, 1:], prompts[:, :1]], axis=1)
     following = jnp.where(positions == last[:, None], root[:, None], following)
     pairs = drafting.run_pairs(loop, state.draft_cache, jnp.zeros_like(last), fused, following, width)
-    live = next(size for size in spec.prefixes if size >= width + spec.reach)
-    return drafting.take_drafts(loop, live, state, pairs, last)
+    return drafting.take_drafts(loop, spec.prefixes_after(width)[0], state, pairs, last)
 
 
-def empty_state(loop: Loop, batch: int, prompt_length, keys, thinking, max_length) -> DecodeState:
+def empty_state(loop: Loop, batch: int, width: int, prompt_length, keys, thinking, max_length) -> DecodeState:
     """A state of empty buffers, whose rows are already done where they may generate nothing."""
     spec = loop.spec
+    target_slots = spec.target_slots(spec.prefixes_after(width)[0])
     max_length = jnp.minimum(max_length, jnp.int32(spec.buffer_length))
     config = spec.draft
     draft_cache = None
     if loop.runs_draft:
-        draft_cache = init_cache(1, config.num_kv_heads, config.head_dim, batch, spec.slots, config.dtype)
+        draft_cache = init_cache(1, config.num_kv_heads, config.head_dim, batch, spec.slots + SPARE, config.dtype)
     nowhere = jnp.full((batch,), -1, jnp.int32)
     return DecodeState(
         tokens=jnp.zeros((batch, spec.slots), jnp.int32),
@@ -68,7 +68,7 @@ def empty_state(loop: Loop, batch: int, prompt_length, keys, thinking, max_lengt
         root=jnp.zeros((batch,), jnp.int32),
         drafts=jnp.zeros((batch, spec.draft_tokens), jnp.int32),
         noise=None,
-        target_cache=init_target_cache(spec.target, batch, spec.slots),
+        target_cache=init_target_cache(spec.target, batch, target_slots),
         draft_cache=draft_cache,
         root_signals=jnp.zeros((batch, 3), jnp.float32) if loop.late_signals else None,
         policy_state=loop.policy.init(batch),

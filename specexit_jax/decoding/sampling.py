@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from specexit_jax.models.layers import reduce_last
+
 
 @dataclasses.dataclass(frozen=True)
 class Sampling:
@@ -96,8 +98,8 @@ def best_token(scores: Float[Array, "... V"]) -> Int[Array, "..."]:
     scores = jax.lax.optimization_barrier(scores)
     vocabulary = scores.shape[-1]
     ids = jax.lax.broadcasted_iota(jnp.int32, scores.shape, scores.ndim - 1)
-    best = jnp.where(scores == jnp.max(scores, axis=-1, keepdims=True), ids, jnp.int32(vocabulary - 1))
-    return jnp.min(best, axis=-1)
+    best = jnp.where(scores == reduce_last("max", scores), ids, jnp.int32(vocabulary - 1))
+    return reduce_last("min", best)[..., 0]
 
 
 def token_log_probability(logits: Float[Array, "B T V"], tokens: Int[Array, "B T"]) -> Float[Array, "B T"]:

@@ -30,7 +30,7 @@ from specexit_jax.decoding.state import (
     write_rows,
 )
 from specexit_jax.exits.signals import activate
-from specexit_jax.models.cache import Cache
+from specexit_jax.models.cache import Cache, grow
 from specexit_jax.models.target import Target
 
 
@@ -100,7 +100,8 @@ def decode(
         raise ValueError("This exit policy reads signals, but there is no draft model with signal heads: give one.")
     loop = Loop(spec, params, policy, boundaries, head_of(spec, params))
     state = prefill(loop, prompts, prompt_length, keys, thinking, max_length)
-    for live in spec.prefixes:
+    for live in spec.prefixes_after(prompts.shape[1]):
+        state = state.replace(target_cache=grow(state.target_cache, spec.target_slots(live)))
         state = jax.lax.while_loop(functools.partial(goes_on, spec, live), functools.partial(step, loop, live), state)
     return result_of(state, prompt_length, spec.buffer_length)
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from specexit_jax.decoding.sampling import Sampling
-from specexit_jax.models.cache import Cache
+from specexit_jax.models.cache import SPARE, Cache
 from specexit_jax.models.config import DraftConfig, TargetConfig
 
 
@@ -58,6 +58,15 @@ class DecodeSpec:
     def slots(self) -> int:
         """Cache slots a row: a step may write drafts, never read again, past the last token the buffer can hold."""
         return self.prefixes[-1]
+
+    def target_slots(self, live: int) -> int:
+        """Slots of the target's cache while `live` of them are read: on CPU a cache grows with what is read of it."""
+        grows = self.draft_tokens > 0 and jax.default_backend() == "cpu"
+        return live if grows else self.slots + SPARE
+
+    def prefixes_after(self, width: int) -> tuple[int, ...]:
+        """The live prefixes that hold prompts padded to `width` and a step after them."""
+        return tuple(size for size in self.prefixes if size >= width + self.reach)
 
     @property
     def reach(self) -> int:

@@ -7,8 +7,9 @@ from jaxtyping import Array, Float
 
 from specexit_jax.array_typing import Keys, Lengths, Values, typed
 
-# Slots beyond those that may be read. Attention then always reads a slice: given the whole array, XLA's CPU backend
-# fuses the write into the read and copies the cache three times a layer (about 1.6x slower steps at S = 768).
+# What a cache should hold beyond the slots that are read, where steps are of one token: XLA's CPU backend would fuse such a
+# write into the read of the whole array and copy the cache three times a layer (1.6x slower steps at S = 768). Steps of
+# several tokens had better read the whole array, without the copy that a slice costs.
 SPARE = 8
 
 
@@ -22,21 +23,30 @@ class Cache:
     a rejected draft is forgotten by `cache.replace(length=...)`.
     """
 
-    k: tuple[jax.Array, ...]  # L of [B, K, H, S + SPARE]
-    v: tuple[jax.Array, ...]  # L of [B, K, S + SPARE, H]
+    k: tuple[jax.Array, ...]  # L of [B, K, H, S]
+    v: tuple[jax.Array, ...]  # L of [B, K, S, H]
     length: jax.Array  # int32 [B]
 
     @property
     def slots(self) -> int:
-        return self.v[0].shape[2] - SPARE
+        return self.v[0].shape[2]
 
 
 def init_cache(num_layers: int, num_kv_heads: int, head_dim: int, batch: int, slots: int, dtype="float32") -> Cache:
     """An empty cache of `slots` tokens a row."""
-    slots += SPARE
     keys = tuple(jnp.zeros((batch, num_kv_heads, head_dim, slots), dtype) for _ in range(num_layers))
     values = tuple(jnp.zeros((batch, num_kv_heads, slots, head_dim), dtype) for _ in range(num_layers))
     return Cache(keys, values, jnp.zeros((batch,), jnp.int32))
+
+
+def grow(cache: Cache, slots: int) -> Cache:
+    """The cache with room for `slots` tokens a row; as it is where it has them."""
+    more = slots - cache.slots
+    if more <= 0:
+        return cache
+    keys = tuple(jnp.pad(k, ((0, 0), (0, 0), (0, 0), (0, more))) for k in cache.k)
+    values = tuple(jnp.pad(v, ((0, 0), (0, 0), (0, more), (0, 0))) for v in cache.v)
+    return cache.replace(k=keys, v=values)
 
 
 @typed
