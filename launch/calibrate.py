@@ -10,7 +10,7 @@ from absl import flags
 
 from launch import door
 from specexit_jax.annotation.replay import outcomes
-from specexit_jax.evaluation.harness import signals_of
+from specexit_jax.evaluation.harness import extracted
 from specexit_jax.exits.calibration import choose_thresholds, threshold_grid
 from specexit_jax.exits.policy_file import PolicyFile, save_policy
 from specexit_jax.exits.smoothers import smoother_named
@@ -27,7 +27,7 @@ def main() -> None:
     trained = workdir / "draft_model"
     session = load_session(config.target, trained if trained.is_dir() else config.draft)
     draft = DraftBundle(session.draft, session.params.draft, session.params.d2t)
-    signals = signals_of(session, traces, draft, folder)
+    signals = extracted(session, traces, draft, folder).signals
     best = None
     for name in settings.smoothers:
         seen = outcomes(smoother_named(name), traces, labels, signals, len(session.end_think_ids))

@@ -49,12 +49,14 @@ def main() -> None:
         records += [harness.record_of_trace(name, trace) for trace in rows]
     labels = harness.annotated(session, traces, kinds, setting, folder)
     draft = DraftBundle(session.draft, session.params.draft, session.params.d2t)
-    signals = harness.signals_of(session, traces, draft, folder)
+    wanted = labels if "ceiling" in methods else ()
+    along = harness.extracted(session, traces, draft, folder, wanted)
+    signals = along.signals
     names = [name for name in harness.REPLAYED if name in methods]
     records += harness.replayed_records(session, names, policy, traces, labels, signals)
     metrics, reliability = publish.signal_metrics(policy, traces, labels, signals)
     extra = {"signals": metrics}
-    test = harness.boundaries_of(session, policy, traces, labels, signals, "ceiling" in methods)
+    test = harness.boundaries_of(session, policy, traces, labels, along)
     if "oracle" in methods:
         records += harness.oracle_records(test)
     if "ceiling" in methods:
@@ -78,8 +80,8 @@ def _ceiling(session, config, policy, draft, test, workdir: Path):
     for split in ("draft", config.calibrate.split):
         folder = workdir / split
         traces, labels = list(read_jsonl(folder / "traces.jsonl")), list(read_jsonl(folder / "labels.jsonl"))
-        signals = harness.signals_of(session, traces, draft, folder)
-        sides.append(harness.boundaries_of(session, policy, traces, labels, signals, True))
+        along = harness.extracted(session, traces, draft, folder, labels)
+        sides.append(harness.boundaries_of(session, policy, traces, labels, along))
     return harness.ceiling_records(*sides, test, config.calibrate.bound)
 
 

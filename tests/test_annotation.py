@@ -9,7 +9,7 @@ from tiny_folders import write_tiny
 
 from specexit_jax.annotation.annotate import annotate
 from specexit_jax.annotation.documents import frequent_tokens, labelled_rows
-from specexit_jax.annotation.features import extract_boundary_features, extract_signals, load_signals, save_signals
+from specexit_jax.annotation.features import extract, load_signals, save_signals
 from specexit_jax.annotation.rollout import request_of, roll_out
 from specexit_jax.data.splits import Problem
 from specexit_jax.decoding.sampling import Sampling
@@ -80,7 +80,7 @@ def test_labels_cover_every_boundary(session, folder):
 def test_signals_are_those_that_the_loop_reads(session, problems, folder):
     full = list(read_jsonl(folder / "traces.jsonl"))
     bundle = DraftBundle(session.draft, session.params.draft, session.params.d2t)
-    found = extract_signals(session.target, session.params.target, bundle, full)
+    found = extract(session.target, session.params.target, full, bundle).signals
     requests = [request_of(session, problem, 0) for problem in problems]
     method = make_method(session, "think")
     for outcome in run(session, requests, method, batch_size=4, max_new_tokens=NEW, record_signals=True):
@@ -99,9 +99,10 @@ def test_signals_file_knows_its_draft(tmp_path):
 
 def test_boundary_features_have_a_row_a_boundary(session, folder):
     traces, labels = list(read_jsonl(folder / "traces.jsonl")), list(read_jsonl(folder / "labels.jsonl"))
-    found = extract_boundary_features(session.target, session.params.target, traces, labels)
+    found = extract(session.target, session.params.target, traces, labels=labels)
+    assert not found.signals
     for label in labels:
-        assert found[label["id"]].shape == (len(label["boundaries"]), 3 * session.target.hidden_size)
+        assert found.features[label["id"]].shape == (len(label["boundaries"]), 3 * session.target.hidden_size)
 
 
 def test_labelled_rows_are_silent_on_prompts(folder):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from specexit_jax.annotation.annotate import labels
-from specexit_jax.annotation.features import extract_signals
+from specexit_jax.annotation.features import extract
 from specexit_jax.annotation.replay import replay
 from specexit_jax.annotation.rollout import request_of, trace_of, traces
 from specexit_jax.data.splits import sample
@@ -84,7 +84,7 @@ def replayed(session, full, policy, kinds):
     boundaries = session.boundaries(kinds)
     chosen = [label for batch in labels(session, full, boundaries, 16, 16, NEW_TOKENS) for label in batch]
     bundle = DraftBundle(session.draft, session.params.draft, session.params.d2t)
-    signals = extract_signals(session.target, session.params.target, bundle, full)
+    signals = extract(session.target, session.params.target, full, bundle).signals
     return {one.id: (one.ids, one.exit_index) for one in replay(policy, full, chosen, signals, session.end_think_ids)}
 
 

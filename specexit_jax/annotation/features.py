@@ -7,6 +7,7 @@ import functools
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -58,36 +59,42 @@ def _positions(tokens: np.ndarray) -> np.ndarray:
     return np.broadcast_to(np.arange(tokens.shape[1], dtype=np.int32), tokens.shape)
 
 
-def extract_signals(
-    config: TargetConfig, params: dict, draft: DraftBundle, traces: Sequence[dict]
-) -> dict[str, np.ndarray]:
-    """id → activated signals float32 [generated tokens, 3], row i for ids[i]. Raises ValueError for a draft without signals."""
-    if draft.config.signals == "none":
+class Extracted(NamedTuple):
+    """By trace id. signals: activated, float32 [generated tokens, 3], row i for ids[i]; empty without a draft.
+    features: captured, float32 [boundaries, 3D], in the order of the label's boundaries; empty without labels.
+    """
+
+    signals: dict[str, np.ndarray]
+    features: dict[str, np.ndarray]
+
+
+def extract(
+    config: TargetConfig,
+    params: dict,
+    traces: Sequence[dict],
+    draft: DraftBundle | None = None,
+    labels: Sequence[dict] = (),
+) -> Extracted:
+    """A draft's signals along the traces, and the target's features at the boundaries of the labels, in one pass.
+
+    Raises ValueError for a draft without signals.
+    """
+    if draft is not None and draft.config.signals == "none":
         raise ValueError("this draft has no signal heads: train one with signals at 'fc' or 'draft'")
-    found: dict[str, np.ndarray] = {}
+    boundaries = {label["id"]: np.asarray(label["boundaries"], np.int64) for label in labels}
+    found = Extracted({}, {})
 
     def visit(chosen: list[dict], features: jax.Array, tokens: np.ndarray) -> None:
-        embedding = params["embed"]["embedding"]
-        signals = np.asarray(_signals(draft.config, draft.params, embedding, features, tokens, _positions(tokens)))
+        if draft is not None:
+            embedding, positions = params["embed"]["embedding"], _positions(tokens)
+            signals = np.asarray(_signals(draft.config, draft.params, embedding, features, tokens, positions))
+        host = np.asarray(features) if boundaries else None
         for row, trace in enumerate(chosen):
             start = len(trace["prompt_ids"])
-            found[trace["id"]] = signals[row, start : start + len(trace["ids"])]
-
-    _each(config, params, traces, visit)
-    return found
-
-
-def extract_boundary_features(
-    config: TargetConfig, params: dict, traces: Sequence[dict], labels: Sequence[dict]
-) -> dict[str, np.ndarray]:
-    """id → captured features float32 [boundaries, 3D], in the order of the label's boundaries."""
-    boundaries = {label["id"]: np.asarray(label["boundaries"], np.int64) for label in labels}
-    found: dict[str, np.ndarray] = {}
-
-    def visit(chosen: list[dict], features: jax.Array, tokens: np.ndarray) -> None:
-        host = np.asarray(features)
-        for row, trace in enumerate(chosen):
-            found[trace["id"]] = host[row, len(trace["prompt_ids"]) + boundaries[trace["id"]]]
+            if draft is not None:
+                found.signals[trace["id"]] = signals[row, start : start + len(trace["ids"])]
+            if boundaries:
+                found.features[trace["id"]] = host[row, start + boundaries[trace["id"]]]
 
     _each(config, params, traces, visit)
     return found

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from specexit_jax.annotation.annotate import annotate
-from specexit_jax.annotation.features import extract_boundary_features, extract_signals, load_signals, save_signals
+from specexit_jax.annotation.features import Extracted, extract, load_signals, save_signals
 from specexit_jax.annotation.replay import replay, smoothed_at_boundaries
 from specexit_jax.annotation.rollout import request_of, roll_out, trace_of
 from specexit_jax.data.splits import Problem
@@ -90,19 +90,26 @@ def annotated(
     return [by_id[trace["id"]] for trace in traces]
 
 
-def signals_of(session: Session, traces: Sequence[dict], draft, folder: Path) -> dict[str, np.ndarray]:
-    """The draft's signals along these traces, kept in signals.npz as long as it holds them all."""
+def extracted(session: Session, traces: Sequence[dict], draft, folder: Path, labels: Sequence[dict] = ()) -> Extracted:
+    """The draft's signals along these traces, kept in signals.npz as long as it holds them all; with `labels` also the
+    features at their boundaries, which are too many to keep."""
     path = folder / "signals.npz"
-    if path.exists():
-        try:
-            found = load_signals(path, session.draft_digest)
-        except ValueError:
-            found = {}
-        if all(trace["id"] in found for trace in traces):
-            return found
-    found = extract_signals(session.target, session.params.target, draft, traces)
-    save_signals(path, found, session.draft_digest)
+    kept = _kept_signals(path, session.draft_digest)
+    if all(trace["id"] in kept for trace in traces):
+        if not labels:
+            return Extracted(kept, {})
+        return Extracted(kept, extract(session.target, session.params.target, traces, labels=labels).features)
+    found = extract(session.target, session.params.target, traces, draft, labels)
+    save_signals(path, found.signals, session.draft_digest)
     return found
+
+
+def _kept_signals(path: Path, digest: str) -> dict[str, np.ndarray]:
+    """The file's signals; none where it is absent or holds another draft's."""
+    try:
+        return load_signals(path, digest)
+    except (FileNotFoundError, ValueError):
+        return {}
 
 
 def replayed_records(
@@ -117,14 +124,13 @@ def replayed_records(
     return records
 
 
-def boundaries_of(session: Session, policy: Threshold, traces, labels, signals, features: bool) -> Boundaries:
-    """The bounds' view of annotated traces; with `features` also what the ceiling sees."""
-    captured = smoothed = None
-    if features:
-        captured = extract_boundary_features(session.target, session.params.target, traces, labels)
-        seen = smoothed_at_boundaries(policy.smoother, traces, labels, signals)
-        smoothed = {trace["id"]: rows for trace, rows in zip(traces, seen, strict=True)}
-    return gather_boundaries(traces, labels, captured, smoothed, len(session.end_think_ids))
+def boundaries_of(session: Session, policy: Threshold, traces, labels, along: Extracted) -> Boundaries:
+    """The bounds' view of annotated traces; where features were extracted, also what the ceiling sees."""
+    if not along.features:
+        return gather_boundaries(traces, labels, None, None, len(session.end_think_ids))
+    seen = smoothed_at_boundaries(policy.smoother, traces, labels, along.signals)
+    smoothed = {trace["id"]: rows for trace, rows in zip(traces, seen, strict=True)}
+    return gather_boundaries(traces, labels, along.features, smoothed, len(session.end_think_ids))
 
 
 def ceiling_records(

@@ -48,8 +48,7 @@ class Ratio(NamedTuple):
     median: float  # of the per-round ratios
     low: float  # 95 % interval of the median (order statistics, distribution-free)
     high: float
-    quartiles: tuple[float, float]  # spread of single rounds
-    first_s: float  # median seconds
+    first_s: float  # mean seconds of a round
     second_s: float
     rounds: int
 
@@ -79,15 +78,13 @@ def interleaved_ratio(
     margin = 0.98 * np.sqrt(rounds)  # 1.96 * sqrt(n / 4): ranks of the binomial(n, 1/2) interval
     low = ratios[max(0, int(np.floor(rounds / 2 - margin)))]
     high = ratios[min(rounds - 1, int(np.ceil(rounds / 2 + margin)))]
-    lower, upper = np.quantile(ratios, [0.25, 0.75])
-    middle = np.median(seconds, axis=0)
+    mean = seconds.mean(axis=0)
     return Ratio(
         median=float(np.median(ratios)),
         low=float(low),
         high=float(high),
-        quartiles=(float(lower), float(upper)),
-        first_s=float(middle[0]),
-        second_s=float(middle[1]),
+        first_s=float(mean[0]),
+        second_s=float(mean[1]),
         rounds=rounds,
     )
 
