@@ -17,6 +17,7 @@ from specexit_jax.exits.signals import activate
 from specexit_jax.models.config import TargetConfig
 from specexit_jax.models.draft import Draft, DraftBundle
 from specexit_jax.models.target import Target
+from specexit_jax.progress import Progress
 
 ROWS, STEP = 16, 128  # traces in a batch; lengths are padded to multiples, so that few shapes compile
 
@@ -44,6 +45,7 @@ def _each(
     visit: Callable[[list[dict], jax.Array, np.ndarray], None],
 ) -> None:
     """Call visit(traces of a batch, features [ROWS, T, 3D], tokens [ROWS, T]) over all traces, shortest first."""
+    bar = Progress(len(traces), "features ")
     order = sorted(range(len(traces)), key=lambda i: len(traces[i]["prompt_ids"]) + len(traces[i]["ids"]))
     for start in range(0, len(order), ROWS):
         chosen = [traces[i] for i in order[start : start + ROWS]]
@@ -53,6 +55,7 @@ def _each(
             ids = [*trace["prompt_ids"], *trace["ids"]]
             tokens[row, : len(ids)] = ids
         visit(chosen, _features(config, params, tokens, _positions(tokens)), tokens)
+        bar.update(start + len(chosen))
 
 
 def _positions(tokens: np.ndarray) -> np.ndarray:
