@@ -13,6 +13,8 @@ from specexit_jax.annotation.features import extract, load_signals, save_signals
 from specexit_jax.annotation.rollout import request_of, roll_out
 from specexit_jax.data.splits import Problem
 from specexit_jax.decoding.sampling import Sampling
+from specexit_jax.evaluation.harness import boundaries_of
+from specexit_jax.exits.policy import unreachable
 from specexit_jax.jsonl import append_jsonl, read_jsonl
 from specexit_jax.methods import make_method
 from specexit_jax.models.draft import DraftBundle
@@ -103,6 +105,16 @@ def test_boundary_features_have_a_row_a_boundary(session, folder):
     assert not found.signals
     for label in labels:
         assert found.features[label["id"]].shape == (len(label["boundaries"]), 3 * session.target.hidden_size)
+
+
+def test_labels_may_come_in_any_order(session, folder):
+    traces, labels = list(read_jsonl(folder / "traces.jsonl")), list(read_jsonl(folder / "labels.jsonl"))
+    bundle = DraftBundle(session.draft, session.params.draft, session.params.d2t)
+    along = extract(session.target, session.params.target, traces, bundle, labels)
+    policy = unreachable()
+    there, back = (boundaries_of(session, policy, traces, order, along) for order in (labels, labels[::-1]))
+    assert there.index.tolist() == back.index.tolist()
+    np.testing.assert_array_equal(there.extra, back.extra)
 
 
 def test_labelled_rows_are_silent_on_prompts(folder):

@@ -113,7 +113,10 @@ def outcomes(
 def smoothed_at_boundaries(
     smoother: Smoother, traces: Sequence[dict], labels: Sequence[dict], signals: Mapping[str, np.ndarray]
 ) -> list[np.ndarray]:
-    """float32 [boundaries, 3] for each trace: what a threshold policy with this smoother compares at each boundary."""
+    """float32 [boundaries, 3] for each trace: what a threshold policy with this smoother compares at each boundary.
+
+    labels: one for each trace, in their order (`join_labels`).
+    """
     policy = Threshold(jnp.zeros((3,), jnp.float32), smoother)
     _, smoothed = _decide_all(policy, traces, labels, signals)
     return [seen[np.asarray(label["boundaries"], np.int64)] for seen, label in zip(smoothed, labels, strict=True)]

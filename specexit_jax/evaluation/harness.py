@@ -12,7 +12,7 @@ import numpy as np
 
 from specexit_jax.annotation.annotate import annotate
 from specexit_jax.annotation.features import Extracted, extract, load_signals, save_signals
-from specexit_jax.annotation.replay import replay, smoothed_at_boundaries
+from specexit_jax.annotation.replay import join_labels, replay, smoothed_at_boundaries
 from specexit_jax.annotation.rollout import request_of, roll_out, trace_of
 from specexit_jax.data.splits import Problem
 from specexit_jax.evaluation.bounds import (
@@ -128,7 +128,7 @@ def boundaries_of(session: Session, policy: Threshold, traces, labels, along: Ex
     """The bounds' view of annotated traces; where features were extracted, also what the ceiling sees."""
     if not along.features:
         return gather_boundaries(traces, labels, None, None, len(session.end_think_ids))
-    seen = smoothed_at_boundaries(policy.smoother, traces, labels, along.signals)
+    seen = smoothed_at_boundaries(policy.smoother, traces, join_labels(traces, labels), along.signals)
     smoothed = {trace["id"]: rows for trace, rows in zip(traces, seen, strict=True)}
     return gather_boundaries(traces, labels, along.features, smoothed, len(session.end_think_ids))
 
