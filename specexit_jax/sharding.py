@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -78,6 +79,11 @@ def tree_shardings(tree: Any, mesh: Mesh) -> Any:
 def shard_tree(tree: Any, mesh: Mesh) -> Any:
     """`tree` placed by the table. Use `jit(init, out_shardings=…)` where it would not fit one device first."""
     return jax.device_put(tree, tree_shardings(tree, mesh))
+
+
+def placer(mesh: Mesh) -> Callable[[np.ndarray, str], jax.Array]:
+    """Puts one parameter, given with its path, straight onto its devices: what a checkpoint's loader asks for."""
+    return lambda array, path: jax.device_put(array, NamedSharding(mesh, spec_of(path, array.shape, mesh)))
 
 
 def shard_batch(batch: Any, mesh: Mesh) -> Any:

@@ -13,9 +13,8 @@ import transformers
 from random_params import random_params
 from safetensors.numpy import load_file, save_file
 
-from specexit_jax.models.config import DraftConfig, RopeScaling, TargetConfig, check_pair
-from specexit_jax.models.draft import Draft, DraftBundle, init_draft
-from specexit_jax.models.hf import load_draft, load_target, save_draft, save_target
+from specexit_jax.models.config import RopeScaling, TargetConfig
+from specexit_jax.models.hf import load_target, save_target
 from specexit_jax.models.target import Target, init_target, init_target_cache
 
 SIZES = {
@@ -164,108 +163,3 @@ def test_missing_and_corrupt_files_are_refused(tmp_path):
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(ValueError, match="config.json is not valid JSON"):
         load_target(tmp_path)
-
-
-def make_bundle(**changes) -> DraftBundle:
-    config = DraftConfig(16, 16, 24, 4, 2, 8, vocab_size=48, draft_vocab_size=20, capture=(2, 3, 4))
-    config = dataclasses.replace(config, **changes)
-    ids = np.sort(np.random.default_rng(1).permutation(48)[: config.draft_vocab_size])
-    return DraftBundle(config=config, params=random_params(init_draft, config, 2), d2t=jnp.asarray(ids, jnp.int32))
-
-
-@pytest.mark.parametrize("signals", ["fc", "draft", "none"])
-def test_draft_comes_back_as_it_went(signals, tmp_path):
-    bundle = make_bundle(signals=signals, norm_before_residual=signals == "draft")
-    save_draft(tmp_path, bundle)
-    again = load_draft(tmp_path)
-    assert again.config == bundle.config
-    np.testing.assert_array_equal(again.d2t, bundle.d2t)
-    jax.tree.map(np.testing.assert_array_equal, again.params, bundle.params)
-
-    tensors = load_file(tmp_path / "model.safetensors")
-    assert tensors["fc.weight"].shape == (16 + 3 * (signals == "fc"), 48)
-    assert tensors["midlayer.self_attn.q_proj.weight"].shape == (32, 32)
-    assert tensors["d2t"].dtype == np.int64 and tensors["t2d"].dtype == np.bool_
-    np.testing.assert_array_equal(tensors["d2t"] + np.arange(20), bundle.d2t)
-    np.testing.assert_array_equal(np.flatnonzero(tensors["t2d"]), bundle.d2t)
-
-
-def test_draft_equals_the_equations_of_eagle(tmp_path):
-    """The file's tensors under eagle3.md §1, written out in numpy for one pair, without any code of the model."""
-    bundle = make_bundle(num_heads=2, num_kv_heads=2)
-    save_draft(tmp_path, bundle)
-    w = load_file(tmp_path / "model.safetensors")
-    rng = np.random.default_rng(3)
-    features, embedded = rng.normal(size=48).astype(np.float32), rng.normal(size=16).astype(np.float32)
-
-    def norm(x, name):
-        return x / np.sqrt(np.mean(x * x) + bundle.config.rms_norm_eps) * w[name + ".weight"]
-
-    fused = w["fc.weight"] @ features
-    hidden, raw = fused[:16], fused[16:]
-    x = np.concatenate([norm(embedded, "midlayer.input_layernorm"), norm(hidden, "midlayer.hidden_norm")])
-    # A lone pair attends to itself: attention is its value.
-    hidden = hidden + w["midlayer.self_attn.o_proj.weight"] @ (w["midlayer.self_attn.v_proj.weight"] @ x)
-    x = norm(hidden, "midlayer.post_attention_layernorm")
-    gate, up = (w[f"midlayer.mlp.{name}_proj.weight"] @ x for name in ("gate", "up"))
-    hidden = hidden + w["midlayer.mlp.down_proj.weight"] @ (gate / (1 + np.exp(-gate)) * up)
-    logits = w["lm_head.weight"] @ norm(hidden, "norm")
-
-    model, variables = Draft(bundle.config), {"params": bundle.params}
-    ours, ours_raw = model.apply(variables, features[None, None], method="fuse")
-    out = model.apply(variables, embedded[None, None], ours, jnp.zeros((1, 1), jnp.int32))
-    np.testing.assert_allclose(ours_raw[0, 0], raw, atol=1e-5)
-    np.testing.assert_allclose(out.hidden[0, 0], hidden, atol=1e-5)
-    np.testing.assert_allclose(out.logits[0, 0], logits, atol=1e-5)
-
-
-@pytest.mark.parametrize(
-    ("change", "sentence"),
-    [
-        (lambda t: t.pop("fc.weight"), "missing: fc.weight"),
-        (lambda t: t.update({"midlayer.q_norm.weight": t["d2t"]}), "unknown: midlayer.q_norm.weight"),
-        (lambda t: t.update({"norm.weight": t["norm.weight"][:8]}), r"misshapen: norm.weight \[8\] instead of \[16\]"),
-        (lambda t: t.update({"d2t": t["d2t"] + np.arange(20)}), "d2t must hold offsets"),
-        (lambda t: t.update({"embed_tokens.weight": t["lm_head.weight"]}), "embedding table of its own"),
-    ],
-)
-def test_drafts_that_do_not_fit_are_refused(change, sentence, tmp_path):
-    save_draft(tmp_path, make_bundle())
-    edit_tensors(tmp_path, change)
-    with pytest.raises(ValueError, match=sentence):
-        load_draft(tmp_path)
-
-
-def test_draft_files_of_others(tmp_path):
-    """No `signals`, no head count for keys, the shape tells; an own embedding table passes if it is the target's."""
-    bundle = make_bundle(num_kv_heads=4, capture=None)
-    save_draft(tmp_path, bundle)
-    path = tmp_path / "config.json"
-    config = json.loads(path.read_text())
-    for key in ("signals", "signal_order", "norm_before_residual", "num_key_value_heads", "target_hidden_size"):
-        del config[key]
-    path.write_text(json.dumps(config | {"architectures": ["LlamaForCausalLM"]}))
-    table = np.random.default_rng(5).normal(size=(48, 16)).astype(np.float32)
-    edit_tensors(tmp_path, lambda tensors: tensors.update({"embed_tokens.weight": table}))
-    again = load_draft(tmp_path, target_embedding=table)
-    assert again.config == bundle.config
-    with pytest.raises(ValueError, match="embedding table of its own"):
-        load_draft(tmp_path, target_embedding=table + 1)
-    edit_json(tmp_path, eagle_aux_hidden_state_layer_ids=[1, 2, 3], eagle_aux_hidden_state_layer_convention="outputs")
-    assert load_draft(tmp_path, target_embedding=table).config.capture == (2, 3, 4)
-
-
-def test_pairs_are_checked():
-    draft = make_bundle().config
-    target = dataclasses.replace(CONFIGS["qwen3"], num_layers=7, capture=(2, 3, 4))
-    check_pair(draft, target)
-    for change, sentence in (
-        ({"hidden_size": 32}, "hidden size 16, but this one has 32"),
-        ({"vocab_size": 49}, "vocabulary 48, but this one has 49"),
-        ({"capture": None}, r"captured layers \(2, 3, 4\)"),
-    ):
-        other = dataclasses.replace(target, **change)
-        if change == {"capture": None}:
-            other = dataclasses.replace(other, num_layers=9)
-        with pytest.raises(ValueError, match=sentence):
-            check_pair(draft, other)

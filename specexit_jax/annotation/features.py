@@ -89,7 +89,8 @@ def extract(
 
     def visit(chosen: list[dict], features: jax.Array, tokens: np.ndarray) -> None:
         if draft is not None:
-            embedding, positions = params["embed"]["embedding"], _positions(tokens)
+            embedding = (draft.params if draft.config.own_embedding else params)["embed"]["embedding"]
+            positions = _positions(tokens)
             signals = np.asarray(_signals(draft.config, draft.params, embedding, features, tokens, positions))
         host = np.asarray(features) if boundaries else None
         for row, trace in enumerate(chosen):

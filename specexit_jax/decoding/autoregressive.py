@@ -91,7 +91,7 @@ def _look(spec: DecodeSpec, params: DecodeParams, tokens, length, key):
     fused, raw = draft(out.features, method="fuse")
     if spec.draft.signals == "draft":
         shifted = jnp.concatenate([tokens[:, 1:], tokens[:, :1]], axis=1)
-        embedded = params.target["embed"]["embedding"][shifted].astype(fused.dtype)
+        embedded = params.draft_embedding[shifted].astype(fused.dtype)
         raw = draft(embedded, fused, positions).raw_signals  # of pair t: the signals of token t + 1
         return following, gap, activate(raw[0, length - 2])
     return following, gap, activate(raw[0, length - 1])

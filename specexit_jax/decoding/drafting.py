@@ -78,7 +78,7 @@ def take_drafts(loop: Loop, live: int | None, state: DecodeState, pairs: Pairs, 
 
 
 def _layer(spec, params, cache, fused, following, live):
-    embedded = params.target["embed"]["embedding"][following].astype(fused.dtype)
+    embedded = params.draft_embedding[following].astype(fused.dtype)
     positions = cache.length[:, None] + jnp.arange(following.shape[1], dtype=jnp.int32)[None, :]
     return Draft(spec.draft).apply({"params": params.draft}, embedded, fused, positions, cache, live=live)
 

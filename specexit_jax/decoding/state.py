@@ -94,6 +94,11 @@ class DecodeParams:
     draft: Any = None
     d2t: Int[Array, " W"] | None = None
 
+    @property
+    def draft_embedding(self) -> Float[Array, "V E"]:
+        """The embedding table that the draft reads: its own, or the target's."""
+        return (self.draft if "embed" in self.draft else self.target)["embed"]["embedding"]
+
 
 @flax.struct.dataclass
 class Loop:

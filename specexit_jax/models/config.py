@@ -72,15 +72,16 @@ class DraftConfig:
     max_position: int = 4096
     dtype: str = "float32"
     capture: tuple[int, int, int] | None = None  # the target layers it was trained on (their inputs), where recorded
+    own_embedding: bool = False  # of its own width; else it reads the target's table
 
     def __post_init__(self):
         if self.signals not in SIGNAL_PLACEMENTS:
             raise ValueError(f"Signal placement {self.signals!r} is unknown; use one of {SIGNAL_PLACEMENTS}.")
-        if self.hidden_size != self.target_hidden_size:
-            # The layer's input is [embedding, hidden] of width 2E, and the embedding is the target's own.
+        if self.hidden_size != self.target_hidden_size and not self.own_embedding:
+            # The layer's input is [embedding, hidden] of width 2E.
             raise ValueError(
                 f"Draft hidden size {self.hidden_size} must equal the target's {self.target_hidden_size}: "
-                "the draft reads the target's embedding table."
+                "the draft has no embedding table of its own and reads the target's."
             )
         _check_heads("Draft", self.num_heads, self.num_kv_heads, self.head_dim)
 

@@ -1,6 +1,6 @@
 """The draft: one EAGLE-3 layer over (feature of token t, embedding of token t + 1), and the three exit signals.
 
-A pair sits at RoPE position t and predicts token t + 2. The embedding table is the target's; the caller looks it up.
+A pair sits at RoPE position t and predicts token t + 2. The embedding table is mostly the target's; the caller looks it up.
 Equations and names: eagle3.md §1; placement of the signals: specexit.md §1.
 """
 
@@ -161,6 +161,6 @@ def init_draft(config: DraftConfig, key: jax.Array) -> dict:
         return draft(embedded, hidden, positions)
 
     features = jnp.zeros((1, 1, 3 * config.target_hidden_size), config.dtype)
-    embedded = jnp.zeros((1, 1, config.target_hidden_size), config.dtype)
+    embedded = jnp.zeros((1, 1, config.hidden_size), config.dtype)
     positions = jnp.zeros((1, 1), jnp.int32)
     return nn.init(everything, Draft(config))(key, features, embedded, positions)["params"]

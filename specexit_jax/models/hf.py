@@ -1,27 +1,14 @@
 """Target checkpoints of Hugging Face transformers, in and out: Llama 3, Qwen2, Qwen3 (drafts: hf_draft.py)."""
 
-from collections.abc import Callable
 from pathlib import Path
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from specexit_jax.models.config import TargetConfig
 from specexit_jax.models.hf_draft import load_draft, save_draft
+from specexit_jax.models.hf_layout import Place, on_device, read, shapes, target_layout, written
 from specexit_jax.models.hf_rope import read_rope, write_rope
-from specexit_jax.models.hf_tensors import (
-    TensorSource,
-    attention_shapes,
-    mlp_shapes,
-    read_attention,
-    read_json,
-    read_mlp,
-    require,
-    write_attention,
-    write_checkpoint,
-    write_mlp,
-)
+from specexit_jax.models.hf_tensors import TensorSource, read_json, require, write_checkpoint
 
 __all__ = ["load_draft", "load_target", "save_draft", "save_target"]
 
@@ -30,46 +17,31 @@ CLASSES = {"LlamaForCausalLM": "llama", "Qwen2ForCausalLM": "qwen2", "Qwen3ForCa
 UNSUPPORTED = {"use_sliding_window": False, "mlp_bias": False, "quantization_config": None, "attention_bias": False}
 
 
-def load_target(
-    folder: str | Path, dtype: str = "float32", place: Callable[[np.ndarray], jax.Array] = jnp.asarray
-) -> tuple[TargetConfig, dict]:
-    """Config and parameters of a checkpoint folder, both in `dtype`; `place` puts each parameter on its device."""
+def load_target(folder: str | Path, dtype: str = "float32", place: Place = on_device) -> tuple[TargetConfig, dict]:
+    """Config and parameters of a checkpoint folder, both in `dtype`.
+
+    `place` puts one parameter where it belongs (`sharding.placer` shards it); each is placed before the next is read,
+    so the host holds one at a time.
+    """
     folder = Path(folder)
     config = read_target_config(folder, dtype)
-    with TensorSource(folder) as source:
-        layers = range(config.num_layers)
-        ignored = {f"model.layers.{i}.self_attn.rotary_emb.inv_freq" for i in layers}
-        if config.tie_embeddings:
-            ignored.add("lm_head.weight")
-        source.check(target_shapes(config), ignored)
-        if config.tie_embeddings and "lm_head.weight" in source.names():
-            if not np.array_equal(source.read("lm_head.weight"), source.read("model.embed_tokens.weight")):
-                raise ValueError(f"{folder} says its embeddings are tied, but its lm_head.weight differs from them.")
-
-        def placed(tree):
-            return jax.tree.map(lambda array: place(np.ascontiguousarray(array.astype(dtype))), tree)
-
-        params = {f"layers_{i}": placed(_read_layer(source.read, f"model.layers.{i}", config)) for i in layers}
-        params["embed"] = placed({"embedding": source.read("model.embed_tokens.weight")})
-        params["final_norm"] = placed({"scale": source.read("model.norm.weight")})
-        if not config.tie_embeddings:
-            params["lm_head"] = placed(source.read("lm_head.weight").T)
-    return config, params
+    layout = target_layout(config)
+    source = TensorSource(folder)
+    ignored = {f"model.layers.{i}.self_attn.rotary_emb.inv_freq" for i in range(config.num_layers)}
+    if config.tie_embeddings:
+        ignored.add("lm_head.weight")
+    source.check(shapes(layout), ignored)
+    if config.tie_embeddings and "lm_head.weight" in source.names():
+        if not np.array_equal(source.read("lm_head.weight"), source.read("model.embed_tokens.weight")):
+            raise ValueError(f"{folder} says its embeddings are tied, but its lm_head.weight differs from them.")
+    return config, read(layout, source.read, dtype, place)
 
 
 def save_target(
     folder: str | Path, config: TargetConfig, params: dict, dtype: str = "float32", extra: dict | None = None
 ) -> None:
     """A folder that transformers loads to the same logits; `extra` goes into config.json (token ids, say)."""
-    params = jax.tree.map(lambda array: np.asarray(array).astype(dtype), params)
-    tensors = {
-        "model.embed_tokens.weight": params["embed"]["embedding"],
-        "model.norm.weight": params["final_norm"]["scale"],
-    }
-    for i in range(config.num_layers):
-        tensors |= _write_layer(f"model.layers.{i}", params[f"layers_{i}"])
-    if not config.tie_embeddings:
-        tensors["lm_head.weight"] = params["lm_head"].T
+    tensors = written(target_layout(config), params, dtype)
     write_checkpoint(folder, target_json(config, dtype) | (extra or {}), tensors)
 
 
@@ -134,34 +106,3 @@ def target_json(config: TargetConfig, dtype: str) -> dict:
     if config.architecture != "qwen2":
         fields["attention_bias"] = False
     return fields | ({"specexit_capture": list(config.capture)} if config.capture else {})
-
-
-def target_shapes(config: TargetConfig) -> dict[str, tuple[int, ...]]:
-    """Every tensor a target's checkpoint must hold."""
-    width = config.hidden_size
-    shapes = {"model.embed_tokens.weight": (config.vocab_size, width), "model.norm.weight": (width,)}
-    if not config.tie_embeddings:
-        shapes["lm_head.weight"] = (config.vocab_size, width)
-    for i in range(config.num_layers):
-        prefix = f"model.layers.{i}"
-        shapes |= {f"{prefix}.{x}_layernorm.weight": (width,) for x in ("input", "post_attention")}
-        shapes |= attention_shapes(f"{prefix}.self_attn", config, width, width, config.qkv_bias, config.qk_norm)
-        shapes |= mlp_shapes(f"{prefix}.mlp", width, config.intermediate_size)
-    return shapes
-
-
-def _read_layer(read, prefix: str, config: TargetConfig) -> dict:
-    return {
-        "input_norm": {"scale": read(f"{prefix}.input_layernorm.weight")},
-        "attention": read_attention(read, f"{prefix}.self_attn", config, config.qkv_bias, config.qk_norm),
-        "mlp_norm": {"scale": read(f"{prefix}.post_attention_layernorm.weight")},
-        "mlp": read_mlp(read, f"{prefix}.mlp"),
-    }
-
-
-def _write_layer(prefix: str, params: dict) -> dict[str, np.ndarray]:
-    tensors = write_attention(f"{prefix}.self_attn", params["attention"])
-    tensors |= write_mlp(f"{prefix}.mlp", params["mlp"])
-    tensors[f"{prefix}.input_layernorm.weight"] = params["input_norm"]["scale"]
-    tensors[f"{prefix}.post_attention_layernorm.weight"] = params["mlp_norm"]["scale"]
-    return tensors

@@ -1,62 +1,66 @@
-"""Hugging Face tensors in and out: read one at a time, checked by name and shape, written atomically.
-
-Their projections are [out, in], one a kind; ours are [in, ...out], fused where one matrix product serves.
-"""
+"""Hugging Face tensors in and out: read one at a time, checked by name and shape, written atomically."""
 
 import contextlib
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from specexit_jax.models.torch_file import TorchFile
+
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+BESIDE = "signals.safetensors"  # tensors of ours that other readers of a format must not meet
+TORCH_WEIGHTS, TORCH_INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"
 
 
 class TensorSource:
-    """The tensors of a checkpoint folder (one file, or shards with an index), read one at a time."""
+    """The tensors of a checkpoint folder, read one at a time: safetensors, or torch's `.bin`; one file, or shards.
 
-    def __init__(self, folder: str | Path):
+    A draft's signals.safetensors belongs to it. A file is opened for one tensor and closed again: what is mapped of it
+    would count as memory of this process.
+    `names_of` (theirs to ours) renames what the folder holds.
+    """
+
+    def __init__(self, folder: str | Path, names_of: Callable[[str], str] = lambda name: name):
         self.folder = Path(folder)
-        self._stack = contextlib.ExitStack()
-        self._files = {}
-        try:
-            for path in self._paths():
-                handle = self._stack.enter_context(safe_open(path, "np"))
-                self._files.update(dict.fromkeys(handle.keys(), handle))
-        except SafetensorError as error:
-            self._stack.close()
-            raise ValueError(f"{path} is not a readable safetensors file ({error}); fetch it again.") from None
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self._stack.close()
+        self._found: dict[str, tuple[Path, str, tuple[int, ...]]] = {}
+        beside = [self.folder / BESIDE] if (self.folder / BESIDE).is_file() else []
+        for path in self._paths() + beside:
+            for name, shape in _contents(path).items():
+                self._found[names_of(name)] = (path, name, shape)
 
     def _paths(self) -> list[Path]:
-        index = self.folder / INDEX
-        if index.is_file():
-            shards = sorted(set(read_json(index)["weight_map"].values()))
-            paths = [self.folder / shard for shard in shards]
-        else:
-            paths = [self.folder / WEIGHTS]
-        for path in paths:
-            if not path.is_file():
-                raise FileNotFoundError(f"{path} is missing; a checkpoint needs {WEIGHTS}, or every shard of {INDEX}.")
-        return paths
+        for single, index in ((WEIGHTS, INDEX), (TORCH_WEIGHTS, TORCH_INDEX)):
+            if (self.folder / index).is_file():
+                shards = sorted(set(read_json(self.folder / index)["weight_map"].values()))
+                paths = [self.folder / shard for shard in shards]
+                for path in paths:
+                    if not path.is_file():
+                        raise FileNotFoundError(f"{path} is missing; {index} names it, so fetch it again.")
+                return paths
+            if (self.folder / single).is_file():
+                return [self.folder / single]
+        raise FileNotFoundError(
+            f"{self.folder / WEIGHTS} is missing; a checkpoint needs it, or {TORCH_WEIGHTS}, or the shards of {INDEX}."
+        )
 
     def names(self) -> set[str]:
-        return set(self._files)
+        return set(self._found)
 
     def shape(self, name: str) -> tuple[int, ...]:
-        return tuple(self._files[name].get_slice(name).get_shape())
+        return self._found[name][2]
 
     def read(self, name: str) -> np.ndarray:
-        return self._files[name].get_tensor(name)
+        path, theirs, _ = self._found[name]
+        if path.suffix == ".safetensors":
+            with safe_open(path, "np") as file:
+                return file.get_tensor(theirs)
+        with contextlib.closing(TorchFile(path)) as file:
+            return file.read(theirs)
 
     def check(self, expected: dict[str, tuple[int, ...]], optional: Iterable[str] = ()) -> None:
         """Refuse unknown, missing and misshapen tensors by name: one dropped in silence only shows as bad output."""
@@ -73,6 +77,18 @@ class TensorSource:
         found = "; ".join(f"{kind}: {_some(items)}" for kind, items in problems.items() if items)
         if found:
             raise ValueError(f"The tensors in {self.folder} do not fit its config.json ({found}).")
+
+
+def _contents(path: Path) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of a file's tensors."""
+    if path.suffix != ".safetensors":
+        with contextlib.closing(TorchFile(path)) as file:
+            return {name: stored.shape for name, stored in file.tensors.items()}
+    try:
+        with safe_open(path, "np") as file:
+            return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except SafetensorError as error:
+        raise ValueError(f"{path} is not a readable safetensors file ({error}); fetch it again.") from None
 
 
 def _some(items: list[str], most: int = 8) -> str:
@@ -99,80 +115,22 @@ def require(config: dict, key: str, path: Path):
     return config[key]
 
 
-def write_checkpoint(folder: str | Path, config: dict, tensors: dict[str, np.ndarray]) -> None:
-    """config.json and model.safetensors, each written to a temporary name and renamed; the config last."""
+def write_checkpoint(
+    folder: str | Path, config: dict, tensors: dict[str, np.ndarray], beside: dict[str, np.ndarray] | None = None
+) -> None:
+    """model.safetensors, `beside` (if any) in signals.safetensors, config.json: each written to a temporary name and
+    renamed, the config last."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / (WEIGHTS + ".partial")
-    # "format" is what transformers asks of a file's metadata before it loads it.
-    save_file({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}, partial, {"format": "pt"})
-    os.replace(partial, folder / WEIGHTS)
+    for name, members in ((WEIGHTS, tensors), (BESIDE, beside)):
+        if not members:
+            (folder / name).unlink(missing_ok=True)
+            continue
+        partial = folder / (name + ".partial")
+        # "format" is what transformers asks of a file's metadata before it loads it.
+        save_file({key: np.ascontiguousarray(tensor) for key, tensor in members.items()}, partial, {"format": "pt"})
+        partial.chmod(0o644)  # the library makes it for its owner alone
+        os.replace(partial, folder / name)
     partial = folder / "config.json.partial"
     partial.write_text(json.dumps(config, indent=2) + "\n")
     os.replace(partial, folder / "config.json")
-
-
-def attention_shapes(prefix: str, config, width: int, out: int, qkv_bias=False, qk_norm=False) -> dict:
-    """Names and shapes of one attention block that reads `width` and writes `out`."""
-    rows = {"q": config.num_heads, "k": config.num_kv_heads, "v": config.num_kv_heads}
-    shapes = {f"{prefix}.{x}_proj.weight": (n * config.head_dim, width) for x, n in rows.items()}
-    shapes[f"{prefix}.o_proj.weight"] = (out, config.num_heads * config.head_dim)
-    if qkv_bias:
-        shapes |= {f"{prefix}.{x}_proj.bias": (n * config.head_dim,) for x, n in rows.items()}
-    if qk_norm:
-        shapes |= {f"{prefix}.{x}_norm.weight": (config.head_dim,) for x in "qk"}
-    return shapes
-
-
-def read_attention(read, prefix: str, config, qkv_bias=False, qk_norm=False) -> dict:
-    """Our parameters of one attention block from their tensors."""
-
-    def fused(kind):
-        parts = [read(f"{prefix}.{x}_proj.{kind}") for x in "qkv"]
-        parts = [part.reshape(config.num_kv_heads, -1, config.head_dim, *part.shape[1:]) for part in parts]
-        return np.concatenate(parts, axis=1)
-
-    o = read(f"{prefix}.o_proj.weight").T
-    params = {
-        "qkv": np.moveaxis(fused("weight"), -1, 0),
-        "o": o.reshape(config.num_kv_heads, -1, config.head_dim, o.shape[-1]),
-    }
-    if qkv_bias:
-        params["qkv_bias"] = fused("bias")
-    if qk_norm:
-        params |= {f"{x}_norm": read(f"{prefix}.{x}_norm.weight") for x in "qk"}
-    return params
-
-
-def write_attention(prefix: str, params: dict) -> dict[str, np.ndarray]:
-    """Their tensors of one attention block from our parameters."""
-    tensors = {f"{prefix}.o_proj.weight": _flat(params["o"], 3).T}
-    group = params["qkv"].shape[2] - 2
-    for x, columns in (("q", slice(0, group)), ("k", slice(group, group + 1)), ("v", slice(group + 1, None))):
-        tensors[f"{prefix}.{x}_proj.weight"] = _flat(np.moveaxis(params["qkv"], 0, -1)[:, columns], 3)
-        if "qkv_bias" in params:
-            tensors[f"{prefix}.{x}_proj.bias"] = params["qkv_bias"][:, columns].reshape(-1)
-    for x in "qk":
-        if f"{x}_norm" in params:
-            tensors[f"{prefix}.{x}_norm.weight"] = params[f"{x}_norm"]
-    return tensors
-
-
-def _flat(array: np.ndarray, axes: int) -> np.ndarray:
-    return array.reshape(-1, *array.shape[axes:])
-
-
-def mlp_shapes(prefix: str, width: int, inner: int) -> dict:
-    """Names and shapes of one SwiGLU block."""
-    shapes = {f"{prefix}.{x}_proj.weight": (inner, width) for x in ("gate", "up")}
-    return shapes | {f"{prefix}.down_proj.weight": (width, inner)}
-
-
-def read_mlp(read, prefix: str) -> dict:
-    gate_up = np.stack([read(f"{prefix}.{x}_proj.weight") for x in ("gate", "up")])
-    return {"gate_up": np.moveaxis(gate_up, -1, 0), "down": read(f"{prefix}.down_proj.weight").T}
-
-
-def write_mlp(prefix: str, params: dict) -> dict[str, np.ndarray]:
-    tensors = {f"{prefix}.{x}_proj.weight": params["gate_up"][:, i].T for i, x in enumerate(("gate", "up"))}
-    return tensors | {f"{prefix}.down_proj.weight": params["down"].T}

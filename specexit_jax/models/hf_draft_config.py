@@ -1,0 +1,122 @@
+"""The config.json of a draft in the dialects of its readers: EAGLE (AngelSlim reads it too) and vLLM's speculators.
+
+Nothing is left to a default when writing, because defaults differ: `norm_before_residual` is False where an EAGLE file is
+silent and True where a speculators file is. Layer ids count the layers' INPUTS in EAGLE, vLLM and speculators and their
+OUTPUTS, one lower, in SGLang and SpecForge; a file that keeps them in `eagle_config` is written by either camp, so its
+reader must be told.
+"""
+
+from pathlib import Path
+
+from specexit_jax.models.config import DraftConfig
+from specexit_jax.models.draft import SIGNALS
+from specexit_jax.models.hf_rope import read_rope, write_rope
+from specexit_jax.models.hf_tensors import require
+
+CONVENTIONS = ("inputs", "outputs")
+FORMATS = ("eagle", "angelslim", "speculators")
+_LAYERS, _CONVENTION = "eagle_aux_hidden_state_layer_ids", "eagle_aux_hidden_state_layer_convention"
+_UNSUPPORTED = {"attention_bias": False, "mlp_bias": False, "norm_before_fc": False, "hidden_act": "silu"}
+
+
+def is_speculators(config: dict) -> bool:
+    return "transformer_layer_config" in config
+
+
+def read_draft_config(
+    config: dict, path: Path, dtype: str, signals: str, own_embedding: bool, layer_ids: str | None
+) -> DraftConfig:
+    """From the JSON of `path`. signals and own_embedding are what the tensors show; layer_ids: see CONVENTIONS, None
+    where the file must say it itself."""
+    if is_speculators(config):
+        config = {"norm_before_residual": True} | config | config["transformer_layer_config"]
+    for key, nothing in _UNSUPPORTED.items():
+        if config.get(key, nothing) not in (nothing, None):
+            raise ValueError(f"{path} sets {key} to {config[key]!r}, which this draft does not compute.")
+    if config.get("num_hidden_layers", 1) != 1:
+        raise ValueError(f"{path} has {config['num_hidden_layers']} layers; an EAGLE-3 draft has one.")
+    heads, width = require(config, "num_attention_heads", path), require(config, "hidden_size", path)
+    theta, scaling = read_rope(config, path)
+    return DraftConfig(
+        hidden_size=width,
+        target_hidden_size=config.get("target_hidden_size") or width,
+        intermediate_size=require(config, "intermediate_size", path),
+        num_heads=heads,
+        num_kv_heads=config.get("num_key_value_heads") or heads,
+        head_dim=config.get("head_dim") or width // heads,
+        vocab_size=require(config, "vocab_size", path),
+        draft_vocab_size=config.get("draft_vocab_size") or config["vocab_size"],
+        rms_norm_eps=config.get("rms_norm_eps", 1e-6),
+        rope_theta=theta,
+        rope_scaling=scaling,
+        signals=signals,
+        norm_before_residual=bool(config.get("norm_before_residual", False)),
+        max_position=config.get("max_position_embeddings", 4096),
+        dtype=dtype,
+        capture=_captured(config, path, layer_ids),
+        own_embedding=own_embedding,
+    )
+
+
+def _captured(config: dict, path: Path, layer_ids: str | None) -> tuple[int, ...] | None:
+    """The target layers whose inputs the draft reads; None where the file does not say."""
+    nested = config.get("eagle_config") or {}
+    layers = config.get(_LAYERS) or nested.get(_LAYERS)
+    if not layers:
+        return None
+    convention = layer_ids or config.get(_CONVENTION) or ("inputs" if config.get(_LAYERS) else None)
+    if convention not in CONVENTIONS:
+        raise ValueError(
+            f"{path} numbers its layers {layers} without saying what it counts: name it, inputs (EAGLE, vLLM) or outputs "
+            "(SGLang, SpecForge), with --draft_layer_ids."
+        )
+    return tuple(layer + (convention == "outputs") for layer in layers)
+
+
+def draft_json(config: DraftConfig, dtype: str, form: str = "angelslim", layer_ids: str = "inputs") -> dict:
+    """The config.json of a draft in one of FORMATS."""
+    layer = {
+        "model_type": "llama",
+        "vocab_size": config.vocab_size,
+        "hidden_size": config.hidden_size,
+        "intermediate_size": config.intermediate_size,
+        "num_hidden_layers": 1,
+        "num_attention_heads": config.num_heads,
+        "num_key_value_heads": config.num_kv_heads,
+        "head_dim": config.head_dim,
+        "hidden_act": "silu",
+        "rms_norm_eps": config.rms_norm_eps,
+        "max_position_embeddings": config.max_position,
+        "attention_bias": False,
+        "mlp_bias": False,
+        **write_rope(config.rope_theta, config.rope_scaling),
+    }
+    ours = {
+        "draft_vocab_size": config.draft_vocab_size,
+        "target_hidden_size": config.target_hidden_size,
+        "norm_before_residual": config.norm_before_residual,
+        "tie_word_embeddings": False,
+        "torch_dtype": dtype,
+        "signals": config.signals,
+        "signal_order": list(SIGNALS),
+    }
+    if config.capture is not None:
+        ours[_LAYERS] = [layer - (layer_ids == "outputs") for layer in config.capture]
+        ours[_CONVENTION] = layer_ids
+    if form != "speculators":
+        return {"architectures": ["LlamaForCausalLMEagle3"], **layer, **ours}
+    proposal = {"proposal_type": "greedy", "speculative_tokens": 3, "verifier_accept_k": 1, "accept_tolerance": 0.0}
+    return {
+        "architectures": ["Eagle3Speculator"],
+        "speculators_model_type": "eagle3",
+        "speculators_version": "0.1.0",
+        "has_no_defaults_at_init": False,
+        **ours,
+        "transformer_layer_config": layer,
+        "speculators_config": {
+            "algorithm": "eagle3",
+            "default_proposal_method": "greedy",
+            "proposal_methods": [proposal],
+            "verifier": {"name_or_path": None, "architectures": []},
+        },
+    }
