@@ -11,10 +11,13 @@ from specexit_jax.run import Request, run
 from specexit_jax.session import EMBEDDED, Session, chat_ids, load_session
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string("target", str(EMBEDDED / "target"), "Folder of the target model.")
+flags.DEFINE_string("target", str(EMBEDDED / "target"), "Folder of the target model, or its name on the hub.")
 flags.DEFINE_string("draft", None, "Folder of the draft model (default: the bundled one for the bundled target).")
+flags.DEFINE_enum(
+    "draft_layer_ids", None, ["inputs", "outputs"], "What the draft's layer ids count, where it is silent."
+)
 flags.DEFINE_string("policy", None, "The exit policy, a policy.json (default: the bundled one).")
-flags.DEFINE_string("method", "specexit", f"One of {', '.join(DECODED)}.")
+flags.DEFINE_string("method", None, f"One of {', '.join(DECODED)} (default: specexit; think without a draft).")
 flags.DEFINE_string("prompt", None, "The question.")
 flags.DEFINE_list("prompt_ids", None, "The whole prompt as token ids, instead of --prompt: 1,2,3.")
 flags.DEFINE_float("temperature", None, "0 is greedy (default: the target's own).")
@@ -31,18 +34,20 @@ def main() -> None:
     door.decode_on_one_thread()
     if (FLAGS.prompt is None) == (FLAGS.prompt_ids is None):
         raise ValueError("Give either --prompt=TEXT or --prompt_ids=1,2,3.")
-    door.known("method", FLAGS.method, DECODED)
     bundled = FLAGS.target == str(EMBEDDED / "target")
-    session = load_session(FLAGS.target, FLAGS.draft or (str(EMBEDDED / "draft") if bundled else None))
+    draft = FLAGS.draft or (str(EMBEDDED / "draft") if bundled else None)
+    name = FLAGS.method or ("specexit" if draft else "think")
+    door.known("method", name, DECODED)
+    session = load_session(FLAGS.target, draft, draft_layer_ids=FLAGS.draft_layer_ids)
     policy, kinds = None, ("paragraph",)
-    if FLAGS.method in ("specexit", "probe"):
+    if name in ("specexit", "probe"):
         policy, kinds = read_policy(session, FLAGS.policy or EMBEDDED / "policy.json", FLAGS.exit_rule, FLAGS.smoother)
     request = Request("generate", prompt_ids(session), FLAGS.seed)
     settings = {
         "sampling": transcript.sampling(session, FLAGS.temperature),
         "max_new_tokens": FLAGS.max_new_tokens,
     }
-    method = make_method(session, FLAGS.method, policy, kinds, FLAGS.draft_tokens)
+    method = make_method(session, name, policy, kinds, FLAGS.draft_tokens)
     (outcome,) = run(session, [request], method, **settings)
     if FLAGS.json:
         door.say(transcript.as_json(session, outcome))

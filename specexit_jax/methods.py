@@ -6,6 +6,7 @@ from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Bool
 
 from specexit_jax.exits.boundaries import Boundaries
 from specexit_jax.exits.policy import FirstAnswer, NeverExit, Policy
@@ -26,7 +27,7 @@ class Method:
     name: str
     draft_tokens: int
     policy: Policy
-    boundaries: Boundaries
+    boundaries: Boundaries | Bool[Array, " V"]  # read by policies that exit
     closes_thinking: bool = False
 
 
@@ -51,11 +52,15 @@ def make_method(
         raise ValueError(f"Method {name!r} needs a draft model: give one with --draft=FOLDER.")
     if name in _EXITING and policy.needs_signals and session.draft.signals == "none":
         raise ValueError(f"Method {name!r} reads exit signals, which this draft model does not have.")
+    if session.thinking is None and name not in ("think", "eagle3"):
+        raise ValueError(f"Method {name!r} needs a model that thinks, but this one has no <think>.")
     drafted = 0 if name in _UNDRAFTED or session.draft is None else draft_tokens
     chosen = policy if name in _EXITING else NeverExit()
     if name == "first_answer":
         chosen = FirstAnswer(states_answer(session))
-    return Method(name, drafted, chosen, session.boundaries(kinds), closes_thinking=name == "nothink")
+    exits = not isinstance(chosen, NeverExit)
+    table = session.boundaries(kinds) if exits else jnp.zeros((session.target.vocab_size,), bool)
+    return Method(name, drafted, chosen, table, closes_thinking=name == "nothink")
 
 
 def read_policy(

@@ -6,18 +6,21 @@ from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
-from specexit_jax.data.tokenizer import load_tokenizer, prompt_text
+from specexit_jax.data.tokenizer import has_tokenizer, load_tokenizer
 from specexit_jax.decoding.sampling import Sampling
 from specexit_jax.decoding.state import DecodeParams
 from specexit_jax.exits.boundaries import Boundaries, make_boundaries
 from specexit_jax.exits.policy_file import digest
 from specexit_jax.models.config import DraftConfig, TargetConfig, check_pair
 from specexit_jax.models.hf import load_draft, load_target
-from specexit_jax.models.hf_tensors import WEIGHTS, read_json
+from specexit_jax.models.hf_layout import on_device
+from specexit_jax.models.hf_tensors import TORCH_WEIGHTS, WEIGHTS, local_folder, read_json
+from specexit_jax.sharding import placer
+from specexit_jax.thinking import Thinking, chat_prompt, find_thinking
 
 EMBEDDED = Path(__file__).parent / "assets" / "embedded"
-THINK, END_THINK = "<think>", "</think>"
 NEW_TOKENS = 4096  # generated at most where neither the caller nor generation_config.json says
 
 
@@ -25,6 +28,7 @@ NEW_TOKENS = 4096  # generated at most where neither the caller nor generation_c
 class Session:
     """What every request of a process shares.
 
+    tokenizer: None for a folder without one, whose prompts are ids. thinking: None for a model that does not think.
     token_texts: the decoded text of every id of the model's vocabulary, "" for special tokens and for ids that the
     tokenizer does not know. draft_digest: what a policy.json made for this draft carries. sampling and max_new_tokens
     are the target's own defaults (generation_config.json).
@@ -36,27 +40,37 @@ class Session:
     tokenizer: Any
     token_texts: tuple[str, ...]
     stop_ids: tuple[int, ...]
-    think_id: int
-    end_think_ids: tuple[int, ...]
+    thinking: Thinking | None
     sampling: Sampling
     max_new_tokens: int
     draft_digest: str | None = None
+
+    @property
+    def end_think_ids(self) -> tuple[int, ...]:
+        """The ids of `</think>`; () for a model that does not think."""
+        return self.thinking.end if self.thinking else ()
 
     def boundaries(self, kinds: Sequence[str] = ("paragraph",)) -> Boundaries:
         return make_boundaries(self.token_texts, kinds)
 
 
-def load_session(target: str | Path, draft: str | Path | None = None, dtype: str = "float32") -> Session:
-    """A target's Hugging Face folder, and its draft's, ready to run in `dtype`.
+def load_session(
+    target: str | Path,
+    draft: str | Path | None = None,
+    dtype: str = "float32",
+    mesh: Mesh | None = None,
+    draft_layer_ids: str | None = None,
+) -> Session:
+    """A target (a Hugging Face folder, or its name on the hub) and its draft, ready to run in `dtype`.
 
+    mesh: where parameters are sharded by the table of `sharding`; default: all on one device. draft_layer_ids: what the
+    draft's layer ids count, "inputs" or "outputs", where its file is silent.
     Raises FileNotFoundError or ValueError, one sentence each, on what is missing, corrupt or does not fit together.
     """
-    target = Path(target)
-    if not target.is_dir():
-        raise FileNotFoundError(f"{target} is not a folder: give the folder of a target model.")
-    config, params = load_target(target, dtype)
-    tokenizer = load_tokenizer(target)
-    if len(tokenizer) > config.vocab_size:
+    target = local_folder(target, "target")
+    config, params = load_target(target, dtype, placer(mesh) if mesh else on_device)
+    tokenizer = load_tokenizer(target) if has_tokenizer(target) else None
+    if tokenizer is not None and len(tokenizer) > config.vocab_size:
         raise ValueError(
             f"The tokenizer in {target} has {len(tokenizer)} tokens, but the model only {config.vocab_size}: "
             "they do not belong together."
@@ -69,27 +83,30 @@ def load_session(target: str | Path, draft: str | Path | None = None, dtype: str
         tokenizer=tokenizer,
         token_texts=_token_texts(tokenizer, config.vocab_size),
         stop_ids=_stop_ids(target, tokenizer, defaults),
-        think_id=_think_id(target, tokenizer),
-        end_think_ids=tuple(tokenizer.encode(END_THINK, add_special_tokens=False)),
+        thinking=find_thinking(tokenizer) if tokenizer is not None else None,
         sampling=_sampling(defaults),
         max_new_tokens=defaults.get("max_new_tokens") or NEW_TOKENS,
     )
-    return session if draft is None else with_draft(session, draft)
+    return session if draft is None else with_draft(session, draft, mesh, draft_layer_ids)
 
 
-def with_draft(session: Session, folder: str | Path) -> Session:
+def with_draft(session: Session, folder: str | Path, mesh: Mesh | None = None, layer_ids: str | None = None) -> Session:
     """The same session with the draft of `folder`; refuses one that was made for another target."""
-    if not Path(folder).is_dir():
-        raise FileNotFoundError(f"{folder} is not a folder: give the folder of a draft model.")
+    folder = local_folder(folder, "draft")
     embedding = session.params.target["embed"]["embedding"]
-    bundle = load_draft(folder, session.target.dtype, embedding)
+    bundle = load_draft(folder, session.target.dtype, embedding, placer(mesh) if mesh else on_device, layer_ids)
     check_pair(bundle.config, session.target)
     return dataclasses.replace(
         session,
         draft=bundle.config,
         params=DecodeParams(session.params.target, bundle.params, jnp.asarray(bundle.d2t, jnp.int32)),
-        draft_digest=digest(Path(folder) / WEIGHTS),
+        draft_digest=digest_of(folder),
     )
+
+
+def digest_of(folder: Path) -> str:
+    """The digest of a draft's weights, by which a policy knows the draft it was made for."""
+    return digest(next(path for path in (folder / WEIGHTS, folder / TORCH_WEIGHTS) if path.is_file()))
 
 
 def without_signals(session: Session) -> Session:
@@ -103,52 +120,33 @@ def without_signals(session: Session) -> Session:
 
 
 def chat_ids(session: Session, question: str) -> list[int]:
-    """The chat prompt of one question with its thinking open, whether or not the template opens it."""
-    text = prompt_text(session.tokenizer, question)
-    ids = session.tokenizer.encode(text, add_special_tokens=False)
-    if is_thinking(session, ids):
-        return ids
-    return ids + session.tokenizer.encode(f"{THINK}\n", add_special_tokens=False)
+    """The chat prompt of one question, its thinking open whether or not the template opens it."""
+    if session.tokenizer is None or not session.tokenizer.chat_template:
+        raise ValueError("This target has no tokenizer with a chat template: give the prompt as --prompt_ids.")
+    return chat_prompt(session.tokenizer, session.thinking, question)
 
 
 def is_thinking(session: Session, ids: Sequence[int]) -> bool:
     """Whether a prompt leaves `<think>` open."""
-    after = _after_think(session, ids)
-    return after is not None and _find(after, session.end_think_ids) is None
+    return session.thinking is not None and session.thinking.is_open(ids)
 
 
 def close_thinking(session: Session, ids: Sequence[int]) -> list[int]:
-    """The prompt with its open thinking closed at once (`nothink`): an exit before the first token of thought."""
-    return [*ids, *session.end_think_ids] if is_thinking(session, ids) else list(ids)
+    """The prompt with its open thinking closed at once (`nothink`)."""
+    return list(ids) if session.thinking is None else session.thinking.close(ids)
 
 
 def text_of(session: Session, ids: Sequence[int]) -> str:
-    """Generated ids as text: `</think>` is kept, the stop token is not."""
+    """Generated ids as text: `</think>` is kept, the stop token is not; "" without a tokenizer."""
+    if session.tokenizer is None:
+        return ""
     ids = list(ids[:-1] if ids and ids[-1] in session.stop_ids else ids)
     return session.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
 
 
-def _after_think(session: Session, ids: Sequence[int]) -> list[int] | None:
-    """The ids after the last `<think>`; None without one."""
-    ids = [int(token) for token in ids]
-    if session.think_id not in ids:
-        return None
-    return ids[len(ids) - ids[::-1].index(session.think_id) :]
-
-
-def _find(ids: Sequence[int], pattern: Sequence[int]) -> int | None:
-    starts = range(len(ids) - len(pattern) + 1)
-    return next((start for start in starts if tuple(ids[start : start + len(pattern)]) == tuple(pattern)), None)
-
-
-def _think_id(folder: Path, tokenizer) -> int:
-    ids = tokenizer.encode(THINK, add_special_tokens=False)
-    if len(ids) != 1:
-        raise ValueError(f"The tokenizer in {folder} has no token {THINK}: this is not a reasoning model.")
-    return ids[0]
-
-
 def _token_texts(tokenizer, vocab_size: int) -> tuple[str, ...]:
+    if tokenizer is None:
+        return ("",) * vocab_size
     special, known = {token for token, added in tokenizer.added_tokens_decoder.items() if added.special}, len(tokenizer)
     texts = tokenizer.batch_decode([[token] for token in range(known)], clean_up_tokenization_spaces=False)
     return tuple("" if token in special else text for token, text in enumerate(texts)) + ("",) * (vocab_size - known)
@@ -164,6 +162,8 @@ def _stop_ids(folder: Path, tokenizer, defaults: dict) -> tuple[int, ...]:
     named = defaults.get("eos_token_id")
     if named is None:
         named = read_json(folder / "config.json").get("eos_token_id")
+    if named is None and tokenizer is None:
+        return ()
     if named is None:
         named = tokenizer.eos_token_id
     if named is None:

@@ -93,7 +93,7 @@ def test_text_marks_the_exit_and_compares_with_a_real_run(tiny, capsys, monkeypa
 
 def test_prompt_ids_are_the_whole_prompt(tiny, capsys, monkeypatch):
     session = load_session(tiny / "target")
-    ids = ",".join(map(str, [*session.tokenizer.encode("<|user|>3<|assistant|>"), session.think_id]))
+    ids = ",".join(map(str, [*session.tokenizer.encode("<|user|>3<|assistant|>"), session.thinking.start[0]]))
     code, out, err = call(capsys, monkeypatch, *folders(tiny), f"--prompt_ids={ids}", "--json")
     assert code == 0, err
     assert json.loads(out)["ids"]
@@ -146,8 +146,9 @@ def _another_draft(folder: Path) -> None:
 
 
 def _no_think(folder: Path) -> None:
-    path = folder / "target" / "tokenizer.json"
-    path.write_text(path.read_text().replace("<think>", "<muse>").replace("</think>", "</muse>"))
+    for path in (folder / "target").glob("*"):
+        if path.suffix in (".json", ".jinja"):
+            path.write_text(path.read_text().replace("think>", "muse>"))
 
 
 def _cut(name: str):
@@ -162,9 +163,9 @@ def _cut(name: str):
         (_another_draft, "was calibrated for another draft"),
         (_write("target/config.json", "{"), "config.json is not valid JSON"),
         (_write("target/generation_config.json", "["), "generation_config.json is not valid JSON"),
-        (_remove("target/tokenizer.json"), "has no tokenizer.json"),
+        (_remove("target/tokenizer.json"), "the tokenizer in"),
         (_write("target/tokenizer.json", "{}"), "the tokenizer in"),
-        (_no_think, "has no token <think>"),
+        (_no_think, "needs a model that thinks"),
         (_cut("target/model.safetensors"), "model.safetensors is not a readable safetensors file"),
         (_remove("draft/model.safetensors"), "model.safetensors is missing"),
     ],
@@ -175,6 +176,20 @@ def test_damaged_folders_get_one_sentence(broken, capsys, monkeypatch, damage, s
     assert code == 1
     assert sentence in err
     assert len(err.splitlines()) == 1, err
+
+
+def test_ids_in_ids_out_without_a_tokenizer(broken, capsys, monkeypatch):
+    """A bare checkpoint, as save_pretrained leaves it: plain decoding of ids, its stop token from config.json."""
+    for path in (broken / "target").iterdir():
+        if path.name not in ("config.json", "model.safetensors"):
+            path.unlink()
+    arguments = (f"--target={broken / 'target'}", "--temperature=0", "--max_new_tokens=8", "--json")
+    code, out, err = call(capsys, monkeypatch, *arguments, "--prompt_ids=1,2,3")
+    assert code == 0, err
+    told = json.loads(out)
+    assert len(told["ids"]) == 8 and told["text"] == "" and told["thinking_tokens"] == 0
+    code, _, err = call(capsys, monkeypatch, *arguments, "--prompt=Hi")
+    assert code == 1 and "--prompt_ids" in err
 
 
 def test_a_method_without_its_draft_is_refused(tiny, capsys, monkeypatch):

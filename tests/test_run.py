@@ -64,7 +64,11 @@ def test_a_draft_without_its_signal_rows_writes_the_same_tokens_in_as_many_steps
 
 def test_prompts_come_in_few_shapes(session, requests, specexit):
     roomy = dataclasses.replace(session, target=dataclasses.replace(session.target, max_position=1024))
-    requests = [Request("long", (session.think_id,) * 129), *requests, Request("full", (session.think_id,) * 128)]
+    requests = [
+        Request("long", (session.thinking.start[0],) * 129),
+        *requests,
+        Request("full", (session.thinking.start[0],) * 128),
+    ]
     batches = plan(roomy, requests, specexit, batch_size=2, max_new_tokens=8)
     assert {batch.prompts.shape for batch in batches} == {(2, 128), (2, 256)}
     assert {request.id for batch in batches for request in batch.requests} == {request.id for request in requests}
@@ -114,6 +118,7 @@ def test_a_template_that_does_not_open_the_thinking_is_opened(session):
 
     class Plain:
         encode = session.tokenizer.encode
+        chat_template = "{{ messages }}"
         apply_chat_template = staticmethod(template)
 
     ids = chat_ids(dataclasses.replace(session, tokenizer=Plain), "4+4?")
@@ -129,7 +134,7 @@ def test_text_keeps_the_end_of_thinking_and_drops_the_stop_token(session):
 def test_every_token_has_its_text_and_special_ones_none(session):
     assert len(session.token_texts) == session.target.vocab_size
     assert session.token_texts[session.tokenizer.encode("7")[0]] == "7"
-    assert session.token_texts[session.think_id] == ""
+    assert session.token_texts[session.thinking.start[0]] == ""
 
 
 @pytest.mark.parametrize(

@@ -287,14 +287,24 @@ def run_case_with(spec, requests):
 def test_bad_requests_are_refused():
     with pytest.raises(ValueError, match="no draft model"):
         tiny_spec(3, draft=None)
-    with pytest.raises(ValueError, match="end_think_ids"):
-        tiny_spec(3, end_think_ids=())
     spec, arguments = tiny_spec(3, buffer_length=8), Requests.random(8, 0).arguments()
     with pytest.raises(ValueError, match="do not fit the buffer of 8"):
         decode(spec, params_of(DRAFT), *arguments, NeverExit(), boundary_table())
+    with pytest.raises(ValueError, match="end_think_ids is empty"):
+        decode(tiny_spec(3, end_think_ids=()), params_of(DRAFT), *arguments, unreachable(), boundary_table())
     with pytest.raises(ValueError, match="reads signals"):
         silent = dataclasses.replace(DRAFT, signals="none")
         decode(tiny_spec(3, draft=silent), params_of(DRAFT), *arguments, threshold_policy(0), boundary_table())
+
+
+def test_a_model_that_does_not_think_is_decoded():
+    requests = Requests.random(8, 0)
+    requests = dataclasses.replace(requests, thinking=jnp.zeros_like(requests.thinking))
+    plain = decode(tiny_spec(3), params_of(DRAFT), *requests.arguments(), NeverExit(), boundary_table())
+    without = tiny_spec(3, end_think_ids=())
+    found = decode(without, params_of(DRAFT), *requests.arguments(), NeverExit(), boundary_table())
+    assert found.tokens.tolist() == plain.tokens.tolist()
+    assert (found.think_end == -1).all() and (found.exit_position == -1).all()
 
 
 def test_vocabulary_of_the_draft_is_mapped():

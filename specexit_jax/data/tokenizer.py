@@ -45,10 +45,13 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenize
     )
 
 
+def has_tokenizer(folder: str | pathlib.Path) -> bool:
+    return any((pathlib.Path(folder) / name).exists() for name in ("tokenizer.json", "tokenizer_config.json"))
+
+
 def load_tokenizer(folder: str | pathlib.Path) -> PreTrainedTokenizerBase:
     """The tokenizer of a Hugging Face folder; raises FileNotFoundError or ValueError in one sentence."""
-    folder = pathlib.Path(folder)
-    if not (folder / "tokenizer.json").exists():
+    if not has_tokenizer(folder):
         raise FileNotFoundError(f"{folder} has no tokenizer.json: it is not a model folder")
     try:
         return AutoTokenizer.from_pretrained(str(folder), local_files_only=True)

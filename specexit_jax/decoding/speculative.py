@@ -29,6 +29,7 @@ from specexit_jax.decoding.state import (
     result_of,
     write_rows,
 )
+from specexit_jax.exits.policy import NeverExit
 from specexit_jax.exits.signals import activate
 from specexit_jax.models.cache import Cache, grow
 from specexit_jax.models.target import Target
@@ -98,6 +99,8 @@ def decode(
         )
     if policy.needs_signals and not spec.has_signals:
         raise ValueError("This exit policy reads signals, but there is no draft model with signal heads: give one.")
+    if not spec.end_think_ids and not isinstance(policy, NeverExit):
+        raise ValueError("An exit writes `</think>`, but end_think_ids is empty: give its token ids.")
     loop = Loop(spec, params, policy, boundaries, head_of(spec, params))
     state = prefill(loop, prompts, prompt_length, keys, thinking, max_length)
     for live in spec.prefixes_after(prompts.shape[1]):
@@ -211,7 +214,9 @@ def commit(
     spec, active = loop.spec, ~state.done
     count = jnp.where(decision.exits, decision.column + 1, accepted.count)
     bonus = column(verified.sampled, count - 1)
-    root = jnp.where(decision.exits, jnp.int32(spec.end_think_ids[0]), bonus)
+    root = bonus
+    if spec.end_think_ids:
+        root = jnp.where(decision.exits, jnp.int32(spec.end_think_ids[0]), bonus)
     length = state.length + count
     window = window_of(verified.candidates, count, root)
     stops = active & ~accepted.stopped & verify.is_any_of(root, spec.stop_ids) & (length < state.max_length)

@@ -17,6 +17,7 @@ from specexit_jax.models.config import DraftConfig, TargetConfig
 class DecodeSpec:
     """Everything static: two calls with equal specs and shapes share one compilation.
 
+    end_think_ids: those of `</think>`; () for a model that does not think, which no policy can make exit.
     draft_tokens is K, the drafts verified in a step: 0 decodes one token a step and needs no draft model, save to read
     signals (`probe`). buffer_length is the most tokens a row may ever have, prompt included. live_prefixes are the
     cache prefixes that attention is compiled for, each a copy of the loop: () for 256 and doubling from there.
@@ -45,8 +46,6 @@ class DecodeSpec:
             raise ValueError(
                 f"buffer_length must be at least 2 (a prompt token and an answer), not {self.buffer_length}."
             )
-        if not self.end_think_ids:
-            raise ValueError("end_think_ids is empty: give the token ids of `</think>`.")
         if set(self.stop_ids) & set(self.end_think_ids):
             raise ValueError(f"stop_ids {self.stop_ids} and end_think_ids {self.end_think_ids} share an id.")
 

@@ -46,7 +46,10 @@ class TargetConfig:
     @property
     def capture_layers(self) -> tuple[int, int, int]:
         """Layers whose INPUT is a feature, by EAGLE's count: the outputs of the layers one lower (specexit.md §1)."""
-        layers = self.capture or (2, self.num_layers // 2, self.num_layers - 3)
+        if self.capture is None:  # a model of fewer than 5 layers has what there is
+            layers = (2, self.num_layers // 2, self.num_layers - 3)
+            return tuple(min(max(layer, 0), self.num_layers - 1) for layer in layers)
+        layers = self.capture
         if not 0 <= min(layers) <= max(layers) < self.num_layers:
             raise ValueError(f"Captured layers {layers} are not among the target's {self.num_layers}; set `capture`.")
         return layers

@@ -3,10 +3,13 @@
 import contextlib
 import json
 import os
+import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
@@ -106,6 +109,20 @@ def read_json(path: Path) -> dict:
     if not isinstance(value, dict):
         raise ValueError(f"{path} must hold a JSON object, not a {type(value).__name__}.")
     return value
+
+
+def local_folder(name: str | Path, what: str) -> Path:
+    """The folder of a checkpoint: `name` itself, or the hub's repository of that name ("Qwen/Qwen3-8B"), fetched once."""
+    folder = Path(name)
+    if folder.is_dir():
+        return folder
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", str(name)):
+        raise FileNotFoundError(f"{name} is not a folder: give the folder of a {what} model, or its name on the hub.")
+    try:
+        return Path(snapshot_download(str(name), allow_patterns=["*.json", "*.safetensors", "*.bin", "*.jinja"]))
+    except (OSError, ValueError, HfHubHTTPError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise FileNotFoundError(f"{name} is neither a folder nor to be had from the hub ({reason}).") from None
 
 
 def require(config: dict, key: str, path: Path):
