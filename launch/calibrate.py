@@ -31,7 +31,7 @@ def main() -> None:
     best = None
     for name in settings.smoothers:
         seen = outcomes(smoother_named(name), traces, labels, signals, len(session.end_think_ids))
-        choice = choose_thresholds(seen, threshold_grid(seen), settings.bound)
+        choice = choose_thresholds(seen, threshold_grid(seen), settings.bound, standard_errors=settings.standard_errors)
         door.say(f"{name}: {choice.tokens:.1f} tokens, accuracy {choice.accuracy:.4f}, lost {choice.drop:.4f}")
         if best is None or choice.tokens < best[1].tokens:
             best = (name, choice)

@@ -82,7 +82,7 @@ def _ceiling(session, config, policy, draft, test, workdir: Path):
         traces, labels = list(read_jsonl(folder / "traces.jsonl")), list(read_jsonl(folder / "labels.jsonl"))
         along = harness.extracted(session, traces, draft, folder, labels)
         sides.append(harness.boundaries_of(session, policy, traces, labels, along))
-    return harness.ceiling_records(*sides, test, config.calibrate.bound)
+    return harness.ceiling_records(*sides, test, config.calibrate.bound, config.calibrate.standard_errors)
 
 
 if __name__ == "__main__":

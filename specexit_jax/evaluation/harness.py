@@ -134,11 +134,12 @@ def boundaries_of(session: Session, policy: Threshold, traces, labels, along: Ex
 
 
 def ceiling_records(
-    train: Boundaries, development: Boundaries, test: Boundaries, bound: float
+    train: Boundaries, development: Boundaries, test: Boundaries, bound: float, standard_errors: float
 ) -> tuple[list[Record], dict]:
     """The ceiling fitted on the draft's training split, thresholded on development as the policy was, applied to test."""
     ceiling = fit_ceiling(train)
-    threshold = choose_threshold(development, ceiling.scores(development), bound).thresholds[0]
+    scores = ceiling.scores(development)
+    threshold = choose_threshold(development, scores, bound, standard_errors=standard_errors).thresholds[0]
     records = bound_records(test, threshold_exits(test, ceiling.scores(test), threshold), "ceiling")
     return records, {"held_out_auc": ceiling.held_out, "chosen": ceiling.chosen, "threshold": threshold}
 
