@@ -13,9 +13,13 @@ import transformers
 from random_params import random_params
 from safetensors.numpy import load_file, save_file
 
+from specexit_jax.decoding.sampling import Sampling
+from specexit_jax.methods import make_method
 from specexit_jax.models.config import RopeScaling, TargetConfig
 from specexit_jax.models.hf import load_target, save_target
 from specexit_jax.models.target import Target, init_target, init_target_cache
+from specexit_jax.run import Request, run
+from specexit_jax.session import load_session
 
 SIZES = {
     "vocab_size": 48, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 4, "num_attention_heads": 4,
@@ -75,6 +79,37 @@ def test_logits_equal_torch_in_one_pass_and_with_a_ragged_cache(family, tokens, 
     out = step(fed, columns.astype(np.int32), prefill.cache.replace(length=length))
     np.testing.assert_allclose(prefill.logits, expected[:, :20], atol=1e-4)
     np.testing.assert_allclose(out.logits, np.take_along_axis(expected, columns[:, :, None], axis=1), atol=1e-4)
+
+
+def test_positions_beyond_8192(tokens, tmp_path):
+    """Long RoPE positions, llama3 scaling among them: where float32 angles would differ first."""
+    for family in FAMILIES:
+        model = make_torch_model(family)
+        model.save_pretrained(tmp_path / family)
+        config, params = load_target(tmp_path / family)
+        positions = np.broadcast_to(np.arange(40, dtype=np.int32)[None] + 12_000, (2, 40))
+        with torch.no_grad():
+            ids, places = torch.from_numpy(tokens.astype(np.int64)), torch.from_numpy(positions.astype(np.int64))
+            expected = model(ids, position_ids=places).logits.numpy()
+        ours = jax.jit(lambda *args, c=config, p=params: Target(tiny(c)).apply({"params": p}, *args))(tokens, positions)
+        np.testing.assert_allclose(ours.logits, expected, atol=2e-4)
+
+
+@pytest.mark.parametrize("family", list(FAMILIES))
+def test_greedy_ids_equal_those_of_transformers(family, tmp_path):
+    """A bare checkpoint, as save_pretrained leaves it, decoded by the loop with cache for 64 tokens."""
+    model = make_torch_model(family, seed=1)
+    model.config.eos_token_id = model.generation_config.eos_token_id = None
+    model.config.max_position_embeddings = 256
+    model.save_pretrained(tmp_path)
+    session = load_session(tmp_path)
+    assert session.tokenizer is None and session.thinking is None and session.stop_ids == ()
+    prompts = np.random.default_rng(2).integers(0, SIZES["vocab_size"], (3, 9))
+    requests = [Request(str(row), tuple(int(token) for token in prompt)) for row, prompt in enumerate(prompts)]
+    found = run(session, requests, make_method(session, "think"), batch_size=3, sampling=Sampling(), max_new_tokens=64)
+    with torch.no_grad():
+        expected = model.generate(torch.from_numpy(prompts), do_sample=False, max_new_tokens=64, pad_token_id=0)
+    assert [list(outcome.ids) for outcome in found] == expected[:, 9:].tolist()
 
 
 CONFIGS = {

@@ -4,6 +4,8 @@ A pair sits at RoPE position t and predicts token t + 2. The embedding table is 
 Equations and names: eagle3.md §1; placement of the signals: specexit.md §1.
 """
 
+import dataclasses
+
 import flax.linen as nn
 import flax.struct
 import jax
@@ -36,6 +38,10 @@ class DraftBundle:
     config: DraftConfig = flax.struct.field(pytree_node=False)
     params: dict
     d2t: jax.Array
+
+    def with_capture(self, layers: tuple[int, int, int]) -> "DraftBundle":
+        """The draft with the target layers (their inputs) that it was trained on put on record."""
+        return self.replace(config=dataclasses.replace(self.config, capture=layers))
 
 
 class Draft(nn.Module):

@@ -10,7 +10,7 @@ from specexit_jax.models.hf_layout import Place, on_device, read, shapes, target
 from specexit_jax.models.hf_rope import read_rope, write_rope
 from specexit_jax.models.hf_tensors import TensorSource, read_json, require, write_checkpoint
 
-__all__ = ["load_draft", "load_target", "save_draft", "save_target"]
+__all__ = ["load_draft", "load_target", "load_target_config", "save_draft", "save_target"]
 
 CLASSES = {"LlamaForCausalLM": "llama", "Qwen2ForCausalLM": "qwen2", "Qwen3ForCausalLM": "qwen3"}
 # What these architectures could ask for and this decoder does not do, with the value that asks for nothing.
@@ -24,7 +24,7 @@ def load_target(folder: str | Path, dtype: str = "float32", place: Place = on_de
     so the host holds one at a time.
     """
     folder = Path(folder)
-    config = read_target_config(folder, dtype)
+    config = load_target_config(folder, dtype)
     layout = target_layout(config)
     source = TensorSource(folder)
     ignored = {f"model.layers.{i}.self_attn.rotary_emb.inv_freq" for i in range(config.num_layers)}
@@ -45,7 +45,7 @@ def save_target(
     write_checkpoint(folder, target_json(config, dtype) | (extra or {}), tensors)
 
 
-def read_target_config(folder: str | Path, dtype: str = "float32") -> TargetConfig:
+def load_target_config(folder: str | Path, dtype: str = "float32") -> TargetConfig:
     """The TargetConfig of a config.json; refuses what this decoder does not compute."""
     path = Path(folder) / "config.json"
     config = read_json(path)

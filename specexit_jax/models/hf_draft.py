@@ -71,7 +71,8 @@ def save_draft(
 ) -> None:
     """config.json, model.safetensors, and signals.safetensors where the format keeps signals beside; `d2t` as offsets.
 
-    form: one of FORMATS; only "angelslim" (ours too) keeps the signals of `fc` in `fc`, and it cannot hold others' placement.
+    form: one of FORMATS; only "angelslim", ours too, keeps the signals of `fc` in `fc`. With another placement than `fc`
+    AngelSlim itself cannot read it.
     """
     if form not in FORMATS:
         raise ValueError(f"Unknown draft format {form!r}: choose among {', '.join(FORMATS)}.")

@@ -1,0 +1,42 @@
+"""Writes a draft in the format of another engine: OUT/{config.json, model.safetensors, signals.safetensors}.
+
+python -m launch.export --target=TARGET --draft=WORKDIR/draft_model --out=FOLDER --format=eagle
+Formats: eagle (EAGLE, SGLang, vLLM; signals in a file of their own), angelslim (SpecExit's: signals are the last rows of
+`fc`), speculators (vLLM's). --layer_ids: what the captured layers' ids count, inputs (EAGLE, vLLM) or outputs (SGLang).
+"""
+
+from pathlib import Path
+
+from absl import flags
+
+from launch import door
+from specexit_jax.models.config import check_pair
+from specexit_jax.models.hf import load_draft, load_target_config, save_draft
+from specexit_jax.models.hf_draft_config import CONVENTIONS, FORMATS
+from specexit_jax.models.hf_tensors import local_folder
+
+FLAGS = flags.FLAGS
+flags.DEFINE_string("draft", None, "Folder of the draft, in any of the formats.", required=True)
+flags.DEFINE_string("target", None, "Folder of its target: refuses a draft of another, and names its captured layers.")
+flags.DEFINE_string("out", None, "Folder to write.", required=True)
+flags.DEFINE_enum("format", "eagle", FORMATS, "The format to write.")
+flags.DEFINE_enum("layer_ids", "inputs", CONVENTIONS, "What the written layer ids count.")
+flags.DEFINE_enum("draft_layer_ids", None, CONVENTIONS, "What the draft's own layer ids count, where it is silent.")
+flags.DEFINE_enum("dtype", "bfloat16", ["bfloat16", "float16", "float32"], "The type of the written weights.")
+
+
+def main() -> None:
+    out = Path(FLAGS.out)
+    if out.exists() and any(out.iterdir()):
+        raise ValueError(f"{out} is not empty: name a folder that is not there yet.")
+    bundle = load_draft(local_folder(FLAGS.draft, "draft"), layer_ids=FLAGS.draft_layer_ids)
+    if FLAGS.target:
+        target = load_target_config(local_folder(FLAGS.target, "target"))
+        check_pair(bundle.config, target)
+        bundle = bundle.with_capture(target.capture_layers)
+    save_draft(out, bundle, FLAGS.dtype, FLAGS.format, FLAGS.layer_ids)
+    door.say(f"{out}: {FLAGS.format}, {FLAGS.dtype}, signals at {bundle.config.signals!r}")
+
+
+if __name__ == "__main__":
+    door.run(main)
