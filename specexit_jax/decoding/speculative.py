@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from specexit_jax.backend import on_cpu
 from specexit_jax.decoding import drafting, verify
 from specexit_jax.decoding.prefill import prefill
 from specexit_jax.decoding.sampling import best_token, keyed_sample, perturbed_scores
@@ -114,7 +115,7 @@ def head_of(spec: DecodeSpec, params: DecodeParams) -> Float[Array, "D V"] | Non
 
     The CPU backend would transpose the table in every step; other backends read either layout at one speed.
     """
-    if not (spec.draft_tokens and spec.target.tie_embeddings and jax.default_backend() == "cpu"):
+    if not (spec.draft_tokens and spec.target.tie_embeddings and on_cpu()):
         return None
     return jax.lax.optimization_barrier(params.target["embed"]["embedding"].astype(spec.target.dtype).T)
 

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from specexit_jax.backend import on_cpu
 from specexit_jax.decoding.sampling import Sampling
 from specexit_jax.models.cache import SPARE, Cache
 from specexit_jax.models.config import DraftConfig, TargetConfig
@@ -60,7 +61,7 @@ class DecodeSpec:
 
     def target_slots(self, live: int) -> int:
         """Slots of the target's cache while `live` of them are read: on CPU a cache grows with what is read of it."""
-        grows = self.draft_tokens > 0 and jax.default_backend() == "cpu"
+        grows = self.draft_tokens > 0 and on_cpu()
         return live if grows else self.slots + SPARE
 
     def prefixes_after(self, width: int) -> tuple[int, ...]:

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from specexit_jax.array_typing import Angles, Bias, Keys, Lengths, Positions, Queries, Segments, Values, typed
+from specexit_jax.backend import on_cpu
 from specexit_jax.models.config import RopeScaling
 
 # Finite, so that a fully masked row stays finite; far below any score, so that exp of it is exactly 0.
@@ -74,7 +75,7 @@ def reduce_last(kind: str, x: jax.Array) -> jax.Array:
     training (1.05); the barrier keeps the fold out of the loop that ends it.
     """
     reduce, fold = _REDUCTIONS[kind]
-    if jax.default_backend() == "cpu" and x.size <= _FEW_ROWS * x.shape[-1] > _FEW_ROWS * _LANES:
+    if on_cpu() and x.size <= _FEW_ROWS * x.shape[-1] > _FEW_ROWS * _LANES:
         while x.shape[-1] > _LANES and x.shape[-1] % 2 == 0:
             x = fold(*jnp.split(x, 2, axis=-1))
         x = jax.lax.optimization_barrier(x)

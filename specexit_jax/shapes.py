@@ -1,0 +1,39 @@
+"""The sizes of the models that users bring, without their weights: for compiling and timing at real shapes."""
+
+from specexit_jax.models.config import DraftConfig, RopeScaling, TargetConfig
+
+_LLAMA3 = RopeScaling(8.0, 1.0, 4.0, 8192)
+TARGETS = {
+    "bundled": TargetConfig(
+        "qwen3", 1536, 96, 256, 16, 3, 1, 32, qk_norm=True, tie_embeddings=True, max_position=1024
+    ),
+    "smollm2-135m": TargetConfig(
+        "llama", 49152, 576, 1536, 30, 9, 3, 64, 1e-5, 100_000.0, tie_embeddings=True, max_position=8192
+    ),
+    "qwen-1.5b": TargetConfig("qwen2", 151936, 1536, 8960, 28, 12, 2, 128, qkv_bias=True, max_position=131072),
+    "qwen-7b": TargetConfig("qwen2", 152064, 3584, 18944, 28, 28, 4, 128, qkv_bias=True, max_position=131072),
+    "qwen3-4b": TargetConfig(
+        "qwen3", 151936, 2560, 9728, 36, 32, 8, 128, 1e-6, 5e6, qk_norm=True, tie_embeddings=True, max_position=262144
+    ),
+    "qwen3-8b": TargetConfig("qwen3", 151936, 4096, 12288, 36, 32, 8, 128, 1e-6, 1e6, qk_norm=True, max_position=40960),
+    "llama-8b": TargetConfig("llama", 128256, 4096, 14336, 32, 32, 8, 128, 1e-5, 5e5, _LLAMA3, max_position=131072),
+}
+
+
+def draft_for(target: TargetConfig, draft_vocab_size: int = 32_000) -> DraftConfig:
+    """An EAGLE-3 draft of the target's own sizes, as those on the hub have."""
+    return DraftConfig(
+        hidden_size=target.hidden_size,
+        target_hidden_size=target.hidden_size,
+        intermediate_size=target.intermediate_size,
+        num_heads=target.num_heads,
+        num_kv_heads=target.num_kv_heads,
+        head_dim=target.head_dim,
+        vocab_size=target.vocab_size,
+        draft_vocab_size=min(draft_vocab_size, target.vocab_size),
+        rms_norm_eps=target.rms_norm_eps,
+        rope_theta=target.rope_theta,
+        rope_scaling=target.rope_scaling,
+        max_position=target.max_position,
+        dtype=target.dtype,
+    )
