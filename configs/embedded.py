@@ -38,6 +38,9 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
             "target": str(ASSETS / "target"),
             "draft": str(ASSETS / "draft"),
             "policy": str(ASSETS / "policy.json"),
+            # compute and storage of the weights; devices that they are sharded over (one axis may be -1: all that is left)
+            "dtype": "float32",
+            "mesh": {"data": 1, "fsdp": 1, "tensor": 1},
             "tasks": TASKS,
             "seed": 0,
             # problems a task in each split's rollouts

@@ -11,7 +11,6 @@ from launch import door
 from specexit_jax.annotation.annotate import annotate
 from specexit_jax.annotation.world_statistics import world_statistics
 from specexit_jax.jsonl import read_jsonl
-from specexit_jax.session import load_session
 
 _SPLITS = flags.DEFINE_list("splits", None, "Splits to annotate; default: all that the config names.")
 
@@ -19,7 +18,7 @@ _SPLITS = flags.DEFINE_list("splits", None, "Splits to annotate; default: all th
 def main() -> None:
     config = door.config()
     wanted = door.splits(_SPLITS.value, config.rollout.per_task)
-    session = load_session(config.target)
+    session = door.open_session(config)
     for split in wanted:
         folder = Path(flags.FLAGS.workdir) / split
         annotate(

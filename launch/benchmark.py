@@ -1,8 +1,13 @@
-"""What the signals and the exit rule cost: the loop with unreachable thresholds against one compiled without signals.
+"""What the signals and the exit rule cost; or, with --compile_only, what a program will take on a TPU slice that is not here.
+
+1. The loop with unreachable thresholds against one compiled without signals:
 
 python -m launch.benchmark --config=configs/embedded.py --workdir=runs/embedded [--rounds=50] [--limit=1] [--json]
 Both write the same tokens in the same iterations, in interleaved runs on the development split, compilation excluded.
 Draft and policy (whose smoother runs) are WORKDIR's where they were left there, else the config's. --limit: problems a task.
+
+2. Compiled ahead of time (needs libtpu beside jax; JAX_PLATFORMS=cpu), with the bytes a device:
+python -m launch.benchmark --compile_only --topology=v5e:2x2 --preset=qwen3-4b --program=decode|train [--json]
 """
 
 import itertools
@@ -11,14 +16,14 @@ from pathlib import Path
 
 from absl import flags
 
-from launch import door
+from launch import compile_only, door
 from specexit_jax.annotation.rollout import request_of
 from specexit_jax.data.splits import sample
 from specexit_jax.evaluation.latency import interleaved_ratio
 from specexit_jax.exits.policy import Threshold, unreachable
 from specexit_jax.methods import make_method, read_policy
 from specexit_jax.run import execute, outcomes, plan, warm_up
-from specexit_jax.session import load_session, without_signals
+from specexit_jax.session import without_signals
 
 _ROUNDS = flags.DEFINE_integer("rounds", 50, "How often both loops decode every problem, in turns.")
 _LIMIT = flags.DEFINE_integer("limit", 1, "Problems a task.")
@@ -26,10 +31,15 @@ _JSON = flags.DEFINE_bool("json", False, "Print one line of JSON.")
 
 
 def main() -> None:
+    if compile_only.wanted():
+        door.say(compile_only.told(_JSON.value))
+        return
+    if flags.FLAGS["config"].value is None or flags.FLAGS.workdir is None:
+        raise ValueError("Give --config and --workdir, or --compile_only.")
     door.decode_on_one_thread()
     config, workdir = door.config(), Path(flags.FLAGS.workdir)
     own = workdir / "draft_model"
-    session = load_session(config.target, own if own.is_dir() else config.draft)
+    session = door.open_session(config, own if own.is_dir() else config.draft)
     own = workdir / "policy.json"
     policy, kinds = read_policy(session, own if own.is_file() else config.policy)
     smoother = policy.smoother if isinstance(policy, Threshold) else None
@@ -85,5 +95,5 @@ def _decoded(session, batches):
 
 
 if __name__ == "__main__":
-    door.define_config()
+    door.define_config(required=False)
     door.run(main)

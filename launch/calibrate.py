@@ -16,7 +16,6 @@ from specexit_jax.exits.policy_file import PolicyFile, save_policy
 from specexit_jax.exits.smoothers import smoother_named
 from specexit_jax.jsonl import read_jsonl
 from specexit_jax.models.draft import DraftBundle
-from specexit_jax.session import load_session
 
 
 def main() -> None:
@@ -25,7 +24,7 @@ def main() -> None:
     folder = workdir / settings.split
     traces, labels = list(read_jsonl(folder / "traces.jsonl")), list(read_jsonl(folder / "labels.jsonl"))
     trained = workdir / "draft_model"
-    session = load_session(config.target, trained if trained.is_dir() else config.draft)
+    session = door.open_session(config, trained if trained.is_dir() else config.draft)
     draft = DraftBundle(session.draft, session.params.draft, session.params.d2t)
     signals = extracted(session, traces, draft, folder).signals
     best = None

@@ -5,22 +5,26 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 
+import jax
 import ml_collections
 from absl import app, flags
 from ml_collections import config_flags
 
 from specexit_jax.data.splits import SPLITS
+from specexit_jax.session import Session, load_session
+from specexit_jax.sharding import make_mesh
 
 _CONFIG = None
 flags.DEFINE_bool("traceback", False, "On an error, show where it was raised as well.")
 
 
-def define_config() -> None:
+def define_config(required: bool = True) -> None:
     """--config=configs/X.py[:variant], overridable by --config.key=value, and --workdir=DIR."""
     global _CONFIG
     _CONFIG = config_flags.DEFINE_config_file("config", None, "Experiment: configs/NAME.py or configs/NAME.py:VARIANT.")
     flags.DEFINE_string("workdir", None, "Folder that this stage reads from and writes to.")
-    flags.mark_flags_as_required(["config", "workdir"])
+    if required:
+        flags.mark_flags_as_required(["config", "workdir"])
 
 
 def config() -> ml_collections.ConfigDict:
@@ -40,7 +44,7 @@ def run(main: Callable[[], None]) -> None:
 def _parse(argv: list[str]) -> list[str]:
     try:
         rest = flags.FLAGS(argv)
-        if _CONFIG is not None:
+        if _CONFIG is not None and flags.FLAGS["config"].value is not None:
             config()  # a file that is not there says so only when it is read
     except (AttributeError, ImportError, KeyError, OSError, SyntaxError, TypeError, ValueError, flags.Error) as error:
         fail(_flag_sentence(error))
@@ -69,6 +73,16 @@ def fail(sentence: str) -> None:
 def say(text: str) -> None:
     """Prints now, so that a reader on a pipe sees it before the next stage of work."""
     print(text, flush=True)
+
+
+def open_session(config: ml_collections.ConfigDict, draft: str | os.PathLike | None = None) -> Session:
+    """The config's target, and a draft, in its dtype; sharded over its mesh where that has more than one device."""
+    sizes = dict(config.mesh)
+    mesh = None
+    if any(size != 1 for size in sizes.values()):
+        mesh = make_mesh(**sizes)
+        jax.set_mesh(mesh)
+    return load_session(config.target, draft, config.dtype, mesh)
 
 
 def colours() -> bool:

@@ -16,7 +16,6 @@ from specexit_jax.evaluation.tables import terminal_table
 from specexit_jax.jsonl import read_jsonl
 from specexit_jax.methods import read_policy
 from specexit_jax.models.draft import DraftBundle
-from specexit_jax.session import load_session
 
 _METHODS = flags.DEFINE_list("methods", None, "Methods; default: the config's.")
 _TASKS = flags.DEFINE_list("tasks", None, "Tasks; default: the config's.")
@@ -33,7 +32,7 @@ def main() -> None:
     for task in tasks:
         require_task(task)
     own = workdir / "draft_model"
-    session = load_session(config.target, own if own.is_dir() else config.draft)
+    session = door.open_session(config, own if own.is_dir() else config.draft)
     own = workdir / "policy.json"
     policy, kinds = read_policy(session, own if own.is_file() else config.policy)
     setting = harness.Setting(

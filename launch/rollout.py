@@ -13,7 +13,6 @@ from launch import door
 from specexit_jax.annotation.rollout import roll_out
 from specexit_jax.data.splits import sample
 from specexit_jax.methods import make_method
-from specexit_jax.session import load_session
 
 _SPLITS = flags.DEFINE_list("splits", None, "Splits to roll out; default: all that the config names.")
 
@@ -23,7 +22,7 @@ def main() -> None:
     if config.rollout.batch_size == 1:
         door.decode_on_one_thread()
     wanted = door.splits(_SPLITS.value, config.rollout.per_task)
-    session = load_session(config.target, config.draft if Path(config.draft).is_dir() else None)
+    session = door.open_session(config, config.draft if config.draft and Path(config.draft).is_dir() else None)
     method = make_method(session, "eagle3" if session.draft else "think", draft_tokens=config.evaluate.draft_tokens)
     for split in wanted:
         problems = sample(split, config.rollout.per_task[split], tuple(config.tasks))

@@ -13,7 +13,6 @@ from specexit_jax.annotation.documents import frequent_tokens, labelled_rows
 from specexit_jax.data.documents import Mixture
 from specexit_jax.jsonl import read_jsonl
 from specexit_jax.models.config import TargetConfig
-from specexit_jax.session import load_session
 from specexit_jax.training.draft import DraftTrainingConfig
 from specexit_jax.training.draft_run import DraftRun, draft_config, train_draft
 from specexit_jax.training.loop import LoopConfig
@@ -33,7 +32,7 @@ def main() -> None:
         train_target(run, model, optimizer, loop, workdir)
         door.say(f"trained: {workdir / 'target'}")
         return
-    session = load_session(config.target)
+    session = door.open_session(config)
     traces, rows = _labelled(workdir / "draft", config)
     development = workdir / "development"
     held_out = _labelled(development, config)[1] if (development / "labels.jsonl").exists() else None

@@ -109,9 +109,7 @@ def compile_draft_step(
         name: jax.ShapeDtypeStruct((batch, tokens, *wide.get(name, ())), dtype, sharding=rows)
         for name, dtype in kinds.items()
     }
-    step = functools.partial(
-        draft_step, target=Target(target), draft=Draft(draft), optimizer=optimizer, config=config
-    )
+    step = functools.partial(draft_step, target=Target(target), draft=Draft(draft), optimizer=optimizer, config=config)
     parameters = _placed(mesh, functools.partial(init_target, target), target.dtype)
     d2t = _whole(mesh, (draft.draft_vocab_size,), "int32")
     with tracing_for("tpu"):

@@ -7,6 +7,7 @@ import zlib
 import jax
 import numpy as np
 import pytest
+from jax.sharding import PartitionSpec
 from tiny_folders import write_tiny
 
 from specexit_jax.data.tokenizer import prompt_text
@@ -14,6 +15,7 @@ from specexit_jax.exits.policy import unreachable
 from specexit_jax.methods import make_method, read_policy
 from specexit_jax.run import Request, plan, request_keys, run, stream
 from specexit_jax.session import chat_ids, close_thinking, is_thinking, load_session, text_of, without_signals
+from specexit_jax.sharding import make_mesh
 
 QUESTIONS = ("Count the legs of 3 dogs.", "4+4?", "Count the legs.")
 
@@ -90,6 +92,18 @@ def test_a_stream_tells_each_outcome_once_and_times_it(session, requests, specex
     told = list(stream(session, requests[:3], specexit))
     assert sorted(outcome.id for outcome in told) == ["q0", "q1", "q2"]
     assert all(0 < outcome.seconds < 5 for outcome in told)  # compilation would take longer
+
+
+def test_a_session_on_a_mesh_writes_the_same_tokens(folder, session, requests, specexit):
+    """Parameters go from the file to their shards, and the loop runs over them."""
+    mesh = make_mesh(1, 2, 2, devices=jax.devices()[:4])
+    sharded = load_session(folder / "target", folder / "draft", mesh=mesh)
+    assert sharded.params.target["layers_0"]["mlp"]["down"].sharding.spec == PartitionSpec("tensor", "fsdp")
+    assert len(sharded.params.draft["fc"].sharding.device_set) == 4
+    plain = run(session, requests, specexit, batch_size=2)
+    with jax.set_mesh(mesh):
+        found = run(sharded, requests, specexit, batch_size=2)
+    assert [(one.ids, one.exit) for one in found] == [(one.ids, one.exit) for one in plain]
 
 
 def test_keys_depend_on_seed_and_id_alone():

@@ -61,6 +61,12 @@ def signal_metrics(policy: Threshold, traces, labels, signals) -> tuple[dict, st
     return metrics, statistics.reliability(agree, raw[:, 0])
 
 
+def _ending(text: str, most: int) -> str:
+    """The last words of a text, on one line of at most so many characters."""
+    words = " ".join(text.split())
+    return words if len(words) <= most else "… " + words[-most:].partition(" ")[2]
+
+
 def trace_view(tokenizer, policy: Threshold, trace: dict, label: dict, signals, exit_index: int | None) -> TraceView:
     """One trace for the figure of signals."""
     end = len(trace["ids"]) if trace["think_end"] is None else trace["think_end"]
@@ -73,7 +79,7 @@ def trace_view(tokenizer, policy: Threshold, trace: dict, label: dict, signals, 
         for start, place in zip(starts, label["boundaries"], strict=False)
     ]
     return TraceView(
-        title=f"{trace['task']}: {' '.join(trace['prompt'].split())[-70:]}  → {trace['answer']}",
+        title=f"{trace['task']}: {_ending(trace['prompt'], 70)}  → {trace['answer']}",
         signals=signals[trace["id"]][:end],
         boundaries=label["boundaries"],
         agree=label["agree"],

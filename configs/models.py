@@ -1,0 +1,31 @@
+"""What the configs of published models share: the pipeline of embedded.py on another target, in bfloat16, on a mesh."""
+
+import ml_collections
+
+from configs.embedded import get_config as embedded
+
+
+def published(target: str, draft_sizes: dict[str, int], max_new_tokens: int) -> ml_collections.ConfigDict:
+    """The experiment on `target` (a folder, or its name on the hub); its draft is trained, there is none to begin with.
+
+    draft_sizes: intermediate_size and draft_vocab_size. Thinking is long: rows of 16 k tokens, 4 steps of test-time training,
+    and sampling as the model's own generation_config.json says. The mesh is all devices on `tensor`, which must divide the
+    key/value heads: beyond that many devices give the rest to `data` (--config.mesh.data=2 --config.mesh.tensor=8).
+    """
+    config = embedded()
+    config.target, config.draft, config.policy = target, "", ""
+    config.dtype = "bfloat16"
+    config.mesh.tensor = -1
+    config.rollout.batch_size = 32
+    config.rollout.max_new_tokens = max_new_tokens
+    config.annotate.max_answer = 1024
+    config.train.update(draft_sizes)
+    config.train.steps = 20_000
+    config.train.batch_size = 8
+    config.train.row_length = 16_384
+    config.train.optimizer.name = "adamw"
+    config.train.optimizer.learning_rate = 1e-4
+    config.train.optimizer.warmup_steps = 500
+    config.train.optimizer.schedule = "cosine"
+    config.evaluate.batch_size = 8
+    return config

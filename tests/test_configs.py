@@ -1,0 +1,36 @@
+"""Every config is an experiment that the entry points can read."""
+
+import importlib
+import json
+from pathlib import Path
+
+import pytest
+
+from specexit_jax.models.hf import load_target_config
+from specexit_jax.training.optimizer import OptimizerConfig
+
+ROOT = Path(__file__).resolve().parent.parent
+MODELS = {
+    "qwen3_4b_thinking": "qwen3-4b-thinking-2507",
+    "qwen3_8b": "qwen3-8b",
+    "r1_distill_llama_8b": "deepseek-r1-distill-llama-8b",
+    "r1_distill_qwen_1_5b": "deepseek-r1-distill-qwen-1.5b",
+    "r1_distill_qwen_7b": "deepseek-r1-distill-qwen-7b",
+}
+
+
+def test_no_config_is_left_out():
+    assert {path.stem for path in (ROOT / "configs").glob("*.py")} == {"embedded", "models", *MODELS}
+
+
+@pytest.mark.parametrize("name", list(MODELS))
+def test_a_published_models_config_fits_the_model(name, tmp_path):
+    config = importlib.import_module(f"configs.{name}").get_config()
+    published = json.loads((ROOT / "tests" / "fixtures" / "published" / f"{MODELS[name]}.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(published))
+    target = load_target_config(tmp_path)
+    assert config.target.lower().endswith(MODELS[name])
+    assert config.train.intermediate_size == target.intermediate_size
+    assert config.train.draft_vocab_size < target.vocab_size
+    assert config.rollout.max_new_tokens < target.max_position
+    OptimizerConfig(**config.train.optimizer, total_steps=config.train.steps)
