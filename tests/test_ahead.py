@@ -47,7 +47,8 @@ def test_programs_fit_their_chips(preset, program, topology, sizes):
     if program == "decode":
         compiled = ahead.compile_decode(mesh, target, draft_for(target), batch=8, prompt=512, context=4096)
     else:
-        compiled = ahead.compile_draft_step(mesh, target, draft_for(target), batch=mesh.size * (2 if mesh.size < 16 else 1), tokens=2048)
+        rows = mesh.size * (2 if mesh.size < 16 else 1)
+        compiled = ahead.compile_draft_step(mesh, target, draft_for(target), batch=rows, tokens=2048)
     memory = ahead.memory_of(compiled)
     print(f"\n{program} of {preset} on {topology}: {memory} total {memory.total / 2**30:.2f} GiB a device")
     assert memory.arguments > 0 and memory.total < HBM
