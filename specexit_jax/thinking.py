@@ -11,7 +11,7 @@ from typing import Any
 from specexit_jax.data.tokenizer import prompt_text
 
 THINK, END_THINK = "<think>", "</think>"
-_CLOSED = "\n</think>\n\n"  # for templates that cannot close it
+_CLOSED = "\n\n</think>\n\n"  # as Qwen3 closes it, for templates that cannot
 
 
 @dataclasses.dataclass(frozen=True)
