@@ -164,8 +164,10 @@ def test_bad_calls_are_refused(params, tokens):
         dataclasses.replace(CONFIG, architecture="gpt2")
     with pytest.raises(ValueError, match="multiple of 3 key/value heads"):
         dataclasses.replace(CONFIG, num_kv_heads=3)
+    small = dataclasses.replace(CONFIG, num_layers=2, capture=None)
+    assert small.capture_layers == (1, 1, 0)
     with pytest.raises(ValueError, match="not among the target's 2"):
-        _ = dataclasses.replace(CONFIG, num_layers=2, capture=None).capture_layers
+        _ = dataclasses.replace(small, capture=(0, 1, 2)).capture_layers
 
 
 def test_the_feed_forward_of_many_rows_is_that_of_few():

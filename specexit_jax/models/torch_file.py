@@ -43,7 +43,7 @@ class TorchFile:
             self._zip = zipfile.ZipFile(self.path)
         except zipfile.BadZipFile:
             raise ValueError(f"{path} is not a torch file that this reader knows; convert it to safetensors.") from None
-        (described,) = [name for name in self._zip.namelist() if name.endswith("/data.pkl")] or [None]
+        described = next((name for name in self._zip.namelist() if name.endswith("/data.pkl")), None)
         if described is None:
             raise ValueError(f"{path} holds no tensors (data.pkl is missing); fetch it again.")
         self._root = described.removesuffix("data.pkl")
