@@ -5,7 +5,6 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 
-import jax
 import ml_collections
 from absl import app, flags
 from ml_collections import config_flags
@@ -81,7 +80,6 @@ def open_session(config: ml_collections.ConfigDict, draft: str | os.PathLike | N
     mesh = None
     if any(size != 1 for size in sizes.values()):
         mesh = make_mesh(**sizes)
-        jax.set_mesh(mesh)
     return load_session(config.target, draft, config.dtype, mesh)
 
 

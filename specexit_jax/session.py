@@ -16,7 +16,7 @@ from specexit_jax.exits.policy_file import digest
 from specexit_jax.models.config import DraftConfig, TargetConfig, check_pair
 from specexit_jax.models.hf import load_draft, load_target
 from specexit_jax.models.hf_layout import on_device
-from specexit_jax.models.hf_tensors import TORCH_WEIGHTS, WEIGHTS, local_folder, read_json
+from specexit_jax.models.hf_tensors import INDEX, TORCH_INDEX, TORCH_WEIGHTS, WEIGHTS, local_folder, read_json
 from specexit_jax.sharding import placer
 from specexit_jax.thinking import Thinking, chat_prompt, find_thinking
 
@@ -106,7 +106,8 @@ def with_draft(session: Session, folder: str | Path, mesh: Mesh | None = None, l
 
 def digest_of(folder: Path) -> str:
     """The digest of a draft's weights, by which a policy knows the draft it was made for."""
-    return digest(next(path for path in (folder / WEIGHTS, folder / TORCH_WEIGHTS) if path.is_file()))
+    names = (WEIGHTS, TORCH_WEIGHTS, INDEX, TORCH_INDEX)  # of shards, their index
+    return digest(next(folder / name for name in names if (folder / name).is_file()))
 
 
 def without_signals(session: Session) -> Session:

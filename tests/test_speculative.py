@@ -307,6 +307,17 @@ def test_a_model_that_does_not_think_is_decoded():
     assert (found.think_end == -1).all() and (found.exit_position == -1).all()
 
 
+def test_a_draft_may_read_a_table_of_its_own():
+    requests, params = Requests.random(8, 0), params_of(DRAFT)
+    arguments = (*requests.arguments(), NeverExit(), boundary_table())
+    table = params.target["embed"]["embedding"]
+    shared = decode(tiny_spec(3), params, *arguments)
+    for own, same_steps in ((table, True), (-table, False)):
+        found = decode(tiny_spec(3), params.replace(draft=params.draft | {"embed": {"embedding": own}}), *arguments)
+        assert found.tokens.tolist() == shared.tokens.tolist()
+        assert (found.steps.tolist() == shared.steps.tolist()) == same_steps
+
+
 def test_vocabulary_of_the_draft_is_mapped():
     """A draft of W < V tokens proposes target ids, and only its own."""
     params = params_of(DRAFT)

@@ -3,7 +3,6 @@
 import flax.struct
 import jax
 import jax.numpy as jnp
-from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float
 
 from specexit_jax.array_typing import Keys, Lengths, Values, typed
@@ -35,21 +34,9 @@ class Cache:
 
 def init_cache(num_layers: int, num_kv_heads: int, head_dim: int, batch: int, slots: int, dtype="float32") -> Cache:
     """An empty cache of `slots` tokens a row."""
-    keys = tuple(_spread(jnp.zeros((batch, num_kv_heads, head_dim, slots), dtype)) for _ in range(num_layers))
-    values = tuple(_spread(jnp.zeros((batch, num_kv_heads, slots, head_dim), dtype)) for _ in range(num_layers))
+    keys = tuple(jnp.zeros((batch, num_kv_heads, head_dim, slots), dtype) for _ in range(num_layers))
+    values = tuple(jnp.zeros((batch, num_kv_heads, slots, head_dim), dtype) for _ in range(num_layers))
     return Cache(keys, values, jnp.zeros((batch,), jnp.int32))
-
-
-def _spread(array: jax.Array) -> jax.Array:
-    """Under a mesh (jax.set_mesh): rows over (data, fsdp), heads over tensor, as far as they divide. Left to itself the
-    compiler would keep every head's cache on every device."""
-    mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty:
-        return array
-    sizes = {"rows": mesh.shape["data"] * mesh.shape["fsdp"], "heads": mesh.shape["tensor"]}
-    rows = ("data", "fsdp") if array.shape[0] % sizes["rows"] == 0 else None
-    heads = "tensor" if array.shape[1] % sizes["heads"] == 0 else None
-    return jax.lax.with_sharding_constraint(array, PartitionSpec(rows, heads))
 
 
 def grow(cache: Cache, slots: int) -> Cache:

@@ -75,7 +75,8 @@ def reduce_last(kind: str, x: jax.Array) -> jax.Array:
     training (1.05); the barrier keeps the fold out of the loop that ends it.
     """
     reduce, fold = _REDUCTIONS[kind]
-    if on_cpu() and x.size <= _FEW_ROWS * x.shape[-1] > _FEW_ROWS * _LANES:
+    rows = x.size // x.shape[-1]
+    if on_cpu() and rows <= _FEW_ROWS and x.shape[-1] > _LANES:
         while x.shape[-1] > _LANES and x.shape[-1] % 2 == 0:
             x = fold(*jnp.split(x, 2, axis=-1))
         x = jax.lax.optimization_barrier(x)
