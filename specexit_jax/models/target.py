@@ -5,6 +5,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
+from specexit_jax.backend import rows_apart
 from specexit_jax.models.attention import Attention
 from specexit_jax.models.cache import Cache, init_cache
 from specexit_jax.models.config import TargetConfig
@@ -100,11 +101,12 @@ class Target(nn.Module):
         config = self.config
         bias = attention_bias(tokens, cache, segment_ids, live)
         cos, sin = rotary_angles(positions, config.head_dim, config.rope_theta, config.rope_scaling)
-        x = self.embed(tokens)
+        x = rows_apart(self.embed(tokens))
         inputs, slots = [], []
         for index, layer in enumerate(self.layers):
             inputs.append(x)
             x, layer_slots = layer(x, cos, sin, bias, *layer_cache(cache, index))
+            x = rows_apart(x)
             slots.append(layer_slots)
         hidden = self.final_norm(x)
         return TargetOutput(
