@@ -1,6 +1,7 @@
 """The sizes of the models that users bring, without their weights: for compiling and timing at real shapes."""
 
 from specexit_jax.models.config import DraftConfig, RopeScaling, TargetConfig
+from specexit_jax.training.draft_run import draft_config
 
 _LLAMA3 = RopeScaling(8.0, 1.0, 4.0, 8192)
 TARGETS = {
@@ -20,18 +21,4 @@ TARGETS = {
 
 def draft_for(target: TargetConfig, draft_vocab_size: int = 32_000) -> DraftConfig:
     """An EAGLE-3 draft of the target's own sizes, as those on the hub have."""
-    return DraftConfig(
-        hidden_size=target.hidden_size,
-        target_hidden_size=target.hidden_size,
-        intermediate_size=target.intermediate_size,
-        num_heads=target.num_heads,
-        num_kv_heads=target.num_kv_heads,
-        head_dim=target.head_dim,
-        vocab_size=target.vocab_size,
-        draft_vocab_size=min(draft_vocab_size, target.vocab_size),
-        rms_norm_eps=target.rms_norm_eps,
-        rope_theta=target.rope_theta,
-        rope_scaling=target.rope_scaling,
-        max_position=target.max_position,
-        dtype=target.dtype,
-    )
+    return draft_config(target, target.intermediate_size, min(draft_vocab_size, target.vocab_size), "fc")

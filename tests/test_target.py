@@ -6,11 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import NamedSharding, PartitionSpec
 from random_params import random_params
 
 from specexit_jax.models.config import RopeScaling, TargetConfig
 from specexit_jax.models.layers import FeedForward, attend, attend_causally, causal_bias, inverse_frequencies
 from specexit_jax.models.target import Target, init_target, init_target_cache
+from specexit_jax.sharding import make_mesh
 
 CONFIG = TargetConfig(
     "qwen3", vocab_size=40, hidden_size=16, intermediate_size=24, num_layers=4, num_heads=4, num_kv_heads=2, head_dim=8,
@@ -181,3 +183,14 @@ def test_the_feed_forward_of_many_rows_is_that_of_few():
     expected = (gate / (1 + np.exp(-gate)) * up) @ np.asarray(params["down"])
     np.testing.assert_allclose(many, expected, atol=1e-5)
     np.testing.assert_allclose(few, expected, atol=1e-5)
+
+
+def test_under_a_mesh_activations_keep_their_rows_apart(params, tokens):
+    mesh = make_mesh(2, 2, 1, devices=jax.devices()[:4])
+    plain = Target(CONFIG).apply({"params": params}, tokens[:1].repeat(4, axis=0), positions()[:1].repeat(4, axis=0))
+    whole = NamedSharding(mesh, PartitionSpec())
+    with jax.set_mesh(mesh):
+        arguments = jax.device_put((params, tokens[:1].repeat(4, axis=0), positions()[:1].repeat(4, axis=0)), whole)
+        found = jax.jit(lambda p, *rest: Target(CONFIG).apply({"params": p}, *rest).hidden)(*arguments)
+    np.testing.assert_allclose(found, plain.hidden, atol=1e-5)
+    assert found.addressable_shards[0].data.shape[0] == 1

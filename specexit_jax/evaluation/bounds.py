@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from specexit_jax.annotation.replay import join_labels
 from specexit_jax.evaluation.records import Record
 from specexit_jax.exits import calibration
 
@@ -67,10 +68,7 @@ def gather_boundaries(
     A boundary at the very end of a trace that ran out of room is left out: `</think>` cannot be written after it.
     Raises ValueError for a trace without labels, or arrays that do not match the boundaries.
     """
-    by_id = {label["id"]: label for label in labels}
-    if absent := [trace["id"] for trace in traces if trace["id"] not in by_id]:
-        raise ValueError(f"{len(absent)} traces have no labels (first: {absent[0]!r}); run launch.annotate to the end")
-    chosen = [by_id[trace["id"]] for trace in traces]
+    chosen = join_labels(traces, labels)
     counts = np.asarray([len(label["boundaries"]) for label in chosen], np.int32)
     starts = np.concatenate([[0], np.cumsum(counts)])
     own = [trace["think_end"] for trace in traces]

@@ -7,8 +7,8 @@ import numpy as np
 from specexit_jax.models.config import TargetConfig
 from specexit_jax.models.hf_draft import load_draft, save_draft
 from specexit_jax.models.hf_layout import Place, on_device, read, shapes, target_layout, written
-from specexit_jax.models.hf_rope import read_rope, write_rope
-from specexit_jax.models.hf_tensors import TensorSource, read_json, require, write_checkpoint
+from specexit_jax.models.hf_rope import read_rope
+from specexit_jax.models.hf_tensors import TensorSource, decoder_json, read_json, require, write_checkpoint
 
 __all__ = ["load_draft", "load_target", "load_target_config", "save_draft", "save_target"]
 
@@ -88,20 +88,10 @@ def target_json(config: TargetConfig, dtype: str) -> dict:
     fields = {
         "architectures": [name],
         "model_type": config.architecture,
-        "vocab_size": config.vocab_size,
-        "hidden_size": config.hidden_size,
-        "intermediate_size": config.intermediate_size,
-        "num_hidden_layers": config.num_layers,
-        "num_attention_heads": config.num_heads,
-        "num_key_value_heads": config.num_kv_heads,
-        "head_dim": config.head_dim,
-        "hidden_act": "silu",
-        "rms_norm_eps": config.rms_norm_eps,
-        "max_position_embeddings": config.max_position,
+        **decoder_json(config, config.num_layers),
         "tie_word_embeddings": config.tie_embeddings,
         "attention_dropout": 0.0,
         "torch_dtype": dtype,
-        **write_rope(config.rope_theta, config.rope_scaling),
     }
     if config.architecture != "qwen2":
         fields["attention_bias"] = False

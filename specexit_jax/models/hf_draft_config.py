@@ -10,8 +10,8 @@ from pathlib import Path
 
 from specexit_jax.models.config import DraftConfig
 from specexit_jax.models.draft import SIGNALS
-from specexit_jax.models.hf_rope import read_rope, write_rope
-from specexit_jax.models.hf_tensors import require
+from specexit_jax.models.hf_rope import read_rope
+from specexit_jax.models.hf_tensors import decoder_json, require
 
 CONVENTIONS = ("inputs", "outputs")
 FORMATS = ("eagle", "angelslim", "speculators")
@@ -77,19 +77,9 @@ def draft_json(config: DraftConfig, dtype: str, form: str = "angelslim", layer_i
     """The config.json of a draft in one of FORMATS."""
     layer = {
         "model_type": "llama",
-        "vocab_size": config.vocab_size,
-        "hidden_size": config.hidden_size,
-        "intermediate_size": config.intermediate_size,
-        "num_hidden_layers": 1,
-        "num_attention_heads": config.num_heads,
-        "num_key_value_heads": config.num_kv_heads,
-        "head_dim": config.head_dim,
-        "hidden_act": "silu",
-        "rms_norm_eps": config.rms_norm_eps,
-        "max_position_embeddings": config.max_position,
+        **decoder_json(config, 1),
         "attention_bias": False,
         "mlp_bias": False,
-        **write_rope(config.rope_theta, config.rope_scaling),
     }
     ours = {
         "draft_vocab_size": config.draft_vocab_size,

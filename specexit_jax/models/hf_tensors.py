@@ -13,6 +13,7 @@ from huggingface_hub.errors import HfHubHTTPError
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from specexit_jax.models.hf_rope import write_rope
 from specexit_jax.models.torch_file import TorchFile
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -130,6 +131,23 @@ def require(config: dict, key: str, path: Path):
     if key not in config:
         raise ValueError(f"{path} lacks {key!r}; it is not the config.json of a decoder that can be loaded.")
     return config[key]
+
+
+def decoder_json(config, num_layers: int) -> dict:
+    """The fields of a config.json that a target and a draft share."""
+    return {
+        "vocab_size": config.vocab_size,
+        "hidden_size": config.hidden_size,
+        "intermediate_size": config.intermediate_size,
+        "num_hidden_layers": num_layers,
+        "num_attention_heads": config.num_heads,
+        "num_key_value_heads": config.num_kv_heads,
+        "head_dim": config.head_dim,
+        "hidden_act": "silu",
+        "rms_norm_eps": config.rms_norm_eps,
+        "max_position_embeddings": config.max_position,
+        **write_rope(config.rope_theta, config.rope_scaling),
+    }
 
 
 def write_checkpoint(
