@@ -15,8 +15,8 @@ from jax.experimental import topologies
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from specexit_jax.backend import tracing_for
+from specexit_jax.decoding.spec import DecodeParams, DecodeSpec
 from specexit_jax.decoding.speculative import decode
-from specexit_jax.decoding.state import DecodeParams, DecodeSpec
 from specexit_jax.exits.policy import unreachable
 from specexit_jax.models.config import DraftConfig, TargetConfig
 from specexit_jax.models.draft import Draft, init_draft

@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from specexit_jax.decoding.sampling import Sampling
+from specexit_jax.decoding.spec import DecodeSpec
 from specexit_jax.decoding.speculative import decode
-from specexit_jax.decoding.state import DecodeResult, DecodeSpec
+from specexit_jax.decoding.state import DecodeResult
 from specexit_jax.methods import Method
 from specexit_jax.session import Session, close_thinking, is_thinking
 

@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 
 from specexit_jax.data.tokenizer import has_tokenizer, load_tokenizer
 from specexit_jax.decoding.sampling import Sampling
-from specexit_jax.decoding.state import DecodeParams
+from specexit_jax.decoding.spec import DecodeParams
 from specexit_jax.exits.boundaries import Boundaries, make_boundaries
 from specexit_jax.exits.policy_file import digest
 from specexit_jax.models.config import DraftConfig, TargetConfig, check_pair

@@ -9,8 +9,8 @@ import numpy as np
 
 from specexit_jax.decoding import drafting
 from specexit_jax.decoding.sampling import Sampling
+from specexit_jax.decoding.spec import DecodeParams, DecodeSpec
 from specexit_jax.decoding.speculative import decode
-from specexit_jax.decoding.state import DecodeParams, DecodeSpec
 from specexit_jax.models.config import DraftConfig, TargetConfig
 from specexit_jax.models.draft import init_draft
 from specexit_jax.models.target import init_target

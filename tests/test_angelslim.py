@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 
 from specexit_jax.annotation.features import extract
-from specexit_jax.decoding.prefill import prefill
-from specexit_jax.decoding.speculative import step
-from specexit_jax.decoding.state import DecodeParams, DecodeSpec, Loop
+from specexit_jax.decoding.prefill import empty_state, prefill
+from specexit_jax.decoding.spec import DecodeParams, DecodeSpec, Loop
+from specexit_jax.decoding.step import step
 from specexit_jax.exits.policy import NeverExit
 from specexit_jax.exits.released import released
 from specexit_jax.exits.signals import activate
@@ -68,7 +68,17 @@ def step_by_step(loop: Loop, prompt: list[int], new_tokens: int):
     """(final state, committed tokens of each step, the exponential average before each step)."""
     length = jnp.array([len(prompt)], jnp.int32)
     keys, thinking = jax.random.split(jax.random.key(0), 1), jnp.ones((1,), bool)
-    state = prefill(loop, jnp.asarray([prompt], jnp.int32), length, keys, thinking, length + new_tokens)
+    width, live = len(prompt), loop.spec.prefixes_after(len(prompt))[0]
+    state = empty_state(loop, 1, loop.spec.target_slots(live))
+    arguments = (
+        jnp.asarray([prompt], jnp.int32),
+        jnp.zeros((1,), jnp.int32),
+        length,
+        keys,
+        thinking,
+        length + new_tokens,
+    )
+    state = prefill(loop, (width, live), state, *arguments)
     advance = jax.jit(functools.partial(step, loop, loop.spec.prefixes[-1]))
     counts, averages = [], []
     while not bool(state.done[0]):

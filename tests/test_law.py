@@ -10,8 +10,8 @@ import scipy.stats
 
 from specexit_jax.decoding import drafting, verify
 from specexit_jax.decoding.sampling import Sampling
+from specexit_jax.decoding.spec import DecodeParams, DecodeSpec
 from specexit_jax.decoding.speculative import decode
-from specexit_jax.decoding.state import DecodeParams, DecodeSpec
 from specexit_jax.exits.policy import NeverExit
 from specexit_jax.models.config import DraftConfig, TargetConfig
 from specexit_jax.models.draft import init_draft

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from specexit_jax.decoding.sampling import Sampling, filter_scores
-from specexit_jax.decoding.state import DecodeParams, DecodeSpec
+from specexit_jax.decoding.spec import DecodeParams, DecodeSpec
 from specexit_jax.exits.signals import activate
 from specexit_jax.models.draft import Draft
 from specexit_jax.models.target import Target

@@ -16,7 +16,8 @@ from jaxtyping import Array, Bool, Float, Int
 
 from specexit_jax.decoding import verify
 from specexit_jax.decoding.sampling import Sampling, keyed_sample, token_log_probability
-from specexit_jax.decoding.state import column, prefixes_of, write_rows
+from specexit_jax.decoding.spec import prefixes_of
+from specexit_jax.decoding.state import column, write_rows
 from specexit_jax.models.cache import SPARE, Cache
 from specexit_jax.models.config import TargetConfig
 from specexit_jax.models.target import Target, init_target_cache

@@ -6,79 +6,120 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
 
-from specexit_jax.decoding import drafting, verify
+from specexit_jax.decoding import drafting, layer_calls, verify
 from specexit_jax.decoding.sampling import keyed_sample
-from specexit_jax.decoding.state import DecodeState, Loop, column, write_rows
-from specexit_jax.models.cache import SPARE, init_cache
-from specexit_jax.models.target import Target, init_target_cache
+from specexit_jax.decoding.spec import Loop
+from specexit_jax.decoding.state import DecodeState, column, write_rows
+from specexit_jax.decoding.trees import Branches
+from specexit_jax.models.cache import SPARE
+from specexit_jax.models.draft import init_draft_cache
+from specexit_jax.models.target import Target, TargetOutput, init_target_cache
+
+
+def empty_state(loop: Loop, batch: int, target_slots: int) -> DecodeState:
+    """A state of empty buffers, whose rows are all done: `prefill` starts them."""
+    spec = loop.spec
+    zero, never = jnp.zeros((batch,), jnp.int32), jnp.zeros((batch,), bool)
+    nowhere = jnp.full((batch,), -1, jnp.int32)
+    drafts = jnp.zeros((batch, spec.drafted), jnp.int32)
+    noise = None
+    if spec.draft_tokens and not spec.sampling.greedy:
+        noise = jnp.zeros((batch, spec.draft_tokens + 1, spec.target.vocab_size), jnp.float32)
+    return DecodeState(
+        tokens=jnp.zeros((batch, spec.slots), jnp.int32),
+        length=zero,
+        max_length=zero,
+        keys=jax.random.split(jax.random.key(0), batch),
+        root=zero,
+        drafts=drafts,
+        branches=Branches(drafts, drafts) if spec.tree else None,
+        noise=noise,
+        target_cache=init_target_cache(spec.target, batch, target_slots),
+        draft_cache=init_draft_cache(spec.draft, batch, spec.slots + SPARE) if loop.runs_draft else None,
+        root_signals=jnp.zeros((batch, 3), jnp.float32) if loop.late_signals else None,
+        policy_state=loop.policy.init(batch),
+        thinking=never,
+        done=~never,
+        finished=never,
+        think_end=nowhere,
+        exit_position=nowhere,
+        exit_signals=jnp.zeros((batch, 3), jnp.float32),
+        steps=zero,
+        accept_histogram=jnp.zeros((batch, spec.draft_tokens + 1), jnp.int32),
+        signals=jnp.zeros((batch, spec.slots, 3), jnp.float32) if spec.record_signals else None,
+    )
 
 
 def prefill(
     loop: Loop,
+    live: tuple[int, int],
+    state: DecodeState,
     prompts: Int[Array, "B P"],
+    start: Int[Array, " B"],
     prompt_length: Int[Array, " B"],
     keys: Array,
     thinking: Bool[Array, " B"],
     max_length: Int[Array, " B"],
 ) -> DecodeState:
-    """The prompts in the caches, the first token chosen as root, the first drafts made."""
-    spec, params = loop.spec, loop.params
-    batch, width = prompts.shape
-    state = empty_state(loop, batch, width, prompt_length, keys, thinking, max_length)
-    positions = jnp.broadcast_to(jnp.arange(width, dtype=jnp.int32)[None, :], (batch, width))
-    target = functools.partial(Target(spec.target).apply, {"params": params.target})
-    out = target(prompts, positions, state.target_cache, live=width, logits=False)
-    last = prompt_length - 1
-    logits = target(column(out.hidden, last)[:, None], method="head")
+    """Prompts into the caches of a fresh `state`, the first token chosen as root, the first drafts made.
+
+    prompts: the tokens from position `start` on; those before are in the state's tokens and caches already.
+    prompt_length counts them too. live: the static prefixes read for the prompts, and by the draft after them. A row
+    with max_length <= prompt_length stays done.
+    """
+    spec = loop.spec
+    last = prompt_length - 1 - start
+    state, out = read(loop, live[0], state, prompts, start)
+    max_length = jnp.minimum(max_length, jnp.int32(spec.buffer_length))
+    done = prompt_length >= max_length
+    logits = Target(spec.target).apply({"params": loop.params.target}, column(out.hidden, last)[:, None], method="head")
     root = keyed_sample(logits, keys, prompt_length[:, None], spec.sampling)[:, 0]
-    stops = ~state.done & verify.is_any_of(root, spec.stop_ids)
-    tokens = jax.lax.dynamic_update_slice(state.tokens, prompts, (0, 0))
+    stops = ~done & verify.is_any_of(root, spec.stop_ids)
     state = state.replace(
-        tokens=write_rows(tokens, root[:, None], prompt_length),
+        tokens=write_rows(state.tokens, root[:, None], prompt_length),
         length=prompt_length + stops.astype(jnp.int32),
+        max_length=max_length,
+        keys=keys,
         root=root,
-        target_cache=out.cache,
-        done=state.done | stops,
+        thinking=thinking,
+        done=done | stops,
         finished=stops,
     )
     if not loop.runs_draft:
         return state
-    fused, _ = drafting.fuse(loop, out.features)
+    fused, _ = layer_calls.fuse(loop, out.features)
     following = jnp.concatenate([prompts[:, 1:], prompts[:, :1]], axis=1)
-    following = jnp.where(positions == last[:, None], root[:, None], following)
-    pairs = drafting.run_pairs(loop, state.draft_cache, jnp.zeros_like(last), fused, following, width)
-    return drafting.take_drafts(loop, spec.prefixes_after(width)[0], state, pairs, last)
+    columns = jnp.arange(prompts.shape[1], dtype=jnp.int32)[None, :]
+    following = jnp.where(columns == last[:, None], root[:, None], following)
+    pairs = layer_calls.run_pairs(loop, state.draft_cache, start, fused, following, live[0])
+    return drafting.take_drafts(loop, live[1], state, pairs, last)
 
 
-def empty_state(loop: Loop, batch: int, width: int, prompt_length, keys, thinking, max_length) -> DecodeState:
-    """A state of empty buffers, whose rows are already done where they may generate nothing."""
-    spec = loop.spec
-    target_slots = spec.target_slots(spec.prefixes_after(width)[0])
-    max_length = jnp.minimum(max_length, jnp.int32(spec.buffer_length))
-    config = spec.draft
-    draft_cache = None
-    if loop.runs_draft:
-        draft_cache = init_cache(1, config.num_kv_heads, config.head_dim, batch, spec.slots + SPARE, config.dtype)
-    nowhere = jnp.full((batch,), -1, jnp.int32)
-    return DecodeState(
-        tokens=jnp.zeros((batch, spec.slots), jnp.int32),
-        length=prompt_length,
-        max_length=max_length,
-        keys=keys,
-        root=jnp.zeros((batch,), jnp.int32),
-        drafts=jnp.zeros((batch, spec.draft_tokens), jnp.int32),
-        noise=None,
-        target_cache=init_target_cache(spec.target, batch, target_slots),
-        draft_cache=draft_cache,
-        root_signals=jnp.zeros((batch, 3), jnp.float32) if loop.late_signals else None,
-        policy_state=loop.policy.init(batch),
-        thinking=thinking,
-        done=prompt_length >= max_length,
-        finished=jnp.zeros((batch,), bool),
-        think_end=nowhere,
-        exit_position=nowhere,
-        exit_signals=jnp.zeros((batch, 3), jnp.float32),
-        steps=jnp.zeros((batch,), jnp.int32),
-        accept_histogram=jnp.zeros((batch, spec.draft_tokens + 1), jnp.int32),
-        signals=jnp.zeros((batch, spec.slots, 3), jnp.float32) if spec.record_signals else None,
+def absorb(
+    loop: Loop,
+    live: int,
+    state: DecodeState,
+    chunk: Int[Array, "B P"],
+    following: Int[Array, " B"],
+    start: Int[Array, " B"],
+) -> DecodeState:
+    """A piece of a long prompt into the caches: all P tokens from `start` on; `following` is the one after them."""
+    state, out = read(loop, live, state, chunk, start)
+    if not loop.runs_draft:
+        return state
+    fused, _ = layer_calls.fuse(loop, out.features)
+    after = jnp.concatenate([chunk[:, 1:], following[:, None]], axis=1)
+    return state.replace(draft_cache=layer_calls.run_pairs(loop, state.draft_cache, start, fused, after, live).cache)
+
+
+def read(
+    loop: Loop, live: int, state: DecodeState, prompts: Int[Array, "B P"], start: Int[Array, " B"]
+) -> tuple[DecodeState, TargetOutput]:
+    """The target over prompts at positions start .. start + P - 1: the state with their tokens, keys and values."""
+    positions = start[:, None] + jnp.arange(prompts.shape[1], dtype=jnp.int32)[None, :]
+    target = functools.partial(Target(loop.spec.target).apply, {"params": loop.params.target})
+    out = target(prompts, positions, state.target_cache.replace(length=start), live=live, logits=False)
+    tokens = jax.vmap(lambda row, new, first: jax.lax.dynamic_update_slice(row, new, (first,)))(
+        state.tokens, prompts, start
     )
+    return state.replace(tokens=tokens, target_cache=out.cache), out

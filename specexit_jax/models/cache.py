@@ -49,6 +49,13 @@ def grow(cache: Cache, slots: int) -> Cache:
     return cache.replace(k=keys, v=values)
 
 
+def shrink(cache: Cache, slots: int) -> Cache:
+    """The cache with its first `slots` slots alone; as it is where it has no more."""
+    if cache.slots <= slots:
+        return cache
+    return cache.replace(k=tuple(k[..., :slots] for k in cache.k), v=tuple(v[:, :, :slots] for v in cache.v))
+
+
 @typed
 def write(
     slots: tuple[Keys, Values], k: Float[Array, "B K H T"], v: Float[Array, "B K T H"], length: Lengths
@@ -57,11 +64,12 @@ def write(
 
     The caller leaves room: XLA moves a write that would run over the end back, onto live slots.
     """
-    return _write(slots[0], k, length, 3), _write(slots[1], v, length, 2)
+    return put(slots[0], k, length, 3), put(slots[1], v, length, 2)
 
 
-def _write(slots: jax.Array, new: jax.Array, length: jax.Array, axis: int) -> jax.Array:
+def put(slots: jax.Array, new: jax.Array, start: jax.Array, axis: int) -> jax.Array:
+    """One layer's keys (axis 3) or values (axis 2) with T new ones at slots start[b] .. start[b] + T - 1 of each row."""
     new = new.astype(slots.dtype)
     if slots.shape[0] == 1:
-        return jax.lax.dynamic_update_slice_in_dim(slots, new, length[0], axis)
-    return jax.vmap(lambda s, n, start: jax.lax.dynamic_update_slice_in_dim(s, n, start, axis - 1))(slots, new, length)
+        return jax.lax.dynamic_update_slice_in_dim(slots, new, start[0], axis)
+    return jax.vmap(lambda s, n, first: jax.lax.dynamic_update_slice_in_dim(s, n, first, axis - 1))(slots, new, start)

@@ -81,12 +81,13 @@ class Draft(nn.Module):
         cache: Cache | None = None,
         segment_ids: jax.Array | None = None,
         live: int | None = None,
+        visible: jax.Array | None = None,
     ) -> DraftOutput:
         """One pass over T pairs: `embedded` [B, T, D] of token t + 1, `hidden` [B, T, E] of token t, at `positions`.
 
-        Cache, `segment_ids` and `live` are as for the target. With a cache the pass may be fed its own output.
+        Cache, `segment_ids`, `live` and `visible` are as for the target. With a cache the pass may be fed its own output.
         """
-        bias = attention_bias(positions, cache, segment_ids, live)
+        bias = attention_bias(positions, cache, segment_ids, live, visible)
         residual, x = self.enter(embedded, hidden)
         mixed, slots = self.attention(x, *self.angles(positions), bias, *layer_cache(cache, 0))
         out = self.leave(residual, mixed)

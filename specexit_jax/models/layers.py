@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Bool
 
 from specexit_jax.array_typing import Angles, Bias, Keys, Lengths, Positions, Queries, Segments, Values, typed
 from specexit_jax.backend import on_cpu
@@ -95,10 +96,22 @@ def causal_bias(segment_ids: Segments | None, tokens: int):
 
 
 @typed
-def cached_bias(length: Lengths, tokens: int, live: int):
-    """Additive mask [B, T, live] over cache slots: token t of a row sees slots 0 .. length + t."""
-    last = length[:, None] + jnp.arange(tokens, dtype=jnp.int32)[None, :]
-    allowed = jnp.arange(live, dtype=jnp.int32)[None, None, :] <= last[:, :, None]
+def cached_bias(length: Lengths, tokens: int, live: int, visible: Bool[Array, "B T M"] | None = None):
+    """Additive mask [B, T, live] over cache slots: token t of a row sees slots 0 .. length + t.
+
+    visible: instead, which of the M slots that end with the call's own T (M >= T) each token sees, beside all before
+    them: the ancestors of a tree's nodes.
+    """
+    slots = jnp.arange(live, dtype=jnp.int32)
+    if visible is None:
+        last = length[:, None] + jnp.arange(tokens, dtype=jnp.int32)[None, :]
+        allowed = slots[None, None, :] <= last[:, :, None]
+    else:
+        first = length + jnp.int32(tokens - visible.shape[2])
+        place = slots[None, :] - first[:, None]
+        shown = jnp.take_along_axis(visible, place[:, None, :], axis=2, mode="clip")
+        inside = (place >= 0) & (place < visible.shape[2])
+        allowed = jnp.where(inside[:, None, :], shown, (place < 0)[:, None, :])
     return jnp.where(allowed, jnp.float32(0), jnp.float32(MASKED))
 
 

@@ -90,16 +90,18 @@ class Target(nn.Module):
         segment_ids: jax.Array | None = None,
         live: int | None = None,
         logits: bool = True,
+        visible: jax.Array | None = None,
     ) -> TargetOutput:
         """Run T tokens [B, T] at RoPE `positions` [B, T].
 
         Without a cache: causal attention over the T tokens, within `segment_ids` where given.
         With a cache: token t is written at slot cache.length + t and sees slots 0 .. cache.length + t, of which
         only the first `live` (static; None = all) are read; they must reach the longest row. The returned cache is T
-        longer; rewind it by its lengths. Rows need S - length >= T free slots.
+        longer; rewind it by its lengths. Rows need S - length >= T free slots. `visible` [B, T, M] replaces the causal
+        order among the last M slots (see `cached_bias`).
         """
         config = self.config
-        bias = attention_bias(tokens, cache, segment_ids, live)
+        bias = attention_bias(tokens, cache, segment_ids, live, visible)
         cos, sin = rotary_angles(positions, config.head_dim, config.rope_theta, config.rope_scaling)
         x = rows_apart(self.embed(tokens))
         inputs, slots = [], []
@@ -123,7 +125,13 @@ class Target(nn.Module):
         return jnp.einsum("btd,dv->btv", hidden, self.lm_head.astype(hidden.dtype), preferred_element_type=jnp.float32)
 
 
-def attention_bias(tokens: jax.Array, cache: Cache | None, segment_ids: jax.Array | None, live: int | None):
+def attention_bias(
+    tokens: jax.Array,
+    cache: Cache | None,
+    segment_ids: jax.Array | None,
+    live: int | None,
+    visible: jax.Array | None = None,
+):
     """The additive mask of a call, shared by its layers."""
     count = tokens.shape[1]
     if cache is None:
@@ -133,7 +141,7 @@ def attention_bias(tokens: jax.Array, cache: Cache | None, segment_ids: jax.Arra
     live = cache.slots if live is None else live
     if live > cache.slots:
         raise ValueError(f"Asked to read {live} live slots of a cache of {cache.slots}; lower `live`.")
-    return cached_bias(cache.length, count, live)
+    return cached_bias(cache.length, count, live, visible)
 
 
 def layer_cache(cache: Cache | None, index: int):

@@ -1,0 +1,62 @@
+"""The draft's layer and heads as the loop calls them.
+
+A pair is (feature of token t, embedding of token t + 1) at RoPE position and cache slot t; it predicts token t + 2
+(eagle3.md).
+"""
+
+import flax.struct
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from specexit_jax.decoding.spec import Loop
+from specexit_jax.models.cache import Cache
+from specexit_jax.models.draft import Draft, DraftOutput
+
+
+@flax.struct.dataclass
+class Pairs:
+    """The draft layer's outputs over the columns of a step: pre-norm hidden, raw signals ('draft' placement), cache."""
+
+    hidden: Float[Array, "B T E"]
+    raw_signals: Float[Array, "B T 3"] | None
+    cache: Cache
+
+
+def fuse(loop: Loop, features: Float[Array, "B T A"]):
+    """Fused features [B, T, E] and the raw signals [B, T, 3] of placement 'fc' (else None)."""
+    return Draft(loop.spec.draft).apply({"params": loop.params.draft}, features, method="fuse")
+
+
+def head(loop: Loop, hidden: Float[Array, "B T E"]) -> Float[Array, "B T W"]:
+    """Logits over the draft's vocabulary."""
+    return Draft(loop.spec.draft).apply({"params": loop.params.draft}, hidden, method="head")
+
+
+def run_pairs(
+    loop: Loop,
+    cache: Cache,
+    length: Int[Array, " B"],
+    fused: Float[Array, "B T E"],
+    following: Int[Array, "B T"],
+    live: int | None,
+) -> Pairs:
+    """The layer over pairs (fused_t, following_t) at positions length .. length + T - 1, written to those slots."""
+    out = layer(loop, cache.replace(length=length), fused, following, live)
+    return Pairs(out.hidden, out.raw_signals, out.cache)
+
+
+def layer(
+    loop: Loop,
+    cache: Cache,
+    hidden: Float[Array, "B T E"],
+    following: Int[Array, "B T"],
+    live: int | None,
+    positions: Int[Array, "B T"] | None = None,
+    visible: Bool[Array, "B T M"] | None = None,
+) -> DraftOutput:
+    """The layer over pairs from slot cache.length on; positions are the slots', where none are given."""
+    embedded = loop.params.draft_embedding[following].astype(hidden.dtype)
+    if positions is None:
+        positions = cache.length[:, None] + jnp.arange(following.shape[1], dtype=jnp.int32)[None, :]
+    draft = Draft(loop.spec.draft)
+    return draft.apply({"params": loop.params.draft}, embedded, hidden, positions, cache, live=live, visible=visible)

@@ -1,0 +1,116 @@
+"""The loop in pieces, for whoever must act between them: slots that are refilled, text that is streamed, talk that goes on.
+
+The state stays on the device and is donated from call to call: caches are updated in place. What a row writes does not
+depend on where its pieces end, on its slot, or on the other rows.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Int
+
+from specexit_jax.decoding.prefill import absorb, empty_state, prefill
+from specexit_jax.decoding.spec import DecodeSpec, Loop
+from specexit_jax.decoding.speculative import goes_on
+from specexit_jax.decoding.state import DecodeResult, DecodeState, result_of
+from specexit_jax.decoding.step import step
+from specexit_jax.models.cache import Cache, grow, shrink
+
+
+@functools.partial(jax.jit, static_argnums=(1, 2))
+def open_slots(loop: Loop, batch: int, live: int) -> DecodeState:
+    """Empty slots, all of them done."""
+    return empty_state(loop, batch, loop.spec.target_slots(live))
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=2)
+def resize(spec: DecodeSpec, live: int, state: DecodeState) -> DecodeState:
+    """The state ready for `live` slots to be read: where caches grow with what is read of them, grown or cut."""
+    slots = spec.target_slots(live)
+    return state.replace(target_cache=shrink(grow(state.target_cache, slots), slots))
+
+
+@functools.partial(jax.jit, static_argnums=1, donate_argnums=2)
+def segment(loop: Loop, live: int, state: DecodeState, steps: Int[Array, ""], enough: Int[Array, ""]) -> DecodeState:
+    """Up to `steps` iterations; ends before where `enough` rows are done, or a row would outgrow the live prefix."""
+
+    def continues(carry):
+        state, count = carry
+        return goes_on(loop.spec, live, state) & (count < steps) & (jnp.sum(state.done.astype(jnp.int32)) < enough)
+
+    def one(carry):
+        state, count = carry
+        return step(loop, live, state), count + 1
+
+    return jax.lax.while_loop(continues, one, (state, jnp.int32(0)))[0]
+
+
+@functools.partial(jax.jit, static_argnums=1, donate_argnums=2)
+def admit(
+    loop: Loop,
+    window: int,
+    state: DecodeState,
+    row: Int[Array, ""],
+    prompt: Int[Array, "1 P"],
+    start: Int[Array, " 1"],
+    prompt_length: Int[Array, " 1"],
+    keys: Array,
+    thinking: Bool[Array, " 1"],
+    max_length: Int[Array, " 1"],
+) -> DecodeState:
+    """A request into slot `row`: its prompt from position `start` on, those before being what the slot holds already.
+
+    window: the live prefix that holds the prompt and a step after it; the state's caches must have as many slots.
+    """
+    fresh = _row_of(loop, window, state, row)
+    fresh = prefill(loop, (window, window), fresh, prompt, start, prompt_length, keys, thinking, max_length)
+    return _with_row(state, fresh, row)
+
+
+@functools.partial(jax.jit, static_argnums=1, donate_argnums=2)
+def admit_part(
+    loop: Loop,
+    window: int,
+    state: DecodeState,
+    row: Int[Array, ""],
+    chunk: Int[Array, "1 P"],
+    following: Int[Array, " 1"],
+    start: Int[Array, " 1"],
+) -> DecodeState:
+    """A piece of a long prompt into slot `row`, from position `start` on; `following` is the token after it."""
+    fresh = absorb(loop, window, _row_of(loop, window, state, row), chunk, following, start)
+    return _with_row(state, fresh, row)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def result_of_row(
+    spec: DecodeSpec, state: DecodeState, row: Int[Array, ""], prompt_length: Int[Array, " 1"]
+) -> DecodeResult:
+    """What slot `row` holds, finished or not, as a result of one row."""
+    bare = state.replace(target_cache=None, draft_cache=None, noise=None)
+    one = jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, row, 1), bare)
+    return result_of(one, prompt_length, spec.buffer_length)
+
+
+def _row_of(loop: Loop, window: int, state: DecodeState, row: Int[Array, ""]) -> DecodeState:
+    """A fresh state of one row, with the tokens of slot `row` and the first `window` slots of its caches."""
+
+    def cut(cache: Cache | None) -> Cache | None:
+        if cache is None:
+            return None
+        one = jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, row, 1), shrink(cache, window))
+        return one.replace(length=jnp.zeros((1,), jnp.int32))
+
+    fresh = empty_state(loop, 1, 0)
+    tokens = jax.lax.dynamic_slice_in_dim(state.tokens, row, 1)
+    return fresh.replace(tokens=tokens, target_cache=cut(state.target_cache), draft_cache=cut(state.draft_cache))
+
+
+def _with_row(state: DecodeState, fresh: DecodeState, row: Int[Array, ""]) -> DecodeState:
+    """The state with slot `row` replaced; caches from their first slot on, as far as the fresh ones go."""
+
+    def put(leaf, new):
+        return jax.lax.dynamic_update_slice(leaf, new, (row,) + (jnp.int32(0),) * (leaf.ndim - 1))
+
+    return jax.tree.map(put, state, fresh)

@@ -1,0 +1,117 @@
+"""Draft trees as arithmetic on parents: who sees whom in the verify pass, and which path the samples walk.
+
+Node 0 is the root (chosen, not drafted), nodes 1 .. N are drafts; a parent's number is below its children's. EAGLE-2
+(arXiv 2406.16858, section 4): the likeliest nodes are expanded depth by depth, the likeliest of all drawn are verified.
+"""
+
+import dataclasses
+
+import flax.struct
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Int
+
+from specexit_jax.models.cache import Cache, put
+
+
+@dataclasses.dataclass(frozen=True)
+class TreeShape:
+    """depth: tokens of the longest path. top_k: nodes expanded at a depth, and the children each of them gets. total:
+    drafts that are verified, the likeliest of top_k + (depth - 1) top_k² drawn."""
+
+    depth: int
+    top_k: int
+    total: int
+
+    def __post_init__(self):
+        if min(self.depth, self.top_k, self.total) < 1 or self.total > self.drawn:
+            raise ValueError(
+                f"A draft tree of depth {self.depth} and top_k {self.top_k} draws {max(self.drawn, 0)} drafts, so its "
+                f"total must be between 1 and that, not {self.total}."
+            )
+
+    @property
+    def drawn(self) -> int:
+        """Drafts drawn, of which the best `total` are verified."""
+        return self.top_k + (self.depth - 1) * self.top_k**2
+
+    @property
+    def draft_slots(self) -> int:
+        """Slots of the draft's cache that its steps after the first fill."""
+        return (self.depth - 1) * self.top_k
+
+
+@flax.struct.dataclass
+class Branches:
+    """The shape of each row's drafts: the parent (a node's number, 0 the root) and the depth (from 1) of nodes 1 .. N."""
+
+    parents: Int[Array, "B N"]
+    depths: Int[Array, "B N"]
+
+
+def ancestors(branches: Branches) -> Bool[Array, "B T T"]:
+    """[b, t, u]: whether u is t itself or one of its ancestors; T = N + 1 nodes, the root first."""
+    number = branches.parents.shape[1] + 1
+    nodes = jnp.arange(number, dtype=jnp.int32)
+    parents = jnp.pad(branches.parents, ((0, 0), (1, 0)))
+    seen = (parents[:, :, None] == nodes[None, None, :]) | (nodes[:, None] == nodes[None, :])[None]
+    steps = 1
+    while steps < number:  # each product doubles how far back a node sees
+        product = jnp.einsum("btu,buw->btw", seen.astype(jnp.float32), seen.astype(jnp.float32))
+        seen, steps = product > 0, 2 * steps
+    return seen
+
+
+def node_depths(branches: Branches) -> Int[Array, "B T"]:
+    """The depth of every node, the root's (0) first."""
+    return jnp.pad(branches.depths, ((0, 0), (1, 0)))
+
+
+def descend(
+    nodes: Int[Array, "B T"], branches: Branches, sampled: Int[Array, "B T"], depth: int
+) -> tuple[Int[Array, "B P"], Int[Array, " B"]]:
+    """The path [B, depth + 1] of node numbers from the root to each child that is the sample of its parent, and its length.
+
+    Beyond its length a path repeats its last node.
+    """
+    parents = jnp.pad(branches.parents, ((0, 0), (1, 0)), constant_values=-1)
+    numbers = jnp.arange(nodes.shape[1], dtype=jnp.int32)
+    here = jnp.zeros((nodes.shape[0],), jnp.int32)
+    path, length, alive = [here], jnp.ones_like(here), jnp.ones_like(here, bool)
+    for _ in range(depth):
+        wanted = jnp.take_along_axis(sampled, here[:, None], axis=1)
+        child = (parents == here[:, None]) & (nodes == wanted)
+        alive = alive & child.any(axis=1)
+        first = jnp.min(jnp.where(child, numbers[None, :], jnp.int32(nodes.shape[1] - 1)), axis=1)
+        here = jnp.where(alive, first, here)
+        length = length + alive.astype(jnp.int32)
+        path.append(here)
+    return jnp.stack(path, axis=1), length
+
+
+def deepest(branches: Branches, depth: int) -> Int[Array, "B P"]:
+    """The path [B, depth + 1] to the first of the deepest nodes, as `descend` gives it."""
+    depths, parents = node_depths(branches), jnp.pad(branches.parents, ((0, 0), (1, 0)))
+    last = jnp.argmax(depths, axis=1).astype(jnp.int32)
+    length = jnp.take_along_axis(depths, last[:, None], axis=1)[:, 0]
+    path, here = [last] * (depth + 1), last
+    for level in range(depth, -1, -1):
+        path[level] = here
+        # Rows whose path is shorter wait at its end until its own levels come.
+        up = jnp.take_along_axis(parents, here[:, None], axis=1)[:, 0]
+        here = jnp.where(length >= level, up, here)
+    return jnp.stack(path, axis=1)
+
+
+def compact(cache: Cache, start: Int[Array, " B"], path: Int[Array, "B P"]) -> Cache:
+    """The cache whose slots start .. start + P - 1 hold the nodes of `path`, written at start + their number."""
+    keys = tuple(_moved(k, start, path, 3) for k in cache.k)
+    values = tuple(_moved(v, start, path, 2) for v in cache.v)
+    return cache.replace(k=keys, v=values)
+
+
+def _moved(slots: Array, start: Int[Array, " B"], path: Int[Array, "B P"], axis: int) -> Array:
+    shape = [1] * 4
+    shape[0], shape[axis] = path.shape
+    index = (start[:, None] + path).reshape(shape)
+    chosen = jnp.take_along_axis(slots, index, axis=axis, mode="clip")
+    return put(slots, chosen, start, axis)
