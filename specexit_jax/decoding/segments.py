@@ -24,16 +24,18 @@ def open_slots(loop: Loop, batch: int, live: int) -> DecodeState:
     return empty_state(loop, batch, loop.spec.target_slots(live))
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=2)
-def resize(spec: DecodeSpec, live: int, state: DecodeState) -> DecodeState:
-    """The state ready for `live` slots to be read: where caches grow with what is read of them, grown or cut."""
-    slots = spec.target_slots(live)
-    return state.replace(target_cache=shrink(grow(state.target_cache, slots), slots))
+@functools.partial(jax.jit, static_argnums=0)
+def resize(slots: int, cache: Cache) -> Cache:
+    """The cache grown or cut to `slots`, where caches grow with what is read of them."""
+    return shrink(grow(cache, slots), slots)
 
 
 @functools.partial(jax.jit, static_argnums=1, donate_argnums=2)
-def segment(loop: Loop, live: int, state: DecodeState, steps: Int[Array, ""], enough: Int[Array, ""]) -> DecodeState:
-    """Up to `steps` iterations; ends before where `enough` rows are done, or a row would outgrow the live prefix."""
+def segment(
+    loop: Loop, live: int, state: DecodeState, steps: Int[Array, ""], enough: Int[Array, ""]
+) -> tuple[DecodeState, Int[Array, ""]]:
+    """Up to `steps` iterations, and how many they were; ends before where `enough` rows are done or the longest active
+    row would outgrow the live prefix."""
 
     def continues(carry):
         state, count = carry
@@ -43,7 +45,7 @@ def segment(loop: Loop, live: int, state: DecodeState, steps: Int[Array, ""], en
         state, count = carry
         return step(loop, live, state), count + 1
 
-    return jax.lax.while_loop(continues, one, (state, jnp.int32(0)))[0]
+    return jax.lax.while_loop(continues, one, (state, jnp.int32(0)))
 
 
 @functools.partial(jax.jit, static_argnums=1, donate_argnums=2)

@@ -1,0 +1,133 @@
+"""Slots: B rows of a state on the device that requests are put into, run for a while, and read out of.
+
+The host sees lengths and done flags between segments, and nothing else of the loop.
+"""
+
+import dataclasses
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from specexit_jax.decoding import segments
+from specexit_jax.decoding.spec import Loop
+from specexit_jax.decoding.state import DecodeResult
+
+CHUNK = 1024  # prompt tokens that are prefilled at once
+SHORTEST = 32  # the least padded prompt, or rest of one
+_FOREVER = 2**30
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Ask:
+    """What a slot is asked: prompt ids; key: a typed PRNG key []; thinking: whether the prompt leaves `<think>` open;
+    max_length: tokens in all, prompt included."""
+
+    prompt: tuple[int, ...]
+    key: jax.Array
+    thinking: bool
+    max_length: int
+
+
+class Slots:
+    """`size` slots, free at first. compile_seconds: what compiling new shapes has taken so far."""
+
+    def __init__(self, loop: Loop, size: int):
+        if size < 1:
+            raise ValueError(f"There must be at least 1 slot, not {size}.")
+        self.loop, self.size = loop, size
+        self.asks: list[Ask | None] = [None] * size
+        self.compile_seconds = 0.0
+        self._live = loop.spec.prefixes[0]
+        self._known: set[tuple] = set()
+        self._state = segments.open_slots(loop, size, self._live)
+        self.done, self.lengths = np.ones((size,), bool), np.zeros((size,), np.int32)
+
+    @property
+    def active(self) -> int:
+        """Slots whose request is not finished."""
+        return int((~self.done).sum())
+
+    def admit(self, row: int, ask: Ask, held: int = 0) -> int:
+        """Puts a request into a slot; the slot's caches hold the first `held` tokens of its prompt already.
+
+        Returns how many prompt tokens were computed. One slot alone keeps what it held: others write into idle rows.
+        """
+        spec = self.loop.spec
+        if not 0 < len(ask.prompt) <= spec.buffer_length:
+            raise ValueError(f"A prompt of {len(ask.prompt)} tokens does not fit a buffer of {spec.buffer_length}.")
+        if held and self.size > 1:
+            raise ValueError(f"Only a single slot keeps its tokens from request to request, but there are {self.size}.")
+        # The last held token is computed again: the draft pairs its features with the token that now follows it.
+        start = first = max(min(held, len(ask.prompt)) - 1, 0)
+        place = jnp.int32(row)
+        while len(ask.prompt) - start > CHUNK:
+            window = self._window(start + CHUNK)
+            chunk = np.asarray([ask.prompt[start : start + CHUNK]], np.int32)
+            after = np.asarray(ask.prompt[start + CHUNK : start + CHUNK + 1], np.int32)
+            self._call(segments.admit_part, window, place, chunk, after, np.array([start], np.int32))
+            start += CHUNK
+        rest = ask.prompt[start:]
+        width = min(max(SHORTEST, 1 << (len(rest) - 1).bit_length()), spec.buffer_length - start)
+        prompt = np.zeros((1, width), np.int32)
+        prompt[0, : len(rest)] = rest
+        numbers = (np.array([number], np.int32) for number in (start, len(ask.prompt)))
+        thinking, limit = np.array([ask.thinking]), np.array([ask.max_length], np.int32)
+        window = self._window(start + width)
+        self._call(segments.admit, window, place, prompt, *numbers, ask.key[None], thinking, limit)
+        self.asks[row] = ask
+        self._look()
+        return len(ask.prompt) - first
+
+    def run(self, steps: int = _FOREVER, enough: int | None = None) -> list[int]:
+        """Iterates until `enough` slots are done (default: all), at most `steps` times; the slots that became done."""
+        enough, before = self.size if enough is None else enough, self.done.copy()
+        while steps > 0 and self.done.sum() < enough:
+            longest = int(self.lengths[~self.done].max())
+            self._resize(self.loop.spec.prefix_for(longest))
+            if ("segment", self._live) not in self._known:
+                self._call(segments.segment, self._live, jnp.int32(0), jnp.int32(enough))
+                self._known.add(("segment", self._live))
+            count = self._call(segments.segment, self._live, jnp.int32(steps), jnp.int32(enough))
+            self._look()
+            steps -= int(count)
+        return np.flatnonzero(self.done & ~before).tolist()
+
+    def result(self, row: int) -> DecodeResult:
+        """What a slot holds, as numpy arrays of one row, whether or not it is finished."""
+        length = jnp.asarray([len(self.asks[row].prompt)], jnp.int32)
+        return jax.device_get(segments.result_of_row(self.loop.spec, self._state, jnp.int32(row), length))
+
+    def stop(self, row: int) -> None:
+        """Ends a request where it stands."""
+        self._state = self._state.replace(done=self._state.done.at[row].set(True))
+        self._look()
+
+    def _window(self, tokens: int) -> int:
+        """The live prefix for a prompt of so many tokens and a step after them; the caches have its slots."""
+        window = self.loop.spec.prefix_for(tokens)
+        if window > self._live:
+            self._resize(window)
+        return window
+
+    def _resize(self, live: int) -> None:
+        slots = self.loop.spec.target_slots(live)
+        if slots != self._state.target_cache.slots:
+            self._state = self._state.replace(target_cache=segments.resize(slots, self._state.target_cache))
+        self._live = live
+
+    def _call(self, function, live: int, *arguments):
+        """A piece of the loop on the state; what its first call for a shape takes is booked as compilation."""
+        shape = (function, live, *(np.shape(argument) for argument in arguments), self._live)
+        fresh, start = shape not in self._known, time.perf_counter()
+        found = function(self.loop, live, self._state, *arguments)
+        self._state, *rest = found if isinstance(found, tuple) else (found,)
+        if fresh:
+            self._known.add(shape)
+            jax.block_until_ready(self._state.length)
+            self.compile_seconds += time.perf_counter() - start
+        return rest[0] if rest else None
+
+    def _look(self) -> None:
+        self.done, self.lengths = jax.device_get((self._state.done, self._state.length))

@@ -1,0 +1,134 @@
+"""Slots that are refilled: every request is what it is alone, whatever the slots, the order and the neighbours."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from decoding_case import SAMPLED, VOCABULARY, Requests, boundary_table, run, tiny_params, tiny_spec
+
+from specexit_jax.decoding.sampling import Sampling
+from specexit_jax.decoding.scheduler import serve
+from specexit_jax.decoding.slots import Ask, Slots
+from specexit_jax.decoding.speculative import make_loop
+from specexit_jax.decoding.trees import TreeShape
+from specexit_jax.exits.policy import NeverExit, Threshold
+
+POLICY = Threshold(jnp.array([0.4, 0.4, 1.5], jnp.float32))
+FIELDS = ("tokens", "length", "finished", "think_end", "exit_position", "steps", "accept_histogram", "exit_signals")
+
+
+@functools.cache
+def params():
+    return tiny_params()
+
+
+def loop_of(spec, policy=POLICY):
+    return make_loop(spec, params(), policy, boundary_table())
+
+
+def ask_of(requests: Requests, row: int) -> Ask:
+    length = int(requests.prompt_length[row])
+    prompt = tuple(requests.prompts[row, :length].tolist())
+    return Ask(prompt, requests.keys[row], bool(requests.thinking[row]), int(requests.max_length[row]))
+
+
+def assert_same(result, alone, row: int, fields=FIELDS):
+    for field in fields:
+        expected = getattr(alone, field)[row]
+        np.testing.assert_allclose(getattr(result, field)[0], expected, rtol=1e-4, atol=1e-6, err_msg=field)
+
+
+SPECS = {
+    "plain": tiny_spec(0, sampling=SAMPLED),
+    "chain": tiny_spec(3, sampling=SAMPLED, live_prefixes=(20,)),
+    "greedy": tiny_spec(2, sampling=Sampling()),
+    "tree": tiny_spec(3, sampling=SAMPLED, tree=TreeShape(3, 2, 6)),
+}
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_every_request_is_what_it_is_alone(name):
+    spec = SPECS[name]
+    requests = Requests.random(24, 11)
+    alone = run(spec, params(), *requests.arguments(), POLICY, boundary_table())
+    order = np.random.default_rng(0).permutation(24)
+    for size in (1, 3) if name == "chain" else (5,):
+        found = {}
+        for row, result, seconds in serve(Slots(loop_of(spec), size), ((row, ask_of(requests, row)) for row in order)):
+            assert row not in found
+            assert seconds >= 0
+            found[row] = result
+        assert len(found) == 24
+        for row, result in found.items():
+            assert_same(result, alone, row)
+
+
+def test_pieces_of_the_loop_change_nothing():
+    spec, requests = SPECS["chain"], Requests.random(8, 3)
+    alone = run(spec, params(), *requests.arguments(), POLICY, boundary_table())
+    slots = Slots(loop_of(spec), 2)
+    for row in range(8):
+        slots.admit(1, ask_of(requests, row))
+        seen = len(slots.asks[1].prompt)
+        while not slots.done[1]:
+            slots.run(steps=1)
+            result = slots.result(1)
+            length = int(result.length[0])
+            np.testing.assert_array_equal(result.tokens[0, seen:length], alone.tokens[row, seen:length])
+            seen = length
+        assert_same(slots.result(1), alone, row)
+
+
+def test_a_long_prompt_goes_in_by_pieces(monkeypatch):
+    monkeypatch.setattr("specexit_jax.decoding.slots.CHUNK", 8)
+    monkeypatch.setattr("specexit_jax.decoding.slots.SHORTEST", 4)
+    spec = dataclasses.replace(SPECS["chain"], buffer_length=80)
+    prompts = np.random.default_rng(5).integers(7, VOCABULARY, (3, 30)).astype(np.int32)
+    lengths, keys = np.array([30, 17, 8], np.int32), jax.random.split(jax.random.key(1), 3)
+    limits, thinking = lengths + 30, np.ones((3,), bool)
+    alone = run(spec, params(), prompts, lengths, keys, thinking, limits, POLICY, boundary_table())
+    slots = Slots(loop_of(spec), 2)
+    for row in range(3):
+        prompt = tuple(prompts[row, : lengths[row]].tolist())
+        slots.admit(0, Ask(prompt, keys[row], True, int(limits[row])))
+        slots.run()
+        assert_same(slots.result(0), alone, row)
+
+
+@pytest.mark.parametrize("name", ["chain", "plain", "tree"])
+def test_a_prompt_that_goes_on_computes_its_own_tokens(name):
+    """The second prompt shares 12 tokens with the first one and its answer: from there on it is read anew."""
+    spec = dataclasses.replace(SPECS[name], buffer_length=60)
+    slots, key = Slots(loop_of(spec, NeverExit()), 1), jax.random.key(4)
+    first = Ask(tuple(range(7, 17)), key, True, 40)
+    assert slots.admit(0, first) == 10
+    slots.run()
+    before = slots.result(0).tokens[0]
+    second = Ask((*before[:12].tolist(), 30, 31, 32, 33), jax.random.key(5), True, 60)
+    assert slots.admit(0, second, held=12) == 5
+    slots.run()
+    fresh = Slots(loop_of(spec, NeverExit()), 1)
+    assert fresh.admit(0, second) == 16
+    fresh.run()
+    assert_same(slots.result(0), fresh.result(0), 0)
+
+
+def test_stopped_and_refused_requests():
+    slots = Slots(loop_of(SPECS["chain"], NeverExit()), 2)
+    ask = Ask(tuple(range(7, 12)), jax.random.key(0), True, 40)
+    slots.admit(0, ask)
+    slots.run(steps=2)
+    length = int(slots.result(0).length[0])
+    slots.stop(0)
+    assert slots.active == 0
+    slots.run()
+    assert int(slots.result(0).length[0]) == length
+    with pytest.raises(ValueError, match="does not fit a buffer of 40"):
+        slots.admit(1, Ask(tuple([7] * 41), jax.random.key(0), True, 60))
+    with pytest.raises(ValueError, match="single slot"):
+        slots.admit(1, ask, held=3)
+    with pytest.raises(ValueError, match="at least 1 slot"):
+        Slots(loop_of(SPECS["chain"]), 0)
