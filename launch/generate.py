@@ -7,7 +7,8 @@ from absl import flags
 
 from launch import door, transcript
 from specexit_jax.methods import DECODED, DRAFT_TOKENS, make_method, read_policy
-from specexit_jax.run import Request, run
+from specexit_jax.requests import Request
+from specexit_jax.run import run
 from specexit_jax.session import EMBEDDED, Session, chat_ids, load_session
 
 FLAGS = flags.FLAGS

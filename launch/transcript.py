@@ -4,7 +4,7 @@ import dataclasses
 import json
 
 from specexit_jax.decoding.sampling import Sampling
-from specexit_jax.run import Outcome
+from specexit_jax.requests import Outcome
 from specexit_jax.session import Session, text_of
 
 DIM, BOLD, PLAIN = "\033[2m", "\033[1m", "\033[0m"

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool
 
+from specexit_jax.decoding.trees import TreeShape
 from specexit_jax.exits.boundaries import Boundaries
 from specexit_jax.exits.policy import FirstAnswer, NeverExit, Policy
 from specexit_jax.exits.policy_file import PolicyFile, load_policy
@@ -29,6 +30,7 @@ class Method:
     policy: Policy
     boundaries: Boundaries | Bool[Array, " V"]  # read by policies that exit
     closes_thinking: bool = False
+    tree: TreeShape | None = None  # of the drafts; None for a chain
 
 
 def make_method(
@@ -37,8 +39,11 @@ def make_method(
     policy: Policy | None = None,
     kinds: Sequence[str] = ("paragraph",),
     draft_tokens: int = DRAFT_TOKENS,
+    tree: TreeShape | None = None,
 ) -> Method:
     """The method called `name`; `policy` and its boundary kinds are what `specexit` and `probe` exit by.
+
+    tree: methods that draft verify such a tree a step, not a chain of `draft_tokens`.
 
     Raises ValueError on an unknown name, on a missing policy, and where the session lacks the draft it needs.
     """
@@ -54,13 +59,14 @@ def make_method(
         raise ValueError(f"Method {name!r} reads exit signals, which this draft model does not have.")
     if session.thinking is None and name not in ("think", "eagle3"):
         raise ValueError(f"Method {name!r} needs a model that thinks, but this one has no <think>.")
-    drafted = 0 if name in _UNDRAFTED or session.draft is None else draft_tokens
+    drafts = name not in _UNDRAFTED and session.draft is not None
+    drafted = (tree.depth if tree else draft_tokens) if drafts else 0
     chosen = policy if name in _EXITING else NeverExit()
     if name == "first_answer":
         chosen = FirstAnswer(states_answer(session))
     exits = not isinstance(chosen, NeverExit)
     table = session.boundaries(kinds) if exits else jnp.zeros((session.target.vocab_size,), bool)
-    return Method(name, drafted, chosen, table, closes_thinking=name == "nothink")
+    return Method(name, drafted, chosen, table, name == "nothink", tree if drafts else None)
 
 
 def read_policy(

@@ -1,61 +1,23 @@
-"""Requests in, outcomes out: prompts in a few padded shapes through the decoding loop, so that little is compiled."""
+"""Requests in, outcomes out: through slots that are refilled, or in closed batches of a few padded shapes."""
 
 import dataclasses
 import time
-import zlib
 from collections.abc import Iterator, Sequence
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from specexit_jax.decoding.sampling import Sampling
+from specexit_jax.decoding.scheduler import serve
+from specexit_jax.decoding.slots import Ask, Slots
 from specexit_jax.decoding.spec import DecodeSpec
-from specexit_jax.decoding.speculative import decode
+from specexit_jax.decoding.speculative import decode, make_loop
 from specexit_jax.decoding.state import DecodeResult
 from specexit_jax.methods import Method
-from specexit_jax.session import Session, close_thinking, is_thinking
+from specexit_jax.requests import Outcome, Request, outcome_of, prepare, request_keys, spec_for
+from specexit_jax.session import Session, is_thinking
 
-SHORTEST = 128  # the least padded prompt; longer ones are padded to the next power of two
-
-
-@dataclasses.dataclass(frozen=True)
-class Request:
-    """One prompt. Its noise depends on (seed, id, position) alone: not on the method, the batch or the padding."""
-
-    id: str
-    prompt_ids: tuple[int, ...]
-    seed: int = 0
-
-
-@dataclasses.dataclass(frozen=True)
-class Outcome:
-    """One decoded request; every index is into `ids`, the generated tokens (stop token included), None = there is none.
-
-    think_end: of `</think>`, whoever wrote it; exit: the same, where the policy forced it; exit_signals: what the
-    policy saw then (confidence, progress, remain), where it reads any; accepted[n]: verify steps that accepted n
-    drafts; seconds: wall time of the whole batch, compilation left out; signals: float32 [tokens, 3] where recorded.
-    """
-
-    id: str
-    seed: int
-    prompt_ids: tuple[int, ...]
-    ids: tuple[int, ...]
-    finished: bool
-    think_end: int | None
-    thinking_tokens: int
-    exit: int | None
-    exit_signals: tuple[float, float, float] | None
-    steps: int
-    accepted: tuple[int, ...]
-    seconds: float
-    signals: np.ndarray | None = None
-
-    @property
-    def tau(self) -> float | None:
-        """Tokens a verify step yields on average, the bonus token counted; None where no whole step was counted."""
-        steps = sum(self.accepted)
-        return sum((n + 1) * count for n, count in enumerate(self.accepted)) / steps if steps else None
+SHORTEST = 128  # the least padded prompt of a closed batch; longer ones are padded to the next power of two
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -73,21 +35,94 @@ class Batch:
 
 
 def run(session: Session, requests: Sequence[Request], method: Method, **settings) -> list[Outcome]:
-    """Decodes every request; outcomes in the order of the requests. Settings as in `plan`."""
+    """Decodes every request; outcomes in the order of the requests. Settings as in `stream`."""
     found = {(outcome.id, outcome.seed): outcome for outcome in stream(session, requests, method, **settings)}
     return [found[request.id, request.seed] for request in requests]
 
 
-def stream(session: Session, requests: Sequence[Request], method: Method, **settings) -> Iterator[Outcome]:
-    """The same, each outcome as soon as its batch is done (requests of like length come together)."""
+def stream(
+    session: Session,
+    requests: Sequence[Request],
+    method: Method,
+    *,
+    batch_size: int = 1,
+    refill: bool = True,
+    **settings,
+) -> Iterator[Outcome]:
+    """The same, one after the other, each as soon as it and those before it are done.
+
+    refill: several rows are slots that take the next request when theirs is done; else batches are closed, and those of
+    prompts of like length come together. Further settings: sampling, max_new_tokens, record_signals, as in `plan`.
+    """
+    if refill and batch_size > 1:
+        yield from _in_order(_refilled(session, requests, method, batch_size, **settings))
+        return
     warm: set[int] = set()
-    for batch in plan(session, requests, method, **settings):
-        if batch.prompts.shape[1] not in warm:
-            warm_up(session, batch)
-            warm.add(batch.prompts.shape[1])
-        start = time.perf_counter()
-        result = jax.block_until_ready(execute(session, batch))
-        yield from outcomes(batch, result, time.perf_counter() - start)
+    pieces = [[request] for request in requests] if batch_size == 1 else [requests]
+    prepare(session, requests, method, settings.get("max_new_tokens"))
+    for piece in pieces:
+        for batch in plan(session, piece, method, batch_size=batch_size, **settings):
+            if batch.prompts.shape[1] not in warm:
+                warm_up(session, batch)
+                warm.add(batch.prompts.shape[1])
+            start = time.perf_counter()
+            result = jax.block_until_ready(execute(session, batch))
+            yield from outcomes(batch, result, time.perf_counter() - start)
+
+
+def slots_for(
+    session: Session,
+    method: Method,
+    size: int,
+    length: int,
+    sampling: Sampling | None = None,
+    record_signals: bool = False,
+) -> Slots:
+    """Free slots for requests of up to `length` tokens, prompt included (cut to the target's context)."""
+    spec = spec_for(session, method, sampling or session.sampling, length, record_signals)
+    return Slots(make_loop(spec, session.params, method.policy, method.boundaries), size)
+
+
+def ask_of(session: Session, request: Request, max_length: int) -> Ask:
+    """What a slot is asked for a request; max_length: tokens in all."""
+    (key,) = request_keys([request.id], [request.seed])
+    return Ask(request.prompt_ids, key, is_thinking(session, request.prompt_ids), max_length)
+
+
+def _refilled(
+    session: Session,
+    requests: Sequence[Request],
+    method: Method,
+    batch_size: int,
+    sampling: Sampling | None = None,
+    max_new_tokens: int | None = None,
+    record_signals: bool = False,
+) -> Iterator[tuple[int, Outcome]]:
+    """(place among the requests, outcome), as they are done."""
+    requests = prepare(session, requests, method, max_new_tokens)
+    if not requests:
+        return
+    wanted = max_new_tokens or session.max_new_tokens
+    longest = max(len(request.prompt_ids) for request in requests)
+    slots = slots_for(session, method, batch_size, _bucket(longest) + wanted, sampling, record_signals)
+    limit = slots.loop.spec.buffer_length
+    asks = (
+        ((place, request), ask_of(session, request, min(len(request.prompt_ids) + wanted, limit)))
+        for place, request in enumerate(requests)
+    )
+    for (place, request), result, seconds in serve(slots, asks):
+        thinking = is_thinking(session, request.prompt_ids)
+        yield place, outcome_of(request, method, thinking, result, 0, seconds)
+
+
+def _in_order(found: Iterator[tuple[int, Outcome]]) -> Iterator[Outcome]:
+    """Outcomes by their places, each as soon as it is its turn."""
+    waiting, turn = {}, 0
+    for place, outcome in found:
+        waiting[place] = outcome
+        while turn in waiting:
+            yield waiting.pop(turn)
+            turn += 1
 
 
 def plan(
@@ -106,23 +141,14 @@ def plan(
     """
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, but it is {batch_size}.")
-    twice = len(requests) - len({(request.id, request.seed) for request in requests})
-    if twice:
-        raise ValueError(f"{twice} requests share their id and seed with another: ids must be unique.")
-    if method.closes_thinking:
-        requests = [
-            dataclasses.replace(request, prompt_ids=tuple(close_thinking(session, request.prompt_ids)))
-            for request in requests
-        ]
     buckets: dict[int, list[Request]] = {}
-    for request in requests:
-        _check(session, request, max_new_tokens)
+    for request in prepare(session, requests, method, max_new_tokens):
         buckets.setdefault(_bucket(len(request.prompt_ids)), []).append(request)
     wanted = max_new_tokens or session.max_new_tokens
     batches = []
     for width, members in sorted(buckets.items()):
         width = min(width, session.target.max_position)
-        spec = _spec(session, method, sampling or session.sampling, width + wanted, record_signals)
+        spec = spec_for(session, method, sampling or session.sampling, width + wanted, record_signals)
         for start in range(0, len(members), batch_size):
             chunk = tuple(members[start : start + batch_size])
             batches.append(_batch(session, spec, method, chunk, width, wanted, batch_size))
@@ -152,51 +178,10 @@ def warm_up(session: Session, batch: Batch) -> None:
 def outcomes(batch: Batch, result: DecodeResult, seconds: float = 0.0) -> list[Outcome]:
     """One outcome for each request of the batch."""
     result = jax.tree.map(np.asarray, result)
-    return [_outcome(batch, result, row, seconds) for row in range(len(batch.requests))]
-
-
-def request_keys(ids: Sequence[str], seeds: Sequence[int]) -> jax.Array:
-    """Typed keys [B]: fold_in(key(seed), crc32(id)) of every request."""
-    names = np.array([zlib.crc32(name.encode()) for name in ids], np.uint32)
-    return _fold(jnp.asarray(np.asarray(seeds, np.uint32)), jnp.asarray(names))
-
-
-@jax.jit
-def _fold(seeds, names):
-    return jax.vmap(lambda seed, name: jax.random.fold_in(jax.random.key(seed), name))(seeds, names)
-
-
-def _check(session: Session, request: Request, max_new_tokens: int | None) -> None:
-    length, context = len(request.prompt_ids), session.target.max_position
-    if not length:
-        raise ValueError(f"The prompt of request {request.id!r} is empty: give at least one token.")
-    outside = [token for token in request.prompt_ids if not 0 <= token < session.target.vocab_size]
-    if outside:
-        raise ValueError(
-            f"The prompt of request {request.id!r} holds token {outside[0]}, but the vocabulary has ids from 0 to "
-            f"{session.target.vocab_size - 1}."
-        )
-    if max_new_tokens is not None and max_new_tokens < 1:
-        raise ValueError(f"max_new_tokens must be at least 1, but it is {max_new_tokens}.")
-    if length + (max_new_tokens or 1) > context:
-        raise ValueError(
-            f"The prompt of request {request.id!r} has {length} tokens, which with {max_new_tokens or 1} new ones do "
-            f"not fit the target's context of {context}: shorten the prompt or lower max_new_tokens."
-        )
-
-
-def _spec(session: Session, method: Method, sampling: Sampling, length: int, record_signals: bool) -> DecodeSpec:
-    drafts = method.draft_tokens or method.policy.needs_signals or record_signals
-    return DecodeSpec(
-        target=session.target,
-        draft=session.draft if drafts else None,
-        draft_tokens=method.draft_tokens,
-        sampling=sampling,
-        buffer_length=min(length, session.target.max_position),
-        stop_ids=session.stop_ids,
-        end_think_ids=session.end_think_ids,
-        record_signals=record_signals,
-    )
+    return [
+        outcome_of(request, batch.method, bool(batch.thinking[row]), result, row, seconds)
+        for row, request in enumerate(batch.requests)
+    ]
 
 
 def _batch(session, spec: DecodeSpec, method: Method, chunk: tuple[Request, ...], width: int, wanted: int, size: int):
@@ -212,28 +197,6 @@ def _batch(session, spec: DecodeSpec, method: Method, chunk: tuple[Request, ...]
     names = [request.id for request in chunk] + [""] * padding
     keys = request_keys(names, [request.seed for request in chunk] + [0] * padding)
     return Batch(spec, method, chunk, prompts, length, keys, thinking, limit)
-
-
-def _outcome(batch: Batch, result: DecodeResult, row: int, seconds: float) -> Outcome:
-    request = batch.requests[row]
-    start, stop = int(result.prompt_length[row]), int(result.length[row])
-    end, exits = int(result.think_end[row]), int(result.exit_position[row])
-    unclosed, reads = stop - start if batch.thinking[row] else 0, batch.method.policy.needs_signals
-    return Outcome(
-        id=request.id,
-        seed=request.seed,
-        prompt_ids=request.prompt_ids,
-        ids=tuple(result.tokens[row, start:stop].tolist()),
-        finished=bool(result.finished[row]),
-        think_end=end - start if end >= 0 else None,
-        thinking_tokens=end - start if end >= 0 else unclosed,
-        exit=exits - start if exits >= 0 else None,
-        exit_signals=tuple(result.exit_signals[row].tolist()) if exits >= 0 and reads else None,
-        steps=int(result.steps[row]),
-        accepted=tuple(result.accept_histogram[row].tolist()),
-        seconds=seconds,
-        signals=None if result.signals is None else result.signals[row, start:stop],
-    )
 
 
 def _bucket(length: int) -> int:

@@ -18,7 +18,8 @@ from specexit_jax.methods import make_method
 from specexit_jax.models.config import RopeScaling, TargetConfig
 from specexit_jax.models.hf import load_target, save_target
 from specexit_jax.models.target import Target, init_target, init_target_cache
-from specexit_jax.run import Request, run
+from specexit_jax.requests import Request
+from specexit_jax.run import run
 from specexit_jax.session import load_session
 
 SIZES = {

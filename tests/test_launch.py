@@ -12,7 +12,7 @@ from absl import flags
 from tiny_folders import write_policy, write_tiny
 
 from launch import door, generate, transcript
-from specexit_jax.run import Outcome
+from specexit_jax.requests import Outcome
 from specexit_jax.session import load_session
 
 ROOT = Path(__file__).resolve().parent.parent

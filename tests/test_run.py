@@ -13,7 +13,8 @@ from tiny_folders import write_tiny
 from specexit_jax.data.tokenizer import prompt_text
 from specexit_jax.exits.policy import unreachable
 from specexit_jax.methods import make_method, read_policy
-from specexit_jax.run import Request, plan, request_keys, run, stream
+from specexit_jax.requests import Request, request_keys
+from specexit_jax.run import plan, run, stream
 from specexit_jax.session import chat_ids, close_thinking, is_thinking, load_session, text_of, without_signals
 from specexit_jax.sharding import make_mesh
 
@@ -40,8 +41,9 @@ def specexit(session, folder):
     return make_method(session, "specexit", *read_policy(session, folder / "policy.json"), draft_tokens=2)
 
 
-def test_outcomes_do_not_depend_on_the_batch_and_keep_the_order(session, requests, specexit):
-    together = run(session, requests, specexit, batch_size=4)
+@pytest.mark.parametrize("refill", [True, False])
+def test_outcomes_do_not_depend_on_the_batch_and_keep_the_order(session, requests, specexit, refill):
+    together = run(session, requests, specexit, batch_size=4, refill=refill)
     alone = run(session, requests[::-1], specexit)[::-1]
     assert [outcome.id for outcome in together] == [request.id for request in requests]
     assert any(outcome.exit is not None for outcome in together)
@@ -90,8 +92,11 @@ def test_the_default_length_gives_way_to_the_context(session, requests, specexit
 
 def test_a_stream_tells_each_outcome_once_and_times_it(session, requests, specexit):
     told = list(stream(session, requests[:3], specexit))
-    assert sorted(outcome.id for outcome in told) == ["q0", "q1", "q2"]
+    assert [outcome.id for outcome in told] == ["q0", "q1", "q2"]
     assert all(0 < outcome.seconds < 5 for outcome in told)  # compilation would take longer
+    refilled = list(stream(session, requests, specexit, batch_size=2))
+    assert [(one.id, one.seed) for one in refilled] == [(request.id, request.seed) for request in requests]
+    assert all(0 < outcome.seconds < 5 for outcome in refilled)
 
 
 def test_a_session_on_a_mesh_writes_the_same_tokens(folder, session, requests, specexit):

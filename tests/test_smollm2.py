@@ -12,7 +12,8 @@ import transformers
 from launch import smollm2
 from specexit_jax.decoding.sampling import Sampling
 from specexit_jax.methods import make_method
-from specexit_jax.run import Request, run
+from specexit_jax.requests import Request
+from specexit_jax.run import run
 from specexit_jax.session import chat_ids, load_session, text_of
 
 NEW_TOKENS = 64

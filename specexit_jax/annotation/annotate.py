@@ -17,7 +17,7 @@ from specexit_jax.exits.boundaries import Boundaries, boundary_positions
 from specexit_jax.exits.labels import sufficient_boundary
 from specexit_jax.jsonl import append_jsonl, drop_torn_line, read_jsonl
 from specexit_jax.progress import Progress
-from specexit_jax.run import request_keys
+from specexit_jax.requests import request_keys
 from specexit_jax.session import Session
 
 _STEP, _BOUNDARY_STEP = 256, 16  # shapes are padded to multiples, so that few of them compile

@@ -8,7 +8,8 @@ from specexit_jax.data.tasks import check, final_answer
 from specexit_jax.jsonl import append_jsonl, drop_torn_line, read_jsonl
 from specexit_jax.methods import Method
 from specexit_jax.progress import Progress
-from specexit_jax.run import Outcome, Request, stream
+from specexit_jax.requests import Outcome, Request
+from specexit_jax.run import stream
 from specexit_jax.session import Session, chat_ids, is_thinking, text_of
 
 

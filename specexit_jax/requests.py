@@ -1,0 +1,142 @@
+"""A request and its outcome, and what the loop needs to know of either."""
+
+import dataclasses
+import zlib
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from specexit_jax.decoding.sampling import Sampling
+from specexit_jax.decoding.spec import DecodeSpec
+from specexit_jax.decoding.state import DecodeResult
+from specexit_jax.methods import Method
+from specexit_jax.session import Session, close_thinking
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """One prompt. Its noise depends on (seed, id, position) alone: not on the method, the batch or the padding."""
+
+    id: str
+    prompt_ids: tuple[int, ...]
+    seed: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """One decoded request; every index is into `ids`, the generated tokens (stop token included), None = there is none.
+
+    think_end: of `</think>`, whoever wrote it; exit: the same, where the policy forced it; exit_signals: what the
+    policy saw then (confidence, progress, remain), where it reads any; accepted[n]: verify steps that accepted n
+    drafts; seconds: wall time of the whole batch, compilation left out; signals: float32 [tokens, 3] where recorded.
+    """
+
+    id: str
+    seed: int
+    prompt_ids: tuple[int, ...]
+    ids: tuple[int, ...]
+    finished: bool
+    think_end: int | None
+    thinking_tokens: int
+    exit: int | None
+    exit_signals: tuple[float, float, float] | None
+    steps: int
+    accepted: tuple[int, ...]
+    seconds: float
+    signals: np.ndarray | None = None
+
+    @property
+    def tau(self) -> float | None:
+        """Tokens a verify step yields on average, the bonus token counted; None where no whole step was counted."""
+        steps = sum(self.accepted)
+        return sum((n + 1) * count for n, count in enumerate(self.accepted)) / steps if steps else None
+
+
+def prepare(
+    session: Session, requests: Sequence[Request], method: Method, max_new_tokens: int | None = None
+) -> list[Request]:
+    """The requests as the method decodes them, checked before any work is done. Raises ValueError, one sentence."""
+    twice = len(requests) - len({(request.id, request.seed) for request in requests})
+    if twice:
+        raise ValueError(f"{twice} requests share their id and seed with another: ids must be unique.")
+    if method.closes_thinking:
+        requests = [
+            dataclasses.replace(request, prompt_ids=tuple(close_thinking(session, request.prompt_ids)))
+            for request in requests
+        ]
+    for request in requests:
+        check(session, request, max_new_tokens)
+    return list(requests)
+
+
+def check(session: Session, request: Request, max_new_tokens: int | None) -> None:
+    """Raises ValueError on a prompt that the session cannot decode."""
+    length, context = len(request.prompt_ids), session.target.max_position
+    if not length:
+        raise ValueError(f"The prompt of request {request.id!r} is empty: give at least one token.")
+    outside = [token for token in request.prompt_ids if not 0 <= token < session.target.vocab_size]
+    if outside:
+        raise ValueError(
+            f"The prompt of request {request.id!r} holds token {outside[0]}, but the vocabulary has ids from 0 to "
+            f"{session.target.vocab_size - 1}."
+        )
+    if max_new_tokens is not None and max_new_tokens < 1:
+        raise ValueError(f"max_new_tokens must be at least 1, but it is {max_new_tokens}.")
+    if length + (max_new_tokens or 1) > context:
+        raise ValueError(
+            f"The prompt of request {request.id!r} has {length} tokens, which with {max_new_tokens or 1} new ones do "
+            f"not fit the target's context of {context}: shorten the prompt or lower max_new_tokens."
+        )
+
+
+def spec_for(session: Session, method: Method, sampling: Sampling, length: int, record_signals: bool) -> DecodeSpec:
+    """What the loop is compiled for, where rows may have `length` tokens, prompt included (cut to the target's context)."""
+    drafts = method.draft_tokens or method.policy.needs_signals or record_signals
+    return DecodeSpec(
+        target=session.target,
+        draft=session.draft if drafts else None,
+        draft_tokens=method.draft_tokens,
+        sampling=sampling,
+        buffer_length=min(length, session.target.max_position),
+        stop_ids=session.stop_ids,
+        end_think_ids=session.end_think_ids,
+        record_signals=record_signals,
+        tree=method.tree,
+    )
+
+
+def request_keys(ids: Sequence[str], seeds: Sequence[int]) -> jax.Array:
+    """Typed keys [B]: fold_in(key(seed), crc32(id)) of every request."""
+    names = np.array([zlib.crc32(name.encode()) for name in ids], np.uint32)
+    return _fold(jnp.asarray(np.asarray(seeds, np.uint32)), jnp.asarray(names))
+
+
+@jax.jit
+def _fold(seeds, names):
+    return jax.vmap(lambda seed, name: jax.random.fold_in(jax.random.key(seed), name))(seeds, names)
+
+
+def outcome_of(
+    request: Request, method: Method, thinking: bool, result: DecodeResult, row: int, seconds: float
+) -> Outcome:
+    """What one row of a result (numpy arrays) says of its request; thinking: whether its prompt left `<think>` open."""
+    start, stop = int(result.prompt_length[row]), int(result.length[row])
+    end, exits = int(result.think_end[row]), int(result.exit_position[row])
+    unclosed, reads = stop - start if thinking else 0, method.policy.needs_signals
+    return Outcome(
+        id=request.id,
+        seed=request.seed,
+        prompt_ids=request.prompt_ids,
+        ids=tuple(result.tokens[row, start:stop].tolist()),
+        finished=bool(result.finished[row]),
+        think_end=end - start if end >= 0 else None,
+        thinking_tokens=end - start if end >= 0 else unclosed,
+        exit=exits - start if exits >= 0 else None,
+        exit_signals=tuple(result.exit_signals[row].tolist()) if exits >= 0 and reads else None,
+        steps=int(result.steps[row]),
+        accepted=tuple(result.accept_histogram[row].tolist()),
+        seconds=seconds,
+        signals=None if result.signals is None else result.signals[row, start:stop],
+    )
