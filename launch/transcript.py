@@ -35,15 +35,15 @@ def as_json(session: Session, outcome: Outcome) -> str:
 def text(session: Session, outcome: Outcome, colours: bool) -> str:
     """Thinking (dimmed), the exit, the answer, and a line of numbers."""
     thinking, answer = split(session, outcome)
-    parts = [_styled(thinking.rstrip("\n"), DIM, colours)] if thinking.strip() else []
+    parts = [styled(thinking.rstrip("\n"), DIM, colours)] if thinking.strip() else []
     if outcome.exit is not None:
-        parts.append(_styled(f"── {_moment(outcome)} ──", BOLD, colours))
+        parts.append(styled(f"── {_moment(outcome)} ──", BOLD, colours))
     elif outcome.think_end is not None:
-        parts.append(_styled("── the model closed its thinking itself ──", BOLD, colours))
+        parts.append(styled("── the model closed its thinking itself ──", BOLD, colours))
     parts.append(answer.strip("\n"))
     if not outcome.finished:
-        parts.append(_styled(f"[cut off after {len(outcome.ids)} tokens]", BOLD, colours))
-    return "\n\n".join([part for part in parts if part] + [_numbers(outcome)])
+        parts.append(styled(f"[cut off after {len(outcome.ids)} tokens]", BOLD, colours))
+    return "\n\n".join([part for part in parts if part] + [numbers(outcome)])
 
 
 def saved(session: Session, outcome: Outcome, longer: Outcome, method: str) -> str:
@@ -83,10 +83,12 @@ def _moment(outcome: Outcome) -> str:
     )
 
 
-def _numbers(outcome: Outcome) -> str:
+def numbers(outcome: Outcome) -> str:
+    """Tokens, seconds and, where there were drafts, τ."""
     pace = f", τ {outcome.tau:.2f}" if outcome.tau is not None and len(outcome.accepted) > 1 else ""
     return f"{len(outcome.ids)} tokens ({outcome.thinking_tokens} of thinking) in {outcome.seconds:.2f} s{pace}"
 
 
-def _styled(words: str, style: str, colours: bool) -> str:
+def styled(words: str, style: str, colours: bool) -> str:
+    """The words in a style, where colours are wanted."""
     return f"{style}{words}{PLAIN}" if colours else words

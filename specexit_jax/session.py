@@ -120,8 +120,8 @@ def without_signals(session: Session) -> Session:
     return dataclasses.replace(session, draft=draft, params=session.params.replace(draft=cut))
 
 
-def chat_ids(session: Session, question: str) -> list[int]:
-    """The chat prompt of one question, its thinking open whether or not the template opens it."""
+def chat_ids(session: Session, question: str | Sequence[dict[str, str]]) -> list[int]:
+    """The chat prompt of one question or conversation, its thinking open whether or not the template opens it."""
     if session.tokenizer is None or not session.tokenizer.chat_template:
         raise ValueError("This target has no tokenizer with a chat template: give the prompt as --prompt_ids.")
     return chat_prompt(session.tokenizer, session.thinking, question)

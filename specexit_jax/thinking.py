@@ -62,14 +62,14 @@ def find_thinking(tokenizer: Any) -> Thinking | None:
     return Thinking(start, end, tuple(opened[common:]), tuple(shut[common:]))
 
 
-def chat_prompt(tokenizer: Any, thinking: Thinking | None, question: str) -> list[int]:
-    """The chat prompt of one question; of a model that thinks, with its thinking open."""
+def chat_prompt(tokenizer: Any, thinking: Thinking | None, question: str | Sequence[dict[str, str]]) -> list[int]:
+    """The chat prompt of one question or conversation; of a model that thinks, with its thinking open."""
     if thinking is None:
         return tokenizer.encode(prompt_text(tokenizer, question), add_special_tokens=False)
     return _open_prompt(tokenizer, thinking, question)
 
 
-def _open_prompt(tokenizer: Any, thinking: Thinking, question: str) -> list[int]:
+def _open_prompt(tokenizer: Any, thinking: Thinking, question: str | Sequence[dict[str, str]]) -> list[int]:
     ids = tokenizer.encode(prompt_text(tokenizer, question), add_special_tokens=False)
     if thinking.is_open(ids):
         return ids

@@ -105,7 +105,7 @@ def test_chains_exit_where_the_official_code_exits(official):
             left = wanted["exit"]
             assert int(state.exit_position[0]) == (left["stop_think_index"] if left else -1)
             if left:
-                np.testing.assert_allclose(state.exit_signals[0], left["scores"], rtol=1e-4)
+                np.testing.assert_allclose(state.seen_signals[0], left["scores"], rtol=1e-4)
             for average, recorded in zip(averages, wanted.get("steps", ()), strict=False):
                 if recorded["ewma_before"] and recorded["ewma_before"][0] is not None:
                     np.testing.assert_allclose(average, recorded["ewma_before"], rtol=1e-3)

@@ -1,7 +1,7 @@
 """The bundled model's tokenizer: byte-level BPE with single digits and paragraph ends as tokens of their own."""
 
 import pathlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
@@ -59,8 +59,13 @@ def load_tokenizer(folder: str | pathlib.Path) -> PreTrainedTokenizerBase:
         raise ValueError(f"the tokenizer in {folder} cannot be read: {error}") from error
 
 
-def prompt_text(tokenizer: PreTrainedTokenizerBase, question: str, thinking: bool = True) -> str:
-    """The chat prompt for one question, thinking opened (or opened and closed at once)."""
-    return tokenizer.apply_chat_template(
-        [{"role": "user", "content": question}], tokenize=False, add_generation_prompt=True, enable_thinking=thinking
-    )
+def prompt_text(
+    tokenizer: PreTrainedTokenizerBase, question: str | Sequence[dict[str, str]], thinking: bool = True
+) -> str:
+    """The chat prompt for one question, or for a conversation ({role, content} messages, the last one the user's).
+
+    Its thinking is opened, or opened and closed at once; what becomes of the thinking of earlier turns, the chat template
+    says.
+    """
+    turns = [{"role": "user", "content": question}] if isinstance(question, str) else list(question)
+    return tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True, enable_thinking=thinking)

@@ -43,7 +43,7 @@ def empty_state(loop: Loop, batch: int, target_slots: int) -> DecodeState:
         finished=never,
         think_end=nowhere,
         exit_position=nowhere,
-        exit_signals=jnp.zeros((batch, 3), jnp.float32),
+        seen_signals=jnp.zeros((batch, 3), jnp.float32),
         steps=zero,
         accept_histogram=jnp.zeros((batch, spec.draft_tokens + 1), jnp.int32),
         signals=jnp.zeros((batch, spec.slots, 3), jnp.float32) if spec.record_signals else None,

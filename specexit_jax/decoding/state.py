@@ -36,7 +36,7 @@ class DecodeState:
     finished: Bool[Array, " B"]  # a stop token was written
     think_end: Int[Array, " B"]  # position of the first id of </think>; -1 while there is none
     exit_position: Int[Array, " B"]  # the same, where an exit forced it
-    exit_signals: Float[Array, "B 3"]  # smoothed, at the boundary that the exit cut after
+    seen_signals: Float[Array, "B 3"]  # what the policy saw at the last thinking token; stays after an exit
     steps: Int[Array, " B"]
     accept_histogram: Int[Array, "B T"]
     signals: Float[Array, "B S 3"] | None  # activated, of every generated token; record_signals only
@@ -57,6 +57,7 @@ class DecodeResult:
     think_end: Int[Array, " B"]
     exit_position: Int[Array, " B"]
     exit_signals: Float[Array, "B 3"]
+    seen_signals: Float[Array, "B 3"]  # what the policy saw last, exit or not
     steps: Int[Array, " B"]
     accept_histogram: Int[Array, "B T"]
     signals: Float[Array, "B S 3"] | None
@@ -76,7 +77,8 @@ def result_of(state: DecodeState, prompt_length: Int[Array, " B"], buffer_length
         finished=state.finished,
         think_end=state.think_end,
         exit_position=state.exit_position,
-        exit_signals=state.exit_signals,
+        exit_signals=jnp.where(state.exit_position[:, None] >= 0, state.seen_signals, jnp.float32(0)),
+        seen_signals=state.seen_signals,
         steps=state.steps,
         accept_histogram=state.accept_histogram,
         signals=signals,

@@ -206,6 +206,7 @@ def commit(
     closes = ~decision.exits & (accepted.closing < count)
     opening = state.length + accepted.closing - (len(spec.end_think_ids) - 1)
     think_end = jnp.where(decision.exits, length, jnp.where(closes, opening, state.think_end))
+    kept = jnp.minimum(count, jnp.sum(accepted.valid.astype(jnp.int32), axis=1))  # of thinking
     signals = state.signals
     if spec.record_signals:
         signals = write_rows(signals, observed.signals, state.length)
@@ -223,7 +224,7 @@ def commit(
         finished=finished,
         think_end=think_end,
         exit_position=jnp.where(decision.exits, length, state.exit_position),
-        exit_signals=jnp.where(decision.exits[:, None], column(decision.smoothed, decision.column), state.exit_signals),
+        seen_signals=jnp.where((kept > 0)[:, None], column(decision.smoothed, kept - 1), state.seen_signals),
         steps=state.steps + active.astype(jnp.int32),
         accept_histogram=count_acceptance(spec, state, accepted, decision),
         signals=signals,

@@ -1,0 +1,48 @@
+"""The flags by which a command names the model, the draft, the policy and the method that it decodes with."""
+
+from absl import flags
+
+from launch import door
+from specexit_jax.decoding.trees import TreeShape
+from specexit_jax.methods import DECODED, DRAFT_TOKENS, Method, make_method, read_policy
+from specexit_jax.session import EMBEDDED, Session, load_session
+
+FLAGS = flags.FLAGS
+flags.DEFINE_string("target", str(EMBEDDED / "target"), "Folder of the target model, or its name on the hub.")
+flags.DEFINE_string("draft", None, "Folder of the draft model (default: the bundled one for the bundled target).")
+flags.DEFINE_enum(
+    "draft_layer_ids", None, ["inputs", "outputs"], "What the draft's layer ids count, where it is silent."
+)
+flags.DEFINE_string("policy", None, "The exit policy, a policy.json (default: the bundled one).")
+flags.DEFINE_string("method", None, f"One of {', '.join(DECODED)} (default: specexit; think without a draft).")
+flags.DEFINE_float("temperature", None, "0 is greedy (default: the target's own).")
+flags.DEFINE_integer("seed", 0, "Seed of the sampling.", lower_bound=0)
+flags.DEFINE_integer("max_new_tokens", None, "Most tokens to generate (default: the target's own).")
+flags.DEFINE_enum("exit_rule", None, ["default", "released"], "The policy's rule, or that of the released code.")
+flags.DEFINE_string("smoother", None, "ewma, momentum, mean, paragraph_mean or none (default: the policy's).")
+flags.DEFINE_integer("draft_tokens", DRAFT_TOKENS, "Tokens drafted a step.")
+flags.DEFINE_list("tree", None, "depth,top_k,total: draft such a tree a step instead of a chain.")
+
+
+def chosen() -> tuple[Session, Method]:
+    """What the flags name, loaded; the bundled model's own draft and policy where they name none."""
+    bundled = FLAGS.target == str(EMBEDDED / "target")
+    draft = FLAGS.draft or (str(EMBEDDED / "draft") if bundled else None)
+    name = FLAGS.method or ("specexit" if draft else "think")
+    door.known("method", name, DECODED)
+    shape = tree()
+    session = load_session(FLAGS.target, draft, draft_layer_ids=FLAGS.draft_layer_ids)
+    policy, kinds = None, ("paragraph",)
+    if name in ("specexit", "probe"):
+        policy, kinds = read_policy(session, FLAGS.policy or EMBEDDED / "policy.json", FLAGS.exit_rule, FLAGS.smoother)
+    return session, make_method(session, name, policy, kinds, FLAGS.draft_tokens, shape)
+
+
+def tree() -> TreeShape | None:
+    """The tree that --tree describes."""
+    if FLAGS.tree is None:
+        return None
+    sizes = door.whole_numbers("tree", FLAGS.tree)
+    if len(sizes) != 3:
+        raise ValueError(f"--tree takes depth,top_k,total, not {len(sizes)} numbers.")
+    return TreeShape(*sizes)

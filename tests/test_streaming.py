@@ -1,0 +1,110 @@
+"""Text as it comes and talk that goes on: in all the same tokens and text as the request decoded at once."""
+
+import pytest
+from tiny_folders import write_tiny
+
+from launch.live import meters
+from specexit_jax.conversation import Conversation
+from specexit_jax.methods import make_method, read_policy
+from specexit_jax.requests import Request
+from specexit_jax.run import run
+from specexit_jax.session import chat_ids, load_session, text_of
+from specexit_jax.streaming import Increments, stream_pieces
+
+
+@pytest.fixture(scope="module")
+def session(tmp_path_factory):
+    folder = write_tiny(tmp_path_factory.mktemp("tiny"))
+    return load_session(folder / "target", folder / "draft"), folder
+
+
+@pytest.fixture(scope="module")
+def methods(session):
+    session, folder = session
+    policy = read_policy(session, folder / "policy.json")
+    return {name: make_method(session, name, *policy, draft_tokens=2) for name in ("specexit", "eagle3", "think")}
+
+
+@pytest.mark.parametrize("name", ["specexit", "think"])
+def test_pieces_are_the_request_decoded_at_once(session, methods, name):
+    session, _ = session
+    exits = 0
+    for seed in range(4):
+        request = Request("r", tuple(chat_ids(session, "Count the legs.")), seed)
+        (whole,) = run(session, [request], methods[name])
+        pieces = list(stream_pieces(session, request, methods[name], steps=2))
+        assert len(pieces) > 2 and all(piece.outcome is None for piece in pieces[:-1])
+        assert sum((piece.ids for piece in pieces), ()) == whole.ids
+        assert "".join(piece.text for piece in pieces) == text_of(session, whole.ids)
+        last = pieces[-1].outcome
+        assert (last.ids, last.exit, last.accepted, last.steps) == (whole.ids, whole.exit, whole.accepted, whole.steps)
+        thinks = [piece.thinking for piece in pieces]
+        assert thinks == sorted(thinks, reverse=True)  # it ends once
+        if whole.exit is not None:
+            exits += 1
+            assert pieces[-1].signals == pytest.approx(whole.exit_signals, rel=1e-4)
+        assert (pieces[-1].signals is None) == (name == "think")
+    assert exits >= (2 if name == "specexit" else 0)
+
+
+def test_text_never_holds_half_a_character(session):
+    session, _ = session
+    ids = session.tokenizer.encode("é → 3*4=12.\n\n€", add_special_tokens=False)
+    assert len(ids) > len("é → 3*4=12.\n\n€")  # characters of several tokens
+    text, said = Increments(session), []
+    for length in range(1, len(ids) + 1):
+        said.append(text.upto(ids[:length], length == len(ids)))
+    assert "".join(said) == text_of(session, ids)
+    assert not any("\ufffd" in piece for piece in said)
+    # What never becomes a character is told in the end.
+    assert Increments(session).upto(ids[:1], True) == text_of(session, ids[:1]) != ""
+
+
+def test_a_cancelled_stream_computes_nothing_more(session, methods, monkeypatch):
+    session, _ = session
+    request = Request("r", tuple(chat_ids(session, "Count the legs.")), 1)
+    pieces = stream_pieces(session, request, methods["eagle3"], steps=1)
+    next(pieces)
+    calls = []
+    monkeypatch.setattr("specexit_jax.decoding.slots.Slots.run", lambda *a, **k: calls.append(a))
+    pieces.close()
+    assert list(pieces) == [] and not calls
+
+
+@pytest.mark.parametrize("name", ["specexit", "eagle3"])
+def test_a_turn_costs_its_own_tokens_and_is_what_it_is_alone(session, methods, name):
+    session, _ = session
+    conversation = Conversation(session, methods[name], context=96, max_new_tokens=12, seed=3)
+    earlier = 0
+    for turn, message in enumerate(("Count the legs.", "4+4?", "3*4?")):
+        outcome = conversation.ask(message)
+        assert outcome.prompt_ids == tuple(chat_ids(session, conversation.messages[:-1]))
+        (alone,) = run(session, [Request(f"turn {turn}", outcome.prompt_ids, 3)], methods[name], max_new_tokens=12)
+        assert (alone.ids, alone.exit, alone.accepted) == (outcome.ids, outcome.exit, outcome.accepted)
+        # What the prompt before held up to where the template drops the thinking, less one token read again.
+        kept = conversation.prompted - conversation.computed
+        assert kept == 0 if not turn else kept >= earlier - 4
+        earlier = len(outcome.prompt_ids)
+        assert conversation.messages[-1]["content"].startswith("<think>\n")
+
+
+def test_a_conversation_goes_on_after_a_cancelled_answer_and_ends_at_its_context(session, methods):
+    session, _ = session
+    conversation = Conversation(session, methods["eagle3"], context=60, max_new_tokens=12, seed=4)
+    answer = conversation.say("Count the legs.")
+    text = next(answer).text
+    answer.close()
+    assert conversation.messages[-1] == {"role": "assistant", "content": "<think>\n" + text}
+    outcome = conversation.ask("4+4?")
+    (alone,) = run(session, [Request("turn 1", outcome.prompt_ids, 4)], methods["eagle3"], max_new_tokens=12)
+    assert alone.ids == outcome.ids
+    with pytest.raises(ValueError, match="beyond its context of 60"):
+        for _ in range(9):
+            conversation.ask("Count the legs of 3 dogs.")
+
+
+def test_meters_are_full_at_their_ends():
+    assert meters((0.0, 1.0, 4000.0)).split() == [
+        "confidence", "░" * 10, "0.00", "progress", "█" * 10, "1.00", "remain", "█" * 10, "4000"
+    ]  # fmt: skip
+    assert "█" * 5 + "░" * 5 in meters((0.5, 0.0, 0.0))
