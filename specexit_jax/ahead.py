@@ -79,7 +79,7 @@ def compile_decode(
         jax.tree.map(lambda leaf: _whole(mesh, leaf.shape, leaf.dtype), unreachable()),
         _whole(mesh, (target.vocab_size,), "bool"),
     )
-    with tracing_for("tpu"):
+    with tracing_for("tpu"), jax.set_mesh(mesh):
         return decode.lower(spec, params, *arguments).compile()
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import contextvars
+import math
 from collections.abc import Iterator
 
 import jax
@@ -25,12 +26,30 @@ def tracing_for(platform: str) -> Iterator[None]:
         _CHOSEN.reset(token)
 
 
+def on_mesh(mesh: jax.sharding.Mesh | None) -> contextlib.AbstractContextManager:
+    """The mesh in force inside; None: none."""
+    return jax.set_mesh(mesh) if mesh else contextlib.nullcontext()
+
+
 def rows_apart(x: jax.Array) -> jax.Array:
     """Activations [B, ...] under a mesh (jax.set_mesh): rows over (data, fsdp), the rest whole.
 
     Weights are split over fsdp along their input axis. Left to itself the compiler may then gather the rows instead of
     the weights, and every device holds the activations of all.
     """
-    if jax.sharding.get_abstract_mesh().empty:
+    return _constrained(x, ("data", "fsdp"))
+
+
+def heads_apart(x: jax.Array) -> jax.Array:
+    """Keys or values of a cache [B, K, ...] under a mesh: rows over (data, fsdp), heads over tensor, slots whole."""
+    return _constrained(x, ("data", "fsdp"), ("tensor",))
+
+
+def _constrained(x: jax.Array, *axes: tuple[str, ...]) -> jax.Array:
+    """Leading axes of x over these axes of the mesh in force, each where it divides; as it is where there is no mesh."""
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty:
         return x
-    return jax.lax.with_sharding_constraint(x, PartitionSpec(("data", "fsdp")))
+    parts = [math.prod(mesh.shape[name] for name in names) for names in axes]
+    fitting = (names if size % part == 0 else None for names, part, size in zip(axes, parts, x.shape, strict=False))
+    return jax.lax.with_sharding_constraint(x, PartitionSpec(*fitting))

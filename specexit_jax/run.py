@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 import jax
 import numpy as np
 
+from specexit_jax.backend import on_mesh
 from specexit_jax.decoding.sampling import Sampling
 from specexit_jax.decoding.scheduler import serve
 from specexit_jax.decoding.slots import Ask, Slots
@@ -80,7 +81,9 @@ def slots_for(
 ) -> Slots:
     """Free slots for requests of up to `length` tokens, prompt included (cut to the target's context)."""
     spec = spec_for(session, method, sampling or session.sampling, length, record_signals)
-    return Slots(make_loop(spec, session.params, method.policy, method.boundaries), size)
+    with on_mesh(session.mesh):
+        loop = make_loop(spec, session.params, method.policy, method.boundaries)
+    return Slots(loop, size, session.mesh)
 
 
 def ask_of(session: Session, request: Request, max_length: int) -> Ask:
@@ -157,17 +160,18 @@ def plan(
 
 def execute(session: Session, batch: Batch, max_length: np.ndarray | None = None) -> DecodeResult:
     """Starts the loop on one batch; the result may still be on its way (jax.block_until_ready)."""
-    return decode(
-        batch.spec,
-        session.params,
-        batch.prompts,
-        batch.prompt_length,
-        batch.keys,
-        batch.thinking,
-        batch.max_length if max_length is None else max_length,
-        batch.method.policy,
-        batch.method.boundaries,
-    )
+    with on_mesh(session.mesh):
+        return decode(
+            batch.spec,
+            session.params,
+            batch.prompts,
+            batch.prompt_length,
+            batch.keys,
+            batch.thinking,
+            batch.max_length if max_length is None else max_length,
+            batch.method.policy,
+            batch.method.boundaries,
+        )
 
 
 def warm_up(session: Session, batch: Batch) -> None:

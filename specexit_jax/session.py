@@ -31,7 +31,7 @@ class Session:
     tokenizer: None for a folder without one, whose prompts are ids. thinking: None for a model that does not think.
     token_texts: the decoded text of every id of the model's vocabulary, "" for special tokens and for ids that the
     tokenizer does not know. draft_digest: what a policy.json made for this draft carries. sampling and max_new_tokens
-    are the target's own defaults (generation_config.json).
+    are the target's own defaults (generation_config.json). mesh: what the parameters are sharded over, None for one device.
     """
 
     target: TargetConfig
@@ -44,6 +44,7 @@ class Session:
     sampling: Sampling
     max_new_tokens: int
     draft_digest: str | None = None
+    mesh: Mesh | None = None
 
     @property
     def end_think_ids(self) -> tuple[int, ...]:
@@ -86,15 +87,17 @@ def load_session(
         thinking=find_thinking(tokenizer) if tokenizer is not None else None,
         sampling=_sampling(defaults),
         max_new_tokens=defaults.get("max_new_tokens") or NEW_TOKENS,
+        mesh=mesh,
     )
-    return session if draft is None else with_draft(session, draft, mesh, draft_layer_ids)
+    return session if draft is None else with_draft(session, draft, draft_layer_ids)
 
 
-def with_draft(session: Session, folder: str | Path, mesh: Mesh | None = None, layer_ids: str | None = None) -> Session:
+def with_draft(session: Session, folder: str | Path, layer_ids: str | None = None) -> Session:
     """The same session with the draft of `folder`; refuses one that was made for another target."""
     folder = local_folder(folder, "draft")
     embedding = session.params.target["embed"]["embedding"]
-    bundle = load_draft(folder, session.target.dtype, embedding, placer(mesh) if mesh else on_device, layer_ids)
+    place = placer(session.mesh) if session.mesh else on_device
+    bundle = load_draft(folder, session.target.dtype, embedding, place, layer_ids)
     check_pair(bundle.config, session.target)
     return dataclasses.replace(
         session,

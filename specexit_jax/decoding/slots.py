@@ -9,10 +9,13 @@ import time
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
+from specexit_jax.backend import on_mesh
 from specexit_jax.decoding import segments
 from specexit_jax.decoding.spec import Loop
 from specexit_jax.decoding.state import DecodeResult
+from specexit_jax.models.cache import Cache
 
 CHUNK = 1024  # prompt tokens that are prefilled at once
 SHORTEST = 32  # the least padded prompt, or rest of one
@@ -31,23 +34,32 @@ class Ask:
 
 
 class Slots:
-    """`size` slots, free at first. compile_seconds: what compiling new shapes has taken so far."""
+    """`size` slots, free at first. mesh: what the parameters are sharded over; caches then are, by row and by head.
 
-    def __init__(self, loop: Loop, size: int):
+    compile_seconds: what compiling new shapes has taken so far.
+    """
+
+    def __init__(self, loop: Loop, size: int, mesh: Mesh | None = None):
         if size < 1:
             raise ValueError(f"There must be at least 1 slot, not {size}.")
-        self.loop, self.size = loop, size
+        self.loop, self.size, self.mesh = loop, size, mesh
         self.asks: list[Ask | None] = [None] * size
         self.compile_seconds = 0.0
         self._live = loop.spec.prefixes[0]
         self._known: set[tuple] = set()
-        self._state = segments.open_slots(loop, size, self._live)
+        with on_mesh(mesh):
+            self._state = segments.open_slots(loop, size, self._live)
         self.done, self.lengths = np.ones((size,), bool), np.zeros((size,), np.int32)
 
     @property
     def active(self) -> int:
         """Slots whose request is not finished."""
         return int((~self.done).sum())
+
+    @property
+    def cache(self) -> Cache:
+        """The target's cache as it is now; the next call that computes takes its place."""
+        return self._state.target_cache
 
     def admit(self, row: int, ask: Ask, held: int = 0) -> int:
         """Puts a request into a slot; the slot's caches hold the first `held` tokens of its prompt already.
@@ -114,14 +126,17 @@ class Slots:
     def _resize(self, live: int) -> None:
         slots = self.loop.spec.target_slots(live)
         if slots != self._state.target_cache.slots:
-            self._state = self._state.replace(target_cache=segments.resize(slots, self._state.target_cache))
+            with on_mesh(self.mesh):
+                cache = segments.resize(slots, self._state.target_cache)
+            self._state = self._state.replace(target_cache=cache)
         self._live = live
 
     def _call(self, function, live: int, *arguments):
         """A piece of the loop on the state; what its first call for a shape takes is booked as compilation."""
         shape = (function, live, *(np.shape(argument) for argument in arguments), self._live)
         fresh, start = shape not in self._known, time.perf_counter()
-        found = function(self.loop, live, self._state, *arguments)
+        with on_mesh(self.mesh):
+            found = function(self.loop, live, self._state, *arguments)
         self._state, *rest = found if isinstance(found, tuple) else (found,)
         if fresh:
             self._known.add(shape)

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from specexit_jax.array_typing import Keys, Lengths, Values, typed
+from specexit_jax.backend import heads_apart
 
 # What a cache should hold beyond the slots that are read, where steps are of one token: XLA's CPU backend would fuse such a
 # write into the read of the whole array and copy the cache three times a layer (1.6x slower steps at S = 768). Steps of
@@ -34,8 +35,8 @@ class Cache:
 
 def init_cache(num_layers: int, num_kv_heads: int, head_dim: int, batch: int, slots: int, dtype="float32") -> Cache:
     """An empty cache of `slots` tokens a row."""
-    keys = tuple(jnp.zeros((batch, num_kv_heads, head_dim, slots), dtype) for _ in range(num_layers))
-    values = tuple(jnp.zeros((batch, num_kv_heads, slots, head_dim), dtype) for _ in range(num_layers))
+    keys = tuple(heads_apart(jnp.zeros((batch, num_kv_heads, head_dim, slots), dtype)) for _ in range(num_layers))
+    values = tuple(heads_apart(jnp.zeros((batch, num_kv_heads, slots, head_dim), dtype)) for _ in range(num_layers))
     return Cache(keys, values, jnp.zeros((batch,), jnp.int32))
 
 
@@ -71,5 +72,7 @@ def put(slots: jax.Array, new: jax.Array, start: jax.Array, axis: int) -> jax.Ar
     """One layer's keys (axis 3) or values (axis 2) with T new ones at slots start[b] .. start[b] + T - 1 of each row."""
     new = new.astype(slots.dtype)
     if slots.shape[0] == 1:
-        return jax.lax.dynamic_update_slice_in_dim(slots, new, start[0], axis)
-    return jax.vmap(lambda s, n, first: jax.lax.dynamic_update_slice_in_dim(s, n, first, axis - 1))(slots, new, start)
+        return heads_apart(jax.lax.dynamic_update_slice_in_dim(slots, new, start[0], axis))
+    return heads_apart(
+        jax.vmap(lambda s, n, first: jax.lax.dynamic_update_slice_in_dim(s, n, first, axis - 1))(slots, new, start)
+    )
