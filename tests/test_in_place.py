@@ -15,7 +15,7 @@ from specexit_jax.exits.policy import unreachable
 LIVE = 2048
 
 
-@pytest.mark.parametrize("batch", [1, 4])
+@pytest.mark.parametrize("batch", [1, 3])
 @pytest.mark.parametrize("tree", [None, TreeShape(3, 2, 6)], ids=["chain", "tree"])
 def test_a_segment_copies_no_cache(batch, tree):
     spec = tiny_spec(3, sampling=SAMPLED, buffer_length=4000, tree=tree)
@@ -25,8 +25,8 @@ def test_a_segment_copies_no_cache(batch, tree):
     caches = jax.tree.leaves((state.target_cache.k, state.target_cache.v, state.draft_cache.k, state.draft_cache.v))
     memory = compiled.memory_analysis()
     assert memory.alias_size_in_bytes >= sum(leaf.nbytes for leaf in caches)
-    # All layers together need less room than one array of one layer: none of them is copied.
-    assert memory.temp_size_in_bytes < 1.5 * state.target_cache.k[0].nbytes
+    # The live part of the draft's one layer, which its own steps read as slices, and a layer's scores: nothing more.
+    assert memory.temp_size_in_bytes < 5 * state.target_cache.k[0].nbytes < sum(leaf.nbytes for leaf in caches) / 1.5
     shapes = {",".join(map(str, leaf.shape)) for leaf in caches}
     copied = re.findall(r"= f32\[([\d,]+)\]\S* (?:copy|concatenate|pad)\(", compiled.as_text())
     assert not shapes & set(copied)
@@ -36,9 +36,7 @@ def test_a_request_enters_its_slot_in_place():
     spec = tiny_spec(3, buffer_length=4000)
     loop = make_loop(spec, tiny_params(), unreachable(), boundary_table())
     state = segments.open_slots(loop, 4, LIVE)
-    one, zeros = jnp.ones((1,), jnp.int32), jnp.zeros((1,), jnp.int32)
-    arguments = (jnp.int32(2), jnp.zeros((1, 32), jnp.int32), zeros, one, state.keys[:1], one > 0, one)
-    memory = segments.admit.lower(loop, 256, state, *arguments).compile().memory_analysis()
+    memory = segments.put_row.lower(state, segments.fresh_row(loop, 256), jnp.int32(2)).compile().memory_analysis()
     caches = jax.tree.leaves((state.target_cache.k, state.target_cache.v))
     assert memory.alias_size_in_bytes >= sum(leaf.nbytes for leaf in caches)
-    assert memory.temp_size_in_bytes < sum(leaf.nbytes for leaf in caches) / 4
+    assert memory.temp_size_in_bytes < 1000

@@ -16,8 +16,8 @@ from specexit_jax.models.draft import init_draft_cache
 from specexit_jax.models.target import Target, TargetOutput, init_target_cache
 
 
-def empty_state(loop: Loop, batch: int, target_slots: int) -> DecodeState:
-    """A state of empty buffers, whose rows are all done: `prefill` starts them."""
+def empty_state(loop: Loop, batch: int, target_slots: int, draft_slots: int | None = None) -> DecodeState:
+    """A state of empty buffers, whose rows are all done: `prefill` starts them. Slots of the draft's cache: all there are."""
     spec = loop.spec
     zero, never = jnp.zeros((batch,), jnp.int32), jnp.zeros((batch,), bool)
     nowhere = jnp.full((batch,), -1, jnp.int32)
@@ -25,6 +25,10 @@ def empty_state(loop: Loop, batch: int, target_slots: int) -> DecodeState:
     noise = None
     if spec.draft_tokens and not spec.sampling.greedy:
         noise = jnp.zeros((batch, spec.draft_tokens + 1, spec.target.vocab_size), jnp.float32)
+    draft_cache = None
+    if loop.runs_draft:
+        slots = spec.slots + SPARE if draft_slots is None else draft_slots
+        draft_cache = init_draft_cache(spec.draft, batch, slots)
     return DecodeState(
         tokens=jnp.zeros((batch, spec.slots), jnp.int32),
         length=zero,
@@ -35,7 +39,7 @@ def empty_state(loop: Loop, batch: int, target_slots: int) -> DecodeState:
         branches=Branches(drafts, drafts) if spec.tree else None,
         noise=noise,
         target_cache=init_target_cache(spec.target, batch, target_slots),
-        draft_cache=init_draft_cache(spec.draft, batch, spec.slots + SPARE) if loop.runs_draft else None,
+        draft_cache=draft_cache,
         root_signals=jnp.zeros((batch, 3), jnp.float32) if loop.late_signals else None,
         policy_state=loop.policy.init(batch),
         thinking=never,

@@ -48,12 +48,29 @@ def segment(
     return jax.lax.while_loop(continues, one, (state, jnp.int32(0)))
 
 
+@functools.partial(jax.jit, static_argnums=1)
+def fresh_row(loop: Loop, window: int) -> DecodeState:
+    """An empty state of one row whose caches have `window` slots: enough for a prompt and a step after it."""
+    return empty_state(loop, 1, window, window)
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def held_row(loop: Loop, window: int, state: DecodeState, row: Int[Array, ""]) -> DecodeState:
+    """The same, with the tokens of slot `row` and the first `window` slots of its caches: for a prompt that goes on."""
+
+    def cut(cache: Cache | None) -> Cache | None:
+        return cache and jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, row, 1), shrink(cache, window))
+
+    tokens = jax.lax.dynamic_slice_in_dim(state.tokens, row, 1)
+    fresh = empty_state(loop, 1, 0, 0)
+    return fresh.replace(tokens=tokens, target_cache=cut(state.target_cache), draft_cache=cut(state.draft_cache))
+
+
 @functools.partial(jax.jit, static_argnums=1, donate_argnums=2)
-def admit(
+def prefill_row(
     loop: Loop,
     window: int,
-    state: DecodeState,
-    row: Int[Array, ""],
+    fresh: DecodeState,
     prompt: Int[Array, "1 P"],
     start: Int[Array, " 1"],
     prompt_length: Int[Array, " 1"],
@@ -61,28 +78,34 @@ def admit(
     thinking: Bool[Array, " 1"],
     max_length: Int[Array, " 1"],
 ) -> DecodeState:
-    """A request into slot `row`: its prompt from position `start` on, those before being what the slot holds already.
-
-    window: the live prefix that holds the prompt and a step after it; the state's caches must have as many slots.
-    """
-    fresh = _row_of(loop, window, state, row)
-    fresh = prefill(loop, (window, window), fresh, prompt, start, prompt_length, keys, thinking, max_length)
-    return _with_row(state, fresh, row)
+    """A request in a row of its own: its prompt from position `start` on, those before being in the row already."""
+    return prefill(loop, (window, window), fresh, prompt, start, prompt_length, keys, thinking, max_length)
 
 
 @functools.partial(jax.jit, static_argnums=1, donate_argnums=2)
-def admit_part(
+def absorb_row(
     loop: Loop,
     window: int,
-    state: DecodeState,
-    row: Int[Array, ""],
+    fresh: DecodeState,
     chunk: Int[Array, "1 P"],
     following: Int[Array, " 1"],
     start: Int[Array, " 1"],
 ) -> DecodeState:
-    """A piece of a long prompt into slot `row`, from position `start` on; `following` is the token after it."""
-    fresh = absorb(loop, window, _row_of(loop, window, state, row), chunk, following, start)
-    return _with_row(state, fresh, row)
+    """A piece of a long prompt into a row, from position `start` on; `following` is the token after it."""
+    return absorb(loop, window, fresh, chunk, following, start)
+
+
+@functools.partial(jax.jit, donate_argnums=0)
+def put_row(state: DecodeState, fresh: DecodeState, row: Int[Array, ""]) -> DecodeState:
+    """The state with slot `row` replaced by a row that has been prefilled; caches as far as the row's go.
+
+    A program of its own: in one with the prefill, the compiler copies the caches of all slots.
+    """
+
+    def put(leaf, new):
+        return jax.lax.dynamic_update_slice(leaf, new, (row,) + (jnp.int32(0),) * (leaf.ndim - 1))
+
+    return jax.tree.map(put, state, fresh)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -93,26 +116,3 @@ def result_of_row(
     bare = state.replace(target_cache=None, draft_cache=None, noise=None)
     one = jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, row, 1), bare)
     return result_of(one, prompt_length, spec.buffer_length)
-
-
-def _row_of(loop: Loop, window: int, state: DecodeState, row: Int[Array, ""]) -> DecodeState:
-    """A fresh state of one row, with the tokens of slot `row` and the first `window` slots of its caches."""
-
-    def cut(cache: Cache | None) -> Cache | None:
-        if cache is None:
-            return None
-        one = jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, row, 1), shrink(cache, window))
-        return one.replace(length=jnp.zeros((1,), jnp.int32))
-
-    fresh = empty_state(loop, 1, 0)
-    tokens = jax.lax.dynamic_slice_in_dim(state.tokens, row, 1)
-    return fresh.replace(tokens=tokens, target_cache=cut(state.target_cache), draft_cache=cut(state.draft_cache))
-
-
-def _with_row(state: DecodeState, fresh: DecodeState, row: Int[Array, ""]) -> DecodeState:
-    """The state with slot `row` replaced; caches from their first slot on, as far as the fresh ones go."""
-
-    def put(leaf, new):
-        return jax.lax.dynamic_update_slice(leaf, new, (row,) + (jnp.int32(0),) * (leaf.ndim - 1))
-
-    return jax.tree.map(put, state, fresh)

@@ -47,6 +47,7 @@ class Slots:
         self.compile_seconds = 0.0
         self._live = loop.spec.prefixes[0]
         self._known: set[tuple] = set()
+        self._warm: set[int] = set()
         with on_mesh(mesh):
             self._state = segments.open_slots(loop, size, self._live)
         self.done, self.lengths = np.ones((size,), bool), np.zeros((size,), np.int32)
@@ -73,21 +74,25 @@ class Slots:
             raise ValueError(f"Only a single slot keeps its tokens from request to request, but there are {self.size}.")
         # The last held token is computed again: the draft pairs its features with the token that now follows it.
         start = first = max(min(held, len(ask.prompt)) - 1, 0)
-        place = jnp.int32(row)
+        rest = len(ask.prompt) - start
+        tail = rest - CHUNK * ((rest - 1) // CHUNK)  # what is left for the last piece
+        width = min(max(SHORTEST, 1 << (tail - 1).bit_length()), spec.buffer_length - (len(ask.prompt) - tail))
+        window = self._window(len(ask.prompt) - tail + width)
+        if held:
+            fresh = self._call(segments.held_row, self.loop, window, self._state, jnp.int32(row))
+        else:
+            fresh = self._call(segments.fresh_row, self.loop, window)
         while len(ask.prompt) - start > CHUNK:
-            window = self._window(start + CHUNK)
+            live = spec.prefix_for(start + CHUNK)
             chunk = np.asarray([ask.prompt[start : start + CHUNK]], np.int32)
             after = np.asarray(ask.prompt[start + CHUNK : start + CHUNK + 1], np.int32)
-            self._call(segments.admit_part, window, place, chunk, after, np.array([start], np.int32))
+            fresh = self._call(segments.absorb_row, self.loop, live, fresh, chunk, after, _one(start))
             start += CHUNK
-        rest = ask.prompt[start:]
-        width = min(max(SHORTEST, 1 << (len(rest) - 1).bit_length()), spec.buffer_length - start)
         prompt = np.zeros((1, width), np.int32)
-        prompt[0, : len(rest)] = rest
-        numbers = (np.array([number], np.int32) for number in (start, len(ask.prompt)))
-        thinking, limit = np.array([ask.thinking]), np.array([ask.max_length], np.int32)
-        window = self._window(start + width)
-        self._call(segments.admit, window, place, prompt, *numbers, ask.key[None], thinking, limit)
+        prompt[0, :tail] = ask.prompt[start:]
+        limits = _one(start), _one(len(ask.prompt)), ask.key[None], np.array([ask.thinking]), _one(ask.max_length)
+        fresh = self._call(segments.prefill_row, self.loop, window, fresh, prompt, *limits)
+        self._state = self._call(segments.put_row, self._state, fresh, jnp.int32(row))
         self.asks[row] = ask
         self._look()
         return len(ask.prompt) - first
@@ -98,10 +103,10 @@ class Slots:
         while steps > 0 and self.done.sum() < enough:
             longest = int(self.lengths[~self.done].max())
             self._resize(self.loop.spec.prefix_for(longest))
-            if ("segment", self._live) not in self._known:
-                self._call(segments.segment, self._live, jnp.int32(0), jnp.int32(enough))
-                self._known.add(("segment", self._live))
-            count = self._call(segments.segment, self._live, jnp.int32(steps), jnp.int32(enough))
+            if self._live not in self._warm:  # compiled without a step, so that none is booked as compilation
+                self._warm.add(self._live)
+                self._segment(0, enough)
+            count = self._segment(steps, enough)
             self._look()
             steps -= int(count)
         return np.flatnonzero(self.done & ~before).tolist()
@@ -131,18 +136,30 @@ class Slots:
             self._state = self._state.replace(target_cache=cache)
         self._live = live
 
-    def _call(self, function, live: int, *arguments):
-        """A piece of the loop on the state; what its first call for a shape takes is booked as compilation."""
-        shape = (function, live, *(np.shape(argument) for argument in arguments), self._live)
-        fresh, start = shape not in self._known, time.perf_counter()
+    def _segment(self, steps: int, enough: int) -> jax.Array:
+        arguments = self.loop, self._live, self._state, jnp.int32(steps), jnp.int32(enough)
+        self._state, count = self._call(segments.segment, *arguments)
+        return count
+
+    def _call(self, function, *arguments):
+        """A piece of the loop; what its first call for a shape takes is booked as compilation."""
+        shapes = tuple(
+            argument if isinstance(argument, int) else tuple(leaf.shape for leaf in jax.tree.leaves(argument))
+            for argument in arguments
+            if argument is not self.loop
+        )
+        fresh, start = (function, shapes) not in self._known, time.perf_counter()
         with on_mesh(self.mesh):
-            found = function(self.loop, live, self._state, *arguments)
-        self._state, *rest = found if isinstance(found, tuple) else (found,)
+            found = function(*arguments)
         if fresh:
-            self._known.add(shape)
-            jax.block_until_ready(self._state.length)
+            self._known.add((function, shapes))
+            jax.block_until_ready(found)
             self.compile_seconds += time.perf_counter() - start
-        return rest[0] if rest else None
+        return found
 
     def _look(self) -> None:
         self.done, self.lengths = jax.device_get((self._state.done, self._state.length))
+
+
+def _one(number: int) -> np.ndarray:
+    return np.array([number], np.int32)
