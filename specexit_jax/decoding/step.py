@@ -201,8 +201,9 @@ def commit(
         root = jnp.where(decision.exits, jnp.int32(spec.end_think_ids[0]), bonus)
     length = state.length + count
     window = window_of(verified.candidates, count, root)
-    stops = active & ~accepted.stopped & verify.is_any_of(root, spec.stop_ids) & (length < state.max_length)
-    finished = state.finished | accepted.stopped | stops
+    stopped = accepted.stopped & ~decision.exits  # an exit discards a stop token that was accepted after its boundary
+    stops = active & ~stopped & verify.is_any_of(root, spec.stop_ids) & (length < state.max_length)
+    finished = state.finished | stopped | stops
     closes = ~decision.exits & (accepted.closing < count)
     opening = state.length + accepted.closing - (len(spec.end_think_ids) - 1)
     think_end = jnp.where(decision.exits, length, jnp.where(closes, opening, state.think_end))
