@@ -27,6 +27,7 @@ import ml_collections
 
 ASSETS = Path(__file__).resolve().parent.parent / "specexit_jax" / "assets" / "embedded"
 TASKS = ("chain_sum", "gsm_symbolic", "leg_counting", "gcd", "family_relationships", "syllogism")
+METHODS = ("think", "nothink", "first_answer", "deer", "eagle3", "specexit", "probe", "oracle")
 
 
 def get_config(variant: str = "") -> ml_collections.ConfigDict:
@@ -87,7 +88,7 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
             },
             "evaluate": {
                 "split": "test",
-                "methods": ("think", "nothink", "first_answer", "eagle3", "specexit", "probe", "oracle", "ceiling"),
+                "methods": (*METHODS, "ceiling"),
                 "per_task": 1000,
                 "latency_per_task": 8,
                 "latency_rounds": 3,
@@ -99,7 +100,7 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
     if variant == "demo":
         config.evaluate.per_task = 20
         config.evaluate.latency_per_task = 3
-        config.evaluate.methods = ("think", "nothink", "first_answer", "eagle3", "specexit", "probe", "oracle")
+        config.evaluate.methods = METHODS
     if variant == "target":
         config.train = target_training()
     return config

@@ -52,7 +52,7 @@ def main() -> None:
     along = harness.extracted(session, traces, draft, folder, wanted)
     signals = along.signals
     names = [name for name in harness.REPLAYED if name in methods]
-    records += harness.replayed_records(session, names, policy, traces, labels, signals)
+    records += harness.replayed_records(session, names, policy, traces, labels, signals, setting.max_answer)
     metrics, reliability = publish.signal_metrics(policy, traces, labels, signals)
     extra = {"signals": metrics}
     test = harness.boundaries_of(session, policy, traces, labels, along)

@@ -86,7 +86,8 @@ def _moment(outcome: Outcome) -> str:
 def numbers(outcome: Outcome) -> str:
     """Tokens, seconds and, where there were drafts, τ."""
     pace = f", τ {outcome.tau:.2f}" if outcome.tau is not None and len(outcome.accepted) > 1 else ""
-    return f"{len(outcome.ids)} tokens ({outcome.thinking_tokens} of thinking) in {outcome.seconds:.2f} s{pace}"
+    tried = f", {outcome.trial_tokens} more in trials that failed: {outcome.trials}" if outcome.trials else ""
+    return f"{len(outcome.ids)} tokens ({outcome.thinking_tokens} of thinking{tried}) in {outcome.seconds:.2f} s{pace}"
 
 
 def styled(words: str, style: str, colours: bool) -> str:

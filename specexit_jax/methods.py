@@ -10,15 +10,17 @@ from jaxtyping import Array, Bool
 
 from specexit_jax.decoding.trees import TreeShape
 from specexit_jax.exits.boundaries import Boundaries
-from specexit_jax.exits.policy import FirstAnswer, NeverExit, Policy
+from specexit_jax.exits.policy import Deer, FirstAnswer, NeverExit, Policy
 from specexit_jax.exits.policy_file import PolicyFile, load_policy
 from specexit_jax.exits.released import released
 from specexit_jax.session import Session
 
 DRAFT_TOKENS = 3
-DECODED = ("think", "nothink", "first_answer", "eagle3", "specexit", "probe")
+MAX_ANSWER = 16
+TRIAL_CONFIDENCE = 0.95  # DEER's own
+DECODED = ("think", "nothink", "first_answer", "deer", "deer_eagle3", "eagle3", "specexit", "probe")
 _EXITING = ("specexit", "probe")
-_UNDRAFTED = ("think", "probe")
+_UNDRAFTED = ("think", "deer", "probe")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -39,12 +41,13 @@ def make_method(
     policy: Policy | None = None,
     kinds: Sequence[str] = ("paragraph",),
     draft_tokens: int = DRAFT_TOKENS,
+    max_answer: int = MAX_ANSWER,
     tree: TreeShape | None = None,
 ) -> Method:
     """The method called `name`; `policy` and its boundary kinds are what `specexit` and `probe` exit by.
 
-    tree: methods that draft verify such a tree a step, not a chain of `draft_tokens`.
-
+    tree: methods that draft verify such a tree a step, not a chain of `draft_tokens`. max_answer: tokens after which a
+    trial of `deer` (undrafted, as published) or `deer_eagle3` is judged, finished or not.
     Raises ValueError on an unknown name, on a missing policy, and where the session lacks the draft it needs.
     """
     if name not in DECODED:
@@ -53,7 +56,7 @@ def make_method(
         raise ValueError(f"Method {name!r} needs an exit policy: give one with --policy=FILE.")
     if draft_tokens < 0:
         raise ValueError(f"draft_tokens must be 0 or more, but it is {draft_tokens}.")
-    if session.draft is None and (name == "eagle3" or (name in _EXITING and policy.needs_signals)):
+    if session.draft is None and (name in ("eagle3", "deer_eagle3") or (name in _EXITING and policy.needs_signals)):
         raise ValueError(f"Method {name!r} needs a draft model: give one with --draft=FOLDER.")
     if name in _EXITING and policy.needs_signals and session.draft.signals == "none":
         raise ValueError(f"Method {name!r} reads exit signals, which this draft model does not have.")
@@ -61,12 +64,21 @@ def make_method(
         raise ValueError(f"Method {name!r} needs a model that thinks, but this one has no <think>.")
     drafts = name not in _UNDRAFTED and session.draft is not None
     drafted = (tree.depth if tree else draft_tokens) if drafts else 0
-    chosen = policy if name in _EXITING else NeverExit()
-    if name == "first_answer":
-        chosen = FirstAnswer(states_answer(session))
+    chosen = policy_of(session, name, policy, max_answer)
     exits = not isinstance(chosen, NeverExit)
     table = session.boundaries(kinds) if exits else jnp.zeros((session.target.vocab_size,), bool)
     return Method(name, drafted, chosen, table, name == "nothink", tree if drafts else None)
+
+
+def policy_of(session: Session, name: str, policy: Policy | None = None, max_answer: int = MAX_ANSWER) -> Policy:
+    """What the method called `name` exits by; the arguments as for `make_method`."""
+    if name in _EXITING:
+        return policy
+    if name == "first_answer":
+        return FirstAnswer(states_answer(session))
+    if name in ("deer", "deer_eagle3"):
+        return Deer(jnp.float32(TRIAL_CONFIDENCE), max_answer)
+    return NeverExit()
 
 
 def read_policy(

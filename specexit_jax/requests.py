@@ -30,7 +30,9 @@ class Outcome:
 
     think_end: of `</think>`, whoever wrote it; exit: the same, where the policy forced it; exit_signals: what the
     policy saw then (confidence, progress, remain), where it reads any; accepted[n]: verify steps that accepted n
-    drafts; seconds: wall time of the whole batch, compilation left out; signals: float32 [tokens, 3] where recorded.
+    drafts; seconds: wall time from its admission (of a closed batch: of the whole), compilation left out; signals:
+    float32 [tokens, 3] where recorded; trials, trial_tokens: exits taken back, and the tokens answered in them, which
+    `ids` does not hold.
     """
 
     id: str
@@ -46,6 +48,8 @@ class Outcome:
     accepted: tuple[int, ...]
     seconds: float
     signals: np.ndarray | None = None
+    trials: int = 0
+    trial_tokens: int = 0
 
     @property
     def tau(self) -> float | None:
@@ -139,4 +143,6 @@ def outcome_of(
         accepted=tuple(result.accept_histogram[row].tolist()),
         seconds=seconds,
         signals=None if result.signals is None else result.signals[row, start:stop],
+        trials=0 if result.trials is None else int(result.trials[row]),
+        trial_tokens=0 if result.trial_tokens is None else int(result.trial_tokens[row]),
     )

@@ -6,7 +6,7 @@ import pytest
 
 from specexit_jax.annotation.replay import ROWS, outcomes, replay, smoothed_at_boundaries
 from specexit_jax.exits.calibration import exit_boundaries, threshold_grid
-from specexit_jax.exits.policy import FirstAnswer, NeverExit, Threshold
+from specexit_jax.exits.policy import Deer, FirstAnswer, NeverExit, Threshold
 from specexit_jax.exits.released import released
 from specexit_jax.exits.smoothers import SMOOTHERS, smoother_named
 
@@ -131,6 +131,24 @@ def test_a_trace_cut_off_at_a_boundary_has_no_room_for_an_exit():
     assert outcomes(policy.smoother, [trace], [label], signals).present.tolist() == [[True, False]]
     easy = Threshold(jnp.array([0.1, 0.0, 1e5], jnp.float32), smoother_named("none"))
     assert replay(easy, [trace], [label], signals, END_THINK)[0].ids == (0, BOUNDARY, 2, 5)
+
+
+def test_a_trial_stands_on_the_log_probability_of_its_label():
+    """The first likely answer that has a token; those before it, and no later ones, have cost their tokens."""
+    trace = {"id": "p", "ids": [0, 1, 0, 1, 0, 1, 0, 1, 2, 5], "think_end": 8, "correct": True, "answer": "7"}
+    label = {
+        "id": "p",
+        "boundaries": [1, 3, 5, 7],
+        "forced_ids": [[], [5, 6], [7, 8, 9], [5]],
+        "forced": [None, "1", "2", "3"],
+        "correct": [False, False, True, True],
+        "logprob": [0.0, -0.8, -0.02, -0.01],
+    }
+    for confidence, place, cost in ((0.95, 2, 2), (0.4, 1, 0), (0.999, None, 6)):
+        (got,) = replay(Deer(jnp.float32(confidence), 3), [trace], [label], None, END_THINK)
+        assert (got.boundary, got.trial_tokens) == (place, cost)
+    with pytest.raises(ValueError, match="an answer of 3 tokens, but a trial reads 2"):
+        replay(Deer(jnp.float32(0.95), 2), [trace], [label], None, END_THINK)
 
 
 def test_several_tokens_of_end_think():

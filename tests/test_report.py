@@ -305,6 +305,14 @@ def test_figures_are_drawn(tmp_path):
         figures.acceptance_figure({"oracle": np.zeros(0)})
 
 
+def test_the_report_says_what_failed_trials_cost():
+    trace = {"id": "a-1", "task": "a", "split": "test", "finish": "stop", "seed": 0}
+    tried = Replayed("a-1", 0, 3, None, (5, 6, 7, 2, 8), 3, True, "7", trial_tokens=9)
+    told = report.report_markdown(build_results([record_of_replay("deer", trace, tried), _record()], "cpu", "abc", {}))
+    assert "`deer` also generated 9.0 tokens a problem in trials that failed" in told
+    assert "`eagle3` also" not in told
+
+
 def test_methods_at_one_place_share_a_label():
     point = {"tokens_mean": 100.0, "accuracy": 0.9, "tokens_ci95": [95.0, 105.0], "accuracy_ci95": [0.88, 0.92]}
     figure = figures.accuracy_tokens_figure({"eagle3": point, "think": point})

@@ -176,6 +176,18 @@ def test_generation_defaults(folder, tmp_path, monkeypatch, defaults, temperatur
     assert loaded.sampling.top_k == defaults.get("top_k", 0)
 
 
+def test_deer_tries_and_takes_back_what_a_random_model_never_believes(session, requests):
+    think = run(session, requests, make_method(session, "think"), batch_size=4)
+    for name in ("deer", "deer_eagle3"):
+        method = make_method(session, name, draft_tokens=2)
+        assert method.draft_tokens == (0 if name == "deer" else 2)
+        tried = run(session, requests, method, batch_size=4)
+        assert [(one.ids, one.exit) for one in tried] == [(one.ids, None) for one in think]
+        assert sum(one.trials for one in tried) > 3
+        assert all(one.trials <= one.trial_tokens <= 16 * one.trials for one in tried)
+    assert all((one.trials, one.trial_tokens) == (0, 0) for one in think)
+
+
 def test_first_answer_leaves_after_the_first_statement(session, requests):
     outcomes = run(session, requests, make_method(session, "first_answer", draft_tokens=2))
     states = [["answer" in session.token_texts[token] for token in outcome.ids] for outcome in outcomes]

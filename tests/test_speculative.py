@@ -184,6 +184,27 @@ class ExitAfter:
         return state + count
 
 
+def test_an_exit_discards_a_stop_token_that_was_accepted_after_it(monkeypatch):
+    """Exits just before the model's own stop, mostly in one step with it: the row goes on to its answer."""
+    run_rigged, discarded = rigged(monkeypatch), 0
+    for seed in range(4):
+        requests = dataclasses.replace(Requests.random(8, seed), thinking=np.ones((8,), bool))
+        think = run_case_of(tiny_spec(0), requests, NeverExit())
+        last = np.where(think.finished & (think.think_end < 0), think.length - think.prompt_length - 2, 1000)
+        policy = ExitAfter(jnp.asarray(last, jnp.int32))
+        plain = run_case_of(tiny_spec(0), requests, policy)
+        arguments = (params_of(DRAFT), think.tokens, *requests.arguments(), policy, boundary_table())
+        drafted = run_rigged(tiny_spec(3), *arguments)
+        for field in ("tokens", "length", "finished", "exit_position"):
+            np.testing.assert_array_equal(getattr(drafted, field), getattr(plain, field), err_msg=field)
+        discarded += int((plain.exit_position >= 0).sum())
+    assert discarded > 4
+
+
+def run_case_of(spec, requests, policy):
+    return run(spec, params_of(DRAFT), *requests.arguments(), policy, boundary_table())
+
+
 def test_forced_answers_are_what_an_exit_writes():
     end = (2, 9)
     spec = tiny_spec(0, draft=None, end_think_ids=end)

@@ -70,7 +70,7 @@ def label_of(session: Session, trace: dict, places: list[int], forced: Forced, r
         "forced": answers,
         "agree": agree,
         "correct": [checks(answer, trace["reference"]) for answer in answers],
-        "logprob": [round(float(value), 4) for value in forced.log_probability[row, : len(places)]],
+        "logprob": [round(float(value), 6) for value in forced.log_probability[row, : len(places)]],
         "first": sufficient_boundary(agree, "first"),
         "stable": sufficient_boundary(agree, "stable"),
     }

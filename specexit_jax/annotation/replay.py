@@ -26,7 +26,8 @@ class Replayed:
     """One trace under a policy.
 
     boundary: place among the label's boundaries, None without an exit; exit_index: index in `ids` of the forced
-    `</think>`; signals: what the decision saw; ids: all generated tokens; thinking_tokens: those before `</think>`.
+    `</think>`; signals: what the decision saw; ids: all generated tokens; thinking_tokens: those before `</think>`;
+    trial_tokens: those answered in trials that failed, which `ids` does not hold.
     """
 
     id: str
@@ -37,6 +38,7 @@ class Replayed:
     thinking_tokens: int
     correct: bool
     answer: str | None
+    trial_tokens: int = 0
 
     @property
     def tokens(self) -> int:
@@ -71,7 +73,7 @@ def replay(
     chosen = join_labels(traces, labels)
     columns, shown = _decide_all(policy, traces, chosen, signals)
     return [
-        _outcome(trace, label, column, seen, tuple(end_think_ids), policy.needs_signals)
+        _outcome(policy, trace, label, column, seen, tuple(end_think_ids))
         for trace, label, column, seen in zip(traces, chosen, columns, shown, strict=True)
     ]
 
@@ -155,11 +157,38 @@ def _batch(traces, labels, signals, policy, length: int):
     for row, (trace, label) in enumerate(zip(traces, labels, strict=True)):
         thinking = _thinking(trace)
         tokens[row, :thinking] = trace["ids"][:thinking]
-        boundary[row, label["boundaries"]] = True
+        boundary[row, _granted(policy, label)] = True
         valid[row, : _leavable(trace)] = True
         if policy.needs_signals:
             values[row, :thinking] = _signals_of(trace["id"], signals, thinking)
     return tokens, values if policy.needs_signals else None, boundary, valid
+
+
+def _tries(policy: Policy) -> bool:
+    """Whether its exits are trials, of answers that the labels hold."""
+    return hasattr(policy, "stands")
+
+
+def _granted(policy: Policy, label: dict) -> list[int]:
+    """The label's boundaries; of a policy that tries, those whose trial it lets stand."""
+    if not _tries(policy):
+        return label["boundaries"]
+    lengths = [len(answer) for answer in label["forced_ids"]]
+    if max(lengths, default=0) > policy.max_answer:
+        raise ValueError(
+            f"label {label['id']} has an answer of {max(lengths)} tokens, but a trial reads {policy.max_answer} at most: "
+            "give both the same max_answer"
+        )
+    stands = policy.stands(np.asarray(label["logprob"], np.float32), np.asarray(lengths, np.int32))
+    return [place for place, stood in zip(label["boundaries"], np.asarray(stands), strict=True) if stood]
+
+
+def _tried(policy: Policy, trace: dict, label: dict, column: int) -> int:
+    """Tokens of the answers at the boundaries before the exit."""
+    if not _tries(policy):
+        return 0
+    answers, last = zip(label["boundaries"], label["forced_ids"], strict=True), min(column, _leavable(trace))
+    return sum(len(answer) for place, answer in answers if place < last)
 
 
 def _signals_of(identity: str, signals: Mapping[str, np.ndarray] | None, thinking: int) -> np.ndarray:
@@ -171,22 +200,22 @@ def _signals_of(identity: str, signals: Mapping[str, np.ndarray] | None, thinkin
     return values[:thinking]
 
 
-def _outcome(trace: dict, label: dict, column: int, seen, end_think: tuple[int, ...], shows: bool) -> Replayed:
-    thinking = _thinking(trace)
+def _outcome(policy: Policy, trace: dict, label: dict, column: int, seen, end_think: tuple[int, ...]) -> Replayed:
+    thinking, tried = _thinking(trace), _tried(policy, trace, label, column)
     if column >= thinking:
-        return Replayed(
-            trace["id"], None, None, None, tuple(trace["ids"]), thinking, bool(trace["correct"]), trace["answer"]
-        )
+        right, ids = bool(trace["correct"]), tuple(trace["ids"])
+        return Replayed(trace["id"], None, None, None, ids, thinking, right, trace["answer"], tried)
     place = label["boundaries"].index(column)
     return Replayed(
         id=trace["id"],
         boundary=place,
         exit_index=column + 1,
-        signals=tuple(float(value) for value in seen[column]) if shows else None,
+        signals=tuple(float(value) for value in seen[column]) if policy.needs_signals else None,
         ids=(*trace["ids"][: column + 1], *end_think, *label["forced_ids"][place]),
         thinking_tokens=column + 1,
         correct=bool(label["correct"][place]),
         answer=label["forced"][place],
+        trial_tokens=tried,
     )
 
 

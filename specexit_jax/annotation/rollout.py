@@ -41,6 +41,7 @@ def trace_of(session: Session, problem: Problem, outcome: Outcome) -> dict:
         "steps": outcome.steps,
         "accepted": list(outcome.accepted),
         "exit": outcome.exit,
+        "trial_tokens": outcome.trial_tokens,
     }
 
 

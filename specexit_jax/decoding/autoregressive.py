@@ -11,8 +11,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from specexit_jax.decoding.sampling import Sampling, filter_scores
+from specexit_jax.decoding.sampling import Sampling, filter_scores, token_log_probability
 from specexit_jax.decoding.spec import DecodeParams, DecodeSpec
+from specexit_jax.exits.policy import NeverExit
 from specexit_jax.exits.signals import activate
 from specexit_jax.models.draft import Draft
 from specexit_jax.models.target import Target
@@ -23,7 +24,8 @@ class Slow:
     """One decoded request; positions are absolute (prompt included), -1 where there is none.
 
     gaps[i] is how far the best perturbed score of generated token i led the second: 0 where a hair's shift of top_p
-    would have changed the token, inf where the token was forced.
+    would have changed the token, inf where the token was forced. trials, trial_tokens: those that failed, and the tokens
+    answered in them.
     """
 
     tokens: list[int]
@@ -34,6 +36,8 @@ class Slow:
     exit_signals: list[float] = dataclasses.field(default_factory=lambda: [0.0, 0.0, 0.0])
     gaps: list[float] = dataclasses.field(default_factory=list)
     signals: list[list[float]] = dataclasses.field(default_factory=list)
+    trials: int = 0
+    trial_tokens: int = 0
 
 
 def decode_slowly(
@@ -57,6 +61,10 @@ def decode_slowly(
             slow.signals.append(signal.tolist())
         if len(tokens) > len(prompt) and thinking:
             exits, smoothed, state = _consider(policy, boundaries, state, tokens[-1], signal, following)
+            if exits and hasattr(policy, "stands"):
+                exits, answered = _stands(spec, params, tokens, key, limit, policy)
+                slow.trials += not exits
+                slow.trial_tokens += 0 if exits else answered
             if exits:
                 slow.exit_position = slow.think_end = len(tokens)
                 slow.exit_signals = smoothed.tolist()
@@ -69,6 +77,25 @@ def decode_slowly(
         if thinking and tuple(tokens[-len(end) :]) == end:
             slow.think_end, thinking = len(tokens) - len(end), False
     return slow
+
+
+def _stands(spec: DecodeSpec, params: DecodeParams, tokens: list[int], key, limit: int, policy) -> tuple[bool, int]:
+    """Whether the exit after `tokens` stands, and how many tokens of its answer were read for that."""
+    prompt = [*tokens, *spec.end_think_ids]
+    answered = decode_slowly(
+        spec, params, prompt, key, False, min(limit, len(prompt) + policy.max_answer), NeverExit(), None
+    ).tokens
+    logs = _log_probabilities(spec, params, _padded(answered, spec.buffer_length))[len(prompt) - 1 : len(answered) - 1]
+    mean = logs.mean() if len(logs) else jnp.float32(0)
+    return bool(policy.stands(mean, jnp.int32(len(logs)))), len(logs)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _log_probabilities(spec: DecodeSpec, params: DecodeParams, tokens):
+    """[S - 1]: of every token but the first, given those before it."""
+    positions = jnp.arange(tokens.shape[1], dtype=jnp.int32)[None, :]
+    out = Target(spec.target).apply({"params": params.target}, tokens, positions)
+    return token_log_probability(out.logits[:, :-1], tokens[:, 1:])[0]
 
 
 def _padded(tokens: list[int], width: int) -> jax.Array:

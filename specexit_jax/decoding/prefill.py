@@ -11,6 +11,7 @@ from specexit_jax.decoding.sampling import keyed_sample
 from specexit_jax.decoding.spec import Loop
 from specexit_jax.decoding.state import DecodeState, column, write_rows
 from specexit_jax.decoding.trees import Branches
+from specexit_jax.decoding.trials import no_trials
 from specexit_jax.models.cache import SPARE
 from specexit_jax.models.draft import init_draft_cache
 from specexit_jax.models.target import Target, TargetOutput, init_target_cache
@@ -51,6 +52,7 @@ def empty_state(loop: Loop, batch: int, target_slots: int, draft_slots: int | No
         steps=zero,
         accept_histogram=jnp.zeros((batch, spec.draft_tokens + 1), jnp.int32),
         signals=jnp.zeros((batch, spec.slots, 3), jnp.float32) if spec.record_signals else None,
+        trial=no_trials(loop, batch),
     )
 
 

@@ -15,6 +15,7 @@ from specexit_jax.decoding.spec import DecodeSpec, Loop
 from specexit_jax.decoding.speculative import goes_on
 from specexit_jax.decoding.state import DecodeResult, DecodeState, result_of
 from specexit_jax.decoding.step import step
+from specexit_jax.decoding.trials import settled
 from specexit_jax.models.cache import Cache, grow, shrink
 
 
@@ -112,7 +113,7 @@ def put_row(state: DecodeState, fresh: DecodeState, row: Int[Array, ""]) -> Deco
 def result_of_row(
     spec: DecodeSpec, state: DecodeState, row: Int[Array, ""], prompt_length: Int[Array, " 1"]
 ) -> DecodeResult:
-    """What slot `row` holds, finished or not, as a result of one row."""
-    bare = state.replace(target_cache=None, draft_cache=None, noise=None)
+    """What slot `row` holds, finished or not, as a result of one row; without an answer that may yet be taken back."""
+    bare = settled(state).replace(target_cache=None, draft_cache=None, noise=None)
     one = jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, row, 1), bare)
     return result_of(one, prompt_length, spec.buffer_length)

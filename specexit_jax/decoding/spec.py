@@ -143,6 +143,11 @@ class Loop:
         return self.policy.needs_signals or self.spec.record_signals
 
     @property
+    def tries(self) -> bool:
+        """The policy's exits are trials, which it may take back."""
+        return hasattr(self.policy, "stands")
+
+    @property
     def late_signals(self) -> bool:
         """Signals sit on the draft layer's output, where token t + 1's come out of pair (t, t + 1)."""
         return self.reads_signals and self.spec.draft.signals == "draft"

@@ -12,6 +12,23 @@ from specexit_jax.models.cache import Cache
 
 
 @flax.struct.dataclass
+class Trial:
+    """The exits on trial (see `trials`), and what the trials that failed have cost.
+
+    root: the token that the exit discarded. log_probability: the sum over the `length` tokens answered so far, under the
+    unfiltered softmax at temperature 1; `</think>` is not counted.
+    """
+
+    start: Int[Array, " B"]  # position of `</think>`; -1 where there is no trial
+    root: Int[Array, " B"]
+    fused: Float[Array, "B E"] | None  # of the boundary token; only where a draft runs
+    log_probability: Float[Array, " B"]
+    length: Int[Array, " B"]
+    failed: Int[Array, " B"]  # trials
+    failed_tokens: Int[Array, " B"]  # answered in them
+
+
+@flax.struct.dataclass
 class DecodeState:
     """The carry of the loop: every row in its own state.
 
@@ -40,6 +57,7 @@ class DecodeState:
     steps: Int[Array, " B"]
     accept_histogram: Int[Array, "B T"]
     signals: Float[Array, "B S 3"] | None  # activated, of every generated token; record_signals only
+    trial: Trial | None  # policies that try only
 
 
 @flax.struct.dataclass
@@ -47,7 +65,9 @@ class DecodeResult:
     """What decode() returns; positions are absolute (prompt included), -1 where there is none.
 
     accept_histogram[b, n] counts the verify steps that accepted n drafts; steps cut by an exit or by the length limit,
-    and those that only write out a forced `</think>`, are left out. Tokens at and after `length` are 0.
+    those that only write out a forced `</think>` and those of trials are left out; `steps` counts them all. Tokens at and
+    after `length` are 0. trials, trial_tokens: those that failed, and the tokens answered in them; None where the policy
+    never tries.
     """
 
     tokens: Int[Array, "B S"]
@@ -61,6 +81,8 @@ class DecodeResult:
     steps: Int[Array, " B"]
     accept_histogram: Int[Array, "B T"]
     signals: Float[Array, "B S 3"] | None
+    trials: Int[Array, " B"] | None
+    trial_tokens: Int[Array, " B"] | None
 
 
 def result_of(state: DecodeState, prompt_length: Int[Array, " B"], buffer_length: int) -> DecodeResult:
@@ -82,6 +104,8 @@ def result_of(state: DecodeState, prompt_length: Int[Array, " B"], buffer_length
         steps=state.steps,
         accept_histogram=state.accept_histogram,
         signals=signals,
+        trials=state.trial.failed if state.trial else None,
+        trial_tokens=state.trial.failed_tokens if state.trial else None,
     )
 
 

@@ -7,8 +7,8 @@ import flax.struct
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from specexit_jax.decoding import drafting, layer_calls, trees, verify
-from specexit_jax.decoding.sampling import best_token, keyed_sample, perturbed_scores
+from specexit_jax.decoding import drafting, layer_calls, trees, trials, verify
+from specexit_jax.decoding.sampling import best_token, keyed_sample, perturbed_scores, token_log_probability
 from specexit_jax.decoding.spec import DecodeSpec, Loop
 from specexit_jax.decoding.state import DecodeState, column, write_rows
 from specexit_jax.exits.signals import activate
@@ -26,6 +26,7 @@ class Verified:
     equal: Int[Array, " B"]  # leading columns to keep, by the samples alone: the root and its accepted drafts
     features: Float[Array, "B T A"]
     cache: Cache
+    log_probabilities: Float[Array, "B T"] | None  # of `sampled`; policies that try only
 
 
 @flax.struct.dataclass
@@ -64,7 +65,10 @@ def step(loop: Loop, live: int, state: DecodeState) -> DecodeState:
     accepted = accept(loop.spec, state, verified)
     observed = observe(loop, live, state, verified)
     decision = decide(loop, state, verified, accepted, observed)
+    before = state
     state, window, count = commit(loop, state, verified, accepted, observed, decision)
+    if loop.tries:
+        state, observed, window, count = trials.settle(loop, before, state, verified, observed, decision, window, count)
     return draft(loop, live, state, observed, window, count)
 
 
@@ -83,11 +87,12 @@ def verify_candidates(loop: Loop, live: int, state: DecodeState) -> Verified:
         logits = jnp.einsum("btd,dv->btv", out.hidden, loop.head, preferred_element_type=jnp.float32)
     sampled = sample(loop, state, logits, positions + 1)
     sampled = verify.force_end(sampled, positions + 1, state.exit_position, spec.end_think_ids)
+    logs = token_log_probability(logits, sampled) if loop.tries else None
     if branches is None:
         equal = 1 + verify.accept(state.drafts, sampled)
-        found = Verified(nodes, positions, sampled, equal, out.features, out.cache)
+        found = Verified(nodes, positions, sampled, equal, out.features, out.cache, logs)
     else:
-        found = along_path(spec, state, nodes, sampled, out)
+        found = along_path(spec, state, nodes, sampled, logs, out)
     return found if spec.simulate_accept_length is None else simulated(spec, state, found)
 
 
@@ -103,7 +108,7 @@ def sample(loop: Loop, state: DecodeState, logits: Float[Array, "B T V"], positi
     return best_token(perturbed_scores(logits, noise, sampling))
 
 
-def along_path(spec: DecodeSpec, state: DecodeState, nodes, sampled, out) -> Verified:
+def along_path(spec: DecodeSpec, state: DecodeState, nodes, sampled, logs, out) -> Verified:
     """A tree's pass cut down to the path of its samples, whose keys and values move to the row's next slots."""
     if spec.simulate_accept_length is None:
         path, equal = trees.descend(nodes, state.branches, sampled, spec.tree.depth)
@@ -119,6 +124,7 @@ def along_path(spec: DecodeSpec, state: DecodeState, nodes, sampled, out) -> Ver
         equal=equal,
         features=pick(out.features, path[:, :, None]),
         cache=trees.compact(out.cache, state.length, path),
+        log_probabilities=None if logs is None else pick(logs, path),
     )
 
 
@@ -201,8 +207,9 @@ def commit(
         root = jnp.where(decision.exits, jnp.int32(spec.end_think_ids[0]), bonus)
     length = state.length + count
     window = window_of(verified.candidates, count, root)
-    stops = active & ~accepted.stopped & verify.is_any_of(root, spec.stop_ids) & (length < state.max_length)
-    finished = state.finished | accepted.stopped | stops
+    stopped = accepted.stopped & ~decision.exits  # an exit discards a stop token that was accepted after its boundary
+    stops = active & ~stopped & verify.is_any_of(root, spec.stop_ids) & (length < state.max_length)
+    finished = state.finished | stopped | stops
     closes = ~decision.exits & (accepted.closing < count)
     opening = state.length + accepted.closing - (len(spec.end_think_ids) - 1)
     think_end = jnp.where(decision.exits, length, jnp.where(closes, opening, state.think_end))

@@ -26,15 +26,15 @@ from specexit_jax.evaluation.bounds import (
 from specexit_jax.evaluation.ceiling import fit_ceiling
 from specexit_jax.evaluation.latency import measure_latency
 from specexit_jax.evaluation.records import Record, record_of_replay, record_of_trace
-from specexit_jax.exits.policy import FirstAnswer, Policy, Threshold
+from specexit_jax.exits.policy import Policy, Threshold
 from specexit_jax.jsonl import read_jsonl
-from specexit_jax.methods import DECODED, Method, make_method, states_answer
+from specexit_jax.methods import DECODED, Method, make_method, policy_of
 from specexit_jax.progress import Progress
 from specexit_jax.run import execute, outcomes, plan
 from specexit_jax.session import Session
 
 BOUNDS = ("oracle", "ceiling")
-REPLAYED = ("first_answer", "specexit", "probe")
+REPLAYED = ("first_answer", "deer", "deer_eagle3", "specexit", "probe")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,12 +113,18 @@ def _kept_signals(path: Path, digest: str) -> dict[str, np.ndarray]:
 
 
 def replayed_records(
-    session: Session, names: Sequence[str], policy: Policy, traces: Sequence[dict], labels: Sequence[dict], signals
+    session: Session,
+    names: Sequence[str],
+    policy: Policy,
+    traces: Sequence[dict],
+    labels: Sequence[dict],
+    signals,
+    max_answer: int,
 ) -> list[Record]:
-    """Records of the exiting methods by replay; `probe` exits where `specexit` does."""
+    """Records of the exiting methods by replay; `probe` exits where `specexit` does. max_answer: of the labels."""
     records = []
     for name in names:
-        rule = FirstAnswer(states_answer(session)) if name == "first_answer" else policy
+        rule = policy_of(session, name, policy, max_answer)
         shown = replay(rule, traces, labels, signals, session.end_think_ids)
         records += [record_of_replay(name, trace, one) for trace, one in zip(traces, shown, strict=True)]
     return records
@@ -154,7 +160,9 @@ def timed_records(
     """Every decoding method on the first problems of each task at batch 1, decoded for real under the clock."""
     subset = _first_of_each_task(problems, setting.latency_per_task)
     names = [name for name in setting.methods if name in DECODED]
-    methods = {name: make_method(session, name, policy, kinds, setting.draft_tokens) for name in names}
+    methods = {
+        name: make_method(session, name, policy, kinds, setting.draft_tokens, setting.max_answer) for name in names
+    }
     batches = {(name, p.id): _batch(session, methods[name], p, setting) for name in names for p in subset}
     calls: dict[str, Callable] = {
         name: (lambda problem, name=name: execute(session, batches[name, problem.id])) for name in names

@@ -27,6 +27,7 @@ class Record:
     finish: 'stop' or 'length' (ran into the buffer's end).
     source: 'decode' (run for real) or 'replay' (a policy replayed on annotated traces).
     latency_s: batch-1 wall time in seconds, None where it was not measured.
+    trial_tokens: answered in trials that failed, generated beside `tokens`.
     """
 
     method: str
@@ -45,6 +46,7 @@ class Record:
     source: str
     latency_s: float | None = None
     seed: int = 0
+    trial_tokens: int = 0
 
     def __post_init__(self):
         if self.source not in SOURCES:
@@ -82,6 +84,7 @@ def record_of_replay(method: str, trace: dict, replayed: Any) -> Record:
         finish="stop" if exited else trace["finish"],
         source="replay",
         seed=trace.get("seed", 0),
+        trial_tokens=replayed.trial_tokens,
     )
 
 
@@ -104,6 +107,7 @@ def record_of_trace(method: str, trace: dict, latency_s: float | None = None) ->
         source="decode",
         latency_s=latency_s,
         seed=trace["seed"],
+        trial_tokens=trace.get("trial_tokens", 0),
     )
 
 

@@ -21,6 +21,7 @@ _PROSE = {
     "nothink": "thinking closed in the prompt",
     "first_answer": "exit at the first boundary after an answer is stated",
     "deer": "trial answers at transition points, exit when one is likely",
+    "deer_eagle3": "deer with speculation",
     "eagle3": "speculation, no exit",
     "probe": "the exit without speculation",
     "specexit": "speculation and exit",
@@ -80,8 +81,14 @@ def _reading(results: dict) -> str:
     methods = results["methods"]
     timed = max(method["overall"]["latency_n"] for method in methods.values())
     known = [f"`{name}`: {_PROSE[name]}" for name in in_order(methods) if name in _PROSE]
+    tried = [
+        f"`{name}` also generated {number(methods[name]['overall']['trial_tokens_mean'], 1)} tokens a problem in trials that "
+        "failed: its tokens leave them out, its latency does not."
+        for name in in_order(methods)
+        if methods[name]["overall"]["trial_tokens_mean"]
+    ]
     return (
         "Every number is a mean over tasks. Tokens are all generated tokens. Latency is wall time of decoding at batch "
         f"1 on {timed} problems, compilation excluded. τ is tokens per verify step, bonus token counted, exit-"
-        "truncated steps left out.\n\n" + "; ".join(known) + "."
+        "truncated steps left out.\n\n" + "; ".join(known) + "." + "".join(f"\n\n{line}" for line in tried)
     )

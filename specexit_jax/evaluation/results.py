@@ -8,8 +8,13 @@ from specexit_jax.evaluation import statistics
 from specexit_jax.evaluation.records import Record, one_per_problem
 
 # the order of every table and legend; methods that are not named here come last
-METHODS = ("think", "nothink", "first_answer", "deer", "eagle3", "probe", "specexit", "ceiling", "oracle")
-_AVERAGED = ("tokens_median", "thinking_tokens_mean", "latency_s_mean", "tau_mean", "exit_rate", "unfinished_rate")
+METHODS = (
+    "think", "nothink", "first_answer", "deer", "deer_eagle3", "eagle3", "probe", "specexit", "ceiling", "oracle",
+)  # fmt: skip
+_AVERAGED = (
+    "tokens_median", "thinking_tokens_mean", "trial_tokens_mean", "latency_s_mean", "tau_mean", "exit_rate",
+    "unfinished_rate",
+)  # fmt: skip
 
 
 def build_results(
@@ -63,6 +68,7 @@ def summarise(records: Sequence[Record]) -> dict:
         "tokens_ci95": [tokens.low, tokens.high],
         "tokens_median": float(np.median([r.tokens for r in records])),
         "thinking_tokens_mean": float(np.mean([r.thinking_tokens for r in records])),
+        "trial_tokens_mean": float(np.mean([r.trial_tokens for r in records])),
         "latency_s_mean": float(np.mean(latencies)) if latencies else None,
         "latency_n": len(latencies),
         "tau_mean": tau(histogram(records)),

@@ -11,8 +11,9 @@ from matplotlib.figure import Figure
 from specexit_jax.evaluation.records import write_atomically
 
 COLOURS = {
-    "think": "#475569", "nothink": "#94a3b8", "first_answer": "#d97706", "deer": "#7c3aed", "eagle3": "#2563eb",
-    "probe": "#0d9488", "specexit": "#dc2626", "ceiling": "#15803d", "oracle": "#111827",
+    "think": "#475569", "nothink": "#94a3b8", "first_answer": "#d97706", "deer": "#7c3aed",
+    "deer_eagle3": "#a78bfa", "eagle3": "#2563eb", "probe": "#0d9488",
+    "specexit": "#dc2626", "ceiling": "#15803d", "oracle": "#111827",
 }  # fmt: skip
 INK, FAINT = "#1e293b", "#cbd5e1"
 STYLE = {

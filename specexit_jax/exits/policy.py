@@ -8,6 +8,9 @@ Every policy has, besides `needs_signals` (False: the loop may compile without t
   commit(state, tokens, signals, boundary, valid, count [B]) -> the state after the first `count[b]` tokens
 `valid` marks the leading tokens of the step that are accepted and still thinking (`</think>` is not); `closes` the
 rows whose accepted tokens contain `</think>`. Thresholds are array leaves: a sweep never recompiles.
+
+A policy that also has `stands(log_probability [B], length [B]) -> bool [B]` and `max_answer` exits on trial: once the answer
+ends, after at most max_answer tokens, `stands` sees its mean log-probability, and the exit is taken back where it is false.
 """
 
 import flax.struct
@@ -17,7 +20,7 @@ from jaxtyping import Array, Bool, Float, Int
 from specexit_jax.exits.released import Released
 from specexit_jax.exits.smoothers import Ewma, Smoother
 
-__all__ = ["FirstAnswer", "NeverExit", "Policy", "Released", "Threshold", "unreachable"]
+__all__ = ["Deer", "FirstAnswer", "NeverExit", "Policy", "Released", "Threshold", "unreachable"]
 
 Decision = tuple[Int[Array, " B"], Float[Array, "B T 3"]]
 
@@ -93,7 +96,35 @@ class FirstAnswer:
         return state | (self.states_answer[tokens] & valid & kept).any(axis=1)
 
 
-Policy = NeverExit | Threshold | FirstAnswer | Released
+@flax.struct.dataclass
+class Deer:
+    """The rival DEER (arXiv 2504.15895): try an answer at every boundary, exit where exp(mean log p) > confidence.
+
+    The published one induces its trial by a sentence of its own, which cuts it short, and answers anew after it; here the
+    trial is the answer. max_answer: tokens after `</think>`, the stop token included, after which a trial is judged as it is.
+    """
+
+    confidence: Float[Array, ""]
+    max_answer: int = flax.struct.field(pytree_node=False, default=16)
+
+    needs_signals = False
+    per_step = False
+
+    def init(self, batch: int) -> tuple[()]:
+        return ()
+
+    def decide(self, state, tokens, signals, boundary, valid, closes=None) -> Decision:
+        return _first_column(boundary & valid), _shown(tokens, signals)
+
+    def commit(self, state, tokens, signals, boundary, valid, count) -> tuple[()]:
+        return state
+
+    def stands(self, log_probability: Float[Array, "..."], length: Int[Array, "..."]) -> Bool[Array, "..."]:
+        """An answer that had no room for a token never stands."""
+        return (length > 0) & (jnp.exp(log_probability) > self.confidence)
+
+
+Policy = NeverExit | Threshold | FirstAnswer | Released | Deer
 
 
 def unreachable(smoother: Smoother | None = None) -> Threshold:
