@@ -69,7 +69,7 @@ def step_by_step(loop: Loop, prompt: list[int], new_tokens: int):
     length = jnp.array([len(prompt)], jnp.int32)
     keys, thinking = jax.random.split(jax.random.key(0), 1), jnp.ones((1,), bool)
     width, live = len(prompt), loop.spec.prefixes_after(len(prompt))[0]
-    state = empty_state(loop, 1, loop.spec.target_slots(live))
+    state = empty_state(loop, 1, loop.spec.slots_for(live))
     arguments = (
         jnp.asarray([prompt], jnp.int32),
         jnp.zeros((1,), jnp.int32),

@@ -158,7 +158,7 @@ def _one_step(loop, state):
 
 @functools.partial(jax.jit, compiler_options=QUICK)
 def _start(loop, prompts, prompt_length, keys, thinking, max_length):
-    state, start = empty_state(loop, prompts.shape[0], loop.spec.target_slots(loop.spec.slots)), prompt_length * 0
+    state, start = empty_state(loop, prompts.shape[0], loop.spec.slots_for(loop.spec.slots)), prompt_length * 0
     live = (prompts.shape[1], loop.spec.slots)
     return prefill(loop, live, state, prompts, start, prompt_length, keys, thinking, max_length)
 

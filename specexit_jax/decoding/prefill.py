@@ -8,17 +8,18 @@ from jaxtyping import Array, Bool, Int
 
 from specexit_jax.decoding import drafting, layer_calls, verify
 from specexit_jax.decoding.sampling import keyed_sample
-from specexit_jax.decoding.spec import Loop
+from specexit_jax.decoding.spec import DecodeSpec, Loop
 from specexit_jax.decoding.state import DecodeState, column, write_rows
 from specexit_jax.decoding.trees import Branches
 from specexit_jax.decoding.trials import no_trials
-from specexit_jax.models.cache import SPARE
+from specexit_jax.models.cache import resize
 from specexit_jax.models.draft import init_draft_cache
 from specexit_jax.models.target import Target, TargetOutput, init_target_cache
 
 
-def empty_state(loop: Loop, batch: int, target_slots: int, draft_slots: int | None = None) -> DecodeState:
-    """A state of empty buffers, whose rows are all done: `prefill` starts them. Slots of the draft's cache: all there are."""
+def empty_state(loop: Loop, batch: int, slots: tuple[int, int]) -> DecodeState:
+    """A state of empty buffers, with caches of so many slots (the target's, the draft's); its rows are done until `prefill`
+    starts them."""
     spec = loop.spec
     zero, never = jnp.zeros((batch,), jnp.int32), jnp.zeros((batch,), bool)
     nowhere = jnp.full((batch,), -1, jnp.int32)
@@ -28,8 +29,7 @@ def empty_state(loop: Loop, batch: int, target_slots: int, draft_slots: int | No
         noise = jnp.zeros((batch, spec.draft_tokens + 1, spec.target.vocab_size), jnp.float32)
     draft_cache = None
     if loop.runs_draft:
-        slots = spec.slots + SPARE if draft_slots is None else draft_slots
-        draft_cache = init_draft_cache(spec.draft, batch, slots)
+        draft_cache = init_draft_cache(spec.draft, batch, slots[1])
     return DecodeState(
         tokens=jnp.zeros((batch, spec.slots), jnp.int32),
         length=zero,
@@ -39,7 +39,7 @@ def empty_state(loop: Loop, batch: int, target_slots: int, draft_slots: int | No
         drafts=drafts,
         branches=Branches(drafts, drafts) if spec.tree else None,
         noise=noise,
-        target_cache=init_target_cache(spec.target, batch, target_slots),
+        target_cache=init_target_cache(spec.target, batch, slots[0]),
         draft_cache=draft_cache,
         root_signals=jnp.zeros((batch, 3), jnp.float32) if loop.late_signals else None,
         policy_state=loop.policy.init(batch),
@@ -54,6 +54,13 @@ def empty_state(loop: Loop, batch: int, target_slots: int, draft_slots: int | No
         signals=jnp.zeros((batch, spec.slots, 3), jnp.float32) if spec.record_signals else None,
         trial=no_trials(loop, batch),
     )
+
+
+def resized(spec: DecodeSpec, live: int, state: DecodeState) -> DecodeState:
+    """The state with caches for `live` slots to be read: where caches follow what is read of them, grown or cut."""
+    slots = spec.slots_for(live)
+    draft_cache = state.draft_cache and resize(state.draft_cache, slots[1])
+    return state.replace(target_cache=resize(state.target_cache, slots[0]), draft_cache=draft_cache)
 
 
 def prefill(
@@ -125,7 +132,4 @@ def read(
     positions = start[:, None] + jnp.arange(prompts.shape[1], dtype=jnp.int32)[None, :]
     target = functools.partial(Target(loop.spec.target).apply, {"params": loop.params.target})
     out = target(prompts, positions, state.target_cache.replace(length=start), live=live, logits=False)
-    tokens = jax.vmap(lambda row, new, first: jax.lax.dynamic_update_slice(row, new, (first,)))(
-        state.tokens, prompts, start
-    )
-    return state.replace(tokens=tokens, target_cache=out.cache), out
+    return state.replace(tokens=write_rows(state.tokens, prompts, start), target_cache=out.cache), out

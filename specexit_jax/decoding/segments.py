@@ -10,25 +10,22 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
 
-from specexit_jax.decoding.prefill import absorb, empty_state, prefill
+from specexit_jax.decoding.prefill import absorb, empty_state, prefill, resized
 from specexit_jax.decoding.spec import DecodeSpec, Loop
 from specexit_jax.decoding.speculative import goes_on
 from specexit_jax.decoding.state import DecodeResult, DecodeState, result_of
 from specexit_jax.decoding.step import step
 from specexit_jax.decoding.trials import settled
-from specexit_jax.models.cache import Cache, grow, shrink
+from specexit_jax.models.cache import Cache, resize
 
 
 @functools.partial(jax.jit, static_argnums=(1, 2))
 def open_slots(loop: Loop, batch: int, live: int) -> DecodeState:
     """Empty slots, all of them done."""
-    return empty_state(loop, batch, loop.spec.target_slots(live))
+    return empty_state(loop, batch, loop.spec.slots_for(live))
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def resize(slots: int, cache: Cache) -> Cache:
-    """The cache grown or cut to `slots`, where caches grow with what is read of them."""
-    return shrink(grow(cache, slots), slots)
+resize_caches = jax.jit(resized, static_argnums=(0, 1))
 
 
 @functools.partial(jax.jit, static_argnums=1, donate_argnums=2)
@@ -52,7 +49,7 @@ def segment(
 @functools.partial(jax.jit, static_argnums=1)
 def fresh_row(loop: Loop, window: int) -> DecodeState:
     """An empty state of one row whose caches have `window` slots: enough for a prompt and a step after it."""
-    return empty_state(loop, 1, window, window)
+    return empty_state(loop, 1, (window, window))
 
 
 @functools.partial(jax.jit, static_argnums=1)
@@ -60,10 +57,10 @@ def held_row(loop: Loop, window: int, state: DecodeState, row: Int[Array, ""]) -
     """The same, with the tokens of slot `row` and the first `window` slots of its caches: for a prompt that goes on."""
 
     def cut(cache: Cache | None) -> Cache | None:
-        return cache and jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, row, 1), shrink(cache, window))
+        return cache and jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, row, 1), resize(cache, window))
 
     tokens = jax.lax.dynamic_slice_in_dim(state.tokens, row, 1)
-    fresh = empty_state(loop, 1, 0, 0)
+    fresh = empty_state(loop, 1, (0, 0))
     return fresh.replace(tokens=tokens, target_cache=cut(state.target_cache), draft_cache=cut(state.draft_cache))
 
 

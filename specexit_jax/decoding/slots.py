@@ -129,11 +129,9 @@ class Slots:
         return window
 
     def _resize(self, live: int) -> None:
-        slots = self.loop.spec.target_slots(live)
-        if slots != self._state.target_cache.slots:
-            with on_mesh(self.mesh):
-                cache = segments.resize(slots, self._state.target_cache)
-            self._state = self._state.replace(target_cache=cache)
+        spec = self.loop.spec
+        if spec.slots_for(live) != spec.slots_for(self._live):
+            self._state = self._call(segments.resize_caches, spec, live, self._state)
         self._live = live
 
     def _segment(self, steps: int, enough: int) -> jax.Array:
@@ -146,7 +144,7 @@ class Slots:
         shapes = tuple(
             argument if isinstance(argument, int) else tuple(leaf.shape for leaf in jax.tree.leaves(argument))
             for argument in arguments
-            if argument is not self.loop
+            if argument is not self.loop and argument is not self.loop.spec
         )
         fresh, start = (function, shapes) not in self._known, time.perf_counter()
         with on_mesh(self.mesh):

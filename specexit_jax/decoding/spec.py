@@ -78,10 +78,11 @@ class DecodeSpec:
         """Cache slots a row: a step may write drafts, never read again, past the last token the buffer can hold."""
         return self.prefixes[-1]
 
-    def target_slots(self, live: int) -> int:
-        """Slots of the target's cache while `live` of them are read: on CPU a cache grows with what is read of it."""
-        grows = self.draft_tokens > 0 and on_cpu()
-        return live if grows else self.slots + SPARE
+    def slots_for(self, live: int) -> tuple[int, int]:
+        """Slots of the target's cache and of the draft's while `live` are read: on CPU a cache is as long as what is read
+        of it, where steps are of one token and SPARE more."""
+        whole = (live if on_cpu() else self.slots) + SPARE
+        return (live if self.draft_tokens and on_cpu() else whole, whole)
 
     def prefixes_after(self, width: int) -> tuple[int, ...]:
         """The live prefixes that hold prompts padded to `width` and a step after them."""

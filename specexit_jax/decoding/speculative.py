@@ -16,12 +16,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from specexit_jax.backend import on_cpu
-from specexit_jax.decoding.prefill import empty_state, prefill
+from specexit_jax.decoding.prefill import empty_state, prefill, resized
 from specexit_jax.decoding.spec import DecodeParams, DecodeSpec, Loop
 from specexit_jax.decoding.state import DecodeResult, DecodeState, result_of
 from specexit_jax.decoding.step import step
 from specexit_jax.exits.policy import NeverExit
-from specexit_jax.models.cache import grow
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -46,11 +45,11 @@ def decode(
         raise ValueError(f"Prompts of {width} tokens do not fit the buffer of {spec.buffer_length}: enlarge it.")
     loop = make_loop(spec, params, policy, boundaries)
     prefixes = spec.prefixes_after(width)
-    state = empty_state(loop, batch, spec.target_slots(prefixes[0]))
+    state = empty_state(loop, batch, spec.slots_for(prefixes[0]))
     start = jnp.zeros((batch,), jnp.int32)
     state = prefill(loop, (width, prefixes[0]), state, prompts, start, prompt_length, keys, thinking, max_length)
     for live in prefixes:
-        state = state.replace(target_cache=grow(state.target_cache, spec.target_slots(live)))
+        state = resized(spec, live, state)
         state = jax.lax.while_loop(functools.partial(goes_on, spec, live), functools.partial(step, loop, live), state)
     return result_of(state, prompt_length, spec.buffer_length)
 

@@ -110,21 +110,11 @@ def result_of(state: DecodeState, prompt_length: Int[Array, " B"], buffer_length
 
 
 def write_rows(buffer: Array, values: Array, start: Int[Array, " B"]) -> Array:
-    """buffer [B, S, ...] with values [B, T, ...] written at start_b .. start_b + T - 1 of each row.
-
-    One row: a dynamic update, which a loop does in place. Several: one fused select over the (small) buffer, where a
-    batched dynamic update would become a scatter, and on a CPU a loop over the rows.
-    """
+    """buffer [B, S, ...] with values [B, T, ...] written at start_b .. start_b + T - 1 of each row, in place in a loop."""
+    one = jax.lax.dynamic_update_slice_in_dim
     if buffer.shape[0] == 1:
-        index = (jnp.int32(0), start[0]) + (jnp.int32(0),) * (buffer.ndim - 2)
-        return jax.lax.dynamic_update_slice(buffer, values, index)
-    rows, width = values.shape[:2]
-    tail = (1,) * (buffer.ndim - 2)
-    column = jnp.arange(buffer.shape[1], dtype=jnp.int32)[None, :] - start[:, None]
-    for offset in range(width):
-        here = (column == offset).reshape(rows, -1, *tail)
-        buffer = jnp.where(here, values[:, offset : offset + 1], buffer)
-    return buffer
+        return one(buffer, values, start[0], 1)
+    return jax.vmap(lambda row, new, first: one(row, new, first, 0))(buffer, values, start)
 
 
 def column(values: Array, index: Int[Array, " B"]) -> Array:

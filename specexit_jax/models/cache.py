@@ -40,21 +40,16 @@ def init_cache(num_layers: int, num_kv_heads: int, head_dim: int, batch: int, sl
     return Cache(keys, values, jnp.zeros((batch,), jnp.int32))
 
 
-def grow(cache: Cache, slots: int) -> Cache:
-    """The cache with room for `slots` tokens a row; as it is where it has them."""
+def resize(cache: Cache, slots: int) -> Cache:
+    """The cache with `slots` slots a row, grown or cut."""
     more = slots - cache.slots
-    if more <= 0:
+    if more == 0:
         return cache
+    if more < 0:
+        return cache.replace(k=tuple(k[..., :slots] for k in cache.k), v=tuple(v[:, :, :slots] for v in cache.v))
     keys = tuple(jnp.pad(k, ((0, 0), (0, 0), (0, 0), (0, more))) for k in cache.k)
     values = tuple(jnp.pad(v, ((0, 0), (0, 0), (0, more), (0, 0))) for v in cache.v)
     return cache.replace(k=keys, v=values)
-
-
-def shrink(cache: Cache, slots: int) -> Cache:
-    """The cache with its first `slots` slots alone; as it is where it has no more."""
-    if cache.slots <= slots:
-        return cache
-    return cache.replace(k=tuple(k[..., :slots] for k in cache.k), v=tuple(v[:, :, :slots] for v in cache.v))
 
 
 @typed
