@@ -1,4 +1,7 @@
-"""launch.benchmark --compile_only: a program compiled for a described TPU slice, and the memory it will take there."""
+"""launch.benchmark --compile_only: a program compiled for a described TPU slice, and the memory it will take there.
+
+--preset, --batch_size and --context are those of launch.benchmark.
+"""
 
 import dataclasses
 import json
@@ -12,11 +15,8 @@ from specexit_jax.shapes import TARGETS, draft_for
 FLAGS = flags.FLAGS
 flags.DEFINE_bool("compile_only", False, "Compile ahead of time for --topology; nothing is run.")
 flags.DEFINE_string("topology", "v5e:2x2", "The TPU slice: v5e:2x2, v5e:4x4, v4:2x2x1, ...")
-flags.DEFINE_enum("preset", "qwen3-4b", sorted(TARGETS), "The target's shapes; the draft is of the same sizes.")
 flags.DEFINE_enum("program", "decode", ["decode", "train"], "The decoding loop, or a step of draft training.")
-flags.DEFINE_integer("batch", 8, "Rows in all.")
 flags.DEFINE_integer("prompt", 512, "decode: tokens of a padded prompt.")
-flags.DEFINE_integer("context", 4096, "Tokens of a row: decode: prompt and all; train: of a packed row.")
 flags.DEFINE_list("mesh", None, "data,fsdp,tensor; one may be -1 (default: decode 1,1,-1; train 1,-1,1).")
 
 
@@ -25,16 +25,17 @@ def wanted() -> bool:
 
 
 def told(as_json: bool) -> str:
-    """Compiles, and says what for and how large it is."""
+    """Compiles, and says what for and how large it is. --context: tokens of a row: prompt and all; train: of a packed row."""
+    batch, context = FLAGS.batch_size or 8, FLAGS.context or 4096
     decodes = FLAGS.program == "decode"
     sizes = [int(size) for size in FLAGS.mesh] if FLAGS.mesh else [1, 1, -1] if decodes else [1, -1, 1]
     mesh = ahead.tpu_mesh(FLAGS.topology, *sizes)
     target = dataclasses.replace(TARGETS[FLAGS.preset], dtype="bfloat16")
     start = time.perf_counter()
     if decodes:
-        compiled = ahead.compile_decode(mesh, target, draft_for(target), FLAGS.batch, FLAGS.prompt, FLAGS.context)
+        compiled = ahead.compile_decode(mesh, target, draft_for(target), batch, FLAGS.prompt, context)
     else:
-        compiled = ahead.compile_draft_step(mesh, target, draft_for(target), FLAGS.batch, FLAGS.context)
+        compiled = ahead.compile_draft_step(mesh, target, draft_for(target), batch, context)
     memory = ahead.memory_of(compiled)
     found = {
         "preset": FLAGS.preset,

@@ -10,6 +10,7 @@ from absl import app, flags
 from ml_collections import config_flags
 
 from specexit_jax.data.splits import SPLITS
+from specexit_jax.decoding.trees import TreeShape
 from specexit_jax.session import Session, load_session
 from specexit_jax.sharding import make_mesh
 
@@ -138,3 +139,13 @@ def _flag_sentence(error: Exception) -> str:
     if absent := re.search(r"No such file or directory: '(.*)'", text):
         return f"There is no config file {absent[1]}."
     return text
+
+
+def tree(words: Sequence[str] | None) -> TreeShape | None:
+    """The tree that --tree=depth,top_k,total describes."""
+    if words is None:
+        return None
+    sizes = whole_numbers("tree", words)
+    if len(sizes) != 3:
+        raise ValueError(f"--tree takes depth,top_k,total, not {len(sizes)} numbers.")
+    return TreeShape(*sizes)

@@ -3,7 +3,6 @@
 from absl import flags
 
 from launch import door
-from specexit_jax.decoding.trees import TreeShape
 from specexit_jax.methods import DECODED, DRAFT_TOKENS, Method, make_method, read_policy
 from specexit_jax.session import EMBEDDED, Session, load_session
 
@@ -30,19 +29,9 @@ def chosen() -> tuple[Session, Method]:
     draft = FLAGS.draft or (str(EMBEDDED / "draft") if bundled else None)
     name = FLAGS.method or ("specexit" if draft else "think")
     door.known("method", name, DECODED)
-    shape = tree()
+    shape = door.tree(FLAGS.tree)
     session = load_session(FLAGS.target, draft, draft_layer_ids=FLAGS.draft_layer_ids)
     policy, kinds = None, ("paragraph",)
     if name in ("specexit", "probe"):
         policy, kinds = read_policy(session, FLAGS.policy or EMBEDDED / "policy.json", FLAGS.exit_rule, FLAGS.smoother)
     return session, make_method(session, name, policy, kinds, FLAGS.draft_tokens, shape)
-
-
-def tree() -> TreeShape | None:
-    """The tree that --tree describes."""
-    if FLAGS.tree is None:
-        return None
-    sizes = door.whole_numbers("tree", FLAGS.tree)
-    if len(sizes) != 3:
-        raise ValueError(f"--tree takes depth,top_k,total, not {len(sizes)} numbers.")
-    return TreeShape(*sizes)

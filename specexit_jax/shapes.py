@@ -5,6 +5,7 @@ from specexit_jax.training.draft_run import draft_config
 
 _LLAMA3 = RopeScaling(8.0, 1.0, 4.0, 8192)
 TARGETS = {
+    "tiny": TargetConfig("llama", 512, 64, 128, 8, 4, 2, 16),
     "bundled": TargetConfig("qwen3", 1536, 96, 256, 16, 3, 1, 32, qk_norm=True, tie_embeddings=True, max_position=1024),
     "smollm2-135m": TargetConfig(
         "llama", 49152, 576, 1536, 30, 9, 3, 64, 1e-5, 100_000.0, tie_embeddings=True, max_position=8192

@@ -1,4 +1,4 @@
-"""launch.benchmark: what signals cost, as one line of JSON; wrong arguments as one sentence."""
+"""launch.benchmark: an iteration at a preset's shapes, what signals cost, as one line of JSON; mistakes as one sentence."""
 
 import json
 import subprocess
@@ -24,7 +24,29 @@ def test_both_loops_run_in_turns(tmp_path):
     assert all(ms > 0 for ms in told["iteration_ms"].values())
 
 
-def test_it_needs_to_know_what_to_measure():
-    done = benchmark()
+def test_a_preset_is_timed_against_its_floor():
+    arguments = ("--preset=tiny", "--context=64", "--draft_tokens=2", "--simulate_accept_length=2.25")
+    done = benchmark(*arguments, "--iterations=20", "--repeats=2", "--json")
+    assert done.returncode == 0, done.stderr
+    (line,) = done.stdout.splitlines()
+    told = json.loads(line)
+    assert (told["preset"], told["dtype"], told["batch_size"], told["context"]) == ("tiny", "float32", 1, 64)
+    assert told["tokens_per_iteration"] == 2.25
+    assert told["whole"]["bytes"] == told["verify"]["bytes"] + told["draft"]["bytes"]
+    for part in ("verify", "draft", "whole"):
+        row = told[part]
+        assert told["compile_seconds"][part] > 0
+        assert abs(row["floor_ms"] - 1e3 * row["bytes"] / told["copy_bytes_per_second"]) < 1e-9
+        assert abs(row["ratio"] - row["ms"] / row["floor_ms"]) < 1e-6
+    expected = 2.25 / (1e-3 * told["whole"]["ms"])
+    assert abs(told["tokens_per_second"] - expected) < 1e-3 * expected
+
+
+def test_mistakes_get_one_sentence():
+    """One call for the lot would hide which sentence came: those of the sizes are held in test_loop_timing.py."""
+    done = benchmark("--preset=tiny", "--simulate_accept_length=9")
+    assert done.returncode == 1 and not done.stdout
+    assert "with 3 drafts it is between 1 and 4, not 9.0" in done.stderr and len(done.stderr.splitlines()) == 1
+    done = benchmark("--workdir=nowhere")
     assert done.returncode == 1
     assert "--config and --workdir" in done.stderr

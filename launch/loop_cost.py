@@ -1,0 +1,68 @@
+"""launch.benchmark --preset: the decoding loop timed at the shapes of a model, with random weights."""
+
+import dataclasses
+import json
+import os
+
+import jax
+from absl import flags
+
+from launch import door
+from specexit_jax.evaluation import loop_report
+from specexit_jax.evaluation.loop_timing import LoopTimer, make_case
+from specexit_jax.evaluation.peers import compare
+from specexit_jax.methods import DRAFT_TOKENS
+from specexit_jax.random_weights import random_params
+from specexit_jax.shapes import TARGETS, draft_for
+
+FLAGS = flags.FLAGS
+flags.DEFINE_integer("buffer", None, "Most tokens a row may have (default: the context and what the run adds).")
+flags.DEFINE_integer("draft_tokens", None, f"Tokens drafted a step (default: {DRAFT_TOKENS}; a tree's depth).")
+flags.DEFINE_list("tree", None, "depth,top_k,total of a tree of drafts instead of a chain.")
+flags.DEFINE_float("simulate_accept_length", None, "Tokens an iteration yields on average, whatever the target says.")
+flags.DEFINE_enum("dtype", None, ["float32", "bfloat16"], "Default: float32 on a CPU, bfloat16 elsewhere.")
+flags.DEFINE_integer("iterations", 50, "Iterations of the loop a run.", lower_bound=1)
+flags.DEFINE_integer("repeats", 5, "Runs of every part, in turns; the median counts.", lower_bound=1)
+flags.DEFINE_bool("signals", False, "Also time a loop without signals and exit rule: their share.")
+flags.DEFINE_bool("peers", False, "Also time a loop driven by the host and, where torch is installed, transformers.")
+
+
+def told(as_json: bool) -> str:
+    """Times everything that the flags ask for."""
+    batch = FLAGS.batch_size or 1
+    if batch == 1:
+        door.decode_on_one_thread()
+    tree = door.tree(FLAGS.tree)
+    drafts = FLAGS.draft_tokens if FLAGS.draft_tokens is not None else tree.depth if tree else DRAFT_TOKENS
+    dtype = FLAGS.dtype or ("float32" if jax.default_backend() == "cpu" else "bfloat16")
+    target = dataclasses.replace(TARGETS[FLAGS.preset], dtype=dtype)
+    case = make_case(
+        target,
+        draft_for(target),
+        batch=batch,
+        context=FLAGS.context or 512,
+        buffer=FLAGS.buffer,
+        draft_tokens=drafts,
+        tree=tree,
+        simulate_accept_length=FLAGS.simulate_accept_length,
+        iterations=FLAGS.iterations,
+    )
+    params = random_params(target, case.spec.draft)
+    timer = LoopTimer(case, params)
+    found = {"preset": FLAGS.preset, "dtype": dtype, "device": _device(), **loop_report.described(case)}
+    found |= loop_report.measure(timer, FLAGS.repeats)
+    if FLAGS.signals:
+        found["signals"] = loop_report.signal_share(timer, params)
+    if FLAGS.peers:
+        found["peers"] = compare(timer, params, FLAGS.repeats, _threads())
+    return json.dumps(found) if as_json else loop_report.text(found)
+
+
+def _threads() -> int:
+    return int(os.environ.get("NPROC", os.cpu_count()))
+
+
+def _device() -> str:
+    if jax.default_backend() == "cpu":
+        return f"cpu ({_threads()} thread{'s' if _threads() > 1 else ''})"
+    return jax.devices()[0].device_kind

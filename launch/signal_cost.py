@@ -1,0 +1,53 @@
+"""launch.benchmark --config --workdir: what the signals and the exit rule cost an iteration of the config's own model."""
+
+import json
+from pathlib import Path
+
+from absl import flags
+
+from launch import door
+from specexit_jax.data.splits import sample
+from specexit_jax.evaluation.signal_cost import signal_cost
+from specexit_jax.methods import read_policy
+
+FLAGS = flags.FLAGS
+flags.DEFINE_integer("rounds", 50, "With --config: how often both loops decode every problem, in turns.")
+flags.DEFINE_integer("limit", 1, "With --config: problems a task.")
+
+
+def wanted() -> bool:
+    return FLAGS["config"].value is not None or FLAGS.workdir is not None
+
+
+def told(as_json: bool) -> str:
+    """Measures on the development split. Draft and policy are WORKDIR's where they were left there, else the config's."""
+    if FLAGS["config"].value is None or FLAGS.workdir is None:
+        raise ValueError("Give --config and --workdir both, or neither to time a preset.")
+    door.decode_on_one_thread()
+    config, workdir = door.config(), Path(FLAGS.workdir)
+    own = workdir / "draft_model"
+    session = door.open_session(config, own if own.is_dir() else config.draft)
+    own = workdir / "policy.json"
+    policy, kinds = read_policy(session, own if own.is_file() else config.policy)
+    found = signal_cost(
+        session,
+        policy,
+        kinds,
+        sample("development", FLAGS.limit, tuple(config.tasks)),
+        seed=config.seed,
+        draft_tokens=config.evaluate.draft_tokens,
+        max_new_tokens=config.rollout.max_new_tokens,
+        rounds=FLAGS.rounds,
+    )
+    return json.dumps(found) if as_json else _text(found)
+
+
+def _text(found: dict) -> str:
+    ms, decodes = found["iteration_ms"], found["decodes"]
+    problems = decodes // FLAGS.rounds
+    return (
+        f"signals and exit rule cost {100 * found['cost']:+.1f} % of an iteration "
+        f"(95 % interval {100 * found['low']:+.1f} to {100 * found['high']:+.1f}; {decodes} decodes each in turns, "
+        f"{found['iterations'] / problems:.0f} iterations a decode; {ms['without']:.3f} ms without, "
+        f"{ms['with']:.3f} with)"
+    )

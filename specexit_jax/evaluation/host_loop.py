@@ -1,0 +1,66 @@
+"""The same decoding driven by the host, as engines usually are: one dispatch a stage, one look at the samples a step.
+
+Compiled pieces of `decoding.step`, called in turns by Python, which waits for each step's tokens before it starts the
+next (there it would look for stops, stream text, admit requests). What the single loop on the device saves is measured
+against this.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Int
+
+from specexit_jax.decoding import layer_calls, step
+from specexit_jax.decoding.sampling import best_token
+from specexit_jax.decoding.spec import Loop
+from specexit_jax.decoding.state import DecodeState, column
+
+
+def decode_from_host(loop: Loop, live: int, state: DecodeState, iterations: int) -> tuple[DecodeState, list[list[int]]]:
+    """The state (donated) after so many iterations, and the tokens that each row got. Greedy chains alone."""
+    spec = loop.spec
+    if spec.tree is not None or not spec.sampling.greedy:
+        raise ValueError("The loop driven by the host decodes greedily, with a chain of drafts: leave --tree off.")
+    written: list[list[int]] = [[] for _ in range(state.root.shape[0])]
+    for _ in range(iterations):
+        state, fused, window, count = _verify(loop, live, state)
+        for row, kept, number in zip(written, np.asarray(window), np.asarray(count), strict=True):
+            row.extend(kept[:number].tolist())
+        if spec.draft_tokens:
+            state, hidden, token = _first_draft(loop, live, state, fused, window, count)
+            drafts = [token]
+            for place in range(spec.draft_tokens - 1):
+                state, hidden, token = _next_draft(loop, live, state, hidden, token, jnp.int32(place))
+                drafts.append(token)
+            state = state.replace(drafts=jnp.concatenate(drafts, axis=1))
+    return state, written
+
+
+@functools.partial(jax.jit, static_argnums=1, donate_argnums=2)
+def _verify(loop: Loop, live: int, state: DecodeState):
+    """Verify, accept, decide, commit: the state, fused features [B, T, E], the window [B, T + 1] and what of it was kept."""
+    verified = step.verify_candidates(loop, live, state)
+    accepted = step.accept(loop.spec, state, verified)
+    observed = step.observe(loop, live, state, verified)
+    decision = step.decide(loop, state, verified, accepted, observed)
+    state, window, count = step.commit(loop, state, verified, accepted, observed, decision)
+    return state, observed.fused, window, count
+
+
+@functools.partial(jax.jit, static_argnums=1, donate_argnums=2)
+def _first_draft(loop: Loop, live: int, state: DecodeState, fused, window: Int[Array, "B U"], count: Int[Array, " B"]):
+    pairs = layer_calls.run_pairs(loop, state.draft_cache, state.length - count, fused, window[:, 1:], live)
+    hidden = column(pairs.hidden, count - 1)[:, None]
+    return state.replace(draft_cache=pairs.cache), hidden, _best(loop, hidden)
+
+
+@functools.partial(jax.jit, static_argnums=1, donate_argnums=2)
+def _next_draft(loop: Loop, live: int, state: DecodeState, hidden, token: Int[Array, "B 1"], place: Int[Array, ""]):
+    out = layer_calls.layer(loop, state.draft_cache.replace(length=state.length + place), hidden, token, live)
+    return state.replace(draft_cache=out.cache), out.hidden, _best(loop, out.hidden)
+
+
+def _best(loop: Loop, hidden) -> Int[Array, "B 1"]:
+    return loop.params.d2t[best_token(layer_calls.head(loop, hidden))]
