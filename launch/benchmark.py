@@ -1,4 +1,4 @@
-"""What an iteration of the decoding loop costs, in three ways.
+"""What decoding costs, in four ways.
 
 1. At the shapes of a model, with random weights, beside the bytes it must move at this device's copy bandwidth:
 
@@ -10,13 +10,16 @@ on a GPU that they share, with XLA_PYTHON_CLIENT_PREALLOCATE=false. NPROC: threa
 2. Signals and exit rule of a real model, by unreachable thresholds against a loop without, interleaved:
 python -m launch.benchmark --config=configs/embedded.py --workdir=runs/embedded [--rounds=50] [--limit=1] [--json]
 
-3. Compiled ahead of time (needs libtpu beside jax; JAX_PLATFORMS=cpu), with the bytes a device:
+3. A batch whose slots are refilled against closed batches, on the config's own model:
+python -m launch.benchmark --config=configs/embedded.py --workdir=runs/embedded --throughput [--batch_size=8] [--limit=30]
+
+4. Compiled ahead of time (needs libtpu beside jax; JAX_PLATFORMS=cpu), with the bytes a device:
 python -m launch.benchmark --compile_only --topology=v5e:2x2 --preset=qwen3-4b --program=decode|train [--json]
 """
 
 from absl import flags
 
-from launch import compile_only, door, loop_cost, signal_cost
+from launch import compile_only, door, loop_cost, signal_cost, throughput
 from specexit_jax.shapes import TARGETS
 
 FLAGS = flags.FLAGS
@@ -32,7 +35,8 @@ flags.DEFINE_bool("json", False, "Print one line of JSON.")
 
 
 def main() -> None:
-    chosen = compile_only if compile_only.wanted() else signal_cost if signal_cost.wanted() else loop_cost
+    ways = (compile_only, throughput, signal_cost)
+    chosen = next((way for way in ways if way.wanted()), loop_cost)
     door.say(chosen.told(FLAGS.json))
 
 

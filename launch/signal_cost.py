@@ -3,12 +3,15 @@
 import json
 from pathlib import Path
 
+import ml_collections
 from absl import flags
 
 from launch import door
 from specexit_jax.data.splits import sample
 from specexit_jax.evaluation.signal_cost import signal_cost
+from specexit_jax.exits.policy import Policy
 from specexit_jax.methods import read_policy
+from specexit_jax.session import Session
 
 FLAGS = flags.FLAGS
 flags.DEFINE_integer("rounds", 50, "With --config: how often both loops decode every problem, in turns.")
@@ -19,16 +22,21 @@ def wanted() -> bool:
     return FLAGS["config"].value is not None or FLAGS.workdir is not None
 
 
-def told(as_json: bool) -> str:
-    """Measures on the development split. Draft and policy are WORKDIR's where they were left there, else the config's."""
+def opened() -> tuple[ml_collections.ConfigDict, Session, tuple[Policy, tuple[str, ...]]]:
+    """The config, its models, and a policy with its boundary kinds: WORKDIR's draft and policy where they were left there."""
     if FLAGS["config"].value is None or FLAGS.workdir is None:
         raise ValueError("Give --config and --workdir both, or neither to time a preset.")
-    door.decode_on_one_thread()
     config, workdir = door.config(), Path(FLAGS.workdir)
     own = workdir / "draft_model"
     session = door.open_session(config, own if own.is_dir() else config.draft)
     own = workdir / "policy.json"
-    policy, kinds = read_policy(session, own if own.is_file() else config.policy)
+    return config, session, read_policy(session, own if own.is_file() else config.policy)
+
+
+def told(as_json: bool) -> str:
+    """Measures on the development split."""
+    door.decode_on_one_thread()
+    config, session, (policy, kinds) = opened()
     found = signal_cost(
         session,
         policy,
