@@ -1,0 +1,88 @@
+"""A long run through refilled slots: thousands of prompts of random lengths, limits and seeds, each as it is alone."""
+
+import gc
+import re
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from specexit_jax.annotation.rollout import request_of
+from specexit_jax.data.splits import sample
+from specexit_jax.decoding.scheduler import serve
+from specexit_jax.decoding.speculative import decode
+from specexit_jax.decoding.trees import TreeShape
+from specexit_jax.methods import make_method, read_policy
+from specexit_jax.requests import Request, spec_for
+from specexit_jax.run import ask_of, slots_for
+from specexit_jax.session import EMBEDDED, load_session
+
+LENGTH, SLOTS = 1000, 8
+
+
+def resident_megabytes() -> float:
+    """Memory of this process that is in RAM."""
+    status = Path("/proc/self/status").read_text()
+    return int(re.search(r"VmRSS:\s+(\d+) kB", status).group(1)) / 1024
+
+
+def random_requests(session, number: int) -> list[tuple[Request, int]]:
+    """Requests of 20 to 500 tokens (earlier chats stand before the question), each with its limit of tokens in all."""
+    rng = np.random.default_rng(7)
+    problems = sample("development", number // 6 + 1)[:number]
+    prompts = [request_of(session, problem, 0).prompt_ids for problem in problems]
+    found = []
+    for place, prompt in enumerate(prompts):
+        ids = tuple(prompt)
+        while rng.random() < 0.5:
+            ids = (*prompts[rng.integers(len(prompts))], *ids)
+        ids = ids[-500:]
+        limit = len(ids) + int(rng.integers(1, 400))
+        found.append((Request(f"soak {place}", ids, int(rng.integers(1000))), min(limit, LENGTH)))
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "tree"), [(2000, None), (300, TreeShape(5, 4, 16))], ids=["chain", "tree"])
+def test_two_thousand_prompts(number, tree):
+    session = load_session(EMBEDDED / "target", EMBEDDED / "draft")
+    policy, kinds = read_policy(session, EMBEDDED / "policy.json")
+    method = make_method(session, "specexit", policy, kinds, tree=tree)
+    requests = random_requests(session, number)
+    assert len({len(request.prompt_ids) for request, _ in requests}) > 100
+    slots = slots_for(session, method, SLOTS, LENGTH)
+    asks = ((place, ask_of(session, *request)) for place, request in enumerate(requests))
+    found, memory = {}, []
+    for place, result, _ in serve(slots, asks):
+        found[place] = result.tokens[0, : int(result.length[0])].tolist(), int(result.exit_position[0])
+        if len(found) % (number // 10) == 0:
+            gc.collect()
+            memory.append((resident_megabytes(), len(jax.live_arrays())))
+    print("\nMB and arrays alive, after each tenth:", memory)
+    assert len(found) == number
+    # All shapes are compiled in the first tenths; then nothing may grow.
+    assert memory[-1][0] - memory[3][0] < 30
+    assert memory[-1][1] <= memory[3][1] + 5
+    spec, different = spec_for(session, method, session.sampling, LENGTH, False), []
+    for place, (request, limit) in enumerate(requests):
+        ask = ask_of(session, request, limit)
+        width = next(width for width in (128, 256, 512) if width >= len(ask.prompt))
+        prompt = np.zeros((1, width), np.int32)
+        prompt[0, : len(ask.prompt)] = ask.prompt
+        alone = decode(
+            spec,
+            session.params,
+            prompt,
+            np.array([len(ask.prompt)], np.int32),
+            ask.key[None],
+            np.array([ask.thinking]),
+            np.array([limit], np.int32),
+            method.policy,
+            method.boundaries,
+        )
+        expected = np.asarray(alone.tokens)[0, : int(alone.length[0])].tolist(), int(alone.exit_position[0])
+        if found[place] != expected:
+            different.append(request.id)
+    assert different == []
+    assert sum(exit_position >= 0 for _, exit_position in found.values()) > number / 10
