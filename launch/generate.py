@@ -11,6 +11,7 @@ from specexit_jax.run import Request, run
 from specexit_jax.session import EMBEDDED, Session, chat_ids, load_session
 
 FLAGS = flags.FLAGS
+SAMPLING = ("temperature", "top_k", "top_p", "min_p")  # flags
 flags.DEFINE_string("target", str(EMBEDDED / "target"), "Folder of the target model, or its name on the hub.")
 flags.DEFINE_string("draft", None, "Folder of the draft model (default: the bundled one for the bundled target).")
 flags.DEFINE_enum(
@@ -21,6 +22,9 @@ flags.DEFINE_string("method", None, f"One of {', '.join(DECODED)} (default: spec
 flags.DEFINE_string("prompt", None, "The question.")
 flags.DEFINE_list("prompt_ids", None, "The whole prompt as token ids, instead of --prompt: 1,2,3.")
 flags.DEFINE_float("temperature", None, "0 is greedy (default: the target's own).")
+flags.DEFINE_integer("top_k", None, "Keep the k likeliest tokens; 0 keeps all (default: the target's own).")
+flags.DEFINE_float("top_p", None, "Keep the likeliest that reach this probability (default: likewise).")
+flags.DEFINE_float("min_p", None, "Keep tokens this likely beside the likeliest (default: likewise).")
 flags.DEFINE_integer("seed", 0, "Seed of the sampling.", lower_bound=0)
 flags.DEFINE_integer("max_new_tokens", None, "Most tokens to generate (default: the target's own).")
 flags.DEFINE_enum("exit_rule", None, ["default", "released"], "The policy's rule, or that of the released code.")
@@ -44,7 +48,7 @@ def main() -> None:
         policy, kinds = read_policy(session, FLAGS.policy or EMBEDDED / "policy.json", FLAGS.exit_rule, FLAGS.smoother)
     request = Request("generate", prompt_ids(session), FLAGS.seed)
     settings = {
-        "sampling": transcript.sampling(session, FLAGS.temperature),
+        "sampling": transcript.sampling(session, **{name: FLAGS[name].value for name in SAMPLING}),
         "max_new_tokens": FLAGS.max_new_tokens,
     }
     method = make_method(session, name, policy, kinds, FLAGS.draft_tokens)

@@ -17,11 +17,15 @@ from specexit_jax.models.layers import reduce_last
 
 @dataclasses.dataclass(frozen=True)
 class Sampling:
-    """How tokens are chosen. temperature 0 is greedy; top_k 0 and top_p 1 filter nothing."""
+    """How tokens are chosen. temperature 0 is greedy; top_k 0, top_p 1 and min_p 0 filter nothing.
+
+    min_p: the least probability of a token that is kept, as a fraction of the likeliest one's.
+    """
 
     temperature: float = 0.0
     top_k: int = 0
     top_p: float = 1.0
+    min_p: float = 0.0
 
     def __post_init__(self):
         if self.temperature < 0:
@@ -30,6 +34,8 @@ class Sampling:
             raise ValueError(f"top_k must be 0 (keep all) or more, but it is {self.top_k}.")
         if not 0 < self.top_p <= 1:
             raise ValueError(f"top_p must be in (0, 1], but it is {self.top_p}.")
+        if not 0 <= self.min_p <= 1:
+            raise ValueError(f"min_p must be in [0, 1], but it is {self.min_p}.")
 
     @property
     def greedy(self) -> bool:
@@ -37,10 +43,23 @@ class Sampling:
 
 
 def filter_scores(scores: Float[Array, "... V"], sampling: Sampling) -> Float[Array, "... V"]:
-    """Sets scores (logits / temperature) outside top_k, then outside top_p, to -inf; ties at the edge are kept.
+    """Sets scores (logits / temperature) outside top_k, then top_p, then min_p, to -inf; ties at the edge are kept.
 
-    The order (temperature, top_k, top_p) is that of transformers and vLLM.
+    The order (temperature, top_k, top_p, min_p) is that of transformers.
     """
+    return _within_min_p(_within_top(scores, sampling), sampling)
+
+
+def _within_min_p(scores: Float[Array, "... V"], sampling: Sampling) -> Float[Array, "... V"]:
+    """probability >= min_p * the largest one: a ratio, which no softmax, nor the filters before, can change."""
+    if sampling.min_p == 0:
+        return scores
+    edge = jnp.max(scores, axis=-1, keepdims=True) + jnp.log(jnp.float32(sampling.min_p))
+    return jnp.where(scores >= edge, scores, -jnp.inf)
+
+
+def _within_top(scores: Float[Array, "... V"], sampling: Sampling) -> Float[Array, "... V"]:
+    """top_k, then the smallest set of the likeliest whose probability reaches top_p."""
     vocabulary = scores.shape[-1]
     keep_k = 0 < sampling.top_k < vocabulary
     if not keep_k and sampling.top_p == 1:
