@@ -116,7 +116,9 @@ def test_log_probability_is_unfiltered():
     np.testing.assert_allclose(token_log_probability(logits, tokens), expected, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("bad", [{"temperature": -1.0}, {"top_k": -1}, {"top_p": 0.0}, {"top_p": 1.5}, {"min_p": -0.1}])
+@pytest.mark.parametrize(
+    "bad", [{"temperature": -1.0}, {"top_k": -1}, {"top_p": 0.0}, {"top_p": 1.5}, {"min_p": -0.1}, {"rule": "lenient"}]
+)
 def test_bad_settings_are_refused(bad):
     with pytest.raises(ValueError, match=next(iter(bad))):
         Sampling(**bad)
