@@ -17,7 +17,7 @@ flags.DEFINE_integer("context", CONTEXT, "Tokens that the conversation may have 
 def main() -> None:
     door.decode_on_one_thread()
     session, method = models.chosen()
-    settings = {"sampling": transcript.sampling(session, FLAGS.temperature), "max_new_tokens": FLAGS.max_new_tokens}
+    settings = {"sampling": models.sampling(session), "max_new_tokens": FLAGS.max_new_tokens}
     conversation = Conversation(session, method, context=FLAGS.context, seed=FLAGS.seed, **settings)
     if sys.stdin.isatty():
         door.say("One message a line; the end of input (Ctrl-D) ends the conversation.")

@@ -28,7 +28,7 @@ def main() -> None:
         raise ValueError("Give either --stream or --json.")
     session, method = models.chosen()
     request = Request("generate", prompt_ids(session), FLAGS.seed)
-    settings = {"sampling": transcript.sampling(session, FLAGS.temperature), "max_new_tokens": FLAGS.max_new_tokens}
+    settings = {"sampling": models.sampling(session), "max_new_tokens": FLAGS.max_new_tokens}
     if FLAGS.stream:
         outcome = live.show(stream_pieces(session, request, method, **settings), door.colours())
         door.say(transcript.numbers(outcome))

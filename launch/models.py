@@ -2,7 +2,8 @@
 
 from absl import flags
 
-from launch import door
+from launch import door, transcript
+from specexit_jax.decoding.sampling import Sampling
 from specexit_jax.methods import DECODED, DRAFT_TOKENS, Method, make_method, read_policy
 from specexit_jax.session import EMBEDDED, Session, load_session
 
@@ -15,6 +16,9 @@ flags.DEFINE_enum(
 flags.DEFINE_string("policy", None, "The exit policy, a policy.json (default: the bundled one).")
 flags.DEFINE_string("method", None, f"One of {', '.join(DECODED)} (default: specexit; think without a draft).")
 flags.DEFINE_float("temperature", None, "0 is greedy (default: the target's own).")
+flags.DEFINE_integer("top_k", None, "Keep the k likeliest tokens; 0 keeps all (default: the target's own).")
+flags.DEFINE_float("top_p", None, "Keep the likeliest that reach this probability (default: likewise).")
+flags.DEFINE_float("min_p", None, "Keep tokens this likely beside the likeliest (default: likewise).")
 flags.DEFINE_integer("seed", 0, "Seed of the sampling.", lower_bound=0)
 flags.DEFINE_integer("max_new_tokens", None, "Most tokens to generate (default: the target's own).")
 flags.DEFINE_enum("exit_rule", None, ["default", "released"], "The policy's rule, or that of the released code.")
@@ -35,3 +39,9 @@ def chosen() -> tuple[Session, Method]:
     if name in ("specexit", "probe"):
         policy, kinds = read_policy(session, FLAGS.policy or EMBEDDED / "policy.json", FLAGS.exit_rule, FLAGS.smoother)
     return session, make_method(session, name, policy, kinds, FLAGS.draft_tokens, shape)
+
+
+def sampling(session: Session) -> Sampling:
+    """The target's own sampling, changed by what the flags ask for."""
+    asked = {name: FLAGS[name].value for name in ("temperature", "top_k", "top_p", "min_p")}
+    return transcript.sampling(session, **asked)

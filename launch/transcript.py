@@ -10,11 +10,9 @@ from specexit_jax.session import Session, text_of
 DIM, BOLD, PLAIN = "\033[2m", "\033[1m", "\033[0m"
 
 
-def sampling(session: Session, temperature: float | None) -> Sampling:
-    """The target's own sampling, at another temperature where one is given."""
-    if temperature is None:
-        return session.sampling
-    return dataclasses.replace(session.sampling, temperature=temperature)
+def sampling(session: Session, **asked: float | None) -> Sampling:
+    """The target's own sampling, save what is asked for by name (None asks for nothing)."""
+    return dataclasses.replace(session.sampling, **{name: value for name, value in asked.items() if value is not None})
 
 
 def as_json(session: Session, outcome: Outcome) -> str:

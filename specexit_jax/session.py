@@ -183,4 +183,5 @@ def _sampling(defaults: dict) -> Sampling:
         temperature=float(defaults.get("temperature", 1.0)),
         top_k=int(defaults.get("top_k") or 0),
         top_p=float(defaults.get("top_p") or 1.0),
+        min_p=float(defaults.get("min_p") or 0.0),
     )

@@ -12,6 +12,7 @@ from absl import flags
 from tiny_folders import write_policy, write_tiny
 
 from launch import door, generate, transcript
+from specexit_jax.decoding.sampling import Sampling
 from specexit_jax.requests import Outcome
 from specexit_jax.session import load_session
 
@@ -80,6 +81,23 @@ def test_methods_agree_up_to_the_exit(tiny, capsys, monkeypatch, seed):
     assert told["think"]["exit"] is None
 
 
+def test_sampling_flags_change_what_the_target_asks_for(tiny, capsys, monkeypatch):
+    asked = []
+
+    def run(session, requests, method, *, sampling, max_new_tokens):
+        asked.append((session.sampling, sampling))
+        raise SystemExit(0)
+
+    monkeypatch.setattr(generate, "run", run)
+    call(capsys, monkeypatch, *folders(tiny), PROMPT)
+    call(capsys, monkeypatch, *folders(tiny), PROMPT, "--top_k=9", "--min_p=0.1")
+    call(capsys, monkeypatch, *folders(tiny), PROMPT, "--temperature=2", "--top_p=0.5")
+    own = asked[0][0]
+    assert own.temperature not in (0, 2)
+    wanted = [own, Sampling(own.temperature, 9, own.top_p, 0.1), Sampling(2, own.top_k, 0.5, own.min_p)]
+    assert [sampling for _, sampling in asked] == wanted
+
+
 def test_text_marks_the_exit_and_compares_with_a_real_run(tiny, capsys, monkeypatch):
     code, out, err = call(capsys, monkeypatch, *folders(tiny), PROMPT)
     assert code == 0, err
@@ -112,6 +130,7 @@ def test_prompt_ids_are_the_whole_prompt(tiny, capsys, monkeypatch):
         ([PROMPT, "--max_new_tokens=90"], "do not fit the target's context of 96"),
         ([PROMPT, "--max_new_tokens=0"], "max_new_tokens must be at least 1, but it is 0."),
         ([PROMPT, "--temperature=-1"], "temperature must be 0 (greedy) or more"),
+        ([PROMPT, "--min_p=2"], "min_p must be in [0, 1], but it is 2.0."),
         ([PROMPT, "--draft_tokens=-1"], "draft_tokens must be 0 or more, but it is -1."),
         ([PROMPT, "--target=nowhere"], "nowhere is not a folder"),
         ([PROMPT, "--draft=nowhere"], "nowhere is not a folder"),

@@ -159,7 +159,7 @@ def test_every_token_has_its_text_and_special_ones_none(session):
     ("defaults", "temperature", "stop"),
     [
         ({}, 0.0, [3]),
-        ({"temperature": 0.7, "top_k": 20, "top_p": 0.9}, 0.7, [3]),
+        ({"temperature": 0.7, "top_k": 20, "top_p": 0.9, "min_p": 0.05}, 0.7, [3]),
         ({"do_sample": True}, 1.0, [3]),
         ({"do_sample": False, "temperature": 0.7}, 0.0, [3]),
         ({"eos_token_id": [3, 0]}, 0.0, [3, 0]),
@@ -174,6 +174,7 @@ def test_generation_defaults(folder, tmp_path, monkeypatch, defaults, temperatur
     assert loaded.sampling.temperature == temperature
     assert list(loaded.stop_ids) == stop
     assert loaded.sampling.top_k == defaults.get("top_k", 0)
+    assert loaded.sampling.min_p == defaults.get("min_p", 0.0)
 
 
 def test_deer_tries_and_takes_back_what_a_random_model_never_believes(session, requests):

@@ -56,20 +56,31 @@ def test_greedy_ignores_the_key():
 
 
 def reference_filter(scores: np.ndarray, sampling: Sampling) -> np.ndarray:
-    """Kept tokens, one row at a time: top_k first, then the smallest set whose probability reaches top_p."""
+    """Kept tokens, one row at a time: top_k, the smallest set that reaches top_p, then min_p of those left."""
     kept = np.zeros(scores.shape, bool)
     for index in np.ndindex(scores.shape[:-1]):
         order = np.argsort(-scores[index])[: sampling.top_k or None]
         weights = np.exp(scores[index][order] - scores[index].max())
         cumulative = np.cumsum(weights / weights.sum())
         needed = int(np.searchsorted(cumulative, sampling.top_p)) + 1 if sampling.top_p < 1 else len(order)
-        kept[index][order[:needed]] = True
+        left = weights[:needed] / weights[:needed].sum()
+        kept[index][order[:needed][left >= sampling.min_p * left.max()]] = True
     return kept
 
 
 @pytest.mark.parametrize(
     "sampling",
-    [Sampling(1, 5), Sampling(1, 0, 0.8), Sampling(1, 7, 0.6), Sampling(1, 0, 1e-6), Sampling(1, 99, 0.9), Sampling(1)],
+    [
+        Sampling(1),
+        Sampling(1, 5),
+        Sampling(1, 0, 0.8),
+        Sampling(1, 7, 0.6),
+        Sampling(1, 0, 1e-6),
+        Sampling(1, 99, 0.9),
+        Sampling(1, min_p=0.1),
+        Sampling(1, min_p=1),
+        Sampling(1, 7, 0.9, 0.2),
+    ],
 )
 def test_filters_keep_what_a_plain_loop_keeps(sampling):
     scores = random_logits(20, 4, 30, seed=3)
@@ -105,7 +116,9 @@ def test_log_probability_is_unfiltered():
     np.testing.assert_allclose(token_log_probability(logits, tokens), expected, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("bad", [{"temperature": -1.0}, {"top_k": -1}, {"top_p": 0.0}, {"top_p": 1.5}])
+@pytest.mark.parametrize(
+    "bad", [{"temperature": -1.0}, {"top_k": -1}, {"top_p": 0.0}, {"top_p": 1.5}, {"min_p": -0.1}, {"rule": "lenient"}]
+)
 def test_bad_settings_are_refused(bad):
     with pytest.raises(ValueError, match=next(iter(bad))):
         Sampling(**bad)

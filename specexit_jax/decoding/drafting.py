@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from specexit_jax.decoding import layer_calls, verify
+from specexit_jax.decoding.draws import draw
 from specexit_jax.decoding.layer_calls import Pairs
 from specexit_jax.decoding.sampling import best_token, keyed_gumbel, perturbed_scores
 from specexit_jax.decoding.spec import DecodeSpec, Loop
@@ -43,12 +44,17 @@ def take_drafts(loop: Loop, live: int | None, state: DecodeState, pairs: Pairs, 
     spec, cache, drafts = loop.spec, pairs.cache, state.drafts
     if spec.draft_tokens:
         state = state.replace(noise=_noise(spec, state))
-        if spec.tree is None:
+        if spec.rejects:
+            state, drafts, cache = draw(loop, state, pairs, last, live)
+        elif spec.tree is None:
             drafts, cache = propose(loop, state, pairs, last, live)
-            depths = jnp.arange(1, spec.draft_tokens + 1, dtype=jnp.int32)[None, :]
         else:
             drafts, branches, cache = propose_tree(loop, state, pairs, last, live)
-            state, depths = state.replace(branches=branches), branches.depths
+            state = state.replace(branches=branches)
+        if spec.tree is None:
+            depths = jnp.arange(1, spec.draft_tokens + 1, dtype=jnp.int32)[None, :]
+        else:
+            depths = state.branches.depths
         ahead = state.length[:, None] + depths
         drafts = verify.force_end(drafts, ahead, state.exit_position, spec.end_think_ids)
     root_signals = column(pairs.raw_signals, last) if loop.late_signals else None
@@ -64,7 +70,7 @@ def _best(loop: Loop, hidden: Float[Array, "B 1 E"], noise, index: int) -> Int[A
 
 def _noise(spec: DecodeSpec, state: DecodeState) -> Float[Array, "B T V"] | None:
     """The noise of the T = K + 1 positions after the root, drawn once for the drafts and for the step that verifies them."""
-    if spec.sampling.greedy:
+    if spec.sampling.greedy or spec.rejects:
         return None
     positions = state.length[:, None] + jnp.arange(1, spec.draft_tokens + 2, dtype=jnp.int32)[None, :]
     return jax.lax.optimization_barrier(keyed_gumbel(state.keys, positions, spec.target.vocab_size))

@@ -24,8 +24,11 @@ def empty_state(loop: Loop, batch: int, slots: tuple[int, int]) -> DecodeState:
     zero, never = jnp.zeros((batch,), jnp.int32), jnp.zeros((batch,), bool)
     nowhere = jnp.full((batch,), -1, jnp.int32)
     drafts = jnp.zeros((batch, spec.drafted), jnp.int32)
-    noise = None
-    if spec.draft_tokens and not spec.sampling.greedy:
+    noise, proposal = None, None
+    if spec.rejects:
+        nodes = 1 + spec.drafted - (spec.tree.sizes[-1] if spec.tree else 1)
+        proposal = jnp.zeros((batch, nodes, spec.draft.draft_vocab_size), jnp.float32)
+    elif spec.draft_tokens and not spec.sampling.greedy:
         noise = jnp.zeros((batch, spec.draft_tokens + 1, spec.target.vocab_size), jnp.float32)
     draft_cache = None
     if loop.runs_draft:
@@ -39,6 +42,7 @@ def empty_state(loop: Loop, batch: int, slots: tuple[int, int]) -> DecodeState:
         drafts=drafts,
         branches=Branches(drafts, drafts) if spec.tree else None,
         noise=noise,
+        proposal=proposal,
         target_cache=init_target_cache(spec.target, batch, slots[0]),
         draft_cache=draft_cache,
         root_signals=jnp.zeros((batch, 3), jnp.float32) if loop.late_signals else None,

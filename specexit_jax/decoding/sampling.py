@@ -3,10 +3,12 @@
 token_t = argmax(filter(logits_t / temperature) + Gumbel(fold_in(request_key, t)))        (specexit.md section 3)
 
 However a verify step slices the sequence, whichever rows share the batch and whatever the draft proposed, position t
-gets the same noise: `think`, `eagle3` and the prefix of `specexit` are the same tokens at any temperature.
+gets the same noise: `think`, `eagle3` and the prefix of `specexit` are the same tokens at any temperature. By the rule
+"rejection" they are tokens of the same law (rejection.py).
 """
 
 import dataclasses
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -14,14 +16,24 @@ from jaxtyping import Array, Float, Int
 
 from specexit_jax.models.layers import reduce_last
 
+RULES = ("keyed", "rejection")
+DRAFT, ACCEPT, RESIDUAL = 1, 2, 3  # purposes of the noise that rejection sampling draws for one position
+
 
 @dataclasses.dataclass(frozen=True)
 class Sampling:
-    """How tokens are chosen. temperature 0 is greedy; top_k 0 and top_p 1 filter nothing."""
+    """How tokens are chosen. temperature 0 is greedy; top_k 0, top_p 1 and min_p 0 filter nothing.
+
+    min_p: the least probability of a token that is kept, as a fraction of the likeliest one's. rule: how a draft is
+    accepted, where there are drafts and tokens are sampled: "keyed" iff it equals the token that its position's noise
+    makes the target choose, "rejection" by the classical rule, the draft sampling for itself.
+    """
 
     temperature: float = 0.0
     top_k: int = 0
     top_p: float = 1.0
+    min_p: float = 0.0
+    rule: str = "keyed"
 
     def __post_init__(self):
         if self.temperature < 0:
@@ -30,6 +42,10 @@ class Sampling:
             raise ValueError(f"top_k must be 0 (keep all) or more, but it is {self.top_k}.")
         if not 0 < self.top_p <= 1:
             raise ValueError(f"top_p must be in (0, 1], but it is {self.top_p}.")
+        if not 0 <= self.min_p <= 1:
+            raise ValueError(f"min_p must be in [0, 1], but it is {self.min_p}.")
+        if self.rule not in RULES:
+            raise ValueError(f"rule must be one of {', '.join(RULES)}, but it is {self.rule!r}.")
 
     @property
     def greedy(self) -> bool:
@@ -37,10 +53,23 @@ class Sampling:
 
 
 def filter_scores(scores: Float[Array, "... V"], sampling: Sampling) -> Float[Array, "... V"]:
-    """Sets scores (logits / temperature) outside top_k, then outside top_p, to -inf; ties at the edge are kept.
+    """Sets scores (logits / temperature) outside top_k, then top_p, then min_p, to -inf; ties at the edge are kept.
 
-    The order (temperature, top_k, top_p) is that of transformers and vLLM.
+    The order (temperature, top_k, top_p, min_p) is that of transformers.
     """
+    return _within_min_p(_within_top(scores, sampling), sampling)
+
+
+def _within_min_p(scores: Float[Array, "... V"], sampling: Sampling) -> Float[Array, "... V"]:
+    """probability >= min_p * the largest one: a ratio, which no softmax, nor the filters before, can change."""
+    if sampling.min_p == 0:
+        return scores
+    edge = jnp.max(scores, axis=-1, keepdims=True) + jnp.log(jnp.float32(sampling.min_p))
+    return jnp.where(scores >= edge, scores, -jnp.inf)
+
+
+def _within_top(scores: Float[Array, "... V"], sampling: Sampling) -> Float[Array, "... V"]:
+    """top_k, then the smallest set of the likeliest whose probability reaches top_p."""
     vocabulary = scores.shape[-1]
     keep_k = 0 < sampling.top_k < vocabulary
     if not keep_k and sampling.top_p == 1:
@@ -56,13 +85,33 @@ def filter_scores(scores: Float[Array, "... V"], sampling: Sampling) -> Float[Ar
     return jnp.where(scores >= edge, scores, -jnp.inf)
 
 
-def keyed_gumbel(keys: Array, positions: Int[Array, "B T"], vocabulary: int) -> Float[Array, "B T V"]:
-    """The noise of each row's positions: Gumbel(fold_in(key_b, position_bt)) over the vocabulary."""
+def keyed_gumbel(
+    keys: Array, positions: Int[Array, "B T"], vocabulary: int, purpose: int | None = None
+) -> Float[Array, "B T V"]:
+    """The noise of each row's positions: Gumbel(fold_in(key_b, position_bt)) over the vocabulary.
 
+    purpose: folded in last, for noise that has nothing to do with the position's other noise.
+    """
+    return _keyed(jax.random.gumbel, keys, positions, vocabulary, purpose)
+
+
+def keyed_uniform(keys: Array, positions: Int[Array, "B T"], number: int, purpose: int) -> Float[Array, "B T C"]:
+    """Numbers in [0, 1) of each row's positions, keyed like the noise."""
+    return _keyed(jax.random.uniform, keys, positions, number, purpose)
+
+
+def _keyed(draw: Callable, keys: Array, positions: Int[Array, "B T"], number: int, purpose: int | None):
     def one(key, position):
-        return jax.random.gumbel(jax.random.fold_in(key, position), (vocabulary,), jnp.float32)
+        key = jax.random.fold_in(key, position)
+        key = key if purpose is None else jax.random.fold_in(key, purpose)
+        return draw(key, (number,), jnp.float32)
 
     return jax.vmap(jax.vmap(one, (None, 0)))(keys, positions)
+
+
+def filtered_scores(logits: Float[Array, "... V"], sampling: Sampling) -> Float[Array, "... V"]:
+    """The float32 scores whose softmax is sampled (not greedy): filtered logits / temperature."""
+    return filter_scores(logits.astype(jnp.float32) / jnp.float32(sampling.temperature), sampling)
 
 
 def perturbed_scores(
@@ -72,10 +121,9 @@ def perturbed_scores(
 
     noise: of the positions of the tokens being sampled, by `keyed_gumbel`; greedy sampling reads none.
     """
-    logits = logits.astype(jnp.float32)
     if sampling.greedy:
-        return logits
-    return filter_scores(logits / jnp.float32(sampling.temperature), sampling) + noise
+        return logits.astype(jnp.float32)
+    return filtered_scores(logits, sampling) + noise
 
 
 def keyed_sample(

@@ -49,6 +49,11 @@ class DecodeSpec:
                 f"A tree of depth {self.tree.depth} drafts that many tokens a path, but draft_tokens is "
                 f"{self.draft_tokens}: set it to the depth."
             )
+        if self.rejects and self.tree is not None and self.tree.total > self.tree.fixed:
+            raise ValueError(
+                f"Rejection sampling settles a tree's nodes beforehand: of depth {self.tree.depth} and top_k "
+                f"{self.tree.top_k} it verifies at most {self.tree.fixed}, not {self.tree.total}."
+            )
         if self.record_signals and not self.has_signals:
             raise ValueError("record_signals needs a draft model with signal heads: give one, or leave it off.")
         if self.buffer_length < 2:
@@ -67,6 +72,11 @@ class DecodeSpec:
     @property
     def has_signals(self) -> bool:
         return self.draft is not None and self.draft.signals != "none"
+
+    @property
+    def rejects(self) -> bool:
+        """Whether drafts are sampled, and accepted by rejection sampling."""
+        return self.draft_tokens > 0 and not self.sampling.greedy and self.sampling.rule == "rejection"
 
     @property
     def drafted(self) -> int:

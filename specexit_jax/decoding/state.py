@@ -44,6 +44,7 @@ class DecodeState:
     drafts: Int[Array, "B K"]
     branches: Branches | None  # how they hang together; None for a chain
     noise: Float[Array, "B T V"] | None  # of the positions after `length`; sampled drafts only, which share it
+    proposal: Float[Array, "B M W"] | None  # q of the drafts after node 0 .. M - 1; rejection sampling only
     target_cache: Cache
     draft_cache: Cache | None
     root_signals: Float[Array, "B 3"] | None  # raw, of the root; placement 'draft' only, which knows them a step ahead

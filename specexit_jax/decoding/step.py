@@ -7,7 +7,7 @@ import flax.struct
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from specexit_jax.decoding import drafting, layer_calls, trees, trials, verify
+from specexit_jax.decoding import drafting, layer_calls, rejection, trees, trials, verify
 from specexit_jax.decoding.sampling import best_token, keyed_sample, perturbed_scores, token_log_probability
 from specexit_jax.decoding.spec import DecodeSpec, Loop
 from specexit_jax.decoding.state import DecodeState, column, write_rows
@@ -99,6 +99,8 @@ def verify_candidates(loop: Loop, live: int, state: DecodeState) -> Verified:
 def sample(loop: Loop, state: DecodeState, logits: Float[Array, "B T V"], positions: Int[Array, "B T"]):
     """The token of each position: `positions` are those of the tokens being sampled."""
     sampling = loop.spec.sampling
+    if loop.spec.rejects:
+        return rejection.sample(loop, state, logits)
     if state.noise is None:
         return keyed_sample(logits, state.keys, positions, sampling)
     noise = state.noise

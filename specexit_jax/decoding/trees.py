@@ -35,6 +35,24 @@ class TreeShape:
         return self.top_k + (self.depth - 1) * self.top_k**2
 
     @property
+    def sizes(self) -> tuple[int, ...]:
+        """Verified drafts of each depth, where that must be settled beforehand (rejection sampling): the same, as far as
+        top_k nodes of a depth are expanded at most; the last has what is left."""
+        each, over = divmod(self.total, self.depth)
+        expanded = [min(each + (depth < over), self.top_k) for depth in range(self.depth - 1)]
+        return tuple(size for size in (*expanded, self.total - sum(expanded)) if size)
+
+    @property
+    def fixed(self) -> int:
+        """The most drafts that `sizes` has room for: the last depth has all children of top_k nodes."""
+        return self.top_k if self.depth == 1 else (self.depth - 1) * self.top_k + self.top_k**2
+
+    @property
+    def siblings(self) -> int:
+        """The most children of one node."""
+        return min(self.top_k, max(self.sizes))
+
+    @property
     def draft_slots(self) -> int:
         """Slots of the draft's cache that its steps after the first fill."""
         return (self.depth - 1) * self.top_k

@@ -1,0 +1,112 @@
+"""A tiny random target with a draft of its own: what the loop draws from them, and the exact probabilities of it."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.stats
+
+from specexit_jax.decoding.sampling import Sampling, filtered_scores
+from specexit_jax.decoding.spec import DecodeParams, DecodeSpec
+from specexit_jax.decoding.speculative import decode
+from specexit_jax.decoding.trees import TreeShape
+from specexit_jax.exits.policy import NeverExit
+from specexit_jax.models.config import DraftConfig, TargetConfig
+from specexit_jax.models.draft import init_draft
+from specexit_jax.models.target import Target, init_target
+
+VOCABULARY, POSITIONS, PROMPT, ROWS = 8, 6, (3, 5), 20_000
+DRAFTED = (0, 1, 3, 4, 6)  # the ids of a draft vocabulary smaller than the target's
+TARGET = TargetConfig("llama", VOCABULARY, 8, 8, 2, 1, 1, 4, capture=(0, 1, 1))
+PLAIN = Sampling(temperature=0.5)
+TREE = TreeShape(depth=3, top_k=3, total=8)
+
+
+def law_spec(sampling: Sampling = PLAIN, tree: TreeShape | None = None, drafted: int = VOCABULARY) -> DecodeSpec:
+    """drafted: the size of the draft's vocabulary, that of the target or of DRAFTED."""
+    draft = DraftConfig(8, 8, 8, 1, 1, 4, VOCABULARY, draft_vocab_size=drafted, signals="none")
+    return DecodeSpec(
+        target=TARGET,
+        draft=draft,
+        draft_tokens=tree.depth if tree else 3,
+        tree=tree,
+        sampling=sampling,
+        buffer_length=len(PROMPT) + POSITIONS,
+        stop_ids=(),
+        end_think_ids=(0,),
+    )
+
+
+def law_params(spec: DecodeSpec) -> DecodeParams:
+    keys = jax.random.split(jax.random.key(1), 2)
+    ids = DRAFTED if spec.draft.draft_vocab_size == len(DRAFTED) else range(VOCABULARY)
+    return DecodeParams(init_target(TARGET, keys[0]), init_draft(spec.draft, keys[1]), jnp.asarray(ids, jnp.int32))
+
+
+def exact_probabilities(spec: DecodeSpec, params: DecodeParams) -> np.ndarray:
+    """Of all V^6 continuations of the prompt, in the order of their digits."""
+    prefixes = np.indices((VOCABULARY,) * (POSITIONS - 1)).reshape(POSITIONS - 1, -1).T
+    tokens = np.concatenate([np.tile(PROMPT, (len(prefixes), 1)), prefixes], axis=1).astype(np.int32)
+    positions = np.broadcast_to(np.arange(tokens.shape[1], dtype=np.int32), tokens.shape)
+    logits = jax.jit(Target(TARGET).apply)({"params": params.target}, tokens, positions).logits
+    scores = filtered_scores(logits[:, len(PROMPT) - 1 :], spec.sampling)
+    conditional = np.asarray(jax.nn.softmax(scores), np.float64)
+    conditional /= conditional.sum(axis=-1, keepdims=True)
+    probability = np.ones((len(prefixes), VOCABULARY)) * conditional[:, -1]
+    for step in range(POSITIONS - 1):
+        probability *= conditional[np.arange(len(prefixes)), step, prefixes[:, step]][:, None]
+    return probability.ravel()
+
+
+def draws(spec: DecodeSpec, params: DecodeParams, number: int, options: dict | None = None) -> tuple[np.ndarray, float]:
+    """How often each continuation was drawn by the loop, ROWS keys at a time, and its accepted drafts a step.
+
+    options: the compiler's.
+    """
+    loop = jax.jit(functools.partial(decode.__wrapped__, spec), compiler_options=options)
+    prompts = jnp.tile(jnp.asarray([PROMPT], jnp.int32), (ROWS, 1))
+    length, limit = (jnp.full((ROWS,), n, jnp.int32) for n in (len(PROMPT), spec.buffer_length))
+    counts, accepted = np.zeros(VOCABULARY**POSITIONS, np.int64), np.zeros(spec.draft_tokens + 1, np.int64)
+    for index in range(number // ROWS):
+        keys = jax.random.split(jax.random.fold_in(jax.random.key(11), index), ROWS)
+        closed, table = jnp.zeros((ROWS,), bool), jnp.zeros((VOCABULARY,), bool)
+        result = loop(params, prompts, length, keys, closed, limit, NeverExit(), table)
+        drawn = np.asarray(result.tokens[:, len(PROMPT) :])
+        counts += np.bincount(drawn @ VOCABULARY ** np.arange(POSITIONS)[::-1], minlength=len(counts))
+        accepted += np.asarray(result.accept_histogram.sum(axis=0))
+    assert counts.sum() == number
+    return counts, float((accepted * np.arange(len(accepted))).sum() / accepted.sum())
+
+
+def p_value(counts: np.ndarray, probability: np.ndarray) -> float:
+    """Chi-square, cells pooled from the rarest up until each expects at least 5 (pooling never looks at the counts).
+
+    0 where something impossible was drawn.
+    """
+    if counts[probability == 0].any():
+        return 0.0
+    counts, probability = counts[probability > 0], probability[probability > 0]
+    expected = probability / probability.sum() * counts.sum()
+    order = np.argsort(expected, kind="stable")
+    cell = np.zeros(len(order), np.int64)
+    running, number = 0.0, 0
+    for place, value in enumerate(expected[order]):
+        cell[place] = number
+        running += value
+        if running >= 5:
+            running, number = 0.0, number + 1
+    cell = np.minimum(cell, number - 1)  # what is left over joins the last cell
+    pooled = [np.bincount(cell, values[order]) for values in (counts.astype(float), expected)]
+    assert pooled[1].min() >= 5
+    return float(scipy.stats.chisquare(*pooled).pvalue)
+
+
+def check_law(spec: DecodeSpec, number: int):
+    """What is drawn follows the exact probabilities, drafts being accepted and refused often enough to matter."""
+    params = law_params(spec)
+    counts, accepted = draws(spec, params, number)
+    found = p_value(counts, exact_probabilities(spec, params))
+    print(f"{spec.sampling}, {spec.tree}: {accepted:.3f} drafts accepted a step, p = {found:.3f} in {number:,} draws")
+    assert 0.15 < accepted < 0.8 * spec.draft_tokens
+    assert found > 0.01
