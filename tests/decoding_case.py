@@ -9,6 +9,7 @@ import numpy as np
 
 from specexit_jax.decoding import drafting
 from specexit_jax.decoding.sampling import Sampling
+from specexit_jax.decoding.slots import Ask
 from specexit_jax.decoding.spec import DecodeParams, DecodeSpec
 from specexit_jax.decoding.speculative import decode
 from specexit_jax.models.config import DraftConfig, TargetConfig
@@ -113,3 +114,9 @@ def rigged(monkeypatch):
 def is_spoilt(position, row):
     """About one position in seven, at irregular distances."""
     return (position * (position + 3) + 5 * row) % 7 == 0
+
+
+def ask_of(requests: Requests, row: int) -> Ask:
+    length = int(requests.prompt_length[row])
+    prompt = tuple(requests.prompts[row, :length].tolist())
+    return Ask(prompt, requests.keys[row], bool(requests.thinking[row]), int(requests.max_length[row]))

@@ -7,10 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from decoding_case import DRAFT, QUICK, VOCABULARY, Requests, boundary_table, run, tiny_params, tiny_spec
+from decoding_case import DRAFT, QUICK, VOCABULARY, Requests, ask_of, boundary_table, run, tiny_params, tiny_spec
 
-from specexit_jax.decoding import draws, rejection, segments
+from specexit_jax.decoding import draws, rejection
 from specexit_jax.decoding.sampling import ACCEPT, RESIDUAL, Sampling, keyed_gumbel, keyed_uniform
+from specexit_jax.decoding.slots import Slots
 from specexit_jax.decoding.spec import Loop
 from specexit_jax.decoding.speculative import make_loop
 from specexit_jax.decoding.trees import Branches, TreeShape
@@ -138,19 +139,15 @@ def test_exits_ends_and_limits_hold(tree):
 def test_pieces_write_what_the_whole_writes(tree):
     spec, requests, params = rejecting_spec(tree), Requests.random(2, 5), params_of()
     whole = run(spec, params, *requests.arguments(), NeverExit(), boundary_table())
-    (live,) = spec.prefixes
-    loop = make_loop(spec, params, NeverExit(), boundary_table())
-    state = segments.open_slots(loop, 2, live)
+    slots = Slots(make_loop(spec, params, NeverExit(), boundary_table()), 2)
     for row in (1, 0):
-        one = requests.row(row)
-        prompt = (one.prompts, jnp.zeros((1,), jnp.int32), *one.arguments()[1:])
-        state = segments.admit(loop, live, state, jnp.int32(row), *prompt)
-        state = segments.segment(loop, live, state, jnp.int32(2), jnp.int32(3))
-    state = segments.segment(loop, live, state, jnp.int32(99), jnp.int32(3))
+        slots.admit(row, ask_of(requests, row))
+        slots.run(steps=2)
+    slots.run()
     for row in range(2):
-        found = segments.result_of_row(spec, state, jnp.int32(row), requests.row(row).prompt_length)
         for field in FIELDS:
-            np.testing.assert_array_equal(getattr(found, field)[0], getattr(whole, field)[row], err_msg=field)
+            found, expected = getattr(slots.result(row), field)[0], getattr(whole, field)[row]
+            np.testing.assert_array_equal(found, expected, err_msg=field)
 
 
 @SHAPES

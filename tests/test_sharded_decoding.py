@@ -5,8 +5,7 @@ import dataclasses
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from decoding_case import DRAFT, TARGET, Requests, boundary_table, run, tiny_params, tiny_spec
-from test_slots import ask_of
+from decoding_case import DRAFT, TARGET, Requests, ask_of, boundary_table, run, tiny_params, tiny_spec
 
 from specexit_jax.backend import on_mesh
 from specexit_jax.decoding.scheduler import serve

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from decoding_case import SAMPLED, VOCABULARY, Requests, boundary_table, run, tiny_params, tiny_spec
+from decoding_case import SAMPLED, VOCABULARY, Requests, ask_of, boundary_table, run, tiny_params, tiny_spec
 
 from specexit_jax.decoding.sampling import Sampling
 from specexit_jax.decoding.scheduler import serve
@@ -27,12 +27,6 @@ def params():
 
 def loop_of(spec, policy=POLICY):
     return make_loop(spec, params(), policy, boundary_table())
-
-
-def ask_of(requests: Requests, row: int) -> Ask:
-    length = int(requests.prompt_length[row])
-    prompt = tuple(requests.prompts[row, :length].tolist())
-    return Ask(prompt, requests.keys[row], bool(requests.thinking[row]), int(requests.max_length[row]))
 
 
 def assert_same(result, alone, row: int, fields=FIELDS):
