@@ -3,7 +3,7 @@
 from absl import flags
 
 from launch import door, transcript
-from specexit_jax.decoding.sampling import Sampling
+from specexit_jax.decoding.sampling import RULES, Sampling
 from specexit_jax.methods import DECODED, DRAFT_TOKENS, Method, make_method, read_policy
 from specexit_jax.session import EMBEDDED, Session, load_session
 
@@ -19,6 +19,7 @@ flags.DEFINE_float("temperature", None, "0 is greedy (default: the target's own)
 flags.DEFINE_integer("top_k", None, "Keep the k likeliest tokens; 0 keeps all (default: the target's own).")
 flags.DEFINE_float("top_p", None, "Keep the likeliest that reach this probability (default: likewise).")
 flags.DEFINE_float("min_p", None, "Keep tokens this likely beside the likeliest (default: likewise).")
+flags.DEFINE_enum("rule", None, list(RULES), "How sampled drafts are accepted (default: keyed, reproducible).")
 flags.DEFINE_integer("seed", 0, "Seed of the sampling.", lower_bound=0)
 flags.DEFINE_integer("max_new_tokens", None, "Most tokens to generate (default: the target's own).")
 flags.DEFINE_enum("exit_rule", None, ["default", "released"], "The policy's rule, or that of the released code.")
@@ -33,15 +34,15 @@ def chosen() -> tuple[Session, Method]:
     draft = FLAGS.draft or (str(EMBEDDED / "draft") if bundled else None)
     name = FLAGS.method or ("specexit" if draft else "think")
     door.known("method", name, DECODED)
-    shape = door.tree(FLAGS.tree)
+    tree = door.tree(FLAGS.tree)
     session = load_session(FLAGS.target, draft, draft_layer_ids=FLAGS.draft_layer_ids)
     policy, kinds = None, ("paragraph",)
     if name in ("specexit", "probe"):
         policy, kinds = read_policy(session, FLAGS.policy or EMBEDDED / "policy.json", FLAGS.exit_rule, FLAGS.smoother)
-    return session, make_method(session, name, policy, kinds, FLAGS.draft_tokens, shape)
+    return session, make_method(session, name, policy, kinds, FLAGS.draft_tokens, tree=tree)
 
 
 def sampling(session: Session) -> Sampling:
     """The target's own sampling, changed by what the flags ask for."""
-    asked = {name: FLAGS[name].value for name in ("temperature", "top_k", "top_p", "min_p")}
+    asked = {name: FLAGS[name].value for name in ("temperature", "top_k", "top_p", "min_p", "rule")}
     return transcript.sampling(session, **asked)

@@ -41,6 +41,7 @@ def make_method(
     policy: Policy | None = None,
     kinds: Sequence[str] = ("paragraph",),
     draft_tokens: int = DRAFT_TOKENS,
+    *,
     max_answer: int = MAX_ANSWER,
     tree: TreeShape | None = None,
 ) -> Method:

@@ -81,6 +81,30 @@ def test_methods_agree_up_to_the_exit(tiny, capsys, monkeypatch, seed):
     assert told["think"]["exit"] is None
 
 
+def test_a_tree_writes_the_same_in_no_more_steps(tiny, capsys, monkeypatch):
+    told = {}
+    for tree in ("--draft_tokens=2", "--tree=2,24,90"):
+        code, out, err = call(capsys, monkeypatch, *folders(tiny), PROMPT, "--method=eagle3", "--json", tree)
+        assert code == 0, err
+        told[tree] = json.loads(out)
+    chain, tree = told.values()
+    assert tree["ids"] == chain["ids"]
+    assert tree["tau"] > chain["tau"]
+    code, _, err = call(capsys, monkeypatch, *folders(tiny), PROMPT, "--tree=2,3")
+    assert code == 1 and "--tree takes depth,top_k,total, not 2 numbers" in err
+
+
+def test_a_stream_shows_the_same_text_and_the_meters(tiny, capsys, monkeypatch):
+    _, whole, _ = call(capsys, monkeypatch, *folders(tiny), PROMPT, "--json")
+    code, out, err = call(capsys, monkeypatch, *folders(tiny), PROMPT, "--stream")
+    assert code == 0, err
+    assert "    confidence █" in out or "    confidence ░" in out
+    shown = "".join(line for line in out.splitlines(keepends=True) if not line.startswith("    confidence"))
+    assert shown.replace("\n", "").startswith(json.loads(whole)["text"].replace("\n", ""))
+    code, _, err = call(capsys, monkeypatch, *folders(tiny), PROMPT, "--stream", "--json")
+    assert code == 1 and "either --stream or --json" in err
+
+
 def test_sampling_flags_change_what_the_target_asks_for(tiny, capsys, monkeypatch):
     asked = []
 

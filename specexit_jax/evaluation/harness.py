@@ -161,7 +161,8 @@ def timed_records(
     subset = _first_of_each_task(problems, setting.latency_per_task)
     names = [name for name in setting.methods if name in DECODED]
     methods = {
-        name: make_method(session, name, policy, kinds, setting.draft_tokens, setting.max_answer) for name in names
+        name: make_method(session, name, policy, kinds, setting.draft_tokens, max_answer=setting.max_answer)
+        for name in names
     }
     batches = {(name, p.id): _batch(session, methods[name], p, setting) for name in names for p in subset}
     calls: dict[str, Callable] = {
