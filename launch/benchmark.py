@@ -3,9 +3,10 @@
 1. At the shapes of a model, with random weights, beside the bytes it must move at this device's copy bandwidth:
 
 python -m launch.benchmark --preset=smollm2-135m --context=512 --draft_tokens=3 --simulate_accept_length=3 [--json]
---batch_size=B, --buffer=S, --tree=depth,top_k,total, --dtype, --iterations, --repeats shape the run. --signals: the share of
-signals and exit rule. --peers: a loop driven by the host, and transformers' generate (needs torch) on the same weights;
-on a GPU that they share, with XLA_PYTHON_CLIENT_PREALLOCATE=false. NPROC: threads on a CPU (one, for one row).
+--batch_size=B, --buffer=S, --tree=depth,top_k,total, --dtype, --iterations, --repeats shape the run. --attention=pallas: a
+kernel for TPU reads the caches (also in way 4). --signals: the share of signals and exit rule. --peers: a loop driven by
+the host, and transformers' generate (needs torch) on the same weights; on a GPU that they share, with
+XLA_PYTHON_CLIENT_PREALLOCATE=false. NPROC: threads on a CPU (one, for one row).
 
 2. Signals and exit rule of a real model, by unreachable thresholds against a loop without, interleaved:
 python -m launch.benchmark --config=configs/embedded.py --workdir=runs/embedded [--rounds=50] [--limit=1] [--json]
@@ -20,6 +21,7 @@ python -m launch.benchmark --compile_only --topology=v5e:2x2 --preset=qwen3-4b -
 from absl import flags
 
 from launch import compile_only, door, loop_cost, signal_cost, throughput
+from specexit_jax.models.config import ATTENTIONS
 from specexit_jax.shapes import TARGETS
 
 FLAGS = flags.FLAGS
@@ -31,6 +33,7 @@ flags.DEFINE_integer(
     "Tokens a row has when timing starts (default: 512); to compile only: in all (4096).",
     lower_bound=1,
 )
+flags.DEFINE_enum("attention", "xla", list(ATTENTIONS), "How a preset's caches are read (pallas: a kernel for TPU).")
 flags.DEFINE_bool("json", False, "Print one line of JSON.")
 
 

@@ -1,6 +1,6 @@
 """launch.benchmark --compile_only: a program compiled for a described TPU slice, and the memory it will take there.
 
---preset, --batch_size and --context are those of launch.benchmark.
+--preset, --batch_size, --context and --attention are those of launch.benchmark.
 """
 
 import dataclasses
@@ -30,7 +30,7 @@ def told(as_json: bool) -> str:
     decodes = FLAGS.program == "decode"
     sizes = [int(size) for size in FLAGS.mesh] if FLAGS.mesh else [1, 1, -1] if decodes else [1, -1, 1]
     mesh = ahead.tpu_mesh(FLAGS.topology, *sizes)
-    target = dataclasses.replace(TARGETS[FLAGS.preset], dtype="bfloat16")
+    target = dataclasses.replace(TARGETS[FLAGS.preset], dtype="bfloat16", attention=FLAGS.attention)
     start = time.perf_counter()
     if decodes:
         compiled = ahead.compile_decode(mesh, target, draft_for(target), batch, FLAGS.prompt, context)
@@ -40,6 +40,7 @@ def told(as_json: bool) -> str:
     found = {
         "preset": FLAGS.preset,
         "program": FLAGS.program,
+        "attention": FLAGS.attention,
         "topology": FLAGS.topology,
         "mesh": dict(mesh.shape),
         "compile_seconds": round(time.perf_counter() - start, 1),

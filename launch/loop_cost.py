@@ -35,7 +35,7 @@ def told(as_json: bool) -> str:
     tree = door.tree(FLAGS.tree)
     drafts = FLAGS.draft_tokens if FLAGS.draft_tokens is not None else tree.depth if tree else DRAFT_TOKENS
     dtype = FLAGS.dtype or ("float32" if jax.default_backend() == "cpu" else "bfloat16")
-    target = dataclasses.replace(TARGETS[FLAGS.preset], dtype=dtype)
+    target = dataclasses.replace(TARGETS[FLAGS.preset], dtype=dtype, attention=FLAGS.attention)
     case = make_case(
         target,
         draft_for(target),
@@ -49,7 +49,8 @@ def told(as_json: bool) -> str:
     )
     params = random_params(target, case.spec.draft)
     timer = LoopTimer(case, params)
-    found = {"preset": FLAGS.preset, "dtype": dtype, "device": _device(), **loop_report.described(case)}
+    found = {"preset": FLAGS.preset, "dtype": dtype, "attention": FLAGS.attention, "device": _device()}
+    found |= loop_report.described(case)
     found |= loop_report.measure(timer, FLAGS.repeats)
     if FLAGS.signals:
         found["signals"] = loop_report.signal_share(timer, params)

@@ -13,7 +13,12 @@ _CHOSEN: contextvars.ContextVar[str | None] = contextvars.ContextVar("platform",
 
 def on_cpu() -> bool:
     """Whether to trace what pays on XLA's CPU backend alone."""
-    return (_CHOSEN.get() or jax.default_backend()) == "cpu"
+    return platform() == "cpu"
+
+
+def platform() -> str:
+    """What is traced for: "cpu", "tpu", "gpu"."""
+    return _CHOSEN.get() or jax.default_backend()
 
 
 @contextlib.contextmanager
@@ -45,11 +50,18 @@ def heads_apart(x: jax.Array) -> jax.Array:
     return _constrained(x, ("data", "fsdp"), ("tensor",))
 
 
-def _constrained(x: jax.Array, *axes: tuple[str, ...]) -> jax.Array:
-    """Leading axes of x over these axes of the mesh in force, each where it divides; as it is where there is no mesh."""
+def axes_apart(sizes: tuple[int, ...], *axes: tuple[str, ...]) -> tuple[tuple[str, ...] | None, ...]:
+    """For each size the axes of the mesh in force that it is split over; None where they do not divide it, or where
+    there is no mesh."""
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty:
-        return x
+        return (None,) * len(axes)
     parts = [math.prod(mesh.shape[name] for name in names) for names in axes]
-    fitting = (names if size % part == 0 else None for names, part, size in zip(axes, parts, x.shape, strict=False))
-    return jax.lax.with_sharding_constraint(x, PartitionSpec(*fitting))
+    return tuple(names if size % part == 0 else None for names, part, size in zip(axes, parts, sizes, strict=False))
+
+
+def _constrained(x: jax.Array, *axes: tuple[str, ...]) -> jax.Array:
+    """Leading axes of x over these axes of the mesh in force, each where it divides; as it is where there is no mesh."""
+    if jax.sharding.get_abstract_mesh().empty:
+        return x
+    return jax.lax.with_sharding_constraint(x, PartitionSpec(*axes_apart(x.shape, *axes)))

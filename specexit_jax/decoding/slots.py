@@ -83,7 +83,7 @@ class Slots:
         else:
             fresh = self._call(segments.fresh_row, self.loop, window)
         while len(ask.prompt) - start > CHUNK:
-            live = spec.prefix_for(start + CHUNK)
+            live = spec.window_for(start + CHUNK)
             chunk = np.asarray([ask.prompt[start : start + CHUNK]], np.int32)
             after = np.asarray(ask.prompt[start + CHUNK : start + CHUNK + 1], np.int32)
             fresh = self._call(segments.absorb_row, self.loop, live, fresh, chunk, after, _one(start))
@@ -122,8 +122,8 @@ class Slots:
         self._look()
 
     def _window(self, tokens: int) -> int:
-        """The live prefix for a prompt of so many tokens and a step after them; the caches have its slots."""
-        window = self.loop.spec.prefix_for(tokens)
+        """The window of a prompt of so many tokens and a step after them; the caches have its slots."""
+        window = self.loop.spec.window_for(tokens)
         if window > self._live:
             self._resize(window)
         return window

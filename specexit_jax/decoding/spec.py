@@ -11,6 +11,7 @@ from specexit_jax.decoding.sampling import Sampling
 from specexit_jax.decoding.trees import TreeShape
 from specexit_jax.models.cache import SPARE
 from specexit_jax.models.config import DraftConfig, TargetConfig
+from specexit_jax.models.ragged_attention import LANES
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,7 +22,8 @@ class DecodeSpec:
     draft_tokens is K, the most drafts a step can accept: 0 decodes one token a step and needs no draft model, save to
     read signals (`probe`). tree: verify a tree of that depth K instead of a chain. buffer_length is the most tokens a
     row may ever have, prompt included. live_prefixes are the cache prefixes that attention is compiled for, each a copy
-    of the loop: () for 256 and doubling from there. simulate_accept_length: tokens a step yields on average, whatever
+    of the loop: () for 256 and doubling from there; a kernel that follows the rows' own lengths needs the whole buffer's
+    alone. simulate_accept_length: tokens a step yields on average, whatever
     the target says of them: for timing a loop without a trained draft.
     """
 
@@ -88,9 +90,16 @@ class DecodeSpec:
         """Cache slots a row: a step may write drafts, never read again, past the last token the buffer can hold."""
         return self.prefixes[-1]
 
+    @property
+    def ragged(self) -> bool:
+        """All attention of a step follows the rows' own lengths (`ragged_attention`)."""
+        return all(config.attention == "pallas" for config in (self.target, self.draft) if config is not None)
+
     def slots_for(self, live: int) -> tuple[int, int]:
         """Slots of the target's cache and of the draft's while `live` are read: on CPU a cache is as long as what is read
         of it, where steps are of one token and SPARE more."""
+        if self.ragged:
+            return self.slots, self.slots
         whole = (live if on_cpu() else self.slots) + SPARE
         return (live if self.draft_tokens and on_cpu() else whole, whole)
 
@@ -102,6 +111,10 @@ class DecodeSpec:
         """The least live prefix for a step of a row with `length` tokens."""
         return next((size for size in self.prefixes if size >= length + self.reach), self.prefixes[-1])
 
+    def window_for(self, length: int) -> int:
+        """The least window for a prompt of `length` tokens and a step after it."""
+        return next((size for size in self.windows if size >= length + self.reach), self.windows[-1])
+
     @property
     def reach(self) -> int:
         """Slots past a row's length that one step may touch: the verified and a root, then the draft's own steps."""
@@ -111,12 +124,17 @@ class DecodeSpec:
     @property
     def prefixes(self) -> tuple[int, ...]:
         """The live prefixes in use, ascending; the last holds a full buffer and the drafts that reach past it."""
-        return prefixes_of(self.live_prefixes, self.buffer_length + self.reach)
+        return self.windows[-1:] if self.ragged else self.windows
+
+    @property
+    def windows(self) -> tuple[int, ...]:
+        """Caches' lengths for a prompt, which no kernel reads: as the live prefixes would be without one."""
+        return prefixes_of(self.live_prefixes, self.buffer_length + self.reach, LANES if self.ragged else 16)
 
 
-def prefixes_of(chosen: tuple[int, ...], longest: int) -> tuple[int, ...]:
-    """The chosen live prefixes (none: 256 and doubling) below `longest`, then it, rounded up to a multiple of 16."""
-    whole = -(-longest // 16) * 16
+def prefixes_of(chosen: tuple[int, ...], longest: int, multiple: int = 16) -> tuple[int, ...]:
+    """The chosen live prefixes (none: 256 and doubling) below `longest`, then it, rounded up to a multiple."""
+    whole = -(-longest // multiple) * multiple
     chosen = chosen or tuple(2**power for power in range(8, 31))
     return (*sorted(size for size in set(chosen) if size < whole), whole)
 

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 
 from specexit_jax.models.cache import write
 from specexit_jax.models.layers import attend, attend_causally, normal, rms_norm, rotate
+from specexit_jax.models.ragged_attention import MOST_TOKENS, attend_ragged
 
 
 class Attention(nn.Module):
@@ -22,6 +23,7 @@ class Attention(nn.Module):
     qk_norm: bool = False
     qkv_bias: bool = False
     output_scale: float = 1.0
+    kernel: str = "xla"  # or "pallas", for few tokens over a cache
 
     def setup(self):
         group = self.num_heads // self.num_kv_heads
@@ -71,5 +73,7 @@ class Attention(nn.Module):
         if slots is None:
             return self.merge(attend_causally(q, k, v, bias)), None
         slots = write(slots, k, v, length)
-        live = bias.shape[-1]
+        tokens, live = bias.shape[-2:]
+        if self.kernel == "pallas" and tokens <= MOST_TOKENS:
+            return self.merge(attend_ragged(q, *slots, bias, length + jnp.int32(tokens))), slots
         return self.merge(attend(q, slots[0][..., :live], slots[1][:, :, :live], bias)), slots

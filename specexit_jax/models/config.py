@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 ARCHITECTURES = ("llama", "qwen2", "qwen3")
 SIGNAL_PLACEMENTS = ("fc", "draft", "none")
+ATTENTIONS = ("xla", "pallas")
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,8 @@ class RopeScaling:
 
 @dataclass(frozen=True)
 class TargetConfig:
-    """A Llama 3, Qwen2 or Qwen3 decoder. `dtype` is the compute dtype; logits and softmax are float32."""
+    """A Llama 3, Qwen2 or Qwen3 decoder. `dtype` is the compute dtype; logits and softmax are float32. `attention` is how a
+    few tokens read a cache: by plain XLA, or the kernel of `ragged_attention`."""
 
     architecture: str
     vocab_size: int
@@ -37,10 +39,12 @@ class TargetConfig:
     max_position: int = 4096
     dtype: str = "float32"
     capture: tuple[int, int, int] | None = None
+    attention: str = "xla"
 
     def __post_init__(self):
         if self.architecture not in ARCHITECTURES:
             raise ValueError(f"Target architecture {self.architecture!r} is unknown; use one of {ARCHITECTURES}.")
+        _check_attention("Target", self.attention)
         _check_heads("Target", self.num_heads, self.num_kv_heads, self.head_dim)
 
     @property
@@ -76,6 +80,7 @@ class DraftConfig:
     dtype: str = "float32"
     capture: tuple[int, int, int] | None = None  # the target layers it was trained on (their inputs), where recorded
     own_embedding: bool = False  # of its own width; else it reads the target's table
+    attention: str = "xla"  # as the target's
 
     def __post_init__(self):
         if self.signals not in SIGNAL_PLACEMENTS:
@@ -86,6 +91,7 @@ class DraftConfig:
                 f"Draft hidden size {self.hidden_size} must equal the target's {self.target_hidden_size}: "
                 "the draft has no embedding table of its own and reads the target's."
             )
+        _check_attention("Draft", self.attention)
         _check_heads("Draft", self.num_heads, self.num_kv_heads, self.head_dim)
 
 
@@ -100,6 +106,11 @@ def check_pair(draft: DraftConfig, target: TargetConfig) -> None:
     for what, ours, theirs in pairs:
         if ours != theirs:
             raise ValueError(f"The draft was made for a target of {what} {ours}, but this one has {theirs}.")
+
+
+def _check_attention(name: str, attention: str) -> None:
+    if attention not in ATTENTIONS:
+        raise ValueError(f"{name} attention {attention!r} is unknown; use one of {ATTENTIONS}.")
 
 
 def _check_heads(name: str, num_heads: int, num_kv_heads: int, head_dim: int) -> None:

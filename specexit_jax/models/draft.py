@@ -57,7 +57,14 @@ class Draft(nn.Module):
         self.fc = self.param("fc", normal(features), (features, rows), jnp.float32)
         self.input_norm = RMSNorm(config.rms_norm_eps)
         self.hidden_norm = RMSNorm(config.rms_norm_eps)
-        self.attention = Attention(config.num_heads, config.num_kv_heads, config.head_dim, width, config.rms_norm_eps)
+        self.attention = Attention(
+            config.num_heads,
+            config.num_kv_heads,
+            config.head_dim,
+            width,
+            config.rms_norm_eps,
+            kernel=config.attention,
+        )
         self.mlp_norm = RMSNorm(config.rms_norm_eps)
         self.mlp = FeedForward(config.intermediate_size)
         self.norm = RMSNorm(config.rms_norm_eps)

@@ -41,6 +41,7 @@ class Block(nn.Module):
             config.qk_norm,
             config.qkv_bias,
             output_scale,
+            config.attention,
             name="attention",
         )
         mixed, slots = attention(RMSNorm(config.rms_norm_eps, name="input_norm")(x), cos, sin, bias, slots, length)

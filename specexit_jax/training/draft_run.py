@@ -36,6 +36,7 @@ def draft_config(target: TargetConfig, intermediate_size: int, draft_vocab_size:
         signals=signals,
         max_position=target.max_position,
         dtype=target.dtype,
+        attention=target.attention,
     )
 
 
