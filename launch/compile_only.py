@@ -14,7 +14,7 @@ from specexit_jax.shapes import TARGETS, draft_for
 
 FLAGS = flags.FLAGS
 flags.DEFINE_bool("compile_only", False, "Compile ahead of time for --topology; nothing is run.")
-flags.DEFINE_string("topology", "v5e:2x2", "The TPU slice: v5e:2x2, v5e:4x4, v4:2x2x1, ...")
+flags.DEFINE_string("topology", "v5e:2x2", "The TPU slice: v5e:1x1, v5e:2x2, v5e:4x4, v4:2x2x1, ...")
 flags.DEFINE_enum("program", "decode", ["decode", "train"], "The decoding loop, or a step of draft training.")
 flags.DEFINE_integer("prompt", 512, "decode: tokens of a padded prompt.")
 flags.DEFINE_list("mesh", None, "data,fsdp,tensor; one may be -1 (default: decode 1,1,-1; train 1,-1,1).")

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Lint and tests. Arguments go to pytest:  bash launch/test.sh [-k NAME] [-m slow] …
+# Lint and tests, two files at a time. Arguments go to pytest, which then runs one:  bash launch/test.sh [-k NAME] [-m slow] …
 # With CI=true the environment is a new one, thrown away afterwards.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -14,4 +14,7 @@ prepare "$folder" "$root/requirements-dev.txt"
 export JAX_PLATFORMS=cpu
 "$python" -m ruff check .
 "$python" -m ruff format --check .
+if [[ $# == 0 ]]; then
+  set -- -n 2 --dist loadfile  # all of them: two files at a time
+fi
 "$python" -m pytest "$@"

@@ -45,8 +45,9 @@ class Memory:
 
 def tpu_mesh(topology: str, data: int = 1, fsdp: int = 1, tensor: int = -1) -> Mesh:
     """A (data, fsdp, tensor) mesh of a described TPU slice. Raises ValueError where it cannot be described."""
+    alone = {"chips_per_host_bounds": [1, 1, 1]} if topology.endswith(":1x1") else {}  # hosts of v5e have 2x2
     try:
-        devices = topologies.get_topology_desc(platform="tpu", topology_name=topology).devices
+        devices = topologies.get_topology_desc(platform="tpu", topology_name=topology, **alone).devices
     except Exception as error:  # the compiler's plugin raises types of its own
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(

@@ -35,6 +35,7 @@ def test_without_the_compiler_one_sentence_says_so():
     ("preset", "program", "topology", "sizes"),
     [
         ("qwen3-4b", "decode", "v5e:2x2", (1, 1, -1)),
+        ("qwen3-4b", "decode with a kernel", "v5e:2x2", (1, 1, -1)),
         ("llama-8b", "decode", "v5e:2x2", (1, 1, -1)),
         ("llama-8b", "decode", "v5e:4x4", (2, 1, 8)),
         ("qwen3-4b", "train", "v5e:2x2", (1, -1, 1)),
@@ -43,9 +44,12 @@ def test_without_the_compiler_one_sentence_says_so():
 )
 def test_programs_fit_their_chips(preset, program, topology, sizes):
     mesh = ahead.tpu_mesh(topology, *sizes)
-    target = dataclasses.replace(TARGETS[preset], dtype="bfloat16")
-    if program == "decode":
+    attention = "pallas" if program.endswith("kernel") else "xla"
+    target = dataclasses.replace(TARGETS[preset], dtype="bfloat16", attention=attention)
+    if program.startswith("decode"):
         compiled = ahead.compile_decode(mesh, target, draft_for(target), batch=8, prompt=512, context=4096)
+        # 36 layers and a draft that runs twice before the loop, three times in it.
+        assert compiled.as_text().count('custom_call_target="tpu_custom_call"') == (41 if attention == "pallas" else 0)
     else:
         rows = mesh.size * (2 if mesh.size < 16 else 1)
         compiled = ahead.compile_draft_step(mesh, target, draft_for(target), batch=rows, tokens=2048)

@@ -80,7 +80,7 @@ def test_what_lies_past_a_row_is_never_read():
 
 
 def test_one_block_and_queries_that_see_nothing():
-    """As the other fully masked rows, those stay finite."""
+    """The latter get the mean of the row's values."""
     q, k, v, length = case((5, 48), 4, slots=48)
     expected, found = both(48, q, k, v, length)
     np.testing.assert_allclose(found, expected, atol=1e-5)

@@ -2,7 +2,9 @@
 
 A block of slots past a row's length is neither fetched nor computed, whatever the buffer and the other rows; plain XLA reads
 one static prefix of all rows. Opt-in (`attention="pallas"` of a config): no measurement has yet preferred it to XLA.
-On CPU it is interpreted, for tests.
+It has only been compiled for TPU (v5e), and interpreted on CPU, where tests hold it equal to `layers.attend`. In the loop
+compiled for qwen3-4b it reads every cache where it lies; with 8 rows (not with one) plain XLA copies all keys in every
+iteration, to have their slots on the other axis of a tile. Values of heads below 128 are padded to a tile's lanes.
 
 None of jax's own fits. pallas.ops.tpu's paged_attention, ragged_paged_attention and flash attention, pallas.ops.gpu's
 decode_attention and jax.nn.dot_product_attention(implementation="cudnn") all want keys with their slots before H (a
@@ -32,7 +34,7 @@ def attend_ragged(q: Queries, k: Keys, v: Values, bias: Float32[Array, "B T R"],
     """`layers.attend` over the first length[b] (1 .. S) slots of each row; slots past them have no influence at all.
 
     bias: as for `attend`, over the first R slots, at least as many as the longest row's. Under a mesh every device
-    attends with its own rows and heads. Raises ValueError on platforms that the kernel does not lower for.
+    attends with its own rows and heads. Raises ValueError on GPUs, for whose compilers it was not written.
     """
     if platform() not in ("cpu", "tpu"):
         raise ValueError(f"attention='pallas' is a kernel for TPU, and this is {platform()}: use attention='xla'.")
