@@ -1,7 +1,9 @@
 """The door: generate on a tiny random model, one sentence on every mistake, and the scripts that install."""
 
+import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -11,7 +13,7 @@ import pytest
 from absl import flags
 from tiny_folders import write_policy, write_tiny
 
-from launch import door, generate, transcript
+from launch import chat, door, generate, transcript
 from specexit_jax.decoding.sampling import Sampling
 from specexit_jax.requests import Outcome
 from specexit_jax.session import load_session
@@ -31,13 +33,13 @@ def broken(tiny, tmp_path) -> Path:
     return shutil.copytree(tiny, tmp_path / "broken")
 
 
-def call(capsys, monkeypatch, *arguments: str) -> tuple[int, str, str]:
-    """Runs launch.generate in this process: (exit code, standard output, standard error)."""
+def call(capsys, monkeypatch, *arguments: str, main=generate.main) -> tuple[int, str, str]:
+    """Runs launch.generate (or another main) in this process: (exit code, standard output, standard error)."""
     for name in flags.FLAGS:
         flags.FLAGS[name].unparse()
     monkeypatch.setattr(sys, "argv", ["generate", *arguments])
     with pytest.raises(SystemExit) as stop:
-        door.run(generate.main)
+        door.run(main)
     captured = capsys.readouterr()
     return stop.value.code or 0, captured.out, captured.err
 
@@ -103,6 +105,16 @@ def test_a_stream_shows_the_same_text_and_the_meters(tiny, capsys, monkeypatch):
     assert shown.replace("\n", "").startswith(json.loads(whole)["text"].replace("\n", ""))
     code, _, err = call(capsys, monkeypatch, *folders(tiny), PROMPT, "--stream", "--json")
     assert code == 1 and "either --stream or --json" in err
+
+
+def test_a_chat_keeps_what_it_has_read(tiny, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.StringIO("Count the legs.\n\n3*4?\n"))
+    arguments = (*folders(tiny), "--method=eagle3", "--max_new_tokens=8", "--context=90")
+    code, out, err = call(capsys, monkeypatch, *arguments, main=chat.main)
+    assert code == 0, err
+    told = re.findall(r"(\d+) of (\d+) prompt tokens were in the cache", out)
+    assert len(told) == 2  # an empty line is no message
+    assert told[0][0] == "0" and 0 < int(told[1][0]) < int(told[1][1])
 
 
 def test_sampling_flags_change_what_the_target_asks_for(tiny, capsys, monkeypatch):
