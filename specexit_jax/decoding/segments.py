@@ -8,7 +8,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Int
+from jaxtyping import Array, Int
 
 from specexit_jax.decoding.prefill import absorb, empty_state, prefill, resized
 from specexit_jax.decoding.spec import DecodeSpec, Loop
@@ -64,33 +64,9 @@ def held_row(loop: Loop, window: int, state: DecodeState, row: Int[Array, ""]) -
     return fresh.replace(tokens=tokens, target_cache=cut(state.target_cache), draft_cache=cut(state.draft_cache))
 
 
-@functools.partial(jax.jit, static_argnums=1, donate_argnums=2)
-def prefill_row(
-    loop: Loop,
-    window: int,
-    fresh: DecodeState,
-    prompt: Int[Array, "1 P"],
-    start: Int[Array, " 1"],
-    prompt_length: Int[Array, " 1"],
-    keys: Array,
-    thinking: Bool[Array, " 1"],
-    max_length: Int[Array, " 1"],
-) -> DecodeState:
-    """A request in a row of its own: its prompt from position `start` on, those before being in the row already."""
-    return prefill(loop, (window, window), fresh, prompt, start, prompt_length, keys, thinking, max_length)
-
-
-@functools.partial(jax.jit, static_argnums=1, donate_argnums=2)
-def absorb_row(
-    loop: Loop,
-    window: int,
-    fresh: DecodeState,
-    chunk: Int[Array, "1 P"],
-    following: Int[Array, " 1"],
-    start: Int[Array, " 1"],
-) -> DecodeState:
-    """A piece of a long prompt into a row, from position `start` on; `following` is the token after it."""
-    return absorb(loop, window, fresh, chunk, following, start)
+# `prefill` and `absorb` on a row of its own, which is donated.
+prefill_row = jax.jit(prefill, static_argnums=1, donate_argnums=2)
+absorb_row = jax.jit(absorb, static_argnums=1, donate_argnums=2)
 
 
 @functools.partial(jax.jit, donate_argnums=0)

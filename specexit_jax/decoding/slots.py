@@ -91,7 +91,7 @@ class Slots:
         prompt = np.zeros((1, width), np.int32)
         prompt[0, :tail] = ask.prompt[start:]
         limits = _one(start), _one(len(ask.prompt)), ask.key[None], np.array([ask.thinking]), _one(ask.max_length)
-        fresh = self._call(segments.prefill_row, self.loop, window, fresh, prompt, *limits)
+        fresh = self._call(segments.prefill_row, self.loop, (window, window), fresh, prompt, *limits)
         self._state = self._call(segments.put_row, self._state, fresh, jnp.int32(row))
         self.asks[row] = ask
         self._look()
@@ -142,7 +142,7 @@ class Slots:
     def _call(self, function, *arguments):
         """A piece of the loop; what its first call for a shape takes is booked as compilation."""
         shapes = tuple(
-            argument if isinstance(argument, int) else tuple(leaf.shape for leaf in jax.tree.leaves(argument))
+            argument if isinstance(argument, int | tuple) else tuple(leaf.shape for leaf in jax.tree.leaves(argument))
             for argument in arguments
             if argument is not self.loop and argument is not self.loop.spec
         )
