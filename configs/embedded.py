@@ -51,7 +51,13 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
                 "batch_size": 1,
                 "max_new_tokens": 880,
             },
-            "annotate": {"batch_size": 64, "max_answer": 16, "kind": "stable", "kinds": ("paragraph",)},
+            "annotate": {
+                "batch_size": 64,
+                "max_answer": 16,
+                "kind": "stable",
+                "kinds": ("paragraph",),
+                "confidence": "one",
+            },
             "train": {
                 "stage": "draft",
                 "steps": 1000,
@@ -64,7 +70,12 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
                 "ttt_steps": 4,
                 "ttt_decay": 0.8,
                 "signal_weights": (1.0, 1.0, 1.0),
+                "label_place": "paragraph_end",
                 "boundary_weight": 16.0,
+                "pack": True,
+                "init": "random",
+                "signal_positions": 200_000,
+                "held_out_rows": 64,
                 "weighting": "fixed",
                 "optimizer": {
                     "name": "muon",

@@ -2,6 +2,9 @@
 
 python -m launch.train --config=configs/embedded.py --workdir=runs/embedded
 python -m launch.train --config=configs/embedded.py:target --workdir=runs/target
+bash launch/local_cluster.sh 2 launch.train --config=… --workdir=…    # over processes; for clusters see launch/
+
+A draft with signals needs labels (launch.annotate), one without (--config.train.signals=none) only traces.
 """
 
 from pathlib import Path
@@ -9,9 +12,10 @@ from pathlib import Path
 from absl import flags
 
 from launch import door
-from specexit_jax.annotation.documents import frequent_tokens, labelled_rows
+from specexit_jax.annotation.documents import LabelOptions, Traces, frequent_tokens, packed
+from specexit_jax.checkpoint import write_json
 from specexit_jax.data.documents import Mixture
-from specexit_jax.jsonl import read_jsonl
+from specexit_jax.evaluation.held_out import HeldOut
 from specexit_jax.models.config import TargetConfig
 from specexit_jax.training.draft import DraftTrainingConfig
 from specexit_jax.training.draft_run import DraftRun, draft_config, train_draft
@@ -31,27 +35,33 @@ def main() -> None:
                         train.seed, train.temperature, train.init)  # fmt: skip
         train_target(run, model, optimizer, loop, workdir)
         door.say(f"trained: {workdir / 'target'}")
-        return
-    session = door.open_session(config)
-    traces, rows = _labelled(workdir / "draft", config)
-    development = workdir / "development"
-    held_out = _labelled(development, config)[1] if (development / "labels.jsonl").exists() else None
+    else:
+        _draft(config, optimizer, loop, workdir)
+        door.say(f"trained: {workdir / 'draft_model'}")
+
+
+def _draft(config, optimizer: OptimizerConfig, loop: LoopConfig, workdir: Path) -> None:
+    train, session = config.train, door.open_session(config)
+    labelled = train.signals != "none"
+    options = LabelOptions(config.annotate.kind, train.label_place, config.annotate.confidence, train.boundary_weight)
+    traces = Traces(workdir / "draft", train.row_length, options, labelled)
+    door.say(f"{len(traces)} traces, {traces.lengths.sum()} tokens, {traces.cut} cut to a row of {train.row_length}")
     always = (*session.end_think_ids, *session.stop_ids)
-    d2t = frequent_tokens(traces, session.target.vocab_size, train.draft_vocab_size, always)
+    d2t = frequent_tokens(traces.traces, session.target.vocab_size, train.draft_vocab_size, always)
     losses = DraftTrainingConfig(train.ttt_steps, train.ttt_decay, session.sampling.temperature,
                                  tuple(train.signal_weights), train.weighting)  # fmt: skip
     draft = draft_config(session.target, train.intermediate_size, train.draft_vocab_size, train.signals)
-    run = DraftRun(train.batch_size, train.seed, losses, train.evaluate_every)
-    train_draft(run, session.target, session.params.target, draft, d2t, rows, optimizer, loop, workdir, held_out)
-    door.say(f"trained: {workdir / 'draft_model'}")
-
-
-def _labelled(folder: Path, config):
-    """(traces, packed rows with labels) of one split."""
-    traces = list(read_jsonl(folder / "traces.jsonl"))
-    rows = labelled_rows(traces, list(read_jsonl(folder / "labels.jsonl")), config.train.row_length,
-                         config.annotate.kind, config.train.seed, config.train.boundary_weight)  # fmt: skip
-    return traces, rows
+    run = DraftRun(train.batch_size, train.seed, losses, train.evaluate_every, train.init, train.signal_positions)
+    model = (session.target, session.params.target, draft, d2t)
+    look = None
+    if next((workdir / "development").glob("traces*.jsonl"), None) and train.held_out_rows:
+        held_out = packed(Traces(workdir / "development", train.row_length, options, labelled), train.row_length)
+        rows = [held_out[number] for number in range(min(train.held_out_rows, len(held_out)))]
+        look = HeldOut(*model, losses, rows, train.batch_size, session.mesh)
+    rows = packed(traces, train.row_length, train.seed, train.pack)
+    bundle = train_draft(run, *model, rows, optimizer, loop, workdir, look, session.mesh)
+    if look is not None:
+        write_json(workdir / "held_out.json", look.report(bundle.params))
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
@@ -86,11 +87,50 @@ def placer(mesh: Mesh) -> Callable[[np.ndarray, str], jax.Array]:
     return lambda array, path: jax.device_put(array, NamedSharding(mesh, spec_of(path, array.shape, mesh)))
 
 
-def shard_batch(batch: Any, mesh: Mesh) -> Any:
-    """Host arrays [B, ...] split by row over (data, fsdp); every process passes its own rows of the global batch."""
-    sharding = NamedSharding(mesh, P(("data", "fsdp")))
+def row_sharding(mesh: Mesh) -> NamedSharding:
+    """Batches [B, ...]: rows over (data, fsdp), the rest whole."""
+    return NamedSharding(mesh, P(("data", "fsdp")))
+
+
+def whole(mesh: Mesh) -> NamedSharding:
+    """The same on every device."""
+    return NamedSharding(mesh, P())
+
+
+def rows_of_process(mesh: Mesh, batch_size: int) -> np.ndarray:
+    """int[b], ascending: which rows of a global batch this process's devices hold. Raises ValueError where B does not split."""
     parts = mesh.shape["data"] * mesh.shape["fsdp"]
-    rows = len(jax.tree.leaves(batch)[0]) * jax.process_count()
-    if rows % parts:
-        raise ValueError(f"batch of {rows} rows does not split over data x fsdp = {parts} devices")
-    return jax.tree.map(lambda values: jax.make_array_from_process_local_data(sharding, np.asarray(values)), batch)
+    if batch_size % parts:
+        raise ValueError(f"batch of {batch_size} rows does not split over data x fsdp = {parts} devices")
+    held = row_sharding(mesh).addressable_devices_indices_map((batch_size,)).values()
+    return np.unique(np.concatenate([np.arange(batch_size)[index] for index in held]))
+
+
+def shard_batch(batch: Any, mesh: Mesh, batch_size: int | None = None) -> Any:
+    """Host arrays [b, ...] as global ones [B, ...] split by row over (data, fsdp).
+
+    Every process passes the rows that it holds, those of `rows_of_process`; batch_size: B, default b times the processes.
+    """
+    total = batch_size or len(jax.tree.leaves(batch)[0]) * jax.process_count()
+    rows_of_process(mesh, total)
+
+    def place(values) -> jax.Array:
+        values = np.asarray(values)
+        return jax.make_array_from_process_local_data(row_sharding(mesh), values, (total, *values.shape[1:]))
+
+    return jax.tree.map(place, batch)
+
+
+def from_whole(batch: Any, mesh: Mesh | None) -> Any:
+    """Whole host arrays [B, ...], the same on every process, split by row over (data, fsdp); None: on one device."""
+    if mesh is None:
+        return jax.tree.map(jnp.asarray, batch)
+    sharding = row_sharding(mesh)
+    return jax.tree.map(lambda v: jax.make_array_from_callback(v.shape, sharding, lambda index: v[index]), batch)
+
+
+def fetched(tree: Any, mesh: Mesh | None) -> Any:
+    """Host arrays of sharded ones, whole on every process. All processes must call it."""
+    if mesh is not None:
+        tree = jax.jit(lambda values: values, out_shardings=whole(mesh))(tree)
+    return jax.tree.map(np.asarray, tree)

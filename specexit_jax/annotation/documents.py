@@ -1,38 +1,94 @@
 """Labelled traces as training documents of the draft, and the vocabulary that the draft speaks."""
 
+import dataclasses
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
-from specexit_jax.annotation.replay import join_labels
-from specexit_jax.data.packing import Rows, pack
-from specexit_jax.exits.labels import token_labels
+from specexit_jax.data.jsonl_index import JsonlIndex
+from specexit_jax.data.packing import Columns, PackedRows
+from specexit_jax.exits.labels import confidence_targets, token_labels
+
+BEFORE, AFTER = 1, 2  # phases of a token; 0: in neither
 
 
-def labelled_rows(
-    traces: Sequence[dict],
-    labels: Sequence[dict],
-    row_length: int,
-    kind: str = "stable",
-    seed: int = 0,
-    boundary_weight: float = 1.0,
-) -> Rows:
-    """Packed rows with `labels` and `label_mask` [R, T, 3] beside the usual columns; no loss on prompts.
-
-    kind: which T* progress and remain count towards, `stable` or `first`. boundary_weight: of a boundary token in the
-    signal losses, where other tokens weigh 1: exits read the signals there. Traces longer than a row are an error.
+@dataclasses.dataclass(frozen=True)
+class LabelOptions:
+    """kind: which T* progress and remain count towards, `stable` or `first`. place: which boundary a token's label is of
+    (`exits.labels.token_labels`). confidence: see `exits.labels.confidence_targets`. boundary_weight: of a boundary token
+    in the signal losses, where other tokens weigh 1: exits read the signals there.
     """
-    documents, values, masks = [], [], []
-    for trace, label in zip(traces, join_labels(traces, labels), strict=True):
-        prompt, length = len(trace["prompt_ids"]), len(trace["ids"])
-        made = token_labels(length, trace["think_end"], label["boundaries"], label["agree"], label[kind])
-        made.mask[label["boundaries"]] *= boundary_weight
-        silent = np.zeros((prompt, 3), np.float32)
-        ids = np.array([*trace["prompt_ids"], *trace["ids"]], np.int32)
-        documents.append((ids, np.arange(len(ids)) >= prompt))
-        values.append(np.concatenate([silent, made.values]))
-        masks.append(np.concatenate([silent, made.mask]))
-    return pack(documents, row_length, seed, {"labels": values, "label_mask": masks})
+
+    kind: str = "stable"
+    place: str = "paragraph_end"
+    confidence: str = "one"
+    boundary_weight: float = 1.0
+
+
+class Traces:
+    """The traces of a split, with their labels where it has been annotated, as documents of at most `longest` tokens.
+
+    A document's columns: tokens, loss_mask (what the model wrote) and, of labelled traces, labels and label_mask [n, 3],
+    boundary (bool), agree (0 or 1 at boundaries), phase (thinking BEFORE T* and AFTER it; 0 elsewhere).
+
+    `lengths` of the documents, cut to `longest`; `cut`: how many were. The files stay on disk. Raises ValueError where
+    traces and labels do not fit together.
+    """
+
+    def __init__(self, folder: str | Path, longest: int, options: LabelOptions = LabelOptions(), labelled: bool = True):
+        folder = Path(folder)
+        self.options, self.longest = options, longest
+        self.traces = JsonlIndex(_shards(folder, "traces"))
+        self._labels, self._label_of, self.boundaries = None, [], 0
+        whole, ids = [], []
+        for trace in self.traces:
+            whole.append(len(trace["prompt_ids"]) + len(trace["ids"]))
+            ids.append(trace["id"])
+        self.lengths = np.minimum(np.array(whole, np.int64), longest)
+        self.cut = int(np.sum(np.array(whole) > longest))
+        if labelled:
+            self._labels = JsonlIndex(_shards(folder, "labels"))
+            places = {}
+            for place, label in enumerate(self._labels):
+                places[label["id"]] = place
+                self.boundaries += len(label["boundaries"])
+            missing = [name for name in ids if name not in places]
+            if missing:
+                raise ValueError(f"{folder}: {len(missing)} traces have no label ({missing[0]}): annotate them first")
+            self._label_of = [places[name] for name in ids]
+
+    def __len__(self) -> int:
+        return len(self.traces)
+
+    def __getitem__(self, number: int) -> Columns:
+        trace = self.traces[number]
+        label = None if self._labels is None else self._labels[self._label_of[number]]
+        columns = document(trace, label, self.options)
+        return {name: values[: self.longest] for name, values in columns.items()}
+
+
+def document(trace: dict, label: dict | None, options: LabelOptions = LabelOptions()) -> Columns:
+    """The columns of one trace (see `Traces`)."""
+    prompt, length = len(trace["prompt_ids"]), len(trace["ids"])
+    ids = np.array([*trace["prompt_ids"], *trace["ids"]], np.int32)
+    columns = {"tokens": ids, "loss_mask": np.arange(len(ids)) >= prompt}
+    if label is None:
+        return columns
+    places, sufficient = np.array(label["boundaries"], np.int64), label[options.kind]
+    targets = confidence_targets(label, options.confidence)
+    made = token_labels(length, trace["think_end"], label["boundaries"], targets, sufficient, options.place)
+    made.mask[places] *= options.boundary_weight
+    boundary, agree = np.zeros(length, bool), np.zeros(length, np.float32)
+    boundary[places], agree[places] = True, np.array(label["agree"], np.float32)
+    phase = np.zeros(length, np.int32)
+    if trace["think_end"] is not None:
+        enough = trace["think_end"] if sufficient is None else places[sufficient] + 1
+        phase[:enough], phase[enough : trace["think_end"]] = BEFORE, AFTER
+    written = {"labels": made.values, "label_mask": made.mask, "boundary": boundary, "agree": agree, "phase": phase}
+    return columns | {
+        name: np.concatenate([np.zeros((prompt, *v.shape[1:]), v.dtype), v]) for name, v in written.items()
+    }
 
 
 def frequent_tokens(traces: Sequence[dict], vocab_size: int, size: int, always: Sequence[int] = ()) -> np.ndarray:
@@ -44,3 +100,13 @@ def frequent_tokens(traces: Sequence[dict], vocab_size: int, size: int, always: 
         np.add.at(counts, np.asarray(trace["ids"], np.int64), 1)
     counts[list(always)] = np.iinfo(np.int64).max
     return np.sort(np.argsort(-counts, kind="stable")[:size]).astype(np.int32)
+
+
+def packed(traces: Traces, row_length: int, seed: int = 0, together: bool = True) -> PackedRows:
+    """The traces in rows (see `data.packing.PackedRows`)."""
+    return PackedRows(traces, traces.lengths, row_length, seed, together)
+
+
+def _shards(folder: Path, stem: str) -> list[Path]:
+    """STEM.jsonl and STEM-00000-of-00008.jsonl of a folder."""
+    return sorted(folder.glob(f"{stem}*.jsonl")) or [folder / f"{stem}.jsonl"]

@@ -1,16 +1,22 @@
-"""Documents of different lengths into rows of one length, and rows into batches that are a function of the step."""
+"""Documents of different lengths into rows of one length."""
 
 from __future__ import annotations
 
 import bisect
-import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 import numpy as np
 
 Document = tuple[np.ndarray, np.ndarray]  # ids int[n], loss_mask bool[n]
 Rows = dict[str, np.ndarray]  # every value [R, T, ...]
-Batches = Callable[[int], Rows]  # step -> {name: [B, T, ...]}
+Columns = Mapping[str, np.ndarray]  # of one document: `tokens` [n], others [n, ...]
+
+
+class Documents(Protocol):
+    """Documents by number, each with the same columns."""
+
+    def __getitem__(self, number: int) -> Columns: ...
 
 
 def plan_rows(lengths: Sequence[int], row_length: int, seed: int = 0) -> list[list[int]]:
@@ -40,31 +46,51 @@ def plan_rows(lengths: Sequence[int], row_length: int, seed: int = 0) -> list[li
     return rows
 
 
-def fill_rows(plan: Sequence[Sequence[int]], columns: Mapping[str, Sequence[np.ndarray]], row_length: int) -> Rows:
-    """Lays per-document arrays ([n] or [n, ...]) out by `plan`; adds segment_ids (1, 2, … ; 0 = padding) and positions.
+def lay_out(documents: Sequence[Columns], row_length: int) -> Rows:
+    """One row [T, ...] of documents side by side; adds segment_ids (1, 2, … ; 0 = padding) and positions.
 
-    `columns` must name `tokens`; every column of a document must have as many entries as its tokens.
+    Every column of a document must have as many entries as its tokens.
     """
-    shape = (len(plan), row_length)
-    rows = {"segment_ids": np.zeros(shape, np.int32), "positions": np.zeros(shape, np.int32)}
-    for name, arrays in columns.items():
-        first = np.asarray(arrays[0])
-        rows[name] = np.zeros(shape + first.shape[1:], np.int32 if first.dtype.kind in "iu" else first.dtype)
-    for row, documents in enumerate(plan):
-        start = 0
-        for segment, document in enumerate(documents, start=1):
-            length = len(columns["tokens"][document])
-            span = slice(start, start + length)
-            rows["segment_ids"][row, span] = segment
-            rows["positions"][row, span] = np.arange(length)
-            for name, arrays in columns.items():
-                if len(arrays[document]) != length:
-                    raise ValueError(
-                        f"document {document}: {name} has {len(arrays[document])} entries for {length} tokens"
-                    )
-                rows[name][row, span] = arrays[document]
-            start += length
-    return rows
+    row = {"segment_ids": np.zeros(row_length, np.int32), "positions": np.zeros(row_length, np.int32)}
+    for name, values in documents[0].items():
+        values = np.asarray(values)
+        row[name] = np.zeros((row_length, *values.shape[1:]), np.int32 if values.dtype.kind in "iu" else values.dtype)
+    start = 0
+    for segment, document in enumerate(documents, start=1):
+        length = len(document["tokens"])
+        span = slice(start, start + length)
+        row["segment_ids"][span] = segment
+        row["positions"][span] = np.arange(length)
+        for name, values in document.items():
+            if len(values) != length:
+                raise ValueError(f"a document has {len(values)} entries of {name} for {length} tokens")
+            row[name][span] = values
+        start += length
+    return row
+
+
+class PackedRows:
+    """Rows of documents, laid out when they are asked for: a source of `batches.Batches`.
+
+    together: documents share rows by `plan_rows`; else each has a row of its own, in a seeded order. Raises ValueError
+    for an empty list, and for an empty or over-long document (named by its index).
+    """
+
+    def __init__(
+        self, documents: Documents, lengths: Sequence[int], row_length: int, seed: int = 0, together: bool = True
+    ):
+        if not len(lengths):
+            raise ValueError("no documents to pack: the list is empty")
+        self.documents, self.row_length = documents, row_length
+        self.plan = plan_rows(lengths, row_length, seed)
+        if not together:
+            self.plan = [[document] for row in self.plan for document in row]
+
+    def __len__(self) -> int:
+        return len(self.plan)
+
+    def __getitem__(self, row: int) -> Rows:
+        return lay_out([self.documents[number] for number in self.plan[row]], self.row_length)
 
 
 def pack(
@@ -73,35 +99,16 @@ def pack(
     seed: int = 0,
     extra: Mapping[str, Sequence[np.ndarray]] | None = None,
 ) -> Rows:
-    """Rows tokens, segment_ids, positions int32[R, T], loss_mask bool[R, T], and one array for each of `extra`.
+    """All rows at once: tokens, segment_ids, positions int32[R, T], loss_mask bool[R, T], and one array for each of `extra`.
 
-    Raises ValueError for an empty list, and for an empty or over-long document (named by its index).
+    Raises ValueError as `PackedRows` does.
     """
-    if not documents:
-        raise ValueError("no documents to pack: the list is empty")
-    columns: dict[str, Sequence[np.ndarray]] = {
-        "tokens": [np.asarray(ids) for ids, _ in documents],
-        "loss_mask": [np.asarray(mask, bool) for _, mask in documents],
-        **(extra or {}),
-    }
-    plan = plan_rows([len(ids) for ids in columns["tokens"]], row_length, seed)
-    return fill_rows(plan, columns, row_length)
-
-
-def make_batches(rows: Rows, batch_size: int, seed: int = 0) -> Batches:
-    """Batches as a pure function of the step: epoch e is the rows in an order seeded by (seed, e), epochs follow without gaps.
-
-    The data position of a run is therefore its step, and resuming needs nothing else.
-    """
-    count = len(rows["tokens"])
-
-    @functools.lru_cache(maxsize=2)
-    def order(epoch: int) -> np.ndarray:
-        return np.random.default_rng((seed, epoch)).permutation(count)
-
-    def batch(step: int) -> Rows:
-        index = step * batch_size + np.arange(batch_size)
-        chosen = np.array([order(int(i) // count)[i % count] for i in index])
-        return {name: values[chosen] for name, values in rows.items()}
-
-    return batch
+    extra = extra or {}
+    columns = [
+        {"tokens": np.asarray(ids), "loss_mask": np.asarray(mask, bool)}
+        | {name: np.asarray(values[number]) for name, values in extra.items()}
+        for number, (ids, mask) in enumerate(documents)
+    ]
+    rows = PackedRows(columns, [len(ids) for ids, _ in documents], row_length, seed)
+    laid = [rows[number] for number in range(len(rows))]
+    return {name: np.stack([row[name] for row in laid]) for name in laid[0]}

@@ -8,7 +8,11 @@ import numpy as np
 from jaxtyping import Float
 
 KINDS = ("stable", "first")
-PLACES = ("paragraph_end", "token")
+PLACES = ("paragraph_end", "next_boundary", "token")
+
+
+def confidence_targets(label: dict, kind: str = "one") -> list[float]:
+    return [float(value) for value in label["agree"]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,8 +59,9 @@ def token_labels(
     A trace that never closes has no T*: it gives no confidence and no remain, and progress 0, the limit of t / T* as
     T* grows without bound, so that it can only teach the draft not to exit.
 
-    place: `paragraph_end` gives a token the progress and remain of the boundary it leads to, as for its confidence;
-    `token` counts them at the token itself (the ablation).
+    place: `paragraph_end` gives a token the labels of the boundary it leads to, a boundary its own. The ablations:
+    `next_boundary` gives a boundary those of the one after it, where an exit that lags a step would fall; `token` counts
+    progress and remain at the token itself.
     """
     _check(length, think_end, boundaries, agree, sufficient, place)
     thinking = length if think_end is None else think_end
@@ -65,9 +70,10 @@ def token_labels(
         mask[:thinking, 1] = 1.0
         return TokenLabels(values, mask)
     ends = np.asarray([*boundaries, thinking - 1], np.int64)
-    own = np.searchsorted(ends[:-1], np.arange(thinking))  # the first boundary at or after each token, else `</think>`
+    # the first boundary at each token or after it, else `</think>`
+    own = np.searchsorted(ends[:-1], np.arange(thinking), side="right" if place == "next_boundary" else "left")
     enough = thinking if sufficient is None else boundaries[sufficient] + 1
-    seen = 1.0 + (ends[own] if place == "paragraph_end" else np.arange(thinking))
+    seen = 1.0 + (np.arange(thinking) if place == "token" else ends[own])
     values[:thinking, 0] = np.asarray([*agree, 1.0], np.float32)[own]
     values[:thinking, 1] = np.minimum(seen / max(enough, 1), 1.0)
     values[:thinking, 2] = np.maximum(enough - seen, 0.0)

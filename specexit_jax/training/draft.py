@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import NamedSharding, PartitionSpec
 
 from specexit_jax.models.config import DraftConfig
 from specexit_jax.models.draft import Draft
@@ -143,14 +144,21 @@ def make_draft_step(
     optimizer: optax.GradientTransformation,
     config: DraftTrainingConfig,
     feature_scale: jax.Array | None = None,
+    shardings: TrainState | None = None,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
-    """`draft_step` compiled; the state given in is consumed. Raises ValueError on settings that do not fit the draft."""
+    """`draft_step` compiled; the state given in is consumed. Raises ValueError on settings that do not fit the draft.
+
+    shardings: of the state, which keeps them; the metrics are then whole on every device.
+    """
     check_weighting(config, draft.config)
     check_vocabulary(d2t, draft.config)
     step = functools.partial(
         draft_step, target=target, draft=draft, optimizer=optimizer, config=config, feature_scale=feature_scale
     )
-    compiled = jax.jit(step, donate_argnums=0)
+    out = None
+    if shardings is not None:
+        out = (shardings, NamedSharding(jax.tree.leaves(shardings)[0].mesh, PartitionSpec()))
+    compiled = jax.jit(step, donate_argnums=0, out_shardings=out)
     d2t = jnp.asarray(d2t, jnp.int32)
     # Arguments, not constants: the target must not be copied into the program.
     return lambda state, batch: compiled(state, batch, target_params, d2t)
@@ -165,37 +173,3 @@ def check_vocabulary(d2t: jax.Array, draft: DraftConfig) -> None:
         )
     if ids.min() < 0 or ids.max() >= draft.vocab_size:
         raise ValueError(f"d2t holds ids {ids.min()} to {ids.max()}, outside the target's 0 to {draft.vocab_size - 1}")
-
-
-def draft_metrics(
-    params: dict,
-    batch: Batch,
-    target_params: dict,
-    d2t: jax.Array,
-    *,
-    target: Target,
-    draft: Draft,
-    config: DraftTrainingConfig,
-) -> Metrics:
-    """All metrics of one batch, without an update."""
-    teacher = run_teacher(target, target_params, batch, d2t, config.temperature, config.teacher_chunk)
-    return draft_losses(params, teacher, batch, draft=draft, config=config)[1]
-
-
-def make_draft_evaluation(
-    target: Target, target_params: dict, draft: Draft, d2t: jax.Array, config: DraftTrainingConfig
-) -> Callable[[dict, list[Batch]], dict[str, float]]:
-    """(params, batches of one shape) -> metrics, each batch weighted by its number of chains."""
-    compiled = jax.jit(functools.partial(draft_metrics, target=target, draft=draft, config=config))
-    d2t = jnp.asarray(d2t, jnp.int32)
-
-    def evaluate(params: dict, batches: list[Batch]) -> dict[str, float]:
-        metrics = [jax.device_get(compiled(params, batch, target_params, d2t)) for batch in batches]
-        total = max(sum(int(m["chains"]) for m in metrics), 1)
-        return {
-            name: float(sum(float(m[name]) * int(m["chains"]) for m in metrics)) / total
-            for name in metrics[0]
-            if name != "chains"
-        }
-
-    return evaluate

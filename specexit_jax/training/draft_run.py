@@ -1,25 +1,38 @@
 """A draft trained on labelled rows for one frozen target, from rows to an EAGLE-3 folder."""
 
 import dataclasses
-from collections.abc import Callable
+import json
+import zlib
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
-from specexit_jax.data.packing import Rows, make_batches
+from specexit_jax.backend import on_mesh
+from specexit_jax.checkpoint import write_json
+from specexit_jax.data.batches import Batches, RowSource
 from specexit_jax.models.config import DraftConfig, TargetConfig
 from specexit_jax.models.draft import Draft, DraftBundle, init_draft
 from specexit_jax.models.hf import save_draft
 from specexit_jax.models.target import Target
-from specexit_jax.training.draft import DraftTrainingConfig, init_draft_state, make_draft_evaluation, make_draft_step
+from specexit_jax.sharding import fetched, rows_of_process, tree_shardings
+from specexit_jax.training.draft import DraftTrainingConfig, init_draft_state, make_draft_step
+from specexit_jax.training.features import STORED, FrozenFeatures
 from specexit_jax.training.loop import Hook, LoopConfig, fit
 from specexit_jax.training.optimizer import OptimizerConfig, make_optimizer
 from specexit_jax.training.signal_fit import labelled_positions, solve_signals
+from specexit_jax.training.state import TrainState
+
+_SCALE_ROWS = 8  # whose features give the scale
+_TRAINED_ON = ("tokens", "segment_ids", "positions", "loss_mask", "labels", "label_mask", *STORED)
 
 
-def draft_config(target: TargetConfig, intermediate_size: int, draft_vocab_size: int, signals: str) -> DraftConfig:
+def draft_config(
+    target: TargetConfig, intermediate_size: int, draft_vocab_size: int, signals: str, sliding_window: int = 0
+) -> DraftConfig:
     """A draft layer of the target's own width and heads (a query head a key head, as one layer can afford it)."""
     return DraftConfig(
         hidden_size=target.hidden_size,
@@ -40,21 +53,6 @@ def draft_config(target: TargetConfig, intermediate_size: int, draft_vocab_size:
     )
 
 
-def feature_scale(target: TargetConfig, params: dict, rows: Rows, count: int = 8) -> np.ndarray:
-    """float32[3D]: 1 / RMS of every captured feature over the first `count` rows.
-
-    The residual stream's scale differs by orders of magnitude between layers and coordinates. Under one learning rate the
-    signal rows of `fc`, which no norm follows, would diverge on the loud ones. The draft is trained on scaled features
-    and `fc` takes the scale in at the end (`folded`), so a saved draft reads the features as they are.
-    """
-    rows = {name: jnp.asarray(values[:count]) for name, values in rows.items()}
-    out = Target(target).apply(
-        {"params": params}, rows["tokens"], rows["positions"], segment_ids=rows["segment_ids"], logits=False
-    )
-    real = np.asarray(out.features)[np.asarray(rows["segment_ids"]) > 0]
-    return (1.0 / np.sqrt(np.mean(np.square(real, dtype=np.float64), axis=0) + 1e-12)).astype(np.float32)
-
-
 def folded(params: dict, scale: jax.Array) -> dict:
     """Trained parameters with the feature scale taken into `fc`."""
     return params | {"fc": params["fc"] * scale[:, None]}
@@ -63,8 +61,9 @@ def folded(params: dict, scale: jax.Array) -> dict:
 @dataclasses.dataclass(frozen=True)
 class DraftRun:
     """Rows in a batch, the seed of their order and of the first parameters, the losses, and how often (in steps) the
-    held-out rows are looked at, the first `evaluate_rows` of them.
+    held-out rows are looked at.
 
+    init: where the output head and norm start, `random` or `target` (the target's own, of the draft's vocabulary).
     signal_positions: at most so many are used to solve signals placed at `fc` in the end; 0 leaves them as trained.
     """
 
@@ -72,8 +71,12 @@ class DraftRun:
     seed: int
     losses: DraftTrainingConfig
     evaluate_every: int = 200
-    evaluate_rows: int = 16
+    init: str = "random"
     signal_positions: int = 200_000
+
+    def __post_init__(self):
+        if self.init not in ("random", "target"):
+            raise ValueError(f"init of the draft is {self.init!r}; choose 'random' or 'target'")
 
 
 def train_draft(
@@ -82,47 +85,120 @@ def train_draft(
     target_params: dict,
     draft: DraftConfig,
     d2t: np.ndarray,
-    rows: Rows,
+    rows: RowSource,
     optimizer_config: OptimizerConfig,
     loop: LoopConfig,
     workdir: Path,
-    held_out: Rows | None = None,
+    look: Callable[[dict], Mapping[str, float]] | None = None,
+    mesh: Mesh | None = None,
 ) -> DraftBundle:
     """Trains in `workdir`, resuming there, and writes `workdir/draft_model`.
 
-    held_out: labelled rows of another split, whose metrics join metrics.jsonl as `held_out_...`; nothing is chosen by them.
+    look: metrics of parameters on held-out rows, which join metrics.jsonl as `held_out_...`; nothing is chosen by them.
+    mesh: what target and draft are sharded over, and a batch by its rows. The result depends on it by rounding alone.
     """
-    optimizer = make_optimizer(optimizer_config)
-    scale = jnp.asarray(feature_scale(target, target_params, rows))
-    state = init_draft_state(init_draft(draft, jax.random.key(run.seed)), optimizer, run.losses, draft)
-    step = make_draft_step(Target(target), target_params, Draft(draft), jnp.asarray(d2t), optimizer, run.losses, scale)
-    hooks = ()
-    if held_out is not None:
-        evaluate = make_draft_evaluation(Target(target), target_params, Draft(draft), d2t, run.losses)
-        hooks = (_held_out_hook(run, evaluate, held_out, lambda params: folded(params, scale)),)
-    state = fit(loop, state, step, make_batches(rows, run.batch_size, run.seed), workdir, hooks)
-    params = folded(state.params, scale)
+    optimizer, frozen = make_optimizer(optimizer_config), FrozenFeatures(target, target_params, mesh)
+    _require_same_data(workdir, run, rows, d2t)
+    scale = jnp.asarray(feature_scale(frozen, rows, run.batch_size))
+    with on_mesh(mesh):
+        state, shardings = first_state(run, target, target_params, draft, d2t, optimizer, mesh)
+        step = make_draft_step(
+            Target(target), target_params, Draft(draft), d2t, optimizer, run.losses, scale, shardings
+        )  # fmt: skip
+        hooks = ()
+        if look is not None:
+            hooks = (Hook(run.evaluate_every, lambda _, state: _held_out(look(folded(state.params, scale)))),)
+        share = None if mesh is None else rows_of_process(mesh, run.batch_size)
+        batches = Batches(_Columns(rows, _TRAINED_ON), run.batch_size, run.seed, share)
+        state = fit(loop, state, step, batches, workdir, hooks, mesh)
+        params = folded(state.params, scale)
+    params = fetched(params, mesh)
     if draft.signals == "fc" and run.signal_positions:
-        params = _solved(run, target, target_params, draft, params, rows)
+        found = labelled_positions(frozen, rows, run.signal_positions, run.seed, run.batch_size)
+        params["fc"][:, draft.hidden_size :] = solve_signals(*found)
     bundle = DraftBundle(config=draft, params=params, d2t=jnp.asarray(d2t))
-    save_draft(workdir / "draft_model", bundle)
+    if jax.process_index() == 0:
+        save_draft(workdir / "draft_model", bundle)
     return bundle
 
 
-def _solved(run: DraftRun, target: TargetConfig, target_params: dict, draft: DraftConfig, params: dict, rows: Rows):
-    """The parameters with the signal rows of `fc` at their optimum."""
-    found = labelled_positions(target, target_params, rows, run.signal_positions, run.seed, run.batch_size)
-    return params | {"fc": params["fc"].at[:, draft.hidden_size :].set(solve_signals(*found))}
+def first_state(
+    run: DraftRun, target: TargetConfig, target_params: dict, draft: DraftConfig, d2t: np.ndarray, optimizer, mesh
+) -> tuple[TrainState, TrainState | None]:
+    """A fresh state, made where it will live, and its shardings (None without a mesh)."""
+
+    def fresh(target_params: dict) -> TrainState:
+        params = init_draft(draft, jax.random.key(run.seed))
+        if run.init == "target":
+            params = _headed(params, target, target_params, jnp.asarray(d2t, jnp.int32))
+        return init_draft_state(params, optimizer, run.losses, draft)
+
+    shardings = None
+    if mesh is not None:
+        shardings = tree_shardings(jax.eval_shape(fresh, target_params), mesh)
+    return jax.jit(fresh, out_shardings=shardings)(target_params), shardings
 
 
-def _held_out_hook(run: DraftRun, evaluate, rows: Rows, fold: Callable[[dict], dict]) -> Hook:
-    """Metrics of the first held-out rows, in batches of one shape, at most the training's (a last, smaller one is left out)."""
-    count = min(run.evaluate_rows, len(rows["tokens"]))
-    size = min(run.batch_size, count)
-    starts = range(0, count - size + 1, size)
-    batches = [{name: values[i : i + size] for name, values in rows.items()} for i in starts]
+def _headed(params: dict, target: TargetConfig, target_params: dict, d2t: jax.Array) -> dict:
+    """The target's final norm and head (of the draft's vocabulary) as the draft's first ones."""
+    if target.tie_embeddings:
+        head = jnp.take(target_params["embed"]["embedding"], d2t, axis=0).T
+    else:
+        head = jnp.take(target_params["lm_head"], d2t, axis=1)
+    if head.shape != params["lm_head"].shape:
+        raise ValueError(f"init 'target' needs a draft as wide as the target's {head.shape[0]}")
+    first = {"lm_head": head, "norm": target_params["final_norm"]}
+    return params | jax.tree.map(lambda value: value.astype(jnp.float32), first)
 
-    def look(_: int, state) -> dict[str, float]:
-        return {f"held_out_{name}": value for name, value in evaluate(fold(state.params), batches).items()}
 
-    return Hook(run.evaluate_every, look)
+def feature_scale(frozen: FrozenFeatures, rows: RowSource, batch_size: int) -> np.ndarray:
+    """float32[3D]: 1 / RMS of every captured feature over the first rows.
+
+    The residual stream's scale differs by orders of magnitude between layers and coordinates. Under one learning rate the
+    signal rows of `fc`, which no norm follows, would diverge on the loud ones. The draft is trained on scaled features
+    and `fc` takes the scale in at the end (`folded`), so a saved draft reads the features as they are.
+    """
+    count = -(-_SCALE_ROWS // batch_size) * batch_size  # whole batches: their rows split over the mesh
+    chosen = [rows[number % len(rows)] for number in range(count)]
+    first = {name: np.stack([row[name] for row in chosen]) for name in chosen[0]}
+    return (1.0 / np.sqrt(frozen.mean_square(first) + 1e-12)).astype(np.float32)
+
+
+class _Columns:
+    """A source without the columns that a step does not read."""
+
+    def __init__(self, source: RowSource, names: tuple[str, ...]):
+        self._source, self._names = source, names
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, number: int) -> dict[str, np.ndarray]:
+        return {name: values for name, values in self._source[number].items() if name in self._names}
+
+
+def _held_out(metrics: Mapping[str, float]) -> dict[str, float]:
+    return {f"held_out_{name}": value for name, value in metrics.items()}
+
+
+def _require_same_data(workdir: Path, run: DraftRun, rows: RowSource, d2t: np.ndarray) -> None:
+    """Writes what a step's batch depends on; raises ValueError where an earlier run in `workdir` had other data."""
+    path, first = Path(workdir) / "data.json", rows[0]
+    facts = {
+        "rows": len(rows),
+        "row_length": len(first["tokens"]),
+        "batch_size": run.batch_size,
+        "seed": run.seed,
+        "first_row": zlib.crc32(first["tokens"].tobytes()),
+        "draft_vocabulary": zlib.crc32(np.asarray(d2t, np.int32).tobytes()),
+    }
+    if path.exists():
+        for name, value in json.loads(path.read_text()).items():
+            if facts.get(name) != value:
+                raise ValueError(
+                    f"{workdir} holds a run on other data ({name} was {value}, is {facts.get(name)}): a resumed run must "
+                    "see the same batches; use another workdir, or remove it to start again"
+                )
+    elif jax.process_index() == 0:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, facts)

@@ -18,7 +18,8 @@ import numpy as np
 from jax.sharding import Mesh
 
 from specexit_jax.checkpoint import Checkpoints
-from specexit_jax.data.packing import Batches, Rows
+from specexit_jax.data.batches import Batches
+from specexit_jax.data.packing import Rows
 from specexit_jax.metrics import MetricsWriter
 from specexit_jax.progress import Progress
 from specexit_jax.sharding import shard_batch

@@ -5,51 +5,41 @@ regressions and a least squares, each convex. Gradient steps stop well short of 
 after 1,000 Muon steps, 0.92 solved, on the bundled model), so the solution replaces what the steps found.
 """
 
-from collections.abc import Iterator
-
-import jax
 import numpy as np
 
+from specexit_jax.data.batches import RowSource
 from specexit_jax.data.packing import Rows
-from specexit_jax.models.config import TargetConfig
-from specexit_jax.models.target import Target
+from specexit_jax.training.features import FrozenFeatures
 
 _NEWTON_STEPS = 30
 _GOOD = 1e-9  # relative fall of the loss at which Newton's steps end
 
 
 def labelled_positions(
-    target: TargetConfig, params: dict, rows: Rows, most: int, seed: int, batch_size: int = 8
+    frozen: FrozenFeatures, source: RowSource, most: int, seed: int, batch_size: int = 8
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(features float32 [N, 3D], labels [N, 3], mask bool [N, 3]) of at most about `most` labelled positions.
+    """(features float32 [N, 3D], labels [N, 3], mask bool [N, 3]) of at most about `most` of the labelled boundary tokens.
 
-    They are those of the largest weight in `rows["label_mask"]`: boundary tokens, where exits read the signals. The tokens
-    between would pull the linear fit away from them (AUC of confidence 0.89 with as many of those, 0.92 without).
+    Exits read the signals there; the tokens between would pull the linear fit away from them (AUC of confidence 0.89 with
+    as many of those, 0.92 without).
     """
-    weight = rows["label_mask"].max(axis=-1)
-    if not weight.any():
-        raise ValueError("no position of these rows has a signal label: annotate the traces first")
-    drawn = weight == weight.max()
-    drawn &= np.random.default_rng(seed).random(weight.shape) < most / drawn.sum()
-    features = np.concatenate(list(_features(target, params, rows, drawn, batch_size)))
-    return features, rows["labels"][drawn], rows["label_mask"][drawn] > 0
+    there = sum(int(_labelled(source[number]).sum()) for number in range(len(source)))
+    if not there:
+        raise ValueError("no boundary of these rows has a signal label: annotate the traces first")
+    features, labels, mask = [], [], []
+    for start in range(0, len(source), batch_size):
+        rows = [source[number] for number in range(start, min(start + batch_size, len(source)))]
+        rows += [{name: np.zeros_like(v) for name, v in rows[0].items()}] * (batch_size - len(rows))
+        batch = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+        drawn = _labelled(batch) & (np.random.default_rng((seed, start)).random(batch["boundary"].shape) < most / there)
+        features.append(frozen.at(batch, drawn))
+        labels.append(batch["labels"][drawn])
+        mask.append(batch["label_mask"][drawn] > 0)
+    return np.concatenate(features), np.concatenate(labels), np.concatenate(mask)
 
 
-def _features(target: TargetConfig, params: dict, rows: Rows, drawn: np.ndarray, size: int) -> Iterator[np.ndarray]:
-    @jax.jit
-    def run(tokens, positions, segment_ids):
-        return (
-            Target(target)
-            .apply({"params": params}, tokens, positions, segment_ids=segment_ids, logits=False)
-            .features.astype("float32")
-        )
-
-    names = ("tokens", "positions", "segment_ids")
-    for start in range(0, len(drawn), size):
-        chosen = slice(start, start + size)
-        short = size - len(drawn[chosen])
-        batch = [np.pad(rows[name][chosen], ((0, short), (0, 0))) for name in names]
-        yield np.asarray(run(*batch))[: size - short][drawn[chosen]]
+def _labelled(rows: Rows) -> np.ndarray:
+    return rows["boundary"] & (rows["label_mask"].max(axis=-1) > 0)
 
 
 def solve_signals(features: np.ndarray, labels: np.ndarray, mask: np.ndarray, ridge: float = 1.0) -> np.ndarray:

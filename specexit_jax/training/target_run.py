@@ -9,8 +9,9 @@ import jax
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
+from specexit_jax.data.batches import Batches, RowsInMemory
 from specexit_jax.data.documents import Mixture, documents
-from specexit_jax.data.packing import Rows, make_batches, pack
+from specexit_jax.data.packing import Rows, pack
 from specexit_jax.data.splits import sample
 from specexit_jax.data.tokenizer import load_tokenizer, train_tokenizer
 from specexit_jax.data.world import thinking_text, write_trace
@@ -78,7 +79,7 @@ def train_target(
     optimizer = make_optimizer(optimizer_config)
     state = init_state(_first_params(run, model), optimizer)
     step = make_train_step(Target(model), optimizer)
-    state = fit(loop, state, step, make_batches(rows, run.batch_size, run.seed), workdir)
+    state = fit(loop, state, step, Batches(RowsInMemory(rows), run.batch_size, run.seed), workdir)
     save_folder(workdir / "target", model, state.params, tokenizer, run.temperature)
     return state
 

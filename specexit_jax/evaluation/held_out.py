@@ -1,0 +1,197 @@
+"""A draft in training looked at on held-out rows: acceptance, where it falls, and what the signals are worth.
+
+Chains and signals are the training step's own; everything is counted on the host, chain by chain.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from specexit_jax.annotation.documents import AFTER, BEFORE
+from specexit_jax.backend import on_mesh
+from specexit_jax.data.packing import Rows
+from specexit_jax.evaluation.statistics import auc, brier, reliability
+from specexit_jax.exits.signals import activate
+from specexit_jax.models.config import DraftConfig, TargetConfig
+from specexit_jax.models.draft import Draft
+from specexit_jax.models.target import Target
+from specexit_jax.sharding import from_whole, whole
+from specexit_jax.training.draft import DraftTrainingConfig
+from specexit_jax.training.features import STORED
+from specexit_jax.training.teacher import OUTSIDE, run_teacher
+from specexit_jax.training.ttt import chain_masks, judge, run_steps, shift_left
+
+KINDS = ("simulated", "expected", "trace")
+POSITIONS = (0, 256, 512, 1024, 2048, 4096, 8192, 16384)  # left ends of the table of acceptance against position
+_READ = ("tokens", "segment_ids", "positions", "loss_mask", *STORED)
+
+
+class Seen(NamedTuple):
+    """Of all chains at each index t, as `ttt.Chain`: hits float32 [3, K, B, T] in the order of KINDS, loss [K, B, T],
+    counted bool [K, B, T] (with a loss: inside) and signals, activated, float32 [B, T, 3] of token t (None: none)."""
+
+    hits: np.ndarray
+    loss: np.ndarray
+    counted: np.ndarray
+    inside: np.ndarray
+    signals: np.ndarray | None
+
+
+class HeldOut:
+    """Call it with parameters for metrics of one look; `report` adds what does not fit a curve.
+
+    rows: whole rows, the same on every process; they are looked at `batch_size` at a time, the last batch padded.
+    """
+
+    def __init__(
+        self,
+        target: TargetConfig,
+        target_params: dict,
+        draft: DraftConfig,
+        d2t: np.ndarray,
+        losses: DraftTrainingConfig,
+        rows: Sequence[Rows],
+        batch_size: int,
+        mesh: Mesh | None = None,
+    ):
+        if not len(rows):
+            raise ValueError("there are no held-out rows to look at")
+        empty = {name: np.zeros_like(values) for name, values in rows[0].items()}
+        padded = [*rows, *[empty] * (-len(rows) % batch_size)]
+        self._rows = {name: np.stack([row[name] for row in padded]) for name in rows[0]}
+        self._size, self._mesh, self._losses = batch_size, mesh, losses
+        self._place = places(self._rows)
+        look = functools.partial(_look, Target(target), Draft(draft), losses)
+        self._look = jax.jit(look, out_shardings=None if mesh is None else whole(mesh))
+        self._frozen = (target_params, np.asarray(d2t, np.int32))
+
+    def __call__(self, params: dict) -> dict[str, float]:
+        """Acceptance of each step and in all, before and after T*, by quarters of the traces; scores of the signals."""
+        return self._metrics(self._see(params))
+
+    def report(self, params: dict) -> dict:
+        """The metrics, acceptance against position (tokens from the first generated one) and the calibration curve."""
+        seen = self._see(params)
+        found: dict = {"metrics": self._metrics(seen), "positions": self._by_position(seen)}
+        if "boundary" in self._rows and seen.signals is not None:
+            agree, confidence = self._agreement(seen)
+            curve = reliability(agree, confidence)
+            found["calibration"] = {name: np.asarray(value).tolist() for name, value in curve._asdict().items()}
+        return found
+
+    def _see(self, params: dict) -> Seen:
+        parts = []
+        with on_mesh(self._mesh):
+            for start in range(0, len(self._place.index), self._size):
+                batch = {name: v[start : start + self._size] for name, v in self._rows.items() if name in _READ}
+                parts.append(jax.tree.map(np.asarray, self._look(params, from_whole(batch, self._mesh), *self._frozen)))
+        signals = None if parts[0][-1] is None else np.concatenate([part[-1] for part in parts])
+        return Seen(
+            *(np.concatenate(column, axis=-2) for column in zip(*(p[:-1] for p in parts), strict=True)), signals
+        )
+
+    def _metrics(self, seen: Seen) -> dict[str, float]:
+        found = {"token_loss": self._token_loss(seen)}
+        for step, counted in enumerate(seen.counted):
+            found[f"accept_{step}"] = _mean(seen.hits[0, step][counted])
+        phase = self._rows.get("phase")
+        groups = {"": np.ones_like(self._place.index, bool)}
+        groups |= {f"_quarter_{q + 1}": self._place.quarter == q for q in range(4)}
+        if phase is not None:
+            groups |= {"_before": _next(phase) == BEFORE, "_after": _next(phase) == AFTER}
+        for suffix, group in groups.items():
+            for kind, length in zip(KINDS, accept_lengths(seen, group), strict=True):
+                found[f"{kind}_accept_length{suffix}"] = length
+        if "boundary" in self._rows and seen.signals is not None:
+            found |= self._signal_scores(seen)
+        return found
+
+    def _token_loss(self, seen: Seen) -> float:
+        weights = self._losses.decay ** np.arange(len(seen.loss))
+        means = [_mean(loss[inside]) for loss, inside in zip(seen.loss, seen.inside, strict=True)]
+        return float(weights @ means / weights.sum())
+
+    def _agreement(self, seen: Seen) -> tuple[np.ndarray, np.ndarray]:
+        known = self._rows["boundary"] & (self._rows["label_mask"][..., 0] > 0)
+        return self._rows["agree"][known] > 0.5, seen.signals[known][:, 0]
+
+    def _signal_scores(self, seen: Seen) -> dict[str, float]:
+        agree, confidence = self._agreement(seen)
+        boundary, mask, labels = self._rows["boundary"], self._rows["label_mask"], self._rows["labels"]
+        progress, remain = (boundary & (mask[..., i] > 0) for i in (1, 2))
+        logs = [np.log(np.maximum(v[remain][:, 2], 1.0)) for v in (seen.signals, labels)]
+        return {
+            "confidence_auc": auc(agree, confidence),
+            "confidence_brier": brier(agree, confidence),
+            "confidence_calibration_error": reliability(agree, confidence).error if len(agree) else float("nan"),
+            "progress_mae": _mean(np.abs(seen.signals[progress][:, 1] - labels[progress][:, 1])),
+            "log_remain_mae": _mean(np.abs(logs[0] - logs[1])),
+        }
+
+    def _by_position(self, seen: Seen) -> list[dict]:
+        edges = (*POSITIONS, np.iinfo(np.int32).max)
+        table = []
+        for low, high in pairwise(edges):
+            group = (self._place.index >= low) & (self._place.index < high)
+            chains = int((seen.counted.all(axis=0) & group).sum())
+            if chains:
+                lengths = {f"{k}_accept_length": v for k, v in zip(KINDS, accept_lengths(seen, group), strict=True)}
+                table.append({"from": low, "chains": chains, **lengths})
+        return table
+
+
+class Places(NamedTuple):
+    """Of the root (token t + 1) of each index t: its number among the tokens that the model wrote in its document, -1 where
+    it wrote none, and in which quarter of them it lies. int [B, T]."""
+
+    index: np.ndarray
+    quarter: np.ndarray
+
+
+def places(rows: Rows) -> Places:
+    """Where the chains of packed rows start."""
+    index = np.full(rows["tokens"].shape, -1)
+    quarter = np.full(rows["tokens"].shape, -1)
+    for row, segments in enumerate(rows["segment_ids"]):
+        for segment in range(1, int(segments.max()) + 1):
+            written = np.flatnonzero((segments == segment) & rows["loss_mask"][row])
+            index[row, written] = np.arange(len(written))
+            quarter[row, written] = np.arange(len(written)) * 4 // max(len(written), 1)
+    return Places(_next(index, -1), _next(quarter, -1))
+
+
+def accept_lengths(seen: Seen, group: np.ndarray) -> list[float]:
+    """Tokens a verify step yields, bonus counted, in the order of KINDS, over the whole chains of a `group` of indices."""
+    chosen = seen.counted.all(axis=0) & group
+    return [1.0 + _mean(np.cumprod(hits, axis=0).sum(axis=0)[chosen]) for hits in seen.hits]
+
+
+def _look(target: Target, draft: Draft, losses: DraftTrainingConfig, params, batch, target_params, d2t):
+    teacher = run_teacher(target, target_params, batch, d2t, losses.temperature, losses.teacher_chunk)
+    hiddens, raw = run_steps(draft, params, teacher.features, teacher.embedded, batch, losses.steps)
+    chains = [
+        judge(draft.apply({"params": params}, hidden, method="head"), teacher, step, losses.temperature)
+        for step, hidden in enumerate(hiddens)
+    ]
+    counted = jnp.stack(chain_masks(batch, losses.steps))
+    known = jnp.stack([shift_left(teacher.top, 1 + step) != OUTSIDE for step in range(losses.steps)])
+    hits = jnp.stack([jnp.stack([getattr(c, name) for c in chains]) for name in ("greedy", "expected", "trace")])
+    loss = jnp.stack([chain.loss for chain in chains])
+    return hits, loss, counted, counted & known, None if raw is None else activate(raw)
+
+
+def _next(values: np.ndarray, last: int = 0) -> np.ndarray:
+    """values[:, t + 1] at t."""
+    return np.concatenate([values[:, 1:], np.full_like(values[:, :1], last)], axis=1)
+
+
+def _mean(values: np.ndarray) -> float:
+    return float(values.mean(dtype=np.float64)) if values.size else float("nan")

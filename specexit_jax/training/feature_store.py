@@ -1,0 +1,156 @@
+"""The frozen target's pass over packed rows, made once and kept on disk: training then runs the draft alone.
+
+A shard holds whole rows (features [R, T, 3D] and final hidden [R, T, D] in the target's dtype, logsumexp float32 and top
+int32 [R, T]); the head's logits are recomputed from `hidden`, on the draft's vocabulary only. Terabytes are reached
+soon, so the size is told before anything is written: at 4 D numbers a token, 20 KB for a model of hidden size 2,560.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import shutil
+import zlib
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+from safetensors import safe_open
+from safetensors.numpy import save_file
+
+from specexit_jax.backend import on_mesh
+from specexit_jax.data.batches import RowSource
+from specexit_jax.data.packing import Rows
+from specexit_jax.models.config import TargetConfig
+from specexit_jax.models.target import Target
+from specexit_jax.progress import Progress
+from specexit_jax.sharding import from_whole, whole
+from specexit_jax.training.features import STORED
+from specexit_jax.training.teacher import reduced
+
+SHARD_BYTES = 2**29
+_GIB = 2**30
+
+
+class FeatureStore:
+    """The features of `rows` in `folder`, at one temperature of the teacher. `write` makes what is missing, `rows` reads."""
+
+    def __init__(self, folder: str | Path, target: TargetConfig, rows: RowSource, batch_size: int, temperature: float):
+        self.folder, self.target, self.source = Path(folder), target, rows
+        self.batch_size, self.temperature = batch_size, temperature
+        length = len(rows[0]["tokens"])
+        self.row_bytes = length * (4 * target.hidden_size * jnp.dtype(target.dtype).itemsize + 8)
+        batches = max(SHARD_BYTES // (self.row_bytes * batch_size), 1)
+        self.shard_rows = batches * batch_size
+        self.count = -(-len(rows) // self.shard_rows)
+
+    @property
+    def size(self) -> int:
+        """Bytes of the whole store."""
+        return self.row_bytes * len(self.source)
+
+    def missing(self) -> list[int]:
+        """Numbers of the shards that are not there yet."""
+        return [number for number in range(self.count) if not self.path(number).is_file()]
+
+    def path(self, number: int) -> Path:
+        return self.folder / f"features-{number:05d}-of-{self.count:05d}.safetensors"
+
+    def told(self) -> str:
+        """What writing the rest will take. Raises OSError where the disk has no room for it."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        needed = self.row_bytes * min(len(self.missing()) * self.shard_rows, len(self.source))
+        free = shutil.disk_usage(self.folder).free
+        sentence = (
+            f"{self.folder}: features of {len(self.source)} rows take {self.size / _GIB:.2f} GiB, "
+            f"{needed / _GIB:.2f} of them to be written; {free / _GIB:.1f} GiB are free"
+        )
+        if needed > free:
+            raise OSError(f"{sentence}: make room, or train with features 'online'")
+        return sentence
+
+    def write(self, params: dict, mesh: Mesh | None = None) -> None:
+        """Runs the target over the rows of every missing shard; process p of n writes every n-th of them."""
+        run = functools.partial(_pass, Target(self.target), self.temperature)
+        run = jax.jit(run, out_shardings=None if mesh is None else whole(mesh))
+        missing = self.missing()
+        progress = Progress(len(missing), "features: shard ")
+        for done, number in enumerate(missing, start=1):
+            rows = self._rows_of(number)
+            found: dict[str, list[np.ndarray]] = {name: [] for name in STORED}
+            for start in range(0, len(rows), self.batch_size):
+                batch = _stacked(rows[start : start + self.batch_size], self.batch_size)
+                with on_mesh(mesh):
+                    out = run(params, from_whole(batch, mesh))
+                for name in STORED:
+                    found[name].append(np.asarray(out[name]))
+            if number % jax.process_count() == jax.process_index():
+                self._save(number, {name: np.concatenate(v)[: len(rows)] for name, v in found.items()}, rows)
+            progress.update(done)
+
+    def _rows_of(self, number: int) -> list[Rows]:
+        last = min((number + 1) * self.shard_rows, len(self.source))
+        return [self.source[row] for row in range(number * self.shard_rows, last)]
+
+    def _save(self, number: int, tensors: dict[str, np.ndarray], rows: list[Rows]) -> None:
+        path = self.path(number)
+        temporary = path.with_name(f".{path.name}.tmp")
+        save_file(tensors, temporary, {"rows": _checksum(rows), "temperature": repr(self.temperature)})
+        temporary.chmod(0o644)
+        os.replace(temporary, path)
+
+    def rows(self) -> StoredRows:
+        """The rows with their features. Raises FileNotFoundError where shards are missing, and ValueError where they were
+        written for other rows."""
+        missing = self.missing()
+        if missing:
+            raise FileNotFoundError(f"{self.path(missing[0])} does not exist ({len(missing)} of {self.count} shards)")
+        for number in (0, self.count - 1):
+            with safe_open(self.path(number), "np") as file:
+                kept = file.metadata()
+            expected = {"rows": _checksum(self._rows_of(number)), "temperature": repr(self.temperature)}
+            if kept != expected:
+                raise ValueError(
+                    f"{self.path(number)} was written for other rows or another temperature: remove {self.folder}"
+                )
+        return StoredRows(self)
+
+
+class StoredRows:
+    """A source of rows with the columns of `features.STORED` beside their own."""
+
+    def __init__(self, store: FeatureStore):
+        self._store = store
+
+    def __len__(self) -> int:
+        return len(self._store.source)
+
+    def __getitem__(self, row: int) -> Rows:
+        number, place = divmod(row, self._store.shard_rows)
+        with safe_open(self._store.path(number), "np") as file:
+            stored = {name: file.get_slice(name)[place : place + 1][0] for name in STORED}
+        return self._store.source[row] | stored
+
+
+def _pass(target: Target, temperature: float, params: dict, batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    out = target.apply(
+        {"params": params}, batch["tokens"], batch["positions"], segment_ids=batch["segment_ids"], logits=False
+    )
+    logsumexp, top = reduced(target, params, out.hidden, temperature)
+    return {"features": out.features, "hidden": out.hidden, "logsumexp": logsumexp, "top": top}
+
+
+def _stacked(rows: list[Rows], size: int) -> Rows:
+    """The rows as one batch of `size`, the last one repeated."""
+    rows = [*rows, *[rows[-1]] * (size - len(rows))]
+    return {name: np.stack([row[name] for row in rows]) for name in ("tokens", "positions", "segment_ids")}
+
+
+def _checksum(rows: list[Rows]) -> str:
+    value = 0
+    for row in rows:
+        for name in ("tokens", "segment_ids"):
+            value = zlib.crc32(np.ascontiguousarray(row[name]), value)
+    return str(value)
