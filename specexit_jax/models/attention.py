@@ -5,8 +5,9 @@ import jax
 import jax.numpy as jnp
 
 from specexit_jax.models.cache import write
-from specexit_jax.models.layers import attend, attend_causally, normal, rms_norm, rotate
+from specexit_jax.models.layers import attend, normal, rms_norm, rotate
 from specexit_jax.models.ragged_attention import MOST_TOKENS, attend_ragged
+from specexit_jax.models.row_attention import attend_rows
 
 
 class Attention(nn.Module):
@@ -65,14 +66,13 @@ class Attention(nn.Module):
     def __call__(self, x, cos, sin, bias, slots=None, length=None):
         """Self attention over x [B, T, in], or over `slots` (one layer of a cache) after writing x there.
 
-        `bias` [B or 1, T, S'] is additive; with a cache its S' is the number of live slots that are read.
+        `bias` is what `row_mask` made or, with a cache, additive [B, T, S'] over the S' live slots that are read.
         Returns ([B, T, out], slots).
         """
         q, k, v = self.project(x, cos, sin)
-        k = jnp.swapaxes(k, 2, 3)
         if slots is None:
-            return self.merge(attend_causally(q, k, v, bias)), None
-        slots = write(slots, k, v, length)
+            return self.merge(attend_rows(q, k, v, bias)), None
+        slots = write(slots, jnp.swapaxes(k, 2, 3), v, length)
         tokens, live = bias.shape[-2:]
         if self.kernel == "pallas" and tokens <= MOST_TOKENS:
             return self.merge(attend_ragged(q, *slots, bias, length + jnp.int32(tokens))), slots

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 ARCHITECTURES = ("llama", "qwen2", "qwen3")
 SIGNAL_PLACEMENTS = ("fc", "draft", "none")
 ATTENTIONS = ("xla", "pallas")
+ROW_ATTENTIONS = ("auto", "plain", "fused")
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,8 @@ class RopeScaling:
 @dataclass(frozen=True)
 class TargetConfig:
     """A Llama 3, Qwen2 or Qwen3 decoder. `dtype` is the compute dtype; logits and softmax are float32. `attention` is how a
-    few tokens read a cache: by plain XLA, or the kernel of `ragged_attention`."""
+    few tokens read a cache: by plain XLA, or the kernel of `ragged_attention`. `row_attention` is how whole rows attend to
+    themselves without one (see models/row_attention.py)."""
 
     architecture: str
     vocab_size: int
@@ -40,11 +42,12 @@ class TargetConfig:
     dtype: str = "float32"
     capture: tuple[int, int, int] | None = None
     attention: str = "xla"
+    row_attention: str = "auto"
 
     def __post_init__(self):
         if self.architecture not in ARCHITECTURES:
             raise ValueError(f"Target architecture {self.architecture!r} is unknown; use one of {ARCHITECTURES}.")
-        _check_attention("Target", self.attention)
+        _check_attention("Target", self.attention, self.row_attention)
         _check_heads("Target", self.num_heads, self.num_kv_heads, self.head_dim)
 
     @property
@@ -61,7 +64,11 @@ class TargetConfig:
 
 @dataclass(frozen=True)
 class DraftConfig:
-    """An EAGLE-3 layer with three signal heads: rows of `fc`, a head on the layer's output (`draft`), or `none`."""
+    """An EAGLE-3 layer with three signal heads: rows of `fc`, a head on the layer's output (`draft`), or `none`.
+
+    sliding_window: a pair sees the last so many verified pairs alone, its own included (0: all of them); a draft's own
+    steps always see one another, and the pairs that the last verified one sees.
+    """
 
     hidden_size: int
     target_hidden_size: int
@@ -81,6 +88,8 @@ class DraftConfig:
     capture: tuple[int, int, int] | None = None  # the target layers it was trained on (their inputs), where recorded
     own_embedding: bool = False  # of its own width; else it reads the target's table
     attention: str = "xla"  # as the target's
+    row_attention: str = "auto"  # as the target's
+    sliding_window: int = 0
 
     def __post_init__(self):
         if self.signals not in SIGNAL_PLACEMENTS:
@@ -91,7 +100,9 @@ class DraftConfig:
                 f"Draft hidden size {self.hidden_size} must equal the target's {self.target_hidden_size}: "
                 "the draft has no embedding table of its own and reads the target's."
             )
-        _check_attention("Draft", self.attention)
+        if self.sliding_window < 0:
+            raise ValueError(f"Draft sliding window must be 0 (none) or a number of tokens, not {self.sliding_window}.")
+        _check_attention("Draft", self.attention, self.row_attention)
         _check_heads("Draft", self.num_heads, self.num_kv_heads, self.head_dim)
 
 
@@ -108,9 +119,11 @@ def check_pair(draft: DraftConfig, target: TargetConfig) -> None:
             raise ValueError(f"The draft was made for a target of {what} {ours}, but this one has {theirs}.")
 
 
-def _check_attention(name: str, attention: str) -> None:
+def _check_attention(name: str, attention: str, row_attention: str) -> None:
     if attention not in ATTENTIONS:
         raise ValueError(f"{name} attention {attention!r} is unknown; use one of {ATTENTIONS}.")
+    if row_attention not in ROW_ATTENTIONS:
+        raise ValueError(f"{name} row attention {row_attention!r} is unknown; use one of {ROW_ATTENTIONS}.")
 
 
 def _check_heads(name: str, num_heads: int, num_kv_heads: int, head_dim: int) -> None:

@@ -11,10 +11,12 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
+from specexit_jax.backend import rows_apart
 from specexit_jax.models.attention import Attention
 from specexit_jax.models.cache import Cache, init_cache
 from specexit_jax.models.config import DraftConfig
-from specexit_jax.models.layers import FeedForward, RMSNorm, attend_causally, causal_bias, normal, rotary_angles
+from specexit_jax.models.layers import FeedForward, RMSNorm, normal, rotary_angles
+from specexit_jax.models.row_attention import attend_rows, row_mask
 from specexit_jax.models.target import advance, attention_bias, layer_cache
 
 SIGNALS = ("confidence", "progress", "remain")
@@ -74,7 +76,7 @@ class Draft(nn.Module):
 
     def fuse(self, features: jax.Array) -> tuple[jax.Array, jax.Array | None]:
         """The target's features [B, T, 3D] to hidden [B, T, E] and, placed at `fc`, raw signals float32 [B, T, 3]."""
-        fused = jnp.einsum("bta,ae->bte", features, self.fc.astype(features.dtype))
+        fused = rows_apart(jnp.einsum("bta,ae->bte", features, self.fc.astype(features.dtype)))
         if self.config.signals != "fc":
             return fused, None
         width = self.config.hidden_size
@@ -94,7 +96,9 @@ class Draft(nn.Module):
 
         Cache, `segment_ids`, `live` and `visible` are as for the target. With a cache the pass may be fed its own output.
         """
-        bias = attention_bias(positions, cache, segment_ids, live, visible)
+        config = self.config
+        window = config.sliding_window
+        bias = attention_bias(config.row_attention, positions, cache, segment_ids, live, visible, window)
         residual, x = self.enter(embedded, hidden)
         mixed, slots = self.attention(x, *self.angles(positions), bias, *layer_cache(cache, 0))
         out = self.leave(residual, mixed)
@@ -119,16 +123,18 @@ class Draft(nn.Module):
     ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
         """One step of training-time test (eagle3.md §2): (pre-norm hidden [B, T, E], this step's (k, v) [B, K, T, H]).
 
-        `earlier` holds the (k, v) of steps 0 .. i - 1. Step 0 attends causally to itself. Step i attends causally to
-        step 0, whose keys stand for the verified tokens, and at t alone to steps 1 .. i: the cache that a decoding
-        draft finds at its own i-th step. The caller passes positions + i and shifted embeddings; segments stay.
+        `earlier` holds the (k, v) of steps 0 .. i - 1. Step 0 attends causally, and within the sliding window, to itself.
+        Step i attends so to step 0, whose keys stand for the verified tokens, and at t alone to steps 1 .. i: the cache
+        that a decoding draft finds at its own i-th step. The caller passes positions + i and shifted embeddings; segments
+        stay.
         """
         residual, x = self.enter(embedded, hidden)
         q, *own = self.attention.project(x, *self.angles(positions))
         own = tuple(own)
         (keys, values), *diagonals = (*earlier, own)
-        keys = jnp.swapaxes(keys, 2, 3)
-        mixed = attend_causally(q, keys, values, causal_bias(segment_ids, positions.shape[1]), tuple(diagonals))
+        config = self.config
+        mask = row_mask(config.row_attention, segment_ids, positions.shape[1], config.sliding_window)
+        mixed = attend_rows(q, keys, values, mask, tuple(diagonals))
         return self.leave(residual, self.attention.merge(mixed)), own
 
     def head(self, hidden: jax.Array) -> jax.Array:
@@ -147,8 +153,8 @@ class Draft(nn.Module):
 
     def leave(self, residual: jax.Array, mixed: jax.Array) -> jax.Array:
         """The rest of the layer after attention."""
-        x = residual + mixed
-        return x + self.mlp(self.mlp_norm(x))
+        x = rows_apart(residual + mixed)
+        return rows_apart(x + self.mlp(self.mlp_norm(x)))
 
     def angles(self, positions: jax.Array) -> tuple[jax.Array, jax.Array]:
         return rotary_angles(positions, self.config.head_dim, self.config.rope_theta, self.config.rope_scaling)

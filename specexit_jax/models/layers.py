@@ -85,9 +85,14 @@ def reduce_last(kind: str, x: jax.Array) -> jax.Array:
 
 
 @typed
-def causal_bias(segment_ids: Segments | None, tokens: int):
-    """Additive mask [1 or B, T, T] of a call without cache: causal, and within one segment where segments are given."""
+def causal_bias(segment_ids: Segments | None, tokens: int, window: int = 0):
+    """Additive mask [1 or B, T, T] of a call without cache: causal, and within one segment where segments are given.
+
+    window: token t sees t - window + 1 .. t alone; 0: all before it.
+    """
     causal = jnp.tril(jnp.ones((tokens, tokens), bool))[None]
+    if window:
+        causal = jnp.triu(causal, 1 - window)
     if segment_ids is None:
         allowed = causal
     else:
@@ -96,22 +101,26 @@ def causal_bias(segment_ids: Segments | None, tokens: int):
 
 
 @typed
-def cached_bias(length: Lengths, tokens: int, live: int, visible: Bool[Array, "B T M"] | None = None):
+def cached_bias(length: Lengths, tokens: int, live: int, visible: Bool[Array, "B T M"] | None = None, window: int = 0):
     """Additive mask [B, T, live] over cache slots: token t of a row sees slots 0 .. length + t.
 
     visible: instead, which of the M slots that end with the call's own T (M >= T) each token sees, beside all before
-    them: the ancestors of a tree's nodes.
+    them: the ancestors of a tree's nodes. window: of slots 0 .. length + t the last `window` alone (0: all); with
+    `visible` the last `window` before the M, which it does not touch.
     """
     slots = jnp.arange(live, dtype=jnp.int32)
     if visible is None:
         last = length[:, None] + jnp.arange(tokens, dtype=jnp.int32)[None, :]
         allowed = slots[None, None, :] <= last[:, :, None]
+        if window:
+            allowed = allowed & (slots[None, None, :] > (last - window)[:, :, None])
     else:
         first = length + jnp.int32(tokens - visible.shape[2])
         place = slots[None, :] - first[:, None]
         shown = jnp.take_along_axis(visible, place[:, None, :], axis=2, mode="clip")
         inside = (place >= 0) & (place < visible.shape[2])
-        allowed = jnp.where(inside[:, None, :], shown, (place < 0)[:, None, :])
+        before = (place < 0) & (place >= -window) if window else place < 0
+        allowed = jnp.where(inside[:, None, :], shown, before[:, None, :])
     return jnp.where(allowed, jnp.float32(0), jnp.float32(MASKED))
 
 

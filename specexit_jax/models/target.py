@@ -9,7 +9,8 @@ from specexit_jax.backend import rows_apart
 from specexit_jax.models.attention import Attention
 from specexit_jax.models.cache import Cache, init_cache
 from specexit_jax.models.config import TargetConfig
-from specexit_jax.models.layers import FeedForward, RMSNorm, cached_bias, causal_bias, normal, rotary_angles
+from specexit_jax.models.layers import FeedForward, RMSNorm, cached_bias, normal, rotary_angles
+from specexit_jax.models.row_attention import row_mask
 
 
 @flax.struct.dataclass
@@ -102,7 +103,7 @@ class Target(nn.Module):
         order among the last M slots (see `cached_bias`).
         """
         config = self.config
-        bias = attention_bias(tokens, cache, segment_ids, live, visible)
+        bias = attention_bias(config.row_attention, tokens, cache, segment_ids, live, visible)
         cos, sin = rotary_angles(positions, config.head_dim, config.rope_theta, config.rope_scaling)
         x = rows_apart(self.embed(tokens))
         inputs, slots = [], []
@@ -127,22 +128,24 @@ class Target(nn.Module):
 
 
 def attention_bias(
+    path: str,
     tokens: jax.Array,
     cache: Cache | None,
     segment_ids: jax.Array | None,
     live: int | None,
     visible: jax.Array | None = None,
+    window: int = 0,
 ):
-    """The additive mask of a call, shared by its layers."""
+    """The mask of a call, shared by its layers: additive over a cache's slots, or `row_mask`'s for `path`."""
     count = tokens.shape[1]
     if cache is None:
-        return causal_bias(segment_ids, count)
+        return row_mask(path, segment_ids, count, window)
     if segment_ids is not None:
         raise ValueError("Packed segments and a cache cannot be combined: a cache holds one document a row.")
     live = cache.slots if live is None else live
     if live > cache.slots:
         raise ValueError(f"Asked to read {live} live slots of a cache of {cache.slots}; lower `live`.")
-    return cached_bias(cache.length, count, live, visible)
+    return cached_bias(cache.length, count, live, visible, window)
 
 
 def layer_cache(cache: Cache | None, index: int):

@@ -32,7 +32,8 @@ class DraftTrainingConfig:
 
     temperature: the sampler's, for the expected acceptance. signal_weights: of confidence, progress, remain; under
     `gradnorm` they multiply ||grad L_tok|| / ||grad L_i|| on the shared weights, averaged with gradnorm_decay.
-    teacher_chunk: tokens of a row whose full-vocabulary logits exist at once. remat: see ttt.token_loss.
+    teacher_chunk: tokens of a row whose full-vocabulary logits exist at once; loss_chunk: whose draft-vocabulary logits do.
+    remat: layers and logits are computed again in the backward pass, as they are for rows longer than loss_chunk anyway.
     """
 
     steps: int = 5
@@ -42,6 +43,7 @@ class DraftTrainingConfig:
     weighting: str = "fixed"
     gradnorm_decay: float = 0.9
     teacher_chunk: int = 1024
+    loss_chunk: int = 1024
     remat: bool = False
 
     def __post_init__(self):
@@ -75,8 +77,11 @@ def draft_losses(
 
     The batch holds tokens, segment_ids, positions, loss_mask [B, T] and, with signals, labels and label_mask [B, T, 3].
     """
-    hiddens, raw = run_steps(draft, params, teacher.features, teacher.embedded, batch, config.steps)
-    tokens, metrics = token_loss(draft, params, hiddens, teacher, batch, config.decay, config.temperature, config.remat)
+    remat = config.remat or batch["tokens"].shape[1] > config.loss_chunk
+    hiddens, raw = run_steps(draft, params, teacher.features, teacher.embedded, batch, config.steps, remat)
+    tokens, metrics = token_loss(
+        draft, params, hiddens, teacher, batch, config.decay, config.temperature, config.loss_chunk, remat
+    )
     if raw is None:
         return jnp.concatenate([tokens[None], jnp.zeros(3, jnp.float32)]), metrics
     segments = batch["segment_ids"]

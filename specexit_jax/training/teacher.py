@@ -6,23 +6,27 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
+from specexit_jax.models.config import TargetConfig
 from specexit_jax.models.target import Target
+from specexit_jax.training.chunks import map_chunks
 
 OUTSIDE = -1  # a token that the draft vocabulary lacks
 
 
 @flax.struct.dataclass
 class Teacher:
-    """A row's teacher. Position t sees tokens 0 .. t; `logits`, `logsumexp` and `top` are about token t + 1.
+    """A row's teacher. Position t sees tokens 0 .. t; `hidden`, `logsumexp` and `top` are about token t + 1.
 
-    features [B, T, 3D] and embedded [B, T, D] of token t; logits float32 [B, T, W] on the draft vocabulary only;
-    logsumexp float32 [B, T] of the whole vocabulary's logits / temperature; top, tokens int32 [B, T]: the argmax, and the
-    token t itself, as draft ids or OUTSIDE.
+    features [B, T, 3D] and embedded [B, T, D] of token t; logits on the draft vocabulary are hidden [B, T, D] (final,
+    normed) times head [D, W], made where and as long as they are needed: of a row of 32,768 tokens and 32,000 ids they
+    take 4.2 GB; logsumexp float32 [B, T] of the whole vocabulary's logits / temperature; top, tokens int32 [B, T]: the
+    argmax, and the token t itself, as draft ids or OUTSIDE.
     """
 
     features: jax.Array
     embedded: jax.Array
-    logits: jax.Array
+    hidden: jax.Array
+    head: jax.Array
     logsumexp: jax.Array
     top: jax.Array
     tokens: jax.Array
@@ -46,28 +50,36 @@ def run_teacher(
 
     At temperature 0 logsumexp is that of temperature 1; expected acceptance is then the greedy one.
     """
-    config = target.config
-    to_draft = draft_ids(d2t, config.vocab_size)
     tokens, segments = batch["tokens"], batch["segment_ids"]
     out = target.apply({"params": params}, tokens, batch["positions"], segment_ids=segments, logits=False)
 
     def reduce(hidden: jax.Array):
         logits = target.apply({"params": params}, hidden, method="head")
         whole = jax.nn.logsumexp(logits / (temperature or 1.0), axis=-1)
-        return jnp.take(logits, d2t, axis=-1), whole, to_draft[jnp.argmax(logits, axis=-1)]
+        return whole, jnp.argmax(logits, axis=-1).astype(jnp.int32)
 
-    reduced = _map_chunks(reduce, out.hidden, chunk)
-    embedded = jnp.take(params["embed"]["embedding"], tokens, axis=0, mode="clip").astype(config.dtype)
-    return jax.lax.stop_gradient(Teacher(out.features, embedded, *reduced, to_draft[tokens]))
+    whole, top = map_chunks(reduce, chunk, out.hidden)
+    return teacher_from(target.config, params, d2t, tokens, out.features, out.hidden, whole, top)
 
 
-def _map_chunks(function, hidden: jax.Array, chunk: int):
-    """`function` over hidden [B, T, D], `chunk` tokens at a time, one after the other."""
-    batch, tokens, size = hidden.shape
-    if tokens <= chunk:
-        return function(hidden)
-    count = -(-tokens // chunk)
-    padded = jnp.pad(hidden, ((0, 0), (0, count * chunk - tokens), (0, 0)))
-    parts = jnp.moveaxis(padded.reshape(batch, count, chunk, size), 1, 0)
-    joined = jax.lax.map(function, parts)
-    return jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1).reshape(batch, -1, *x.shape[3:])[:, :tokens], joined)
+def teacher_from(
+    config: TargetConfig,
+    params: dict,
+    d2t: jax.Array,
+    tokens: jax.Array,
+    features: jax.Array,
+    hidden: jax.Array,
+    logsumexp: jax.Array,
+    top: jax.Array,
+) -> Teacher:
+    """The teacher of what a pass of the target left of each token: features [B, T, 3D], final normed hidden [B, T, D],
+    logsumexp float32 [B, T] at the sampler's temperature, and top int32 [B, T], the best next token as a target id.
+
+    params: the target's, of which only the table of tokens and the head are read.
+    """
+    to_draft = draft_ids(d2t, config.vocab_size)
+    table = params["embed"]["embedding"]
+    embedded = jnp.take(table, tokens, axis=0, mode="clip").astype(config.dtype)
+    head = table[d2t].T if config.tie_embeddings else params["lm_head"][:, d2t]
+    taught = Teacher(features, embedded, hidden, head.astype(config.dtype), logsumexp, to_draft[top], to_draft[tokens])
+    return jax.lax.stop_gradient(taught)

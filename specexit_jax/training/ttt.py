@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from specexit_jax.models.draft import Draft
+from specexit_jax.training.chunks import map_chunks
 from specexit_jax.training.losses import masked_mean, soft_cross_entropy
 from specexit_jax.training.teacher import OUTSIDE, Teacher
 
@@ -37,17 +38,23 @@ def shift_left(values: jax.Array, count: int) -> jax.Array:
 
 
 def run_steps(
-    draft: Draft, params: dict, features: jax.Array, embedded: jax.Array, batch: dict[str, jax.Array], steps: int
+    draft: Draft,
+    params: dict,
+    features: jax.Array,
+    embedded: jax.Array,
+    batch: dict[str, jax.Array],
+    steps: int,
+    remat: bool = False,
 ) -> tuple[list[jax.Array], jax.Array | None]:
     """Pre-norm hiddens [B, T, E] of steps 0 .. steps - 1, and raw signals [B, T, 3] of token t itself (None: no signals).
 
-    features [B, T, 3D] and embedded [B, T, D] are of token t, unshifted.
+    features [B, T, 3D] and embedded [B, T, D] are of token t, unshifted. remat: the backward pass computes each step's layer
+    again from its input; its hidden, keys and values alone are kept.
     """
     variables = {"params": params}
-    hidden, raw = draft.apply(variables, features, method="fuse")
-    hiddens, earlier = [], ()
-    for step in range(steps):
-        hidden, keys_values = draft.apply(
+
+    def one(variables, embedded, hidden, earlier, step):
+        return draft.apply(
             variables,
             shift_left(embedded, 1 + step),
             hidden,
@@ -56,6 +63,13 @@ def run_steps(
             earlier=earlier,
             method="layer",
         )
+
+    if remat:
+        one = jax.checkpoint(one, static_argnums=4)
+    hidden, raw = draft.apply(variables, features, method="fuse")
+    hiddens, earlier = [], ()
+    for step in range(steps):
+        hidden, keys_values = one(variables, embedded, hidden, earlier, step)
         hiddens.append(hidden)
         earlier = (*earlier, keys_values)
     if draft.config.signals == "draft":
@@ -64,16 +78,21 @@ def run_steps(
     return hiddens, raw
 
 
-def judge(logits: jax.Array, teacher: Teacher, step: int, temperature: float) -> Chain:
-    """Step `step`'s logits [B, T, W] against the teacher of the token that they predict."""
-    teacher_logits = shift_left(teacher.logits, 1 + step)
-    top, token = shift_left(teacher.top, 1 + step), shift_left(teacher.tokens, 2 + step)
+def judge(
+    logits: jax.Array,
+    teacher_logits: jax.Array,
+    logsumexp: jax.Array,
+    top: jax.Array,
+    token: jax.Array,
+    temperature: float,
+) -> Chain:
+    """A step's logits [B, T, W] against the teacher's, [B, T, W] and [B, T], about the token that they predict."""
     best = jnp.argmax(logits, axis=-1).astype(jnp.int32)
     greedy = (best == top).astype(jnp.float32)
     expected = greedy
     if temperature:
         chosen = jnp.take_along_axis(teacher_logits, best[..., None], axis=-1)[..., 0]
-        expected = jnp.exp(chosen / temperature - shift_left(teacher.logsumexp, 1 + step))
+        expected = jnp.exp(chosen / temperature - logsumexp)
     return Chain(
         loss=soft_cross_entropy(logits, teacher_logits),
         greedy=greedy,
@@ -99,22 +118,35 @@ def token_loss(
     batch: dict[str, jax.Array],
     decay: float,
     temperature: float,
+    chunk: int = 1024,
     remat: bool = False,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Sum over steps of decay^i (normalised) times the mean soft cross entropy, and the acceptance metrics.
 
     Where the target's best token is outside the draft vocabulary the loss is masked and acceptance counts a miss.
-    `remat` recomputes each step's logits in the backward pass: k x B x T x W floats less are kept.
+    Logits, the teacher's too, exist for `chunk` tokens of a row at a time. `remat` computes them again in the backward
+    pass: else (k + 1) x B x T x W floats are kept.
     """
+    steps = len(hiddens)
 
-    def one(params, hidden, step):
-        return judge(draft.apply({"params": params}, hidden, method="head"), teacher, step, temperature)
+    def one(*parts):
+        """Of a chunk. The teacher's parts reach steps + 1 tokens further."""
+        *hiddens, teacher_hidden, logsumexp, top, tokens = parts
+        teacher_logits = jnp.einsum("btd,dw->btw", teacher_hidden, teacher.head, preferred_element_type=jnp.float32)
+        found = []
+        for step, hidden in enumerate(hiddens):
+            about = slice(1 + step, 1 + step + hidden.shape[1])
+            following = slice(about.start + 1, about.stop + 1)
+            told = (x[:, about] for x in (teacher_logits, logsumexp, top))
+            logits = draft.apply({"params": params}, hidden, method="head")
+            found.append(judge(logits, *told, tokens[:, following], temperature))
+        return found
 
-    if remat:
-        one = jax.checkpoint(one, static_argnums=2)
-    chains = [one(params, hidden, step) for step, hidden in enumerate(hiddens)]
-    masks = chain_masks(batch, len(hiddens))
-    weights = [decay**step for step in range(len(hiddens))]
+    beside = (teacher.hidden, teacher.logsumexp, teacher.top, teacher.tokens)
+    one = jax.checkpoint(one) if remat else one
+    chains = map_chunks(one, chunk, *hiddens, beside=beside, ahead=steps + 1)
+    masks = chain_masks(batch, steps)
+    weights = [decay**step for step in range(steps)]
     loss = jnp.zeros((), jnp.float32)
     for step, (chain, mask, weight) in enumerate(zip(chains, masks, weights, strict=True)):
         inside = shift_left(teacher.top, 1 + step) != OUTSIDE
