@@ -73,6 +73,7 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
                 "label_place": "paragraph_end",
                 "boundary_weight": 16.0,
                 "pack": True,
+                "features": "online",
                 "init": "random",
                 "signal_positions": 200_000,
                 "held_out_rows": 64,

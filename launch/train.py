@@ -4,7 +4,8 @@ python -m launch.train --config=configs/embedded.py --workdir=runs/embedded
 python -m launch.train --config=configs/embedded.py:target --workdir=runs/target
 bash launch/local_cluster.sh 2 launch.train --config=… --workdir=…    # over processes; for clusters see launch/
 
-A draft with signals needs labels (launch.annotate), one without (--config.train.signals=none) only traces.
+With --config.train.features=offline the target's pass over the rows is made once and kept in WORKDIR/features; its size is
+told first. A draft with signals needs labels (launch.annotate), one without (--config.train.signals=none) only traces.
 """
 
 from pathlib import Path
@@ -19,6 +20,7 @@ from specexit_jax.evaluation.held_out import HeldOut
 from specexit_jax.models.config import TargetConfig
 from specexit_jax.training.draft import DraftTrainingConfig
 from specexit_jax.training.draft_run import DraftRun, draft_config, train_draft
+from specexit_jax.training.feature_store import FeatureStore
 from specexit_jax.training.loop import LoopConfig
 from specexit_jax.training.optimizer import OptimizerConfig
 from specexit_jax.training.target_run import TargetRun, train_target
@@ -41,7 +43,9 @@ def main() -> None:
 
 
 def _draft(config, optimizer: OptimizerConfig, loop: LoopConfig, workdir: Path) -> None:
-    train, session = config.train, door.open_session(config)
+    train = config.train
+    door.known("config.train.features", train.features, ("online", "offline"))
+    session = door.open_session(config)
     labelled = train.signals != "none"
     options = LabelOptions(config.annotate.kind, train.label_place, config.annotate.confidence, train.boundary_weight)
     traces = Traces(workdir / "draft", train.row_length, options, labelled)
@@ -59,6 +63,11 @@ def _draft(config, optimizer: OptimizerConfig, loop: LoopConfig, workdir: Path) 
         rows = [held_out[number] for number in range(min(train.held_out_rows, len(held_out)))]
         look = HeldOut(*model, losses, rows, train.batch_size, session.mesh)
     rows = packed(traces, train.row_length, train.seed, train.pack)
+    if train.features == "offline":
+        store = FeatureStore(workdir / "features", session.target, rows, train.batch_size, losses.temperature)
+        door.say(store.told())
+        store.write(session.params.target, session.mesh)
+        rows = store.rows()
     bundle = train_draft(run, *model, rows, optimizer, loop, workdir, look, session.mesh)
     if look is not None:
         write_json(workdir / "held_out.json", look.report(bundle.params))

@@ -8,7 +8,6 @@ import pytest
 from tiny_folders import write_tiny
 
 from specexit_jax.annotation.annotate import annotate
-from specexit_jax.annotation.documents import frequent_tokens, labelled_rows
 from specexit_jax.annotation.features import extract, load_signals, save_signals
 from specexit_jax.annotation.rollout import request_of, roll_out
 from specexit_jax.data.splits import Problem
@@ -115,23 +114,6 @@ def test_labels_may_come_in_any_order(session, folder):
     there, back = (boundaries_of(session, policy, traces, order, along) for order in (labels, labels[::-1]))
     assert there.index.tolist() == back.index.tolist()
     np.testing.assert_array_equal(there.extra, back.extra)
-
-
-def test_labelled_rows_are_silent_on_prompts(folder):
-    traces, labels = list(read_jsonl(folder / "traces.jsonl")), list(read_jsonl(folder / "labels.jsonl"))
-    rows = labelled_rows(traces, labels, 1024)
-    assert rows["loss_mask"].sum() == sum(len(trace["ids"]) for trace in traces)
-    assert not rows["label_mask"][~rows["loss_mask"]].any()
-    weighted = labelled_rows(traces, labels, 1024, boundary_weight=8.0)
-    assert set(np.unique(weighted["label_mask"])) == {0.0, 1.0, 8.0}
-    assert (weighted["label_mask"][..., 1] == 8.0).sum() == sum(len(label["boundaries"]) for label in labels)
-
-
-def test_frequent_tokens():
-    traces = [{"ids": [5, 5, 7, 2]}, {"ids": [7, 5]}]
-    assert frequent_tokens(traces, 10, 3, always=(9,)).tolist() == [5, 7, 9]
-    with pytest.raises(ValueError, match="does not fit"):
-        frequent_tokens(traces, 4, 5)
 
 
 def test_jsonl_rows_are_json(folder):

@@ -1,27 +1,40 @@
-"""A draft's run: what training scales is folded into the weights that are saved, held-out rows are looked at, nothing else."""
+"""A draft's run: what training scales is folded into the weights that are saved, held-out rows are looked at, packing and
+devices change nothing, and a run goes on with its own data alone."""
 
+import dataclasses
 import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_ttt import D2T, TARGET_CONFIG, example, make_draft, target_params, teacher
+from test_ttt import D2T, TARGET, TARGET_CONFIG, example, make_draft, target_params, teacher
+from training_case import rows_of, training, write_split
 
+from specexit_jax.data.batches import RowsInMemory
 from specexit_jax.metrics import read_metrics
 from specexit_jax.models.hf import load_draft
+from specexit_jax.sharding import make_mesh
 from specexit_jax.training.draft import DraftTrainingConfig, draft_losses
-from specexit_jax.training.draft_run import DraftRun, feature_scale, folded, train_draft
+from specexit_jax.training.draft_run import DraftRun, feature_scale, first_state, folded, train_draft
+from specexit_jax.training.features import FrozenFeatures
 from specexit_jax.training.loop import LoopConfig
-from specexit_jax.training.optimizer import OptimizerConfig
+from specexit_jax.training.optimizer import make_optimizer
 from specexit_jax.training.signal_fit import labelled_positions, solve_signals
+from specexit_jax.training.teacher import run_teacher
+
+
+@pytest.fixture(scope="module")
+def split(tmp_path_factory):
+    return write_split(tmp_path_factory.mktemp("split"), 40)
 
 
 @pytest.mark.parametrize("signals", ["fc", "draft"])
 def test_the_saved_draft_is_the_one_that_was_trained(signals):
     """Losses on scaled features equal those of the folded parameters on plain features."""
     draft, params = make_draft(signals)
-    scale = jnp.asarray(feature_scale(TARGET_CONFIG, target_params(), example()))
+    rows = RowsInMemory(jax.tree.map(np.asarray, example()))
+    scale = jnp.asarray(feature_scale(FrozenFeatures(TARGET_CONFIG, target_params()), rows, 2))
     assert scale.shape == (48,) and (np.asarray(scale) > 0).all() and np.ptp(np.asarray(scale)) > 0
     scaled = teacher().replace(features=teacher().features * scale[None, None])
     losses = functools.partial(draft_losses, batch=example(), draft=draft, config=DraftTrainingConfig(steps=2))
@@ -30,19 +43,98 @@ def test_the_saved_draft_is_the_one_that_was_trained(signals):
     assert (np.abs(np.asarray(losses(params, teacher())[0] - seen)) > 1e-4).any()
 
 
-def test_training_writes_a_draft_and_looks_at_held_out_rows(tmp_path):
-    draft, _ = make_draft()
-    rows = {name: np.asarray(values) for name, values in example().items()}
-    run = DraftRun(batch_size=2, seed=0, losses=DraftTrainingConfig(steps=2), evaluate_every=2)
-    optimizer = OptimizerConfig("muon", total_steps=3, warmup_steps=1)
-    arguments = (run, TARGET_CONFIG, target_params(), draft.config, D2T, rows, optimizer)
-    bundle = train_draft(*arguments, LoopConfig(3, log_every=1), tmp_path, held_out=rows)
+def test_the_scale_is_one_over_the_root_mean_square_of_real_tokens(split):
+    rows = rows_of(split)
+    batch = {name: np.stack([rows[i][name] for i in range(9)]) for name in rows[0]}
+    out = jax.jit(functools.partial(TARGET.apply, {"params": target_params()}))(
+        batch["tokens"], batch["positions"], segment_ids=batch["segment_ids"]
+    )
+    real = np.asarray(out.features)[batch["segment_ids"] > 0]
+    found = feature_scale(FrozenFeatures(TARGET_CONFIG, target_params()), rows, 3)  # whole batches of the first 8 rows
+    np.testing.assert_allclose(found, 1 / np.sqrt(np.mean(np.square(real), axis=0)), rtol=1e-5)
+
+
+def test_training_writes_a_draft_and_looks_at_held_out_rows(split, tmp_path):
+    settings, model, optimizer = training(steps=3, optimizer="muon", evaluate_every=2)
+    rows, seen = rows_of(split), []
+
+    def look(params):
+        seen.append(jax.tree.map(np.asarray, params))
+        return {"token_loss": 1.5}
+
+    bundle = train_draft(settings, *model, rows, optimizer, LoopConfig(3, log_every=1), tmp_path, look)
     again = load_draft(tmp_path / "draft_model")
     jax.tree.map(np.testing.assert_array_equal, again.params, bundle.params)
-    solved = solve_signals(*labelled_positions(TARGET_CONFIG, target_params(), rows, 10**6, 0))
+    frozen = FrozenFeatures(TARGET_CONFIG, target_params())
+    solved = solve_signals(*labelled_positions(frozen, rows, 10**6, 0))
     np.testing.assert_allclose(bundle.params["fc"][:, -3:], solved, rtol=1e-3, atol=1e-5)
     looks = [line["step"] for line in read_metrics(tmp_path / "metrics.jsonl") if "held_out_token_loss" in line]
     assert looks == [2, 3]
-    one = {name: values[:1] for name, values in rows.items()}
-    train_draft(*arguments, LoopConfig(3, log_every=1), tmp_path / "other", held_out=one)
-    assert any("held_out_token_loss" in line for line in read_metrics(tmp_path / "other" / "metrics.jsonl"))
+    np.testing.assert_array_equal(seen[-1]["fc"][:, :-3], bundle.params["fc"][:, :-3])  # folded, as it is saved
+
+
+def test_a_run_goes_on_with_its_own_data_alone(split, tmp_path):
+    settings, model, optimizer = training()
+    arguments = (optimizer, LoopConfig(1, log_every=1), tmp_path)
+    train_draft(settings, *model, rows_of(split), *arguments)
+    with pytest.raises(ValueError, match="batch_size was 2, is 4"):
+        train_draft(dataclasses.replace(settings, batch_size=4), *model, rows_of(split), *arguments)
+    with pytest.raises(ValueError, match="rows was"):
+        train_draft(settings, *model, rows_of(split, together=False), *arguments)
+    train_draft(settings, *model, rows_of(split), *arguments)
+
+
+def test_a_draft_starts_from_the_targets_head():
+    settings, model, optimizer = training(init="target")
+    (state, _) = first_state(settings, *model, make_optimizer(optimizer), None)
+    np.testing.assert_array_equal(state.params["lm_head"], target_params()["lm_head"][:, D2T])
+    np.testing.assert_array_equal(state.params["norm"]["scale"], target_params()["final_norm"]["scale"])
+    with pytest.raises(ValueError, match="choose 'random' or 'target'"):
+        DraftRun(2, 0, DraftTrainingConfig(), init="zero")
+
+
+@pytest.mark.parametrize("signals", ["fc", "draft"])
+def test_packing_changes_no_loss_and_no_gradient(split, signals):
+    """All documents in one batch, packed and each in a row of its own."""
+    draft, params = make_draft(signals)
+    config = DraftTrainingConfig(steps=2, temperature=0.7)
+
+    @jax.jit
+    def losses(params, batch):
+        taught = run_teacher(TARGET, target_params(), batch, jnp.asarray(D2T), 0.7)
+        run = functools.partial(draft_losses, teacher=taught, batch=batch, draft=draft, config=config)
+        values, pull, metrics = jax.vjp(run, params, has_aux=True)
+        return values, pull(jnp.ones(4))[0], metrics
+
+    found = []
+    for together in (True, False):
+        rows = rows_of(split, together=together)
+        found.append(losses(params, {name: np.stack([rows[i][name] for i in range(len(rows))]) for name in rows[0]}))
+    assert (np.asarray(found[0][0]) > 0).all()
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=1e-6), *found)
+
+
+@pytest.mark.parametrize(
+    "optimizer, meshes", [("adamw", ((1, 1, 1), (2, 1, 1), (1, 2, 2), (2, 2, 2))), ("muon", ((1, 1, 1), (1, 4, 2)))]
+)
+def test_the_loss_curve_does_not_depend_on_the_devices(split, tmp_path, optimizer, meshes):
+    """50 steps on 1, 2, 4 and 8 devices: the same global batches, rounding apart."""
+    settings, model, schedule = training("draft", optimizer, steps=50, batch_size=8)
+    settings = dataclasses.replace(settings, losses=dataclasses.replace(settings.losses, weighting="gradnorm"))
+    curves = []
+    for sizes in meshes:
+        folder, devices = tmp_path / "x".join(map(str, sizes)), jax.devices()[: int(np.prod(sizes))]
+        mesh = make_mesh(*sizes, devices=devices)
+        train_draft(
+            settings, *model, rows_of(split), schedule, LoopConfig(50, log_every=1), folder, mesh=mesh
+        )  # fmt: skip
+        curves.append([line["loss"] for line in read_metrics(folder / "metrics.jsonl")])
+    assert len(curves[0]) == 50 and curves[0][-1] < curves[0][0]
+    for curve in curves[1:]:
+        np.testing.assert_allclose(curve, curves[0], atol=1e-4)
+
+
+def test_a_batch_that_does_not_split_is_refused(split, tmp_path):
+    settings, model, optimizer = training(batch_size=3)
+    with pytest.raises(ValueError, match="3 rows does not split over data x fsdp = 8"):
+        train_draft(settings, *model, rows_of(split), optimizer, LoopConfig(1), tmp_path, mesh=make_mesh(8))

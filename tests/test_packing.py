@@ -1,9 +1,9 @@
-"""Packing loses nothing, mixes nothing, and batches depend on the step alone."""
+"""Packing loses nothing and mixes nothing."""
 
 import numpy as np
 import pytest
 
-from specexit_jax.data.packing import make_batches, pack, plan_rows
+from specexit_jax.data.packing import PackedRows, pack, plan_rows
 
 
 def documents(count=40, seed=1):
@@ -65,19 +65,18 @@ def test_a_document_that_does_not_fit_is_named(length):
 def test_an_empty_list_and_a_short_column_are_refused():
     with pytest.raises(ValueError, match="no documents"):
         pack([], 16)
-    with pytest.raises(ValueError, match="labels has 2 entries for 3 tokens"):
+    with pytest.raises(ValueError, match="2 entries of labels for 3 tokens"):
         pack([(np.arange(3), np.ones(3, bool))], 16, extra={"labels": [np.zeros(2)]})
 
 
-def test_batches_are_a_function_of_the_step_and_epochs_are_permutations():
-    rows = pack(documents(), row_length=16)
-    count, size = len(rows["tokens"]), 3
-    batches, again = make_batches(rows, size, seed=5), make_batches(rows, size, seed=5)
-    epochs = 3
-    stream = np.concatenate([batches(step)["tokens"] for step in range(-(-count * epochs // size))])
-    for step in (7, 0, 4):  # out of order, from a fresh closure
-        np.testing.assert_array_equal(again(step)["tokens"], stream[step * size : (step + 1) * size])
-    orders = [stream[e * count : (e + 1) * count] for e in range(epochs)]
-    for order in orders:
-        assert sorted(map(tuple, order)) == sorted(map(tuple, rows["tokens"]))
-    assert (orders[0] != orders[1]).any()
+def test_rows_are_laid_out_when_they_are_asked_for():
+    given = [{"tokens": ids, "loss_mask": mask} for ids, mask in documents()]
+    lengths = [len(document["tokens"]) for document in given]
+    lazy, whole = PackedRows(given, lengths, 16, seed=2), pack(documents(), 16, seed=2)
+    assert len(lazy) == len(whole["tokens"])
+    for name, values in whole.items():
+        np.testing.assert_array_equal(np.stack([lazy[row][name] for row in range(len(lazy))]), values)
+    alone = PackedRows(given, lengths, 16, together=False)
+    assert len(alone) == len(given) and max(alone[row]["segment_ids"].max() for row in range(len(alone))) == 1
+    starts = sorted(int(alone[row]["tokens"][0]) for row in range(len(alone)))
+    assert starts == [100 * i for i in range(len(given))]

@@ -1,12 +1,15 @@
-"""Signal rows solved: the optimum of the training's own losses, at the positions that weigh most."""
+"""Signal rows solved: the optimum of the training's own losses, at boundaries."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_ttt import TARGET_CONFIG, example, target_params
+from test_ttt import TARGET_CONFIG, target_params
+from training_case import rows_of, write_split
 
+from specexit_jax.data.batches import RowsInMemory
 from specexit_jax.models.target import Target
+from specexit_jax.training.features import FrozenFeatures
 from specexit_jax.training.losses import signal_losses
 from specexit_jax.training.signal_fit import labelled_positions, solve_signals
 
@@ -28,20 +31,19 @@ def test_the_solution_is_where_the_losses_have_no_slope():
     assert np.abs(strong).max() < np.abs(solved).max() / 10
 
 
-def test_positions_are_those_of_the_largest_weight():
-    rows = {name: np.asarray(values) for name, values in example().items()}
-    rows["label_mask"] = rows["label_mask"].copy()
-    labelled = np.argwhere(rows["label_mask"].max(axis=-1) > 0)
-    heavy = labelled[:: max(1, len(labelled) // 5)]
-    rows["label_mask"][tuple(heavy.T)] *= 16
-    features, labels, mask = labelled_positions(TARGET_CONFIG, target_params(), rows, 10**6, 0, batch_size=3)
-    names = ("tokens", "positions", "segment_ids")
-    out = Target(TARGET_CONFIG).apply(
-        {"params": target_params()}, *(jnp.asarray(rows[n]) for n in names[:2]), segment_ids=jnp.asarray(rows[names[2]])
+def test_positions_are_the_labelled_boundaries(tmp_path):
+    rows = rows_of(write_split(tmp_path, 12))
+    frozen = FrozenFeatures(TARGET_CONFIG, target_params())
+    features, labels, mask = labelled_positions(frozen, rows, 10**6, 0, batch_size=5)
+    whole = {name: np.stack([rows[i][name] for i in range(len(rows))]) for name in rows[0]}
+    places = tuple(np.argwhere(whole["boundary"] & (whole["label_mask"].max(axis=-1) > 0)).T)
+    out = jax.jit(lambda t, p, s: Target(TARGET_CONFIG).apply({"params": target_params()}, t, p, segment_ids=s))(
+        *(jnp.asarray(whole[name]) for name in ("tokens", "positions", "segment_ids"))
     )
-    np.testing.assert_allclose(features, np.asarray(out.features)[tuple(heavy.T)], rtol=1e-4, atol=1e-5)
-    np.testing.assert_array_equal(labels, rows["labels"][tuple(heavy.T)])
-    assert mask.shape == labels.shape and mask.any()
-    rows["label_mask"][:] = 0
-    with pytest.raises(ValueError, match="no position"):
-        labelled_positions(TARGET_CONFIG, target_params(), rows, 10, 0)
+    np.testing.assert_allclose(features, np.asarray(out.features)[places], rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(labels, whole["labels"][places])
+    assert len(labels) > 10 and 0 < mask[:, 0].sum() < len(mask)
+    assert 0 < len(labelled_positions(frozen, rows, len(labels) // 2, 0, batch_size=5)[0]) < len(labels)
+    silent = RowsInMemory(whole | {"label_mask": np.zeros_like(whole["label_mask"])})
+    with pytest.raises(ValueError, match="no boundary"):
+        labelled_positions(frozen, silent, 10, 0)

@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from specexit_jax.data.packing import make_batches, pack
+from specexit_jax.data.batches import Batches, RowsInMemory
+from specexit_jax.data.packing import pack
 from specexit_jax.metrics import MetricsWriter, read_metrics
 from specexit_jax.models.config import DraftConfig, TargetConfig
 from specexit_jax.models.draft import init_draft
@@ -54,7 +55,7 @@ def repeats(count=60, seed=0):
 
 
 ROWS = pack(repeats(), row_length=32)
-BATCHES = make_batches(ROWS, batch_size=8)
+BATCHES = Batches(RowsInMemory(ROWS), batch_size=8)
 
 
 def assert_same(a, b):

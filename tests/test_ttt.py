@@ -8,7 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from specexit_jax.data.packing import make_batches, pack
+from specexit_jax.data.batches import Batches, RowsInMemory
+from specexit_jax.data.packing import pack
+from specexit_jax.evaluation.held_out import HeldOut
 from specexit_jax.models.config import DraftConfig, TargetConfig
 from specexit_jax.models.draft import Draft, init_draft, init_draft_cache
 from specexit_jax.models.target import Target, init_target
@@ -18,7 +20,6 @@ from specexit_jax.training.draft import (
     draft_losses,
     gradnorm_weights,
     init_draft_state,
-    make_draft_evaluation,
     make_draft_step,
     shared_norm,
 )
@@ -346,18 +347,20 @@ def test_training_raises_acceptance():
     documents = [((np.arange(14) + rng.integers(V)) % V, np.ones(14, bool)) for _ in range(32)]
     labels = [np.tile(np.float32([1.0, 0.5, 20.0]), (14, 1)) for _ in documents]
     rows = pack(documents, T, extra={"labels": labels, "label_mask": [np.ones((14, 3), np.float32) for _ in documents]})
-    batches = make_batches(rows, batch_size=8)
+    batches = Batches(RowsInMemory(rows), batch_size=8)
     config = DraftTrainingConfig(steps=2)
     optimizer = make_optimizer(OptimizerConfig(learning_rate=1e-2, total_steps=80, warmup_steps=5))
     state = init_draft_state(jax.tree.map(jnp.copy, params), optimizer, config, draft.config)
     step = make_draft_step(TARGET, target_params(), draft, D2T, optimizer, dataclasses.replace(config, remat=True))
-    evaluate = make_draft_evaluation(TARGET, target_params(), draft, D2T, config)
-    before = evaluate(state.params, [batches(0), batches(1)])
+    source = RowsInMemory(rows)
+    look = HeldOut(TARGET_CONFIG, target_params(), draft.config, D2T, config, [source[i] for i in range(16)], 8)
+    before = look(state.params)
     for index in range(80):
         state, metrics = step(state, batches(index))
-    after = evaluate(state.params, [batches(0), batches(1)])
+        first = metrics if index == 0 else first
+    after = look(state.params)
     assert after["token_loss"] < before["token_loss"] and after["simulated_accept_length"] > 1.5
     assert after["simulated_accept_length"] > before["simulated_accept_length"] + 0.3
     for name in ("confidence_error", "progress_error", "log_remain_error"):
-        assert after[name] < 0.7 * before[name]
+        assert float(metrics[name]) < 0.7 * float(first[name])
     assert np.isfinite(float(metrics["loss"]))

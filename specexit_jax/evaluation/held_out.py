@@ -25,9 +25,8 @@ from specexit_jax.models.draft import Draft
 from specexit_jax.models.target import Target
 from specexit_jax.sharding import from_whole, whole
 from specexit_jax.training.draft import DraftTrainingConfig
-from specexit_jax.training.features import STORED
-from specexit_jax.training.teacher import OUTSIDE, run_teacher
-from specexit_jax.training.ttt import chain_masks, judge, run_steps, shift_left
+from specexit_jax.training.teacher import OUTSIDE, STORED, run_teacher
+from specexit_jax.training.ttt import chain_masks, judge_steps, run_steps, shift_left
 
 KINDS = ("simulated", "expected", "trace")
 POSITIONS = (0, 256, 512, 1024, 2048, 4096, 8192, 16384)  # left ends of the table of acceptance against position
@@ -177,10 +176,7 @@ def accept_lengths(seen: Seen, group: np.ndarray) -> list[float]:
 def _look(target: Target, draft: Draft, losses: DraftTrainingConfig, params, batch, target_params, d2t):
     teacher = run_teacher(target, target_params, batch, d2t, losses.temperature, losses.teacher_chunk)
     hiddens, raw = run_steps(draft, params, teacher.features, teacher.embedded, batch, losses.steps)
-    chains = [
-        judge(draft.apply({"params": params}, hidden, method="head"), teacher, step, losses.temperature)
-        for step, hidden in enumerate(hiddens)
-    ]
+    chains = judge_steps(draft, params, hiddens, teacher, losses.temperature, losses.loss_chunk)
     counted = jnp.stack(chain_masks(batch, losses.steps))
     known = jnp.stack([shift_left(teacher.top, 1 + step) != OUTSIDE for step in range(losses.steps)])
     hits = jnp.stack([jnp.stack([getattr(c, name) for c in chains]) for name in ("greedy", "expected", "trace")])

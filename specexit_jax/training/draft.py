@@ -18,7 +18,7 @@ from specexit_jax.models.target import Target
 from specexit_jax.training.losses import SIGNALS, signal_errors, signal_losses
 from specexit_jax.training.state import TrainState, apply_gradients, init_state
 from specexit_jax.training.teacher import Teacher, run_teacher
-from specexit_jax.training.ttt import run_steps, shift_left, token_loss
+from specexit_jax.training.ttt import judge_steps, run_steps, shift_left, token_loss
 
 Batch = dict[str, jax.Array]
 Metrics = dict[str, jax.Array]
@@ -79,9 +79,8 @@ def draft_losses(
     """
     remat = config.remat or batch["tokens"].shape[1] > config.loss_chunk
     hiddens, raw = run_steps(draft, params, teacher.features, teacher.embedded, batch, config.steps, remat)
-    tokens, metrics = token_loss(
-        draft, params, hiddens, teacher, batch, config.decay, config.temperature, config.loss_chunk, remat
-    )
+    chains = judge_steps(draft, params, hiddens, teacher, config.temperature, config.loss_chunk, remat)
+    tokens, metrics = token_loss(chains, teacher, batch, config.decay)
     if raw is None:
         return jnp.concatenate([tokens[None], jnp.zeros(3, jnp.float32)]), metrics
     segments = batch["segment_ids"]

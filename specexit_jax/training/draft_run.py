@@ -20,11 +20,12 @@ from specexit_jax.models.hf import save_draft
 from specexit_jax.models.target import Target
 from specexit_jax.sharding import fetched, rows_of_process, tree_shardings
 from specexit_jax.training.draft import DraftTrainingConfig, init_draft_state, make_draft_step
-from specexit_jax.training.features import STORED, FrozenFeatures
+from specexit_jax.training.features import FrozenFeatures
 from specexit_jax.training.loop import Hook, LoopConfig, fit
 from specexit_jax.training.optimizer import OptimizerConfig, make_optimizer
 from specexit_jax.training.signal_fit import labelled_positions, solve_signals
 from specexit_jax.training.state import TrainState
+from specexit_jax.training.teacher import STORED
 
 _SCALE_ROWS = 8  # whose features give the scale
 _TRAINED_ON = ("tokens", "segment_ids", "positions", "loss_mask", "labels", "label_mask", *STORED)
@@ -97,6 +98,7 @@ def train_draft(
     look: metrics of parameters on held-out rows, which join metrics.jsonl as `held_out_...`; nothing is chosen by them.
     mesh: what target and draft are sharded over, and a batch by its rows. The result depends on it by rounding alone.
     """
+    share = None if mesh is None else rows_of_process(mesh, run.batch_size)
     optimizer, frozen = make_optimizer(optimizer_config), FrozenFeatures(target, target_params, mesh)
     _require_same_data(workdir, run, rows, d2t)
     scale = jnp.asarray(feature_scale(frozen, rows, run.batch_size))
@@ -108,14 +110,13 @@ def train_draft(
         hooks = ()
         if look is not None:
             hooks = (Hook(run.evaluate_every, lambda _, state: _held_out(look(folded(state.params, scale)))),)
-        share = None if mesh is None else rows_of_process(mesh, run.batch_size)
         batches = Batches(_Columns(rows, _TRAINED_ON), run.batch_size, run.seed, share)
         state = fit(loop, state, step, batches, workdir, hooks, mesh)
         params = folded(state.params, scale)
     params = fetched(params, mesh)
     if draft.signals == "fc" and run.signal_positions:
         found = labelled_positions(frozen, rows, run.signal_positions, run.seed, run.batch_size)
-        params["fc"][:, draft.hidden_size :] = solve_signals(*found)
+        params["fc"] = np.concatenate([params["fc"][:, : draft.hidden_size], solve_signals(*found)], axis=1)
     bundle = DraftBundle(config=draft, params=params, d2t=jnp.asarray(d2t))
     if jax.process_index() == 0:
         save_draft(workdir / "draft_model", bundle)

@@ -27,8 +27,7 @@ from specexit_jax.models.config import TargetConfig
 from specexit_jax.models.target import Target
 from specexit_jax.progress import Progress
 from specexit_jax.sharding import from_whole, whole
-from specexit_jax.training.features import STORED
-from specexit_jax.training.teacher import reduced
+from specexit_jax.training.teacher import STORED, target_pass
 
 SHARD_BYTES = 2**29
 _GIB = 2**30
@@ -73,7 +72,7 @@ class FeatureStore:
 
     def write(self, params: dict, mesh: Mesh | None = None) -> None:
         """Runs the target over the rows of every missing shard; process p of n writes every n-th of them."""
-        run = functools.partial(_pass, Target(self.target), self.temperature)
+        run = functools.partial(target_pass, Target(self.target), temperature=self.temperature)
         run = jax.jit(run, out_shardings=None if mesh is None else whole(mesh))
         missing = self.missing()
         progress = Progress(len(missing), "features: shard ")
@@ -132,14 +131,6 @@ class StoredRows:
         with safe_open(self._store.path(number), "np") as file:
             stored = {name: file.get_slice(name)[place : place + 1][0] for name in STORED}
         return self._store.source[row] | stored
-
-
-def _pass(target: Target, temperature: float, params: dict, batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
-    out = target.apply(
-        {"params": params}, batch["tokens"], batch["positions"], segment_ids=batch["segment_ids"], logits=False
-    )
-    logsumexp, top = reduced(target, params, out.hidden, temperature)
-    return {"features": out.features, "hidden": out.hidden, "logsumexp": logsumexp, "top": top}
 
 
 def _stacked(rows: list[Rows], size: int) -> Rows:

@@ -15,8 +15,6 @@ from specexit_jax.models.config import TargetConfig
 from specexit_jax.models.target import Target
 from specexit_jax.sharding import from_whole, whole
 
-STORED = ("features", "hidden", "logsumexp", "top")  # columns of rows whose target pass was made beforehand
-
 
 def features_in(target: TargetConfig, params: dict, batch: dict[str, jax.Array]) -> jax.Array:
     """[B, T, 3D] in the target's dtype."""

@@ -11,6 +11,7 @@ from specexit_jax.models.target import Target
 from specexit_jax.training.chunks import map_chunks
 
 OUTSIDE = -1  # a token that the draft vocabulary lacks
+STORED = ("features", "hidden", "logsumexp", "top")  # what of a pass makes a teacher
 
 
 @flax.struct.dataclass
@@ -46,7 +47,15 @@ def run_teacher(
     temperature: float = 1.0,
     chunk: int = 1024,
 ) -> Teacher:
-    """One forward pass; the full-vocabulary logits exist for `chunk` tokens of a row at a time, never for all of them.
+    """The teacher of a batch: one forward pass, or what a pass made earlier left in the batch (`feature_store`)."""
+    seen = batch if "hidden" in batch else target_pass(target, params, batch, temperature, chunk)
+    return teacher_from(target.config, params, d2t, batch["tokens"], *(seen[name] for name in STORED))
+
+
+def target_pass(
+    target: Target, params: dict, batch: dict[str, jax.Array], temperature: float = 1.0, chunk: int = 1024
+) -> dict[str, jax.Array]:
+    """STORED of every token (see `teacher_from`). The full-vocabulary logits exist for `chunk` tokens of a row at a time.
 
     At temperature 0 logsumexp is that of temperature 1; expected acceptance is then the greedy one.
     """
@@ -58,8 +67,7 @@ def run_teacher(
         whole = jax.nn.logsumexp(logits / (temperature or 1.0), axis=-1)
         return whole, jnp.argmax(logits, axis=-1).astype(jnp.int32)
 
-    whole, top = map_chunks(reduce, chunk, out.hidden)
-    return teacher_from(target.config, params, d2t, tokens, out.features, out.hidden, whole, top)
+    return dict(zip(STORED, (out.features, out.hidden, *map_chunks(reduce, chunk, out.hidden)), strict=True))
 
 
 def teacher_from(

@@ -110,24 +110,17 @@ def chain_masks(batch: dict[str, jax.Array], steps: int) -> list[jax.Array]:
     ]
 
 
-def token_loss(
+def judge_steps(
     draft: Draft,
     params: dict,
     hiddens: list[jax.Array],
     teacher: Teacher,
-    batch: dict[str, jax.Array],
-    decay: float,
     temperature: float,
     chunk: int = 1024,
     remat: bool = False,
-) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """Sum over steps of decay^i (normalised) times the mean soft cross entropy, and the acceptance metrics.
-
-    Where the target's best token is outside the draft vocabulary the loss is masked and acceptance counts a miss.
-    Logits, the teacher's too, exist for `chunk` tokens of a row at a time. `remat` computes them again in the backward
-    pass: else (k + 1) x B x T x W floats are kept.
-    """
-    steps = len(hiddens)
+) -> list[Chain]:
+    """Every step's hidden [B, T, E] judged. Logits, the teacher's too, exist for `chunk` tokens of a row at a time; `remat`
+    computes them again in the backward pass: else (k + 1) x B x T x W floats are kept."""
 
     def one(*parts):
         """Of a chunk. The teacher's parts reach steps + 1 tokens further."""
@@ -144,9 +137,18 @@ def token_loss(
 
     beside = (teacher.hidden, teacher.logsumexp, teacher.top, teacher.tokens)
     one = jax.checkpoint(one) if remat else one
-    chains = map_chunks(one, chunk, *hiddens, beside=beside, ahead=steps + 1)
-    masks = chain_masks(batch, steps)
-    weights = [decay**step for step in range(steps)]
+    return map_chunks(one, chunk, *hiddens, beside=beside, ahead=len(hiddens) + 1)
+
+
+def token_loss(
+    chains: list[Chain], teacher: Teacher, batch: dict[str, jax.Array], decay: float
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Sum over steps of decay^i (normalised) times the mean soft cross entropy, and the acceptance metrics.
+
+    Where the target's best token is outside the draft vocabulary the loss is masked and acceptance counts a miss.
+    """
+    masks = chain_masks(batch, len(chains))
+    weights = [decay**step for step in range(len(chains))]
     loss = jnp.zeros((), jnp.float32)
     for step, (chain, mask, weight) in enumerate(zip(chains, masks, weights, strict=True)):
         inside = shift_left(teacher.top, 1 + step) != OUTSIDE
