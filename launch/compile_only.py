@@ -1,6 +1,7 @@
 """launch.benchmark --compile_only: a program compiled for a described TPU slice, and the memory it will take there.
 
---preset, --batch_size, --context and --attention are those of launch.benchmark.
+--preset, --batch_size, --context and --attention are those of launch.benchmark. Of a training step it also says the
+arithmetic (training/flops.py) and the time that takes at 40 % of the devices' peak.
 """
 
 import dataclasses
@@ -10,7 +11,10 @@ import time
 from absl import flags
 
 from specexit_jax import ahead
+from specexit_jax.models.config import ROW_ATTENTIONS
 from specexit_jax.shapes import TARGETS, draft_for
+from specexit_jax.training.draft import DraftTrainingConfig
+from specexit_jax.training.flops import draft_step_flops
 
 FLAGS = flags.FLAGS
 flags.DEFINE_bool("compile_only", False, "Compile ahead of time for --topology; nothing is run.")
@@ -18,6 +22,9 @@ flags.DEFINE_string("topology", "v5e:2x2", "The TPU slice: v5e:1x1, v5e:2x2, v5e
 flags.DEFINE_enum("program", "decode", ["decode", "train"], "The decoding loop, or a step of draft training.")
 flags.DEFINE_integer("prompt", 512, "decode: tokens of a padded prompt.")
 flags.DEFINE_list("mesh", None, "data,fsdp,tensor; one may be -1 (default: decode 1,1,-1; train 1,-1,1).")
+flags.DEFINE_enum("row_attention", "auto", list(ROW_ATTENTIONS), "train: how rows attend (models/row_attention.py).")
+flags.DEFINE_integer("chunk", 1024, "train: tokens of a row whose logits exist at once.", lower_bound=1)
+flags.DEFINE_integer("sliding_window", 0, "train: tokens that the draft sees of those before (0: all).", lower_bound=0)
 
 
 def wanted() -> bool:
@@ -30,24 +37,36 @@ def told(as_json: bool) -> str:
     decodes = FLAGS.program == "decode"
     sizes = [int(size) for size in FLAGS.mesh] if FLAGS.mesh else [1, 1, -1] if decodes else [1, -1, 1]
     mesh = ahead.tpu_mesh(FLAGS.topology, *sizes)
-    target = dataclasses.replace(TARGETS[FLAGS.preset], dtype="bfloat16", attention=FLAGS.attention)
+    target = dataclasses.replace(
+        TARGETS[FLAGS.preset], dtype="bfloat16", attention=FLAGS.attention, row_attention=FLAGS.row_attention
+    )
+    draft = dataclasses.replace(
+        draft_for(target), row_attention=FLAGS.row_attention, sliding_window=FLAGS.sliding_window
+    )
+    found = {"preset": FLAGS.preset, "program": FLAGS.program, "attention": FLAGS.attention, "topology": FLAGS.topology}
+    found |= {"mesh": dict(mesh.shape), "rows": batch, "tokens": context}
     start = time.perf_counter()
     if decodes:
-        compiled = ahead.compile_decode(mesh, target, draft_for(target), batch, FLAGS.prompt, context)
+        compiled = ahead.compile_decode(mesh, target, draft, batch, FLAGS.prompt, context)
     else:
-        compiled = ahead.compile_draft_step(mesh, target, draft_for(target), batch, context)
+        config = DraftTrainingConfig(steps=4, teacher_chunk=FLAGS.chunk, loss_chunk=FLAGS.chunk, remat=True)
+        compiled = ahead.compile_draft_step(mesh, target, draft, batch, context, config)
+        flops = draft_step_flops(target, draft, batch, context, config.steps)
+        seconds = ahead.seconds_at(0.4, flops, mesh, FLAGS.topology)
+        found |= {"row_attention": FLAGS.row_attention, "flops": flops, "seconds_at_40_percent": seconds}
     memory = ahead.memory_of(compiled)
-    found = {
-        "preset": FLAGS.preset,
-        "program": FLAGS.program,
-        "attention": FLAGS.attention,
-        "topology": FLAGS.topology,
-        "mesh": dict(mesh.shape),
-        "compile_seconds": round(time.perf_counter() - start, 1),
-        "bytes_a_device": {**dataclasses.asdict(memory), "total": memory.total},
-    }
-    if as_json:
-        return json.dumps(found)
+    found["compile_seconds"] = round(time.perf_counter() - start, 1)
+    found["bytes_a_device"] = {**dataclasses.asdict(memory), "total": memory.total}
+    return json.dumps(found) if as_json else _sentence(found)
+
+
+def _sentence(found: dict) -> str:
     parts = ", ".join(f"{name} {size / 2**30:.2f}" for name, size in found["bytes_a_device"].items())
-    shape = " x ".join(f"{name} {size}" for name, size in mesh.shape.items())
-    return f"{FLAGS.program} of {FLAGS.preset} on {FLAGS.topology} ({shape}): GiB a device: {parts}"
+    shape = " x ".join(f"{name} {size}" for name, size in found["mesh"].items())
+    head = f"{found['program']} of {found['preset']}, {found['rows']} rows of {found['tokens']}"
+    told = f"{head}, on {found['topology']} ({shape}): GiB a device: {parts}"
+    if "flops" in found:
+        told += f"; {found['flops'] / 1e12:,.0f} TFLOP a step"
+        if found["seconds_at_40_percent"] is not None:
+            told += f", {found['seconds_at_40_percent']:.1f} s at 40 % of the peak"
+    return told

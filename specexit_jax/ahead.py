@@ -26,6 +26,7 @@ from specexit_jax.training.draft import DraftTrainingConfig, draft_step, init_dr
 from specexit_jax.training.optimizer import OptimizerConfig, make_optimizer
 
 P = PartitionSpec
+PEAK_FLOPS = {"v4": 275e12, "v5e": 197e12, "v5p": 459e12, "v6e": 918e12}  # of a chip, bfloat16, as its maker says
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,6 +55,12 @@ def tpu_mesh(topology: str, data: int = 1, fsdp: int = 1, tensor: int = -1) -> M
             f"No TPU topology {topology!r} ({reason}): install libtpu beside jax, and name one like v5e:2x2."
         ) from None
     return make_mesh(data, fsdp, tensor, devices=devices)
+
+
+def seconds_at(share: float, flops: float, mesh: Mesh, topology: str) -> float | None:
+    """How long `flops` take all devices of the mesh at a share of their peak; None where that is not known."""
+    peak = PEAK_FLOPS.get(topology.split(":")[0])
+    return None if peak is None else flops / (share * peak * mesh.size)
 
 
 def compile_decode(
@@ -85,10 +92,9 @@ def compile_decode(
 
 
 def compile_draft_step(
-    mesh: Mesh, target: TargetConfig, draft: DraftConfig, batch: int, tokens: int, steps: int = 4
+    mesh: Mesh, target: TargetConfig, draft: DraftConfig, batch: int, tokens: int, config: DraftTrainingConfig
 ) -> jax.stages.Compiled:
     """One step of draft training: target forward, training-time test, AdamW; draft and moments sharded by the table."""
-    config = DraftTrainingConfig(steps=steps, remat=True)
     optimizer = make_optimizer(OptimizerConfig(total_steps=1000))
 
     def fresh():

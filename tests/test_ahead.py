@@ -11,6 +11,7 @@ import pytest
 from specexit_jax import ahead
 from specexit_jax.backend import on_cpu, tracing_for
 from specexit_jax.shapes import TARGETS, draft_for
+from specexit_jax.training.draft import DraftTrainingConfig
 
 HBM = 16 * 2**30  # of a v5e chip
 libtpu = pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="libtpu is not installed")
@@ -52,7 +53,9 @@ def test_programs_fit_their_chips(preset, program, topology, sizes):
         assert compiled.as_text().count('custom_call_target="tpu_custom_call"') == (41 if attention == "pallas" else 0)
     else:
         rows = mesh.size * (2 if mesh.size < 16 else 1)
-        compiled = ahead.compile_draft_step(mesh, target, draft_for(target), batch=rows, tokens=2048)
+        compiled = ahead.compile_draft_step(
+            mesh, target, draft_for(target), rows, 2048, DraftTrainingConfig(steps=4, remat=True)
+        )
     memory = ahead.memory_of(compiled)
     print(f"\n{program} of {preset} on {topology}: {memory} total {memory.total / 2**30:.2f} GiB a device")
     assert memory.arguments > 0 and memory.total < HBM

@@ -32,6 +32,32 @@ def make_bundle(**changes) -> DraftBundle:
     return DraftBundle(config=config, params=random_params(init_draft, config, 2), d2t=jnp.asarray(ids, jnp.int32))
 
 
+def _without(config: dict, key: str) -> dict:
+    """A config.json, and the layer's inside it, less one key."""
+    return {name: _without(x, key) if isinstance(x, dict) else x for name, x in config.items() if name != key}
+
+
+def test_a_sliding_window_is_kept_under_the_names_that_others_read(tmp_path):
+    """vLLM asks layer_types of a draft's layer, Qwen's readers use_sliding_window; a window not in force is none."""
+    bundle = make_bundle(sliding_window=512)
+    for form in FORMATS:
+        folder = tmp_path / form
+        save_draft(folder, bundle, form=form, layer_ids="outputs")
+        assert load_draft(folder).config == bundle.config
+        whole = json.loads((folder / "config.json").read_text())
+        layer = whole.get("transformer_layer_config", whole)
+        assert layer["sliding_window"] == 512 and layer["use_sliding_window"]
+        assert layer["layer_types"] == ["sliding_attention"]
+        for silent in ("use_sliding_window", "layer_types"):
+            (folder / "config.json").write_text(json.dumps(_without(whole, silent)))
+            assert load_draft(folder).config.sliding_window == 512
+    for off in ({"use_sliding_window": False}, {"layer_types": ["full_attention"]}, {"sliding_window": None}):
+        save_draft(tmp_path, make_bundle())
+        path = tmp_path / "config.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"sliding_window": 64} | off))
+        assert load_draft(tmp_path).config.sliding_window == 0
+
+
 @pytest.mark.parametrize("signals", ["fc", "draft", "none"])
 def test_draft_comes_back_as_it_went(signals, tmp_path):
     bundle = make_bundle(signals=signals, norm_before_residual=signals == "draft")
@@ -211,6 +237,13 @@ def test_torch_files_that_hold_more_than_weights_are_refused(content, sentence, 
         ({"norm_before_fc": True}, "norm_before_fc to True"),
         ({"num_hidden_layers": 2}, "has 2 layers"),
         ({"mlp_bias": True}, "mlp_bias to True"),
+        ({"sliding_window": 0, "use_sliding_window": True}, "sliding_window to 0"),
+        ({"sliding_window": 2.5, "use_sliding_window": True}, "sliding_window to 2.5"),
+        ({"sliding_window": 64}, "say with use_sliding_window"),
+        ({"use_sliding_window": True}, "no sliding_window"),
+        ({"layer_types": ["sliding_attention"]}, "no sliding_window"),
+        ({"layer_types": ["sliding_attention"] * 2, "sliding_window": 64}, "layer_types to"),
+        ({"layer_types": ["full_attention"], "use_sliding_window": True, "sliding_window": 64}, "contradicts itself"),
     ],
 )
 def test_configs_beyond_this_draft_are_refused(changes, sentence, tmp_path):

@@ -7,10 +7,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from decoding_case import QUICK
 
 from specexit_jax.data.batches import Batches, RowsInMemory
 from specexit_jax.data.packing import pack
+from specexit_jax.decoding import layer_calls
+from specexit_jax.decoding.spec import DecodeParams, DecodeSpec, Loop
 from specexit_jax.evaluation.held_out import HeldOut
+from specexit_jax.models import row_attention
+from specexit_jax.models.blockwise import attend_blockwise
 from specexit_jax.models.config import DraftConfig, TargetConfig
 from specexit_jax.models.draft import Draft, init_draft, init_draft_cache
 from specexit_jax.models.target import Target, init_target
@@ -36,8 +41,8 @@ LENGTHS = (7, 9, 12)  # two documents fill the first row, one and padding the se
 
 
 @functools.cache
-def make_draft(signals="fc"):
-    config = DraftConfig(16, 16, 16, 2, 1, 8, V, W, signals=signals)
+def make_draft(signals="fc", **changes):
+    config = DraftConfig(16, 16, 16, 2, 1, 8, V, W, signals=signals, **changes)
     return Draft(config), jax.jit(functools.partial(init_draft, config))(jax.random.key(5))
 
 
@@ -73,9 +78,9 @@ def documents_of(batch):
 
 
 @functools.cache
-def steps_of(signals="fc"):
-    draft, params = make_draft(signals)
-    run = jax.jit(functools.partial(run_steps, draft, steps=STEPS))
+def steps_of(signals="fc", **changes):
+    draft, params = make_draft(signals, **changes)
+    run = jax.jit(functools.partial(run_steps, draft, steps=STEPS), compiler_options=QUICK)
     return run(params, teacher().features, teacher().embedded, example())
 
 
@@ -93,12 +98,20 @@ def test_step_zero_is_the_plain_draft_pass():
     np.testing.assert_allclose(steps_of()[1], raw, atol=1e-6)
 
 
-def test_every_step_is_what_decoding_with_a_cache_computes():
-    """Pairs 0 .. t of one document in the draft cache (the later ones rewound), then the draft on its own outputs."""
-    draft, params = make_draft()
-    prefill, run = (jax.jit(functools.partial(draft.apply, {"params": params}, method=m)) for m in (_prefill, None))
-    hiddens, _ = steps_of()
-    compared = 0
+@pytest.mark.parametrize("path", ["plain", "fused"])
+@pytest.mark.parametrize("window", [0, 4])
+def test_every_step_is_what_decoding_with_a_cache_computes(path, window):
+    """Pairs 0 .. t of one document in the draft cache (the later ones rewound), then the loop's own steps of a chain; a window
+    shorter than the documents too."""
+    draft, params = make_draft(row_attention=path, sliding_window=window)
+    spec = DecodeSpec(TARGET_CONFIG, 2 * T, (), (), draft.config, STEPS)
+    loop = Loop(spec, DecodeParams(target_params(), params, jnp.asarray(D2T)), None, None)
+    prefill = jax.jit(functools.partial(draft.apply, {"params": params}, method=_prefill))
+    run = jax.jit(functools.partial(layer_calls.chain_step, loop, live=None), static_argnums=2)
+    hiddens, _ = steps_of(row_attention=path, sliding_window=window)
+    if window:
+        assert np.abs(hiddens[0] - steps_of()[0][0]).max() > 1e-2  # else the window hides nothing
+    compared, tokens = 0, jnp.pad(example()["tokens"], ((0, 0), (0, STEPS)))
     for row, start, length in documents_of(example()):
         features, embedded = (
             jnp.zeros((1, T, x.shape[-1])).at[0, :length].set(x[row, start : start + length])
@@ -107,12 +120,12 @@ def test_every_step_is_what_decoding_with_a_cache_computes():
         filled = prefill(features, shift_left(embedded, 1), init_draft_cache(draft.config, 1, 2 * T))
         for t in range(0, length - STEPS, 2):
             hidden = filled.hidden[:, t : t + 1]
-            cache = filled.cache.replace(length=jnp.full(1, t + 1, jnp.int32))
+            cache, committed = filled.cache, jnp.full(1, t + 1, jnp.int32)
             for step in range(STEPS):
                 np.testing.assert_allclose(hiddens[step][row, start + t], hidden[0, 0], atol=2e-5)
                 compared += 1
-                own = jnp.full((1, 1), t + step + 1, jnp.int32)
-                out = run(embedded[:, t + step + 2 : t + step + 3], hidden, own, cache)
+                token = tokens[row, start + t + step + 2][None, None]
+                out = run(cache, committed, step, hidden, token)
                 hidden, cache = out.hidden, out.cache
     assert compared > 20
 
@@ -126,7 +139,9 @@ def dense_steps(draft, params, features, embedded, batch):
     variables = {"params": params}
     hidden, raw = draft.apply(variables, features, method="fuse")
     segments, index = batch["segment_ids"], jnp.arange(T)
-    causal = (index[:, None] >= index[None, :])[None] & (segments[:, :, None] == segments[:, None, :])
+    back = index[:, None] - index[None, :]
+    causal = (back >= 0) & (back < (draft.config.sliding_window or T))
+    causal = causal[None] & (segments[:, :, None] == segments[:, None, :])
     diagonal = jnp.broadcast_to((index[:, None] == index[None, :])[None], causal.shape)
     keys, values, hiddens = [], [], []
     for step in range(STEPS):
@@ -149,27 +164,31 @@ def dense_steps(draft, params, features, embedded, batch):
 
 
 @functools.cache
-def gradients(dense):
+def gradients(path, window=0):
     """Hiddens, and gradients for parameters, features and embeddings, of a random functional of all steps' logits."""
-    draft, params = make_draft()
+    draft, params = make_draft(sliding_window=window, row_attention="plain" if path == "dense" else path)
     batch = example()
     weights = jax.random.normal(jax.random.key(2), (STEPS, *batch["tokens"].shape, W))
     weights = weights * (batch["segment_ids"] > 0)[None, ..., None].astype(jnp.float32)
 
     def value(params, features, embedded):
-        if dense:
+        if path == "dense":
             hiddens, _ = dense_steps(draft, params, features, embedded, batch)
         else:
-            hiddens, _ = run_steps(draft, params, features, embedded, batch, STEPS)
+            hiddens, _ = run_steps(draft, params, features, embedded, batch, STEPS, remat=path == "fused")
         logits = jnp.stack([draft.apply({"params": params}, h, method="head") for h in hiddens])
         return jnp.sum(logits * weights), hiddens
 
-    run = jax.jit(jax.grad(value, argnums=(0, 1, 2), has_aux=True))
+    run = jax.jit(jax.grad(value, argnums=(0, 1, 2), has_aux=True), compiler_options=QUICK)
     return run(params, teacher().features, teacher().embedded)
 
 
-def test_forward_and_gradients_equal_the_dense_form():
-    (got, hiddens), (wanted, dense_hiddens) = gradients(False), gradients(True)
+@pytest.mark.parametrize("window", [0, 4])
+@pytest.mark.parametrize("path", ["plain", "fused"])
+def test_forward_and_gradients_equal_the_dense_form(path, window, monkeypatch):
+    """The fused path in blocks of 5, its layers recomputed."""
+    monkeypatch.setattr(row_attention, "attend_blockwise", functools.partial(attend_blockwise, block=5))
+    (got, hiddens), (wanted, dense_hiddens) = gradients(path, window), gradients("dense", window)
     for a, b in zip(hiddens, dense_hiddens, strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5)
     for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(wanted), strict=True):
@@ -177,14 +196,15 @@ def test_forward_and_gradients_equal_the_dense_form():
         np.testing.assert_allclose(a, b, atol=1e-5 * np.abs(b).max() + 1e-7)
 
 
-@pytest.mark.parametrize("signals", ["fc", "draft"])
-def test_no_gradient_of_the_loss_crosses_documents(signals):
+@pytest.mark.parametrize(("signals", "path"), [("fc", "plain"), ("draft", "plain"), ("draft", "fused")])
+def test_no_gradient_of_the_loss_crosses_documents(signals, path, monkeypatch):
     """Loss of one document only: its own features and embeddings move it, no other document's do, exactly."""
-    draft, params = make_draft(signals)
+    monkeypatch.setattr(row_attention, "attend_blockwise", functools.partial(attend_blockwise, block=5))
+    draft, params = make_draft(signals, row_attention=path)
     config = DraftTrainingConfig(steps=STEPS)
     documents = list(documents_of(example()))
 
-    @jax.jit
+    @functools.partial(jax.jit, compiler_options=QUICK)
     def sensitivity(kept):
         batch = {**example(), "loss_mask": example()["loss_mask"] & kept}
         batch["label_mask"] = batch["label_mask"] * kept[..., None].astype(jnp.float32)
@@ -252,6 +272,24 @@ def test_loss_and_acceptance_equal_a_slow_count():
         np.testing.assert_allclose(metrics[f"accept_{step}"], np.mean(agree[step]), rtol=1e-6)
     names = [f"{kind}_accept_length" for kind in ("simulated", "expected", "trace")]
     np.testing.assert_allclose([metrics[n] for n in names], np.mean(lengths, axis=0), rtol=1e-5)
+
+
+@pytest.mark.parametrize("changes", [{"loss_chunk": 5}, {"loss_chunk": T - 1}, {"remat": True}])
+def test_loss_in_chunks_and_recomputed_is_the_loss_at_once(changes, monkeypatch):
+    """Metrics and gradients, the layers' fused attention against plain attention among them."""
+    monkeypatch.setattr(row_attention, "attend_blockwise", functools.partial(attend_blockwise, block=5))
+
+    def run(path, **changes):
+        draft, params = make_draft("draft", row_attention=path)
+        config = DraftTrainingConfig(steps=STEPS, temperature=0.7, **changes)
+        losses = functools.partial(draft_losses, teacher=teacher(0.7), batch=example(), draft=draft, config=config)
+        value, pull, metrics = jax.vjp(losses, params, has_aux=True)
+        return value, metrics, pull(jnp.arange(1, 5, dtype=jnp.float32))
+
+    wanted = jax.jit(functools.partial(run, "plain"), compiler_options=QUICK)()
+    found = jax.jit(functools.partial(run, "fused", **changes), compiler_options=QUICK)()
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5 * np.abs(b).max() + 1e-7, rtol=1e-5)
 
 
 def test_the_teacher_in_chunks_is_the_teacher_at_once():

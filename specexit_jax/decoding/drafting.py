@@ -32,8 +32,7 @@ def propose(
     noise = None if state.noise is None else state.noise[:, : spec.draft_tokens, loop.params.d2t]
     drafts = [_best(loop, hidden, noise, 0)]
     for step in range(spec.draft_tokens - 1):
-        # The pair (token t, draft of t + 1) goes to slot t: a draft's keys are as provisional as the draft.
-        out = layer_calls.layer(loop, cache.replace(length=state.length + jnp.int32(step)), hidden, drafts[-1], live)
+        out = layer_calls.chain_step(loop, cache, state.length, step, hidden, drafts[-1], live)
         hidden, cache = out.hidden, out.cache
         drafts.append(_best(loop, hidden, noise, step + 1))
     return jnp.concatenate(drafts, axis=1), cache

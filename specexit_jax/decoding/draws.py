@@ -35,8 +35,7 @@ def draw_chain(
     drafts, proposal = [], []
     for step in range(loop.spec.draft_tokens):
         if step:
-            start = state.length + jnp.int32(step - 1)
-            out = layer_calls.layer(loop, cache.replace(length=start), hidden, drafts[-1], live)
+            out = layer_calls.chain_step(loop, cache, state.length, step - 1, hidden, drafts[-1], live)
             hidden, cache = out.hidden, out.cache
         scores, noise = _scores(loop, state, hidden, step)
         drafts.append(loop.params.d2t[best_token(scores + noise)])

@@ -45,6 +45,26 @@ def run_pairs(
     return Pairs(out.hidden, out.raw_signals, out.cache)
 
 
+def chain_step(
+    loop: Loop,
+    cache: Cache,
+    committed: Int[Array, " B"],
+    step: int,
+    hidden: Float[Array, "B 1 E"],
+    token: Int[Array, "B 1"],
+    live: int | None,
+) -> DraftOutput:
+    """The draft's own step number `step` (from 0) after the `committed` pairs of a row, written to the next slot.
+
+    Its pair (token t, draft of t + 1) goes to slot t: a draft's keys are as provisional as the draft. A window stays where
+    the last committed pair has it, as in training-time test: the own steps are seen beside it, and push nothing out.
+    """
+    visible = None
+    if loop.spec.draft.sliding_window:
+        visible = jnp.ones((token.shape[0], 1, step + 1), bool)
+    return layer(loop, cache.replace(length=committed + jnp.int32(step)), hidden, token, live, visible=visible)
+
+
 def layer(
     loop: Loop,
     cache: Cache,

@@ -23,6 +23,8 @@ def decode_from_host(loop: Loop, live: int, state: DecodeState, iterations: int)
     spec = loop.spec
     if spec.tree is not None or not spec.sampling.greedy:
         raise ValueError("The loop driven by the host decodes greedily, with a chain of drafts: leave --tree off.")
+    if spec.draft_tokens and spec.draft.sliding_window:
+        raise ValueError("The loop driven by the host knows no sliding window: give it a draft without one.")
     written: list[list[int]] = [[] for _ in range(state.root.shape[0])]
     for _ in range(iterations):
         state, fused, window, count = _verify(loop, live, state)

@@ -4,6 +4,10 @@ Nothing is left to a default when writing, because defaults differ: `norm_before
 silent and True where a speculators file is. Layer ids count the layers' INPUTS in EAGLE, vLLM and speculators and their
 OUTPUTS, one lower, in SGLang and SpecForge; a file that keeps them in `eagle_config` is written by either camp, so its
 reader must be told.
+
+A sliding window is `sliding_window` tokens, a token's own included, and in force where `use_sliding_window` (Qwen's files) or
+`layer_types` (Hugging Face's of today, which vLLM reads of a draft) says so; both are written. Engines let a draft's own
+steps push verified pairs out of the window, ours and training-time test do not: at its far edge they see up to K - 1 fewer.
 """
 
 from pathlib import Path
@@ -15,6 +19,7 @@ from specexit_jax.models.hf_tensors import decoder_json, require
 
 CONVENTIONS = ("inputs", "outputs")
 FORMATS = ("eagle", "angelslim", "speculators")
+_FULL, _SLIDING = "full_attention", "sliding_attention"
 _LAYERS, _CONVENTION = "eagle_aux_hidden_state_layer_ids", "eagle_aux_hidden_state_layer_convention"
 _UNSUPPORTED = {"attention_bias": False, "mlp_bias": False, "norm_before_fc": False, "hidden_act": "silu"}
 
@@ -55,7 +60,29 @@ def read_draft_config(
         dtype=dtype,
         capture=_captured(config, path, layer_ids),
         own_embedding=own_embedding,
+        sliding_window=_window(config, path),
     )
+
+
+def _window(config: dict, path: Path) -> int:
+    """Tokens of the sliding window, 0 where there is none or it is not in force."""
+    window, used, types = (config.get(key) for key in ("sliding_window", "use_sliding_window", "layer_types"))
+    if types not in (None, [_FULL], [_SLIDING]):
+        raise ValueError(
+            f"{path} sets layer_types to {types!r}; of a draft's one layer it is [{_FULL!r}] or [{_SLIDING!r}]."
+        )
+    if window is not None and (type(window) is not int or window < 1):
+        raise ValueError(f"{path} sets sliding_window to {window!r}; it is a number of tokens, or null for none.")
+    told = {used} if types is None else {used, types == [_SLIDING]}
+    if {True, False} <= told:
+        raise ValueError(f"{path} contradicts itself: use_sliding_window is {used!r} and layer_types {types!r}.")
+    if window is None and True in told:
+        raise ValueError(f"{path} has a sliding window in force but no sliding_window: give its number of tokens.")
+    if window is not None and told == {None}:
+        raise ValueError(
+            f"{path} has a sliding_window of {window}: say with use_sliding_window whether it is in force."
+        )
+    return window if True in told else 0
 
 
 def _captured(config: dict, path: Path, layer_ids: str | None) -> tuple[int, ...] | None:
@@ -81,6 +108,8 @@ def draft_json(config: DraftConfig, dtype: str, form: str = "angelslim", layer_i
         "attention_bias": False,
         "mlp_bias": False,
     }
+    if config.sliding_window:
+        layer |= {"sliding_window": config.sliding_window, "use_sliding_window": True, "layer_types": [_SLIDING]}
     ours = {
         "draft_vocab_size": config.draft_vocab_size,
         "target_hidden_size": config.target_hidden_size,

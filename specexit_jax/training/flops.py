@@ -1,0 +1,42 @@
+"""The arithmetic that a step of draft training needs, from sizes alone: what a share of a device's peak is measured by.
+
+Counted are the matrix products, two operations a multiply-add: the frozen target's forward pass with its whole head; of
+the draft, `fc`, k layers and k heads forward and, twice that, backward (of `fc` once: its input wants no gradient); and
+attention's two products for the pairs of tokens that causality and the window leave, a row being one document. Not counted
+is what is done but not needed: what is computed again in the backward pass, the teacher's logits on the draft vocabulary
+beside those on the whole one, masked halves of blocks; nor norms, softmax and the optimizer.
+"""
+
+from specexit_jax.models.config import DraftConfig, TargetConfig
+from specexit_jax.models.draft import SIGNALS
+
+
+def draft_step_flops(target: TargetConfig, draft: DraftConfig, rows: int, tokens: int, steps: int) -> float:
+    """Of one step on rows [rows, tokens] with `steps` steps of training-time test."""
+    whole = rows * tokens
+    head = 2 * target.hidden_size * target.vocab_size
+    taught = whole * (target.num_layers * _layer(target, target.hidden_size) + head)
+    taught += rows * target.num_layers * _attention(target, seen_pairs(tokens))
+    rows_of_fc = draft.hidden_size + len(SIGNALS) * (draft.signals == "fc")
+    fused = whole * 2 * 3 * draft.target_hidden_size * rows_of_fc
+    own = whole * steps * (_layer(draft, 2 * draft.hidden_size) + 2 * draft.hidden_size * draft.draft_vocab_size)
+    diagonals = tokens * (steps - 1) / 2  # step i sees i of them at each token
+    own += rows * steps * _attention(draft, seen_pairs(tokens, draft.sliding_window) + diagonals)
+    return float(taught + 2 * fused + 3 * own)
+
+
+def seen_pairs(tokens: int, window: int = 0) -> int:
+    """Pairs (query, key) of a row of one document: a token sees itself and those before it, at most `window` in all."""
+    full = min(window or tokens, tokens)
+    return full * (full + 1) // 2 + (tokens - full) * full
+
+
+def _layer(config: TargetConfig | DraftConfig, width: int) -> int:
+    """Projections and feed-forward of one token; `width` is that of attention's input."""
+    heads = (config.num_heads + 2 * config.num_kv_heads) * config.head_dim
+    out = config.num_heads * config.head_dim * config.hidden_size
+    return 2 * (width * heads + out + 3 * config.hidden_size * config.intermediate_size)
+
+
+def _attention(config: TargetConfig | DraftConfig, pairs: float) -> float:
+    return 4 * config.num_heads * config.head_dim * pairs
