@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import jax
 import numpy as np
@@ -109,7 +110,8 @@ class Agreement:
     """Small whole numbers, the largest over all processes, asked for without waiting on the device.
 
     `ask` only queues a reduction behind the work that is already dispatched. Read its answer, int32[n], once newer work is
-    queued: the device then never stands still for it, and every process reads the same answer at the same step.
+    queued: the device then never stands still for it, and every process reads the same answer at the same step. (On CPU it
+    does wait: programs run beside each other there, and the messages of two would be mistaken for one another.)
     """
 
     def __init__(self) -> None:
@@ -121,8 +123,12 @@ class Agreement:
         self._rows = NamedSharding(mesh, PartitionSpec("process"))
         self._largest = jax.jit(lambda x: x.max(axis=0), out_shardings=NamedSharding(mesh, PartitionSpec()))
 
-    def ask(self, *values: int) -> jax.Array | np.ndarray:
+    def ask(self, behind: Any, *values: int) -> jax.Array | np.ndarray:
+        """behind: arrays of the program dispatched last."""
         mine = np.asarray(values, np.int32)
         if self._largest is None:
             return mine
-        return self._largest(jax.make_array_from_process_local_data(self._rows, mine[None]))
+        if on_cpu():
+            jax.block_until_ready(behind)
+        answer = self._largest(jax.make_array_from_process_local_data(self._rows, mine[None]))
+        return jax.block_until_ready(answer) if on_cpu() else answer

@@ -27,7 +27,7 @@ from specexit_jax.training.loop import LoopConfig, fit
 from specexit_jax.training.optimizer import OptimizerConfig, make_optimizer
 from specexit_jax.training.state import init_state
 
-STEPS, SAVE_EVERY = 240, 4
+STEPS, SAVE_EVERY = 150, 3
 MODEL = TargetConfig("qwen3", 32, 16, 32, 1, 4, 2, 8, qk_norm=True, tie_embeddings=False, capture=(0, 0, 0))
 
 
@@ -74,9 +74,17 @@ def finish(workdir):
     return json.loads((workdir / "result.json").read_text())
 
 
-def kill_once(workdir, after):
-    """Starts a run and kills it `after` seconds later; the newest checkpoint then, or None if it had ended by itself."""
+def lines(workdir):
+    """Steps that a run has logged."""
+    path = workdir / "metrics.jsonl"
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+def kill_once(workdir, step, after):
+    """Starts a run and kills it `after` seconds after its step; the newest checkpoint then, None if it had ended by itself."""
     child = start(workdir)
+    while lines(workdir) < step and not os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+        time.sleep(0.002)
     time.sleep(after)
     os.kill(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)
@@ -95,13 +103,19 @@ def main(folder, kills, seed):
     print(f"an undisturbed run of {STEPS} steps: {life:.1f} s, same bits twice: {wanted == again}", flush=True)
     while done < kills:
         workdir, started = folder / f"run_{started}", started + 1
-        at = kill_once(workdir, chance.uniform(0, life))
+        # at any step, and any moment of it and of the save beside it; one in ten while the run still starts
+        step = 0 if chance.random() < 0.1 else chance.randrange(1, STEPS)
+        at = kill_once(workdir, step, chance.uniform(0, life if step == 0 else 4 * life / STEPS))
         if at is None:
             continue  # it was quicker
         done += 1
+        killed_at = lines(workdir)
         equal = finish(workdir) == wanted
         same += equal
-        print(f"kill {done} near step {at}: {'same bits' if equal else 'OTHER BITS'}", flush=True)
+        print(
+            f"kill {done} at step {killed_at}, newest checkpoint {at}: {'same bits' if equal else 'OTHER BITS'}",
+            flush=True,
+        )
     print(f"{same} of {done} finishes bit-identical", flush=True)
 
 

@@ -29,11 +29,14 @@ def documents():
     return [(ids, np.arange(12) >= 3) for ids in make]
 
 
-def own_rows(step, batches=make_batches(pack(documents(), 24), ROWS)):
+BATCHES = make_batches(pack(documents(), 24), ROWS)
+
+
+def own_rows(step):
     """This process's part of the global batch."""
     each = ROWS // jax.process_count()
     part = slice(jax.process_index() * each, (jax.process_index() + 1) * each)
-    return {name: values[part] for name, values in batches(step).items()}
+    return {name: values[part] for name, values in BATCHES(step).items()}
 
 
 def train(workdir, steps, hooks=(), save_every=2):
@@ -48,16 +51,20 @@ def train(workdir, steps, hooks=(), save_every=2):
 
 
 def main():
+    number, workdir = jax.process_index(), Path(flags.FLAGS.workdir)
+    workdir.mkdir(parents=True, exist_ok=True)
+    (workdir / f"pid_{number}").write_text(str(os.getpid()))
+
     def fail(step, _):
+        (workdir / f"step_{number}").write_text(str(step))
         time.sleep(flags.FLAGS.pause)
-        (Path(flags.FLAGS.workdir) / f"step_{jax.process_index()}_{os.getpid()}").write_text(str(step))
-        if jax.process_index() == 1 and step == flags.FLAGS.fail_at:
+        if number == 1 and step == flags.FLAGS.fail_at:
             raise ValueError("the second process has had enough")
-        if jax.process_index() == 1 and step == flags.FLAGS.die_at:
+        if number == 1 and step == flags.FLAGS.die_at:
             os.kill(os.getpid(), 9)
 
     hooks = (Hook(1, fail),)
-    total = train(flags.FLAGS.workdir, flags.FLAGS.steps, hooks, flags.FLAGS.save_every)[1]
+    total = train(workdir, flags.FLAGS.steps, hooks, flags.FLAGS.save_every)[1]
     door.say(f"{jax.process_count()} processes, {jax.device_count()} devices, checksum {total}")
 
 

@@ -71,7 +71,7 @@ def fit(
         state, start, notes = _resume(state, checkpoints)
         guard, agreement = Guard(config.spike_factor, notes), Agreement()
         done, signal = start, 0
-        rows, asked, saved_at = _rows(batches, start), agreement.ask(0, 0), time.monotonic()
+        rows, asked, saved_at = _rows(batches, start), agreement.ask(state, 0, 0), time.monotonic()
         with _watch(config, start, workdir, batches, guard, mesh) as watch:
             for done in range(start + 1, config.total_steps + 1):
                 batch = next(rows)
@@ -92,7 +92,8 @@ def fit(
                             watch.write(done, hook.run(done, state))
                 if last:
                     break
-                asked = agreement.ask(max(signals, default=0), time.monotonic() - saved_at >= config.save_seconds)
+                due = time.monotonic() - saved_at >= config.save_seconds
+                asked = agreement.ask(metrics, max(signals, default=0), due)
         checkpoints.wait()
         if done < config.total_steps and signal:
             if is_first():
