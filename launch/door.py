@@ -3,12 +3,14 @@
 import os
 import re
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 
 import ml_collections
-from absl import app, flags
+from absl import app, flags, logging
 from ml_collections import config_flags
 
+from specexit_jax import distributed
 from specexit_jax.data.splits import SPLITS
 from specexit_jax.decoding.trees import TreeShape
 from specexit_jax.session import Session, load_session
@@ -54,25 +56,49 @@ def _parse(argv: list[str]) -> list[str]:
 
 
 def _guarded(main: Callable[[], None]) -> None:
+    if not flags.FLAGS["verbosity"].present:
+        logging.set_verbosity(logging.WARNING)  # Orbax and JAX tell absl of every step they take
     try:
+        distributed.initialize()
         main()
     except BrokenPipeError:
         os._exit(1)  # whoever read our output has left (`| head`)
     except (OSError, ValueError) as error:
         if flags.FLAGS.traceback:
+            _leave_others(error)
             raise
         fail(_sentence(error))
+    except Exception as error:
+        _leave_others(error)
+        raise
+
+
+def _leave_others(error: Exception) -> None:
+    """In a run of several processes: shows the error and ends this one."""
+    if distributed.several():
+        trace = "".join(traceback.format_exception(error)).rstrip()
+        print(f"{distributed.prefix()}{trace}", file=sys.stderr)
+        _end(1)
+
+
+def _end(code: int) -> None:
+    if distributed.several():  # sys.exit would wait until the others come to their end as well
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def fail(sentence: str) -> None:
-    """Says what is wrong and leaves with exit code 1."""
-    print(f"error: {sentence}", file=sys.stderr)
-    sys.exit(1)
+    """Says what is wrong, and in which process, and leaves with exit code 1."""
+    print(f"{distributed.prefix()}error: {sentence}", file=sys.stderr)
+    _end(1)
 
 
 def say(text: str) -> None:
-    """Prints now, so that a reader on a pipe sees it before the next stage of work."""
-    print(text, flush=True)
+    """Prints now, so that a reader on a pipe sees it before the next stage of work. Of several processes the first prints."""
+    if distributed.is_first():
+        print(text, flush=True)
 
 
 def open_session(config: ml_collections.ConfigDict, draft: str | os.PathLike | None = None) -> Session:

@@ -1,16 +1,15 @@
-"""Train states on disk, by Orbax: written aside and renamed, restored exactly, the previous one used when the newest is broken."""
+"""Train states on disk, by Orbax: written aside while training goes on, restored exactly, the previous one used when the
+newest is broken."""
 
 from __future__ import annotations
 
 import contextlib
 import gc
-import inspect
 import json
 import os
-import sys
 import time
-import zlib
-from collections.abc import Iterator
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -18,8 +17,12 @@ import jax
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
+from specexit_jax import distributed
+from specexit_jax.checkpoint_problems import check_same, unreadable, unwritable
+from specexit_jax.checksum import checksum
+from specexit_jax.dropped_reads import dropped_reads_silenced, silence_late_reads
+
 State = TypeVar("State")
-_CHECKSUM_BYTES = 2**30  # beyond a gigabyte a checksum costs seconds: left to the storage
 
 
 def flatten(tree: Any) -> dict[str, Any]:
@@ -32,83 +35,135 @@ def _abstract(leaf: jax.Array) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
 
 
-def _checksum(leaves: dict[str, Any]) -> int | None:
-    """crc32 of all values, or None where they are spread over processes or too many."""
-    whole = all(leaf.is_fully_addressable for leaf in leaves.values())
-    if not whole or sum(leaf.nbytes for leaf in leaves.values()) > _CHECKSUM_BYTES:
-        return None
-    value = 0
-    for name in sorted(leaves):
-        value = zlib.crc32(np.ascontiguousarray(leaves[name]).view(np.uint8).reshape(-1), value)
-    return value
+def _alone() -> ocp.Context:
+    """Orbax working in this process for itself."""
+    context = ocp.Context()
+    if jax.process_count() > 1:
+        number = jax.process_index()
+        context.multiprocessing.primary_host = number
+        context.multiprocessing.active_processes = {number}
+        context.multiprocessing.barrier_sync_key_prefix = f"process_{number}"
+    return context
 
 
 class Checkpoints:
-    """The checkpoints of one run: `folder`/<step>. Use as a context manager, or call close()."""
+    """The checkpoints of one run: `folder`/<step>. Use as a context manager, or call close().
+
+    Every process makes one of the same folder (shared between hosts) and calls the same methods in the same order.
+    """
 
     def __init__(self, folder: Path, keep: int = 2):
         self.folder = Path(folder).absolute()
         self.folder.mkdir(parents=True, exist_ok=True)
         self._keep = keep
+        self._background = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._saving: tuple[int, Future] | None = None
         self._open()
 
     def _open(self) -> None:
         policy = ocp.training.preservation_policies.LatestN(self._keep)
-        self._orbax = ocp.training.Checkpointer(self.folder, preservation_policy=policy, cleanup_tmp_directories=True)
+        self._orbax = ocp.training.Checkpointer(
+            self.folder,
+            preservation_policy=policy,
+            cleanup_tmp_directories=True,
+        )
 
     def steps(self) -> list[int]:
-        """Saved steps, ascending."""
-        return [checkpoint.step for checkpoint in self._orbax.checkpoints]
+        """Saved steps, ascending; a save under way is not among them."""
+        under_way = self._saving[0] if self._saving else None
+        return [checkpoint.step for checkpoint in self._orbax.checkpoints if checkpoint.step != under_way]
 
-    def save(self, step: int, state: Any) -> None:
-        """Saves `state` as `step` and waits until it is in place; a step already there is replaced."""
-        leaves = flatten(state)
-        self._orbax.save(step, leaves, force=True, overwrite=True, custom_metadata={"crc32": _checksum(leaves)})
+    def save(self, step: int, state: Any, notes: Mapping[str, float] | None = None) -> None:
+        """Copies `state` to the host and writes it as `step` in the background; one already there is replaced.
 
-    def restore(self, step: int, like: State) -> State:
-        """The state saved at `step`, with the structure and shardings of `like`.
-
-        Raises ValueError when the checkpoint holds another model or optimizer (naming a leaf), OSError when it is unreadable.
+        Waits for the save before it. The caller may donate `state` at once. notes: kept beside it. Raises OSError when
+        this save, or the one before it, cannot be written.
         """
-        wanted = flatten(like)
+        self.wait()
+        leaves = flatten(state)
+        about = {"checksum": checksum(leaves), "notes": dict(notes or {})}
+        try:
+            written = self._orbax.save_async(step, leaves, force=True, overwrite=True, custom_metadata=about)
+        except Exception as error:  # Orbax and TensorStore raise many types
+            good = [other for other in self.steps() if other != step]
+            raise unwritable(self.folder, step, good, error) from error
+        self._saving = step, self._background.submit(written.result)
+
+    def check(self) -> None:
+        """Raises OSError if the save under way has failed; waits for nothing."""
+        if self._saving and self._saving[1].done():
+            self.wait()
+
+    def wait(self) -> None:
+        """Waits until the save under way is in place; OSError if it cannot be written."""
+        if self._saving is None:
+            return
+        step, saving = self._saving
+        try:
+            saving.result()
+        except Exception as error:
+            raise unwritable(self.folder, step, self.steps(), error) from error
+        finally:
+            self._saving = None
+
+    def restore(self, step: int, like: State) -> tuple[State, dict[str, float]]:
+        """The state saved at `step` with its notes; the structure and shardings are those of `like`.
+
+        Raises ValueError when the checkpoint holds another model or optimizer (naming a leaf), OSError when it is unreadable
+        to any process.
+        """
+        wanted, problem, leaves, about = flatten(like), None, {}, {}
+        try:
+            about = self._check(step, wanted)
+            leaves = self._load(step, {name: _abstract(leaf) for name, leaf in wanted.items()})
+        except OSError as error:
+            problem = error
+        if distributed.anywhere(problem is not None):
+            raise problem or unreadable(self.folder / str(step), "another process cannot read it")
+        if "checksum" in about and checksum(leaves) != about["checksum"]:
+            raise unreadable(self.folder / str(step), "its values do not match their checksum")
+        state = jax.tree.unflatten(jax.tree.structure(like), [leaves[name] for name in wanted])
+        return state, about.get("notes", {})
+
+    def _check(self, step: int, wanted: dict[str, Any]) -> dict[str, Any]:
+        """What was written about the state; shapes and types are compared."""
+        path = self.folder / str(step)
         try:
             saved = self._orbax.metadata(step)
             if saved.metadata is None:  # Orbax logs what it met and goes on
                 raise ValueError("its metadata are damaged")
             shapes = {name: (tuple(leaf.shape), np.dtype(leaf.dtype)) for name, leaf in saved.metadata.items()}
         except Exception as error:
-            raise _unreadable(self.folder / str(step), error) from error
-        _check_same(
-            self.folder / str(step), shapes, {n: (tuple(x.shape), np.dtype(x.dtype)) for n, x in wanted.items()}
-        )
-        leaves = self._load(step, {name: _abstract(leaf) for name, leaf in wanted.items()})
-        expected = (saved.custom_metadata or {}).get("crc32")
-        if expected is not None and _checksum(leaves) != expected:
-            raise _unreadable(self.folder / str(step), "its values do not match their checksum")
-        return jax.tree.unflatten(jax.tree.structure(like), [leaves[name] for name in wanted])
+            raise unreadable(path, error) from error
+        check_same(path, shapes, {n: (tuple(x.shape), np.dtype(x.dtype)) for n, x in wanted.items()})
+        return saved.custom_metadata or {}
 
     def _load(self, step: int, abstract: dict[str, jax.ShapeDtypeStruct]) -> dict[str, jax.Array]:
-        with _dropped_reads_silenced():
+        # Each process by itself: where one meets damage, the others must not wait for it inside Orbax.
+        with dropped_reads_silenced(), _alone():
             try:
-                return self._orbax.load(step, abstract_state=abstract)
+                return ocp.load(self.folder / str(step), abstract)
             except Exception as error:  # Orbax and TensorStore raise many types for a damaged file
-                problem = _unreadable(self.folder / str(step), error)
+                problem = unreadable(self.folder / str(step), error)
             gc.collect()  # the failed read is dropped here, while silenced, and not in the middle of what follows
+        silence_late_reads()
         raise problem
 
-    def restore_latest(self, like: State) -> tuple[State, int] | None:
-        """(state, step) of the newest readable checkpoint; None when there is none at all.
+    def restore_latest(self, like: State) -> tuple[State, int, dict[str, float]] | None:
+        """(state, step, notes) of the newest readable checkpoint; None when there is none at all.
 
         An unreadable one is named on the console, moved to unreadable-<step>-<time> and passed over. Raises ValueError when
         every checkpoint is unreadable: starting again from nothing must be the user's choice.
         """
+        self.wait()
         broken = []
         for step in reversed(self.steps()):
             try:
-                return self.restore(step, like), step
+                state, notes = self.restore(step, like)
+                return state, step, notes
             except OSError as error:
                 broken.append(str(step))
-                print(f"{error}; trying the one before it")
+                print(f"{distributed.prefix()}{error}; trying the one before it", flush=True)
                 self._set_aside(step)
         if broken:
             raise ValueError(
@@ -121,49 +176,25 @@ class Checkpoints:
         if jax.process_index() == 0:
             with contextlib.suppress(FileNotFoundError):
                 os.replace(self.folder / str(step), self.folder / f"unreadable-{step}-{int(time.time())}")
+        distributed.barrier(f"set aside {step}")
         self._open()
 
     def close(self) -> None:
-        self._orbax.close()
+        """Waits for the save under way; OSError if it cannot be written."""
+        try:
+            self.wait()
+        finally:
+            self._background.shutdown()
+            with contextlib.suppress(Exception):  # it would say a failed save again, in its own words
+                self._orbax.close()
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-
-@contextlib.contextmanager
-def _dropped_reads_silenced() -> Iterator[None]:
-    """Orbax leaves the reads beside a failed one unfinished; Python would report each of them as an ignored exception."""
-    report = sys.unraisablehook
-    sys.unraisablehook = lambda event: None if inspect.iscoroutine(event.object) else report(event)
-    try:
-        yield
-    finally:
-        sys.unraisablehook = report
-
-
-def _unreadable(path: Path, reason: Any) -> OSError:
-    lines = str(reason).strip().splitlines() or [type(reason).__name__]
-    return OSError(f"checkpoint {path} cannot be read ({lines[0][:160]})")
-
-
-def _check_same(path: Path, saved: dict[str, Any], wanted: dict[str, Any]) -> None:
-    for problem in _differences(saved, wanted):
-        raise ValueError(
-            f"checkpoint {path} is of another model or optimizer: {problem}; use another workdir or the old config"
-        )
-
-
-def _differences(saved: dict[str, Any], wanted: dict[str, Any]) -> Iterator[str]:
-    for name in sorted(saved.keys() | wanted.keys()):
-        if name not in wanted:
-            yield f"it holds {name}, which this run lacks"
-        elif name not in saved:
-            yield f"it lacks {name}"
-        elif saved[name] != wanted[name]:
-            yield f"{name} is {saved[name][1]}{list(saved[name][0])} there and {wanted[name][1]}{list(wanted[name][0])} here"
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        alone = kind is not None and issubclass(kind, Exception) and not issubclass(kind, distributed.InAll)
+        if not (alone and distributed.several()):  # the others would not come to where this process waited for them
+            self.close()
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable
 from typing import TextIO
 
+from specexit_jax.distributed import is_first
+
 
 def format_seconds(seconds: float) -> str:
     """'42 s', '3 min 20 s' or '2 h 05 min'."""
@@ -22,7 +24,7 @@ class Progress:
     """Call `update(done, note)` after each piece of work; prints at most every `every` seconds, and at the end.
 
     The clock starts at the first update, not at construction: the first piece contains the compilation, so neither its
-    time nor its work enter the rate. `done` may start above 0 (a resumed run).
+    time nor its work enter the rate. `done` may start above 0 (a resumed run). Of several processes the first prints.
     """
 
     def __init__(
@@ -45,7 +47,7 @@ class Progress:
         now = self.clock()
         if self.origin is None:
             self.origin = (now, done)
-        if done < self.total and now - self.printed_at < self.every:
+        if not is_first() or (done < self.total and now - self.printed_at < self.every):
             return
         self.printed_at = now
         rate = self.rate(done)

@@ -106,12 +106,11 @@ def rows_of_process(mesh: Mesh, batch_size: int) -> np.ndarray:
     return np.unique(np.concatenate([np.arange(batch_size)[index] for index in held]))
 
 
-def shard_batch(batch: Any, mesh: Mesh, batch_size: int | None = None) -> Any:
-    """Host arrays [b, ...] as global ones [B, ...] split by row over (data, fsdp).
-
-    Every process passes the rows that it holds, those of `rows_of_process`; batch_size: B, default b times the processes.
-    """
-    total = batch_size or len(jax.tree.leaves(batch)[0]) * jax.process_count()
+def shard_batch(batch: Any, mesh: Mesh) -> Any:
+    """Host arrays [b, ...] as global ones [B, ...] split by row over (data, fsdp); every process passes its own rows of the
+    global batch, those of `rows_of_process`."""
+    parts = mesh.shape["data"] * mesh.shape["fsdp"]
+    total = len(jax.tree.leaves(batch)[0]) * parts // len(rows_of_process(mesh, parts))
     rows_of_process(mesh, total)
 
     def place(values) -> jax.Array:

@@ -42,7 +42,7 @@ def test_a_state_comes_back_bit_for_bit(tmp_path):
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(7, make_state(1))
     with Checkpoints(tmp_path) as checkpoints:
-        state, step = checkpoints.restore_latest(make_state(2))
+        state, step, _ = checkpoints.restore_latest(make_state(2))
     assert step == 7
     assert_same(state, make_state(1))
 
@@ -52,6 +52,8 @@ def test_only_the_newest_are_kept_and_nothing_is_found_in_a_new_folder(tmp_path)
         assert checkpoints.restore_latest(make_state()) is None
         for step in (1, 2, 3):
             checkpoints.save(step, make_state(step))
+        assert 3 not in checkpoints.steps()  # under way
+        checkpoints.wait()
         assert checkpoints.steps() == [2, 3]
 
 
@@ -62,9 +64,10 @@ def test_a_damaged_newest_checkpoint_is_named_and_passed_over(tmp_path, capsys, 
         checkpoints.save(2, make_state(2))
     damage(tmp_path / "2", how)
     with Checkpoints(tmp_path) as checkpoints:
-        state, step = checkpoints.restore_latest(make_state(9))
+        state, step, _ = checkpoints.restore_latest(make_state(9))
         assert checkpoints.steps() == [1]
         checkpoints.save(2, make_state(3))  # the way is free for the step to come again
+        checkpoints.wait()
         assert checkpoints.steps() == [1, 2]
     assert step == 1
     assert_same(state, make_state(1))
@@ -92,6 +95,6 @@ def test_a_sharded_state_is_restored_into_another_sharding(tmp_path):
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(1, shard_tree(make_state(1), make_mesh(fsdp=4)))
         like = shard_tree(make_state(2), make_mesh(tensor=2))
-        state, _ = checkpoints.restore_latest(like)
+        state, _, _ = checkpoints.restore_latest(like)
     assert_same(state, make_state(1))
     assert jax.tree.map(lambda x: x.sharding, state) == jax.tree.map(lambda x: x.sharding, like)

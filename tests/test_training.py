@@ -19,8 +19,9 @@ from specexit_jax.models.draft import init_draft
 from specexit_jax.models.target import Target, init_target
 from specexit_jax.progress import Progress, format_seconds
 from specexit_jax.sharding import flatten, make_mesh, matching_rules, shard_batch, shard_tree, spec_of
+from specexit_jax.training.interruption import Interrupted
 from specexit_jax.training.lm import lm_loss, make_train_step
-from specexit_jax.training.loop import Hook, Interrupted, LoopConfig, fit
+from specexit_jax.training.loop import Hook, LoopConfig, fit
 from specexit_jax.training.optimizer import OptimizerConfig, make_optimizer, make_schedule, muon_dimensions
 from specexit_jax.training.state import init_state
 
@@ -144,7 +145,7 @@ def test_a_run_stops_at_the_first_loss_that_is_not_finite_and_keeps_the_batch(tm
 
     with pytest.raises(ValueError, match="loss not finite at step 6"):
         fit(LoopConfig(STEPS, save_every=3), fresh(), poisoned, BATCHES, tmp_path)
-    with np.load(tmp_path / "nan_batch_6.npz") as saved:
+    with np.load(tmp_path / "bad_batch_6.npz") as saved:
         np.testing.assert_array_equal(saved["tokens"], BATCHES(6)["tokens"])
     assert max(int(f.name) for f in (tmp_path / "checkpoints").iterdir()) == 6
 

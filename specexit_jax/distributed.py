@@ -1,0 +1,134 @@
+"""One run on many processes: joined from what the launcher set in the environment, and agreed with on what all must do alike."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import jax
+import numpy as np
+from absl import flags
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+CLUSTER = "SPECEXIT_CLUSTER"  # how JAX finds the others: set by launch/slurm.sh, tpu_pod.sh and gke.yaml
+_CLUSTERS = ("slurm", "gcetpu", "gketpu")
+_NAMED = (
+    "JAX_COORDINATOR_ADDRESS",
+    "JAX_NUM_PROCESSES",
+    "JAX_PROCESS_ID",
+)  # set by launch/local_cluster.sh, or by hand
+# A process that dies without a word is missed after this long, and the others are ended. JAX's own default, said aloud.
+HEARTBEAT_SECONDS = 100
+
+_number, _count = 0, 1
+
+
+class InAll(Exception):
+    """An error that every process raises at the same place: what they do together may still be finished."""
+
+
+def initialize() -> None:
+    """Joins the other processes of the run; does nothing where no launcher asked for it. Before anything runs on a device.
+
+    Raises ValueError for an environment that contradicts itself, OSError when the others cannot be reached.
+    """
+    global _number, _count
+    arguments = _arguments(os.environ)
+    if arguments is None:
+        return
+    if jax.config.jax_platforms == "cpu":
+        jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    # JAX's own service would take SIGTERM away from a program that is not training; the training loop agrees by itself.
+    jax.config.update("jax_enable_preemption_service", False)
+    # Orbax waits for the others at the coordinator, not on the devices, where its threads would cross the step's messages.
+    flags.FLAGS.experimental_orbax_use_distributed_barrier = True
+    try:
+        jax.distributed.initialize(**arguments, heartbeat_timeout_seconds=HEARTBEAT_SECONDS)
+    except RuntimeError as error:
+        where = arguments.get("coordinator_address", "the coordinator")
+        raise OSError(f"cannot join the other processes at {where} ({str(error).splitlines()[0]})") from error
+    _number, _count = jax.process_index(), jax.process_count()
+
+
+def _arguments(environment: os._Environ | dict[str, str]) -> dict | None:
+    """What jax.distributed.initialize is called with; None for a run of one process."""
+    cluster = environment.get(CLUSTER)
+    if cluster is not None:
+        if cluster not in _CLUSTERS:
+            raise ValueError(f"{CLUSTER}={cluster} is unknown: it is one of {', '.join(_CLUSTERS)}, or not set")
+        return {"cluster_detection_method": cluster}
+    given = [name for name in _NAMED if environment.get(name)]
+    if not given:
+        return None
+    if len(given) < len(_NAMED):
+        absent = ", ".join(name for name in _NAMED if name not in given)
+        raise ValueError(f"{given[0]} is set but {absent} is not: a run of many processes needs all three")
+    address, count, number = (environment[name] for name in _NAMED)
+    if not (count.isdecimal() and number.isdecimal() and int(number) < int(count)):
+        raise ValueError(f"JAX_PROCESS_ID={number} must be a number from 0 to below JAX_NUM_PROCESSES={count}")
+    if int(count) == 1:
+        return None
+    # One process may see every device of its host: nothing is detected besides.
+    return {
+        "coordinator_address": address,
+        "num_processes": int(count),
+        "process_id": int(number),
+        "cluster_detection_method": "deactivate",
+    }
+
+
+def several() -> bool:
+    """Whether this run has more than one process."""
+    return _count > 1
+
+
+def is_first() -> bool:
+    """Whether this process speaks for the run: it alone prints and writes what is not sharded."""
+    return _number == 0
+
+
+def prefix() -> str:
+    """'process 3: ' in a run of several, else nothing."""
+    return f"process {_number}: " if several() else ""
+
+
+def barrier(name: str) -> None:
+    """Waits until every process is here."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(name)
+
+
+def anywhere(happened: bool) -> bool:
+    """Whether it happened in any process; every process must ask."""
+    if jax.process_count() == 1:
+        return happened
+    return bool(np.any(multihost_utils.process_allgather(np.asarray(happened))))
+
+
+class Agreement:
+    """Small whole numbers, the largest over all processes, asked for without waiting on the device.
+
+    `ask` only queues a reduction behind the work that is already dispatched. Read its answer, int32[n], once newer work is
+    queued: the device then never stands still for it, and every process reads the same answer at the same step. (On CPU it
+    does wait: programs run beside each other there, and the messages of two would be mistaken for one another.)
+    """
+
+    def __init__(self) -> None:
+        if jax.process_count() == 1:
+            self._largest = None
+            return
+        first = {device.process_index: device for device in reversed(jax.devices())}
+        mesh = Mesh(np.array([first[number] for number in sorted(first)]), ("process",))
+        self._rows = NamedSharding(mesh, PartitionSpec("process"))
+        self._largest = jax.jit(lambda x: x.max(axis=0), out_shardings=NamedSharding(mesh, PartitionSpec()))
+
+    def ask(self, behind: Any, *values: int) -> jax.Array | np.ndarray:
+        """behind: arrays of the program dispatched last."""
+        mine = np.asarray(values, np.int32)
+        if self._largest is None:
+            return mine
+        if on_cpu():
+            jax.block_until_ready(behind)
+        answer = self._largest(jax.make_array_from_process_local_data(self._rows, mine[None]))
+        return jax.block_until_ready(answer) if on_cpu() else answer

@@ -1,0 +1,64 @@
+"""A run stops at a loss that is not finite, or that leaps, and keeps the batch that it came from."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from specexit_jax.data.packing import Rows
+from specexit_jax.distributed import InAll
+
+_DECAY = 0.98  # of the average that a leap is measured against: some fifty steps
+_WARMUP = 50  # steps that the average must have seen
+
+
+class BadLoss(InAll, ValueError):
+    """The run must stop: this step's loss or gradient is not finite, or the loss leapt."""
+
+
+class Guard:
+    """Looks at every step's loss in order, once.
+
+    spike_factor: how many times the exponential average of the losses before it a loss may be; 0: any. The average is
+    kept in checkpoints (`notes`), so a resumed run decides as one that was never stopped.
+    """
+
+    def __init__(self, spike_factor: float, notes: Mapping[str, float]):
+        if spike_factor and spike_factor <= 1:
+            raise ValueError(f"spike_factor is {spike_factor}: it must be above 1, or 0 to let every loss pass")
+        self._factor = spike_factor
+        self._average, self._seen = float(notes.get("loss_average", 0.0)), int(notes.get("losses_seen", 0))
+
+    def notes(self) -> dict[str, float]:
+        """What the next Guard goes on from."""
+        return {"loss_average": self._average, "losses_seen": self._seen}
+
+    def look(self, step: int, values: Mapping[str, float]) -> None:
+        """Raises BadLoss, naming the step."""
+        bad = [name for name in ("loss", "grad_norm") if not math.isfinite(values.get(name, 0.0))]
+        if bad:
+            raise BadLoss(f"{' and '.join(bad)} not finite at step {step}")
+        loss = values["loss"]
+        if self._factor and self._seen >= _WARMUP and loss > self._factor * self._average:
+            raise BadLoss(
+                f"the loss of step {step} is {loss:.4g}, over {self._factor:g} times its average of {self._average:.4g} "
+                "(lower the learning rate, or raise spike_factor)"
+            )
+        # the mean of the first steps, then exponential
+        share = max(1 - _DECAY, 1 / (self._seen + 1))
+        self._average, self._seen = self._average + share * (loss - self._average), self._seen + 1
+
+
+def keep_batch(workdir: Path, step: int, batch: Rows) -> Path:
+    """Writes this process's rows of the batch to `workdir`; their file."""
+    several = f"_process_{jax.process_index()}" if jax.process_count() > 1 else ""
+    path = workdir / f"bad_batch_{step}{several}.npz"
+    temporary = path.with_name(path.name + ".tmp.npz")
+    np.savez(temporary, **batch)
+    os.replace(temporary, path)
+    return path

@@ -1,0 +1,27 @@
+"""Signals that end a run after its state is saved."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class Interrupted(SystemExit):
+    """A signal stopped the run after its state was saved; the exit code is 128 + signal, as the shell expects."""
+
+
+@contextmanager
+def caught_signals() -> Iterator[list[int]]:
+    """A list that SIGTERM and SIGINT append themselves to, instead of killing the process mid-step."""
+    received: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield received
+        return
+    previous = {s: signal.signal(s, lambda number, _: received.append(number)) for s in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield received
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

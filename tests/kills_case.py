@@ -1,0 +1,124 @@
+"""A training run killed with SIGKILL at random moments until it has finished, again and again: the program of test_kills.
+
+python tests/kills_case.py FOLDER KILLS SEED    prints a line a finish, then how many ended in the bits of the undisturbed run
+
+Every run is a process of its own, forked from this one, which has imported everything and started no backend.
+"""
+
+import hashlib
+import json
+import os
+import random
+import signal
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from specexit_jax.data.batches import Batches, RowsInMemory
+from specexit_jax.data.packing import pack
+from specexit_jax.metrics import read_metrics
+from specexit_jax.models.config import TargetConfig
+from specexit_jax.models.target import Target, init_target
+from specexit_jax.sharding import flatten
+from specexit_jax.training.lm import make_train_step
+from specexit_jax.training.loop import LoopConfig, fit
+from specexit_jax.training.optimizer import OptimizerConfig, make_optimizer
+from specexit_jax.training.state import init_state
+
+STEPS, SAVE_EVERY = 150, 3
+MODEL = TargetConfig("qwen3", 32, 16, 32, 1, 4, 2, 8, qk_norm=True, tie_embeddings=False, capture=(0, 0, 0))
+
+
+def train(workdir):
+    """A real run of a tiny model, saving every few steps in the background; leaves workdir/result.json."""
+    rng = np.random.default_rng(0)
+    documents = [(np.tile(rng.integers(2, 32, 3), 4), np.arange(12) >= 3) for _ in range(40)]
+    optimizer = make_optimizer(OptimizerConfig("muon", total_steps=STEPS, warmup_steps=2))
+    first = jax.jit(lambda: init_state(init_target(MODEL, jax.random.key(0)), optimizer))
+    step = make_train_step(Target(MODEL), optimizer)
+    config = LoopConfig(STEPS, log_every=1, save_every=SAVE_EVERY)
+    state = fit(config, first(), step, Batches(RowsInMemory(pack(documents, 24)), 4), workdir)
+    digest = hashlib.sha256()
+    for name, leaf in sorted(flatten(state).items()):
+        digest.update(name.encode() + np.ascontiguousarray(leaf).tobytes())
+    losses = [(line["step"], line["loss"]) for line in read_metrics(workdir / "metrics.jsonl")]
+    (workdir / "result.json").write_text(json.dumps({"sha256": digest.hexdigest(), "losses": losses}))
+
+
+def start(workdir):
+    """The id of a new process that trains in `workdir`; its words go to workdir/log."""
+    child = os.fork()
+    if child:
+        return child
+    code = 1
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        log = os.open(workdir / "log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.dup2(log, 1)
+        os.dup2(log, 2)
+        train(workdir)
+        code = 0
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def finish(workdir):
+    """Waits for a run that nobody kills."""
+    _, status = os.waitpid(start(workdir), 0)
+    if status:
+        raise SystemExit(f"the run in {workdir} failed:\n{(workdir / 'log').read_text()[-3000:]}")
+    return json.loads((workdir / "result.json").read_text())
+
+
+def lines(workdir):
+    """Steps that a run has logged."""
+    path = workdir / "metrics.jsonl"
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+def kill_once(workdir, step, after):
+    """Starts a run and kills it `after` seconds after its step; the newest checkpoint then, None if it had ended by itself."""
+    child = start(workdir)
+    while lines(workdir) < step and not os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+        time.sleep(0.002)
+    time.sleep(after)
+    os.kill(child, signal.SIGKILL)
+    _, status = os.waitpid(child, 0)
+    if not os.WIFSIGNALED(status):
+        return None
+    folders = workdir / "checkpoints"
+    return max((int(f.name) for f in folders.iterdir() if f.name.isdecimal()), default=0) if folders.exists() else 0
+
+
+def main(folder, kills, seed):
+    chance = random.Random(seed)
+    wanted = finish(folder / "warm")  # compiles
+    began = time.monotonic()
+    again = finish(folder / "undisturbed")
+    life, same, done, started = time.monotonic() - began, 0, 0, 0
+    print(f"an undisturbed run of {STEPS} steps: {life:.1f} s, same bits twice: {wanted == again}", flush=True)
+    while done < kills:
+        workdir, started = folder / f"run_{started}", started + 1
+        # at any step, and any moment of it and of the save beside it; one in ten while the run still starts
+        step = 0 if chance.random() < 0.1 else chance.randrange(1, STEPS)
+        at = kill_once(workdir, step, chance.uniform(0, life if step == 0 else 4 * life / STEPS))
+        if at is None:
+            continue  # it was quicker
+        done += 1
+        killed_at = lines(workdir)
+        equal = finish(workdir) == wanted
+        same += equal
+        print(
+            f"kill {done} at step {killed_at}, newest checkpoint {at}: {'same bits' if equal else 'OTHER BITS'}",
+            flush=True,
+        )
+    print(f"{same} of {done} finishes bit-identical", flush=True)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))

@@ -1,0 +1,123 @@
+"""Runs of two processes of four devices, launched by local_cluster.sh: stopped together, ended together, restored elsewhere."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from multiprocess_case import train
+
+from specexit_jax.metrics import read_metrics
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory):
+    """One compilation cache for all launches of this file."""
+    return os.environ | {
+        "JAX_PLATFORMS": "cpu",
+        "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("cache")),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "PYTHONPATH": str(ROOT / "tests"),
+        "PYTHON": sys.executable,
+        "DEVICES": "4",
+    }
+
+
+def launched(environment, workdir, *options):
+    return subprocess.Popen(
+        ["bash", str(ROOT / "launch" / "local_cluster.sh"), "2", "multiprocess_case", f"--workdir={workdir}", *options],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def ended(process, timeout=300):
+    """(exit code, standard output, standard error)"""
+    out, error = process.communicate(timeout=timeout)
+    return process.returncode, out, error
+
+
+def saved_steps(workdir):
+    return sorted(int(folder.name) for folder in (workdir / "checkpoints").iterdir() if folder.name.isdecimal())
+
+
+def wait_for_step(workdir, step, process):
+    """Until both processes have made `step` steps."""
+    while not all(_read(workdir / f"step_{number}") >= step for number in (0, 1)):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+
+
+def _read(path):
+    return int(path.read_text() or 0) if path.exists() else 0
+
+
+def alive(workdir):
+    """Which of the two processes still run."""
+    return [n for n in (0, 1) if Path(f"/proc/{(workdir / f'pid_{n}').read_text()}/cmdline").exists()]
+
+
+def test_checkpoints_go_from_two_processes_to_one_and_back(tmp_path, environment):
+    code, out, error = ended(launched(environment, tmp_path, "--steps=4"))
+    assert code == 0, error
+    assert error.count("step 4/4") == 1  # process 0 alone is heard
+    _, here = train(tmp_path, 4)  # one process of eight devices: nothing left to train
+    assert f"2 processes, 8 devices, checksum {here}\n" in out
+    _, here = train(tmp_path, 6)
+    code, out, error = ended(launched(environment, tmp_path, "--steps=6"))
+    assert code == 0, error
+    assert f"2 processes, 8 devices, checksum {here}\n" in out and "resumed from step 6" in out
+    whole = tmp_path / "whole"
+    train(whole, 6)
+    both = [[line["loss"] for line in read_metrics(folder / "metrics.jsonl")] for folder in (tmp_path, whole)]
+    assert both[0] == pytest.approx(both[1], abs=1e-5) and len(both[0]) == 6
+
+
+def test_a_signal_to_one_process_stops_all_at_the_same_step(tmp_path, environment):
+    process = launched(environment, tmp_path, "--steps=1000", "--save_every=0", "--pause=0.1")
+    wait_for_step(tmp_path, 2, process)
+    os.kill(int((tmp_path / "pid_1").read_text()), signal.SIGTERM)
+    code, out, error = ended(process)
+    assert code == 143, error
+    (step,) = saved_steps(tmp_path)
+    assert f"stopped by signal 15 at step {step}, saved" in out
+    assert [_read(tmp_path / f"step_{number}") for number in (0, 1)] == [step, step]
+    # A signal to the launcher goes to all of them; the run goes on from where it was.
+    process = launched(environment, tmp_path, "--steps=1000", "--save_every=0", "--pause=0.1")
+    wait_for_step(tmp_path, step + 2, process)
+    process.terminate()
+    code, out, error = ended(process)
+    assert code == 143, error
+    assert f"resumed from step {step}" in out and saved_steps(tmp_path)[0] == step
+    assert not alive(tmp_path)
+
+
+@pytest.mark.parametrize("end, code, reason", [
+    ("--fail_at=8", 1, "process 1: error: the second process has had enough"),
+    ("--die_at=8", 137, "error: process 1 was ended by signal 9"),
+])  # fmt: skip
+def test_one_that_fails_ends_all_with_its_reason(tmp_path, environment, end, code, reason):
+    process = launched(environment, tmp_path, "--steps=100000", end)
+    wait_for_step(tmp_path, 2, process)
+    returned, _, error = ended(process, timeout=30)
+    assert returned == code and reason in error
+    assert not alive(tmp_path)
+    assert saved_steps(tmp_path)[-1] in (4, 6, 8)  # one of them was under way
+
+
+def test_a_wrong_call_is_refused_before_anything_starts(environment):
+    for arguments in (["0", "launch.train"], ["2"], ["two", "launch.train"]):
+        done = subprocess.run(
+            ["bash", str(ROOT / "launch" / "local_cluster.sh"), *arguments],
+            env=environment,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 1 and done.stderr.startswith("error: usage:") and done.stderr.count("\n") == 1
