@@ -12,7 +12,9 @@ from specexit_jax.random_weights import random_params
 from specexit_jax.shapes import TARGETS
 
 FLAGS = flags.FLAGS
-flags.DEFINE_bool("annotation", False, "Time forced answers on a trace of --context tokens of thinking (default: 1024).")
+flags.DEFINE_bool(
+    "annotation", False, "Time forced answers on a trace of --context tokens of thinking (default: 1024)."
+)
 flags.DEFINE_list("branches", ["8", "32"], "With --annotation: boundaries answered at once.")
 flags.DEFINE_integer("boundary_every", 64, "With --annotation: tokens a paragraph.", lower_bound=1)
 flags.DEFINE_integer("max_answer", 16, "With --annotation: tokens an answer.", lower_bound=1)

@@ -11,8 +11,8 @@ from absl import flags
 from launch import door
 from specexit_jax.annotation.documents import frequent_tokens, labelled_rows
 from specexit_jax.data.documents import Mixture
-from specexit_jax.jsonl import read_jsonl
 from specexit_jax.models.config import TargetConfig
+from specexit_jax.shards import read_shards, shard_files
 from specexit_jax.training.draft import DraftTrainingConfig
 from specexit_jax.training.draft_run import DraftRun, draft_config, train_draft
 from specexit_jax.training.loop import LoopConfig
@@ -35,7 +35,7 @@ def main() -> None:
     session = door.open_session(config)
     traces, rows = _labelled(workdir / "draft", config)
     development = workdir / "development"
-    held_out = _labelled(development, config)[1] if (development / "labels.jsonl").exists() else None
+    held_out = _labelled(development, config)[1] if shard_files(development, "labels") else None
     always = (*session.end_think_ids, *session.stop_ids)
     d2t = frequent_tokens(traces, session.target.vocab_size, train.draft_vocab_size, always)
     losses = DraftTrainingConfig(train.ttt_steps, train.ttt_decay, session.sampling.temperature,
@@ -48,8 +48,8 @@ def main() -> None:
 
 def _labelled(folder: Path, config):
     """(traces, packed rows with labels) of one split."""
-    traces = list(read_jsonl(folder / "traces.jsonl"))
-    rows = labelled_rows(traces, list(read_jsonl(folder / "labels.jsonl")), config.train.row_length,
+    traces = read_shards(folder, "traces")
+    rows = labelled_rows(traces, read_shards(folder, "labels"), config.train.row_length,
                          config.annotate.kind, config.train.seed, config.train.boundary_weight)  # fmt: skip
     return traces, rows
 

@@ -4,14 +4,13 @@ import dataclasses
 import functools
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from random_params import random_params
 
 from specexit_jax.decoding import force_queue
 from specexit_jax.decoding.force import ForceSpec, force_answers
-from specexit_jax.decoding.force_queue import Forcer, rung
+from specexit_jax.decoding.force_queue import Forcer
 from specexit_jax.decoding.sampling import Sampling
 from specexit_jax.models.config import TargetConfig
 from specexit_jax.models.target import init_target

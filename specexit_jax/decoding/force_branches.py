@@ -133,9 +133,7 @@ def outlook(tasks: Tasks, state: BranchState) -> Int[Array, " 4"]:
     """(active branches, prefix slots and own slots that the next step needs, steps so far)."""
     active = state.task >= 0
     used = jnp.where(active, state.used + 1, 0)
-    return jnp.stack(
-        [jnp.sum(active.astype(jnp.int32)), jnp.max(tasks.start(state.task)), jnp.max(used), state.steps]
-    )
+    return jnp.stack([jnp.sum(active.astype(jnp.int32)), jnp.max(tasks.start(state.task)), jnp.max(used), state.steps])
 
 
 def step(spec: ForceSpec, target_params: dict, prefix: Cache, tasks: Tasks, state: BranchState) -> BranchState:

@@ -6,7 +6,7 @@ Both start from a prefilled trace and answer at the same boundaries; nothing sto
 import dataclasses
 import functools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import jax

@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from specexit_jax.models.branches import attend_branches
+from specexit_jax.models.branches import BranchSlots, attend_branches
 from specexit_jax.models.cache import write
 from specexit_jax.models.layers import attend, attend_causally, normal, rms_norm, rotate
 from specexit_jax.models.ragged_attention import MOST_TOKENS, attend_ragged
@@ -66,15 +66,15 @@ class Attention(nn.Module):
     def __call__(self, x, cos, sin, bias, slots=None, length=None):
         """Self attention over x [B, T, in], or over `slots` (one layer of a cache) after writing x there.
 
-        `bias` [B or 1, T, S'] is additive; with a cache its S' is the number of live slots that are read. Of a
-        `BranchCache`, slots are four arrays and biases two.
+        `bias` [B or 1, T, S'] is additive; with a cache its S' is the number of live slots that are read. Of
+        branches, both are as `BranchCache` has them.
         Returns ([B, T, out], slots).
         """
         q, k, v = self.project(x, cos, sin)
-        k = jnp.swapaxes(k, 2, 3)
-        if isinstance(bias, tuple):
+        if isinstance(slots, BranchSlots):
             mixed, slots = attend_branches(q, k, v, slots, length, bias)
             return self.merge(mixed), slots
+        k = jnp.swapaxes(k, 2, 3)
         if slots is None:
             return self.merge(attend_causally(q, k, v, bias)), None
         slots = write(slots, k, v, length)

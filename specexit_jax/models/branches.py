@@ -4,15 +4,26 @@ The branches of a row are its tokens of a call: their queries are folded into th
 so that a pass over the prefix serves them all.
 """
 
+from typing import NamedTuple
+
 import flax.struct
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from specexit_jax.array_typing import Keys, Queries, Values
+from specexit_jax.array_typing import Queries, Values
 from specexit_jax.backend import heads_apart
 from specexit_jax.models.cache import Cache
 from specexit_jax.models.layers import MASKED, reduce_last
+
+
+class BranchSlots(NamedTuple):
+    """One layer of a `BranchCache`."""
+
+    prefix_keys: jax.Array
+    prefix_values: jax.Array
+    keys: jax.Array
+    values: jax.Array
 
 
 @flax.struct.dataclass
@@ -41,8 +52,8 @@ class BranchCache:
         return jnp.where(prefix, zero, masked), jnp.where(own, zero, masked)
 
     def layer(self, index: int):
-        """((prefix keys, prefix values, own keys, own values), used) of one layer."""
-        return (self.prefix.k[index], self.prefix.v[index], self.k[index], self.v[index]), self.used
+        """What the attention of one layer reads and writes, and where it writes."""
+        return BranchSlots(self.prefix.k[index], self.prefix.v[index], self.k[index], self.v[index]), self.used
 
     def advanced(self, slots: list) -> "BranchCache":
         """The cache after one more token of every branch."""
@@ -71,7 +82,7 @@ def resize_branches(cache: BranchCache, slots: int) -> BranchCache:
 
 
 def attend_branches(
-    q: Queries, k: Keys, v: Values, slots: tuple[jax.Array, ...], used: Int[Array, "B N"], biases: tuple
+    q: Queries, k: Values, v: Values, slots: BranchSlots, used: Int[Array, "B N"], biases: tuple
 ) -> tuple[Queries, tuple[jax.Array, jax.Array]]:
     """One token of each branch, T of q, k and v being N: its attention to prefix and own slots in one softmax.
 
@@ -83,15 +94,15 @@ def attend_branches(
     live = prefix_bias.shape[-1]
     # Written by selection, which is one pass over what is read anyway; a scatter would be a loop on CPU.
     here = jnp.arange(own_bias.shape[-1], dtype=jnp.int32)[None, None, :] == used[:, :, None]
-    fresh = jnp.swapaxes(k, 2, 3)[..., None].astype(own_keys.dtype)
+    fresh = k[..., None].astype(own_keys.dtype)
     own_keys = heads_apart(jnp.where(here[:, None, :, None, :], fresh, own_keys))
     fresh = v[:, :, :, None, :].astype(own_values.dtype)
     own_values = heads_apart(jnp.where(here[:, None, :, :, None], fresh, own_values))
     q = q * jnp.asarray(size**-0.5, q.dtype)
     folded = q.reshape(batch, heads, group * branches, size)
-    shared = jnp.einsum(
-        "bkth,bkhs->bkts", folded, prefix_keys[..., :live], preferred_element_type=jnp.float32
-    ).reshape(batch, heads, group, branches, live)
+    shared = jnp.einsum("bkth,bkhs->bkts", folded, prefix_keys[..., :live], preferred_element_type=jnp.float32).reshape(
+        batch, heads, group, branches, live
+    )
     shared = shared + prefix_bias[:, None, None]
     own = jnp.einsum("bkgnh,bknhm->bkgnm", q, own_keys, preferred_element_type=jnp.float32) + own_bias[:, None, None]
     top = jnp.maximum(reduce_last("max", shared), reduce_last("max", own))
