@@ -43,19 +43,36 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
             "dtype": "float32",
             "mesh": {"data": 1, "fsdp": 1, "tensor": 1},
             "tasks": TASKS,
+            # where problems come from: with a name, a table on the hub or on disk (specexit_jax/data/sources.py), else the world
+            "source": {
+                "name": "",
+                "config": "",
+                "split": "train",
+                "question": "question",
+                "answer": "answer",
+                "checker": "math",
+                "task": "",
+                "choices": "",
+                "instruction": "",
+                "answer_after": "",
+            },
             "seed": 0,
-            # problems a task in each split's rollouts
+            # problems in each split's rollouts (of the world: a task), and traces a problem
             "rollout": {
                 "per_task": {"draft": 800, "development": 400, "calibration": 1000, "test": 1000},
                 # on CPU one row decodes 2 to 3 times as many tokens a second as a batch; on an accelerator take 64
                 "batch_size": 1,
                 "max_new_tokens": 880,
+                "samples": 1,
             },
+            # traces at once and boundaries of each at once; keys: answers a boundary; confidence: one, keys or deer
             "annotate": {
-                "batch_size": 64,
+                "batch_size": 8,
+                "branches": 8,
                 "max_answer": 16,
                 "kind": "stable",
                 "kinds": ("paragraph",),
+                "keys": 1,
                 "confidence": "one",
             },
             "train": {

@@ -19,6 +19,8 @@ def published(target: str, draft_sizes: dict[str, int], max_new_tokens: int) -> 
     config.rollout.batch_size = 32
     config.rollout.max_new_tokens = max_new_tokens
     config.annotate.max_answer = 1024
+    # thinking of 32 k tokens has hundreds of boundaries: one trace at a time fills the branches
+    config.annotate.batch_size, config.annotate.branches = 1, 64
     config.train.update(draft_sizes)
     config.train.steps = 20_000
     config.train.batch_size = 8

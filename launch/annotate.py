@@ -1,41 +1,40 @@
-"""Forced answers at every boundary of the rollouts: WORKDIR/SPLIT/labels.jsonl. Resumes where it was killed.
+"""Forced answers at every boundary of the rollouts: WORKDIR/SPLIT/labels.jsonl, and annotate.json on what they took.
 
-python -m launch.annotate --config=configs/embedded.py --workdir=runs/embedded [--splits=draft,development]
+python -m launch.annotate --config=configs/embedded.py --workdir=runs/embedded [--splits=draft,development] [--shard=0/8]
+--config.annotate.keys=4 answers every boundary under 4 request keys, for --config.annotate.confidence=keys.
+Sharded and resumed as launch.rollout is.
 """
 
 from pathlib import Path
 
 from absl import flags
 
-from launch import door
+from launch import door, stages
 from specexit_jax.annotation.annotate import annotate
 from specexit_jax.annotation.world_statistics import world_statistics
-from specexit_jax.jsonl import read_jsonl
+from specexit_jax.shards import read_shards
 
 _SPLITS = flags.DEFINE_list("splits", None, "Splits to annotate; default: all that the config names.")
 
 
 def main() -> None:
-    config = door.config()
-    wanted = door.splits(_SPLITS.value, config.rollout.per_task)
+    config, shard = door.config(), stages.shard()
+    wanted, forcing = door.splits(_SPLITS.value, config.rollout.per_task), stages.forcing_of(config)
     session = door.open_session(config)
     for split in wanted:
         folder = Path(flags.FLAGS.workdir) / split
-        annotate(
-            session,
-            folder / "traces.jsonl",
-            folder / "labels.jsonl",
-            config.annotate.kinds,
-            config.annotate.batch_size,
-            config.annotate.max_answer,
-            config.rollout.max_new_tokens,
+        took = annotate(session, folder, config.annotate.kinds, forcing, shard)
+        door.say(
+            f"{folder}: {took['boundaries']} boundaries, {1e3 * took['seconds_a_boundary']:.2f} ms each; {took['tokens']} "
+            f"tokens forced in {took['computed']} computed rows; the prefix read {took['reads']} times, "
+            f"{took['read_tokens']} tokens of it"
         )
-        statistics = world_statistics(
-            list(read_jsonl(folder / "traces.jsonl")), list(read_jsonl(folder / "labels.jsonl"))
-        )
-        door.say(f"{folder}: " + ", ".join(f"{name} {value:.4g}" for name, value in statistics.items()))
+        if shard.count == 1 and not config.source.name:
+            statistics = world_statistics(read_shards(folder, "traces"), read_shards(folder, "labels"))
+            door.say(f"{folder}: " + ", ".join(f"{name} {value:.4g}" for name, value in statistics.items()))
 
 
 if __name__ == "__main__":
+    stages.define_shard()
     door.define_config()
     door.run(main)

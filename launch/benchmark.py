@@ -1,4 +1,4 @@
-"""What decoding costs, in four ways.
+"""What decoding costs, in five ways.
 
 1. At the shapes of a model, with random weights, beside the bytes it must move at this device's copy bandwidth:
 
@@ -16,11 +16,14 @@ python -m launch.benchmark --config=configs/embedded.py --workdir=runs/embedded 
 
 4. Compiled ahead of time (needs libtpu beside jax; JAX_PLATFORMS=cpu), with the bytes a device:
 python -m launch.benchmark --compile_only --topology=v5e:2x2 --preset=qwen3-4b --program=decode|train [--json]
+
+5. Answers forced at the boundaries of a long trace, one at a time and many on one prefix, with random weights:
+python -m launch.benchmark --annotation --preset=bundled --context=16384 [--branches=8,32] [--boundary_every=64] [--json]
 """
 
 from absl import flags
 
-from launch import compile_only, door, loop_cost, signal_cost, throughput
+from launch import annotation_cost, compile_only, door, loop_cost, signal_cost, throughput
 from specexit_jax.models.config import ATTENTIONS
 from specexit_jax.shapes import TARGETS
 
@@ -38,7 +41,7 @@ flags.DEFINE_bool("json", False, "Print one line of JSON.")
 
 
 def main() -> None:
-    ways = (compile_only, throughput, signal_cost)
+    ways = (annotation_cost, compile_only, throughput, signal_cost)
     chosen = next((way for way in ways if way.wanted()), loop_cost)
     door.say(chosen.told(FLAGS.json))
 

@@ -14,15 +14,15 @@ from specexit_jax.evaluation.harness import extracted
 from specexit_jax.exits.calibration import choose_thresholds, threshold_grid
 from specexit_jax.exits.policy_file import PolicyFile, save_policy
 from specexit_jax.exits.smoothers import smoother_named
-from specexit_jax.jsonl import read_jsonl
 from specexit_jax.models.draft import DraftBundle
+from specexit_jax.shards import read_shards
 
 
 def main() -> None:
     config = door.config()
     workdir, settings = Path(flags.FLAGS.workdir), config.calibrate
     folder = workdir / settings.split
-    traces, labels = list(read_jsonl(folder / "traces.jsonl")), list(read_jsonl(folder / "labels.jsonl"))
+    traces, labels = read_shards(folder, "traces"), read_shards(folder, "labels")
     trained = workdir / "draft_model"
     session = door.open_session(config, trained if trained.is_dir() else config.draft)
     draft = DraftBundle(session.draft, session.params.draft, session.params.d2t)

@@ -6,6 +6,7 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 
+import jax
 import ml_collections
 from absl import app, flags, logging
 from ml_collections import config_flags
@@ -106,7 +107,7 @@ def open_session(config: ml_collections.ConfigDict, draft: str | os.PathLike | N
     sizes = dict(config.mesh)
     mesh = None
     if any(size != 1 for size in sizes.values()):
-        mesh = make_mesh(**sizes)
+        mesh = make_mesh(**sizes, devices=jax.local_devices())  # every process decodes what is its own
     return load_session(config.target, draft, config.dtype, mesh)
 
 

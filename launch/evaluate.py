@@ -9,13 +9,12 @@ from pathlib import Path
 from absl import flags
 
 from launch import door
-from specexit_jax.data.splits import sample
-from specexit_jax.data.tasks import require_task
+from launch.stages import forcing_of, source_of
 from specexit_jax.evaluation import harness, publish
 from specexit_jax.evaluation.tables import terminal_table
-from specexit_jax.jsonl import read_jsonl
 from specexit_jax.methods import read_policy
 from specexit_jax.models.draft import DraftBundle
+from specexit_jax.shards import read_shards
 
 _METHODS = flags.DEFINE_list("methods", None, "Methods; default: the config's.")
 _TASKS = flags.DEFINE_list("tasks", None, "Tasks; default: the config's.")
@@ -29,18 +28,15 @@ def main() -> None:
     settings, tasks = config.evaluate, tuple(_TASKS.value or config.tasks)
     methods = tuple(_METHODS.value or settings.methods)
     harness.require_methods(methods)
-    for task in tasks:
-        require_task(task)
     own = workdir / "draft_model"
     session = door.open_session(config, own if own.is_dir() else config.draft)
     own = workdir / "policy.json"
     policy, kinds = read_policy(session, own if own.is_file() else config.policy)
     setting = harness.Setting(
-        settings.split, methods, config.seed, _BATCH.value or settings.batch_size,
-        config.annotate.batch_size, config.rollout.max_new_tokens, config.annotate.max_answer, settings.draft_tokens,
-        settings.latency_per_task, settings.latency_rounds,
+        settings.split, methods, config.seed, _BATCH.value or settings.batch_size, forcing_of(config),
+        settings.draft_tokens, settings.latency_per_task, settings.latency_rounds,
     )  # fmt: skip
-    problems = sample(setting.split, _LIMIT.value or settings.per_task, tasks)
+    problems = source_of(config, tasks).problems(setting.split, _LIMIT.value or settings.per_task)
     folder, records = workdir / setting.split, []
     traces = harness.decoded_traces(session, problems, "eagle3", setting, folder)
     for name in (name for name in ("eagle3", "think", "nothink") if name in methods):
@@ -78,7 +74,7 @@ def _ceiling(session, config, policy, draft, test, workdir: Path):
     sides = []
     for split in ("draft", config.calibrate.split):
         folder = workdir / split
-        traces, labels = list(read_jsonl(folder / "traces.jsonl")), list(read_jsonl(folder / "labels.jsonl"))
+        traces, labels = read_shards(folder, "traces"), read_shards(folder, "labels")
         along = harness.extracted(session, traces, draft, folder, labels)
         sides.append(harness.boundaries_of(session, policy, traces, labels, along))
     return harness.ceiling_records(*sides, test, config.calibrate.bound, config.calibrate.standard_errors)

@@ -1,36 +1,54 @@
-"""Rollouts of the target on the splits of the reasoning world: WORKDIR/SPLIT/traces.jsonl.
+"""Rollouts of the target on the problems of the config's source: WORKDIR/SPLIT/traces.jsonl, and rollout.json on their making.
 
-python -m launch.rollout --config=configs/embedded.py --workdir=runs/embedded [--splits=draft,development]
-Resumes where it was killed. Speculates where the config's draft exists: sampling is keyed by position, so the traces are
-the same with or without it, only sooner.
+python -m launch.rollout --config=configs/embedded.py --workdir=runs/embedded [--splits=draft,development] [--shard=0/8]
+Problems come from the reasoning world, or from a table of questions and answers on the hub or on disk:
+--config.source.name=openai/gsm8k --config.source.config=main --config.source.answer_after='####'
+--config.source.name=problems.jsonl --config.source.question=problem --config.source.answer=solution --config.source.checker=math
+Processes that a launcher has joined, or that --shard numbers, share the prompts, each on its own devices, and write
+traces-00000-of-00008.jsonl. Resumes where it was killed, with any number of processes. Speculates where the config's draft
+exists: sampling is keyed by position, so the traces are the same with or without it, only sooner.
 """
 
 from pathlib import Path
 
 from absl import flags
 
-from launch import door
-from specexit_jax.annotation.rollout import roll_out
-from specexit_jax.data.splits import sample
+from launch import door, stages
+from specexit_jax.annotation.rollout import Rollout, roll_out
 from specexit_jax.methods import make_method
 
 _SPLITS = flags.DEFINE_list("splits", None, "Splits to roll out; default: all that the config names.")
 
 
 def main() -> None:
-    config = door.config()
-    if config.rollout.batch_size == 1:
+    config, shard = door.config(), stages.shard()
+    settings = config.rollout
+    if settings.batch_size == 1:
         door.decode_on_one_thread()
-    wanted = door.splits(_SPLITS.value, config.rollout.per_task)
+    wanted = door.splits(_SPLITS.value, settings.per_task)
+    source = stages.source_of(config)
+    problems = {split: source.problems(split, settings.per_task[split]) for split in wanted}
     session = door.open_session(config, config.draft if config.draft and Path(config.draft).is_dir() else None)
     method = make_method(session, "eagle3" if session.draft else "think", draft_tokens=config.evaluate.draft_tokens)
+    rollout = Rollout(
+        config.seed,
+        settings.batch_size,
+        settings.max_new_tokens,
+        settings.samples,
+        shard,
+        stages.target_name(config),
+        source.label,
+    )
     for split in wanted:
-        problems = sample(split, config.rollout.per_task[split], tuple(config.tasks))
-        path = Path(flags.FLAGS.workdir) / split / "traces.jsonl"
-        roll_out(session, problems, method, path, config.seed, config.rollout.batch_size, config.rollout.max_new_tokens)
-        door.say(f"{path}: {len(problems)} traces")
+        folder = Path(flags.FLAGS.workdir) / split
+        found = roll_out(session, problems[split], method, folder, rollout)
+        pace = f", {found['tokens_per_second']:.0f} tokens a second" if found["tokens"] else ""
+        door.say(
+            f"{folder}: {found['traces']} traces of {len(problems[split])} problems, {found['tokens']} tokens{pace}"
+        )
 
 
 if __name__ == "__main__":
+    stages.define_shard()
     door.define_config()
     door.run(main)

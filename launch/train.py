@@ -18,6 +18,7 @@ from specexit_jax.checkpoint import write_json
 from specexit_jax.data.documents import Mixture
 from specexit_jax.evaluation.held_out import HeldOut
 from specexit_jax.models.config import TargetConfig
+from specexit_jax.shards import shard_files
 from specexit_jax.training.draft import DraftTrainingConfig
 from specexit_jax.training.draft_run import DraftRun, draft_config, train_draft
 from specexit_jax.training.feature_store import FeatureStore
@@ -58,7 +59,7 @@ def _draft(config, optimizer: OptimizerConfig, loop: LoopConfig, workdir: Path) 
     run = DraftRun(train.batch_size, train.seed, losses, train.evaluate_every, train.init, train.signal_positions)
     model = (session.target, session.params.target, draft, d2t)
     look = None
-    if next((workdir / "development").glob("traces*.jsonl"), None) and train.held_out_rows:
+    if train.held_out_rows and shard_files(workdir / "development", "labels" if labelled else "traces"):
         held_out = packed(Traces(workdir / "development", train.row_length, options, labelled), train.row_length)
         rows = [held_out[number] for number in range(min(train.held_out_rows, len(held_out)))]
         look = HeldOut(*model, losses, rows, train.batch_size, session.mesh)

@@ -6,14 +6,17 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 
-def read_jsonl(path: str | Path) -> Iterator[dict]:
-    """The objects of a file, one a line. Raises FileNotFoundError, or ValueError naming the corrupt line by its number."""
+def read_jsonl(path: str | Path, torn: bool = False) -> Iterator[dict]:
+    """The objects of a file, one a line. Raises FileNotFoundError, or ValueError naming the corrupt line by its number.
+
+    torn: what follows the last line end is passed over; another process may be writing it, or was killed at that.
+    """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist: run the stage that writes it first")
     with path.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
-            if not line.strip():
+            if not line.strip() or (torn and not line.endswith(b"\n")):
                 continue
             try:
                 value = json.loads(line)

@@ -35,6 +35,13 @@ class Batch:
     max_length: np.ndarray  # int32 [B]
 
 
+@dataclasses.dataclass
+class Clock:
+    """How long decoding has taken so far: wall time in seconds, compilation left out."""
+
+    seconds: float = 0.0
+
+
 def run(session: Session, requests: Sequence[Request], method: Method, **settings) -> list[Outcome]:
     """Decodes every request; outcomes in the order of the requests. Settings as in `stream`."""
     found = {(outcome.id, outcome.seed): outcome for outcome in stream(session, requests, method, **settings)}
@@ -48,15 +55,21 @@ def stream(
     *,
     batch_size: int = 1,
     refill: bool = True,
+    in_order: bool = True,
+    clock: Clock | None = None,
     **settings,
 ) -> Iterator[Outcome]:
     """The same, one after the other, each as soon as it and those before it are done.
 
     refill: several rows are slots that take the next request when theirs is done; else batches are closed, and those of
-    prompts of like length come together. Further settings: sampling, max_new_tokens, record_signals, as in `plan`.
+    prompts of like length come together. in_order: of refilled slots; else each comes as soon as it is done itself, so
+    that a long answer holds up none. clock: told the time at every outcome. Further settings: sampling, max_new_tokens,
+    record_signals, as in `plan`.
     """
+    clock = clock or Clock()
     if refill and batch_size > 1:
-        yield from _in_order(_refilled(session, requests, method, batch_size, **settings))
+        found = _refilled(session, requests, method, batch_size, clock, **settings)
+        yield from _in_order(found) if in_order else (outcome for _, outcome in found)
         return
     warm: set[int] = set()
     pieces = [[request] for request in requests] if batch_size == 1 else [requests]
@@ -68,7 +81,9 @@ def stream(
                 warm.add(batch.prompts.shape[1])
             start = time.perf_counter()
             result = jax.block_until_ready(execute(session, batch))
-            yield from outcomes(batch, result, time.perf_counter() - start)
+            taken = time.perf_counter() - start
+            clock.seconds += taken
+            yield from outcomes(batch, result, taken)
 
 
 def slots_for(
@@ -97,6 +112,7 @@ def _refilled(
     requests: Sequence[Request],
     method: Method,
     batch_size: int,
+    clock: Clock,
     sampling: Sampling | None = None,
     max_new_tokens: int | None = None,
     record_signals: bool = False,
@@ -108,12 +124,13 @@ def _refilled(
     wanted = max_new_tokens or session.max_new_tokens
     longest = max(len(request.prompt_ids) for request in requests)
     slots = slots_for(session, method, batch_size, _bucket(longest) + wanted, sampling, record_signals)
-    limit = slots.loop.spec.buffer_length
+    limit, began = slots.loop.spec.buffer_length, time.perf_counter() - slots.compile_seconds
     asks = (
         ((place, request), ask_of(session, request, min(len(request.prompt_ids) + wanted, limit)))
         for place, request in enumerate(requests)
     )
     for (place, request), result, seconds in serve(slots, asks):
+        clock.seconds = time.perf_counter() - slots.compile_seconds - began
         thinking = is_thinking(session, request.prompt_ids)
         yield place, outcome_of(request, method, thinking, result, 0, seconds)
 

@@ -4,23 +4,25 @@ A forced answer agrees if the task's checker accepts it in place of the model's 
 truth, never equality of strings (specexit.md section 1).
 """
 
+import dataclasses
 import functools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
-import jax
 import numpy as np
 
-from specexit_jax.data.tasks import check, final_answer
-from specexit_jax.decoding.force import Forced, ForceSpec, force_answers
+from specexit_jax.annotation.forcing import Forcing, force_batch, make_forcer
+from specexit_jax.data.checkers import accepts
+from specexit_jax.data.tasks import final_answer
+from specexit_jax.decoding.force import Forced
+from specexit_jax.decoding.force_queue import ForceCost, Forcer
 from specexit_jax.exits.boundaries import Boundaries, boundary_positions
 from specexit_jax.exits.labels import sufficient_boundary
-from specexit_jax.jsonl import append_jsonl, drop_torn_line, read_jsonl
+from specexit_jax.jsonl import append_jsonl, drop_torn_line
 from specexit_jax.progress import Progress
-from specexit_jax.requests import request_keys
-from specexit_jax.session import Session
-
-_STEP, _BOUNDARY_STEP = 256, 16  # shapes are padded to multiples, so that few of them compile
+from specexit_jax.session import Session, text_of
+from specexit_jax.shards import WHOLE, Shard, held, read_shards, require_settings, write_report
 
 
 def thinking_tokens(trace: dict) -> int:
@@ -28,63 +30,51 @@ def thinking_tokens(trace: dict) -> int:
     return len(trace["ids"]) if trace["think_end"] is None else trace["think_end"]
 
 
-def force_batch(
-    session: Session,
-    traces: Sequence[dict],
-    places: Sequence[list[int]],
-    rows: int,
-    max_answer: int,
-    max_new_tokens: int,
-) -> Forced:
-    """Forced answers of one batch (host arrays); `places` index into each trace's generated ids."""
-    spec = ForceSpec(session.target, session.sampling, max_answer, session.stop_ids, session.end_think_ids)
-    longest = max(len(trace["prompt_ids"]) + len(trace["ids"]) for trace in traces)
-    most = max(max(map(len, places)), 1)
-    tokens = np.zeros((rows, -(-longest // _STEP) * _STEP), np.int32)
-    positions = np.full((rows, -(-most // _BOUNDARY_STEP) * _BOUNDARY_STEP), -1, np.int32)
-    limit = np.zeros((rows,), np.int32)
-    for row, (trace, own) in enumerate(zip(traces, places, strict=True)):
-        prompt = len(trace["prompt_ids"])
-        ids = [*trace["prompt_ids"], *trace["ids"]]
-        tokens[row, : len(ids)] = ids
-        positions[row, : len(own)] = np.asarray(own, np.int32) + prompt
-        limit[row] = min(prompt + max_new_tokens, session.target.max_position)
-    padding = rows - len(traces)
-    keys = request_keys([t["id"] for t in traces] + [""] * padding, [t["seed"] for t in traces] + [0] * padding)
-    return jax.tree.map(np.asarray, force_answers(spec, session.params.target, tokens, positions, keys, limit))
-
-
 def label_of(session: Session, trace: dict, places: list[int], forced: Forced, row: int) -> dict:
-    """One line of labels.jsonl."""
-    ids = [forced.ids[row, place, : forced.length[row, place]].tolist() for place in range(len(places))]
-    answers = [
-        final_answer("</think>" + session.tokenizer.decode(answer)) if forced.finished[row, place] else None
-        for place, answer in enumerate(ids)
-    ]
-    checks = functools.partial(check, trace["task"])
-    agree = [trace["answer"] is not None and checks(answer, trace["answer"]) for answer in answers]
-    return {
+    """One line of labels.jsonl. Answers are those under the trace's own key, which an exit would give; `agree_share`,
+    where there are several keys, is the share of them under which the answer agrees."""
+    checks = functools.partial(accepts, trace.get("checker", "world"), trace["task"])
+
+    def answer(place: int, key: int) -> str | None:
+        if not forced.finished[row, place, key]:
+            return None
+        return final_answer("</think>" + text_of(session, ids(place, key)))
+
+    def ids(place: int, key: int) -> list[int]:
+        return forced.ids[row, place, key, : forced.length[row, place, key]].tolist()
+
+    def agrees(found: str | None) -> bool:
+        return trace["answer"] is not None and checks(found, trace["answer"])
+
+    keys, number = forced.length.shape[2], len(places)
+    answers = [answer(place, 0) for place in range(number)]
+    agree = [agrees(found) for found in answers]
+    label = {
         "id": trace["id"],
         "boundaries": places,
-        "forced_ids": ids,
+        "forced_ids": [ids(place, 0) for place in range(number)],
         "forced": answers,
         "agree": agree,
-        "correct": [checks(answer, trace["reference"]) for answer in answers],
-        "logprob": [round(float(value), 6) for value in forced.log_probability[row, : len(places)]],
+        "correct": [checks(found, trace["reference"]) for found in answers],
+        "logprob": [round(float(value), 6) for value in forced.log_probability[row, :number, 0]],
         "first": sufficient_boundary(agree, "first"),
         "stable": sufficient_boundary(agree, "stable"),
     }
+    if keys > 1:
+        more = [[agrees(answer(place, key)) for key in range(1, keys)] for place in range(number)]
+        label["agree_share"] = [float(np.mean([own, *others])) for own, others in zip(agree, more, strict=True)]
+    return label
 
 
 def labels(
-    session: Session, traces: Sequence[dict], boundaries: Boundaries, rows: int, max_answer: int, max_new_tokens: int
+    session: Session, traces: Sequence[dict], boundaries: Boundaries, forcer: Forcer, forcing: Forcing
 ) -> Iterator[list[dict]]:
     """Labels batch by batch, shortest traces first."""
     ordered = sorted(traces, key=lambda trace: len(trace["prompt_ids"]) + len(trace["ids"]))
-    for start in range(0, len(ordered), rows):
-        chosen = ordered[start : start + rows]
+    for start in range(0, len(ordered), forcing.rows):
+        chosen = ordered[start : start + forcing.rows]
         places = [boundary_positions(boundaries, trace["ids"], thinking_tokens(trace)) for trace in chosen]
-        forced = force_batch(session, chosen, places, rows, max_answer, max_new_tokens)
+        forced = force_batch(forcer, forcing, chosen, places)
         yield [
             label_of(session, trace, own, forced, row)
             for row, (trace, own) in enumerate(zip(chosen, places, strict=True))
@@ -92,24 +82,35 @@ def labels(
 
 
 def annotate(
-    session: Session,
-    traces_path: Path,
-    path: Path,
-    kinds: Sequence[str],
-    rows: int,
-    max_answer: int,
-    max_new_tokens: int,
-) -> None:
-    """Appends the labels that `path` does not hold yet for the traces of `traces_path`.
+    session: Session, folder: Path, kinds: Sequence[str], forcing: Forcing, shard: Shard = WHOLE
+) -> dict[str, Any]:
+    """Appends the shard's labels that no file of the folder holds yet for its traces; what this run took, also kept in
+    annotate.json.
 
-    max_new_tokens: what the traces were sampled with, so that an answer ends where an exit's would.
+    Raises ValueError where the folder holds labels that were made otherwise.
     """
-    traces = list(read_jsonl(traces_path))
+    settings = {"kinds": list(kinds), "max_answer": forcing.max_answer, "keys": forcing.keys}
+    settings |= {"max_new_tokens": forcing.max_new_tokens, "sampling": dataclasses.asdict(session.sampling)}
+    require_settings(folder, "annotate", settings)
+    path, report = shard.path(folder, "labels"), shard.path(folder, "annotate", ".json")
+    traces = sorted(read_shards(folder, "traces"), key=lambda trace: trace["id"])  # whichever process wrote them
     drop_torn_line(path)
-    done = {label["id"] for label in read_jsonl(path)} if path.exists() else set()
-    missing = [trace for trace in traces if trace["id"] not in done]
-    progress, count = Progress(len(missing), f"annotate {path.parent.name} "), 0
-    for batch in labels(session, missing, session.boundaries(kinds), rows, max_answer, max_new_tokens):
+    done = {label["id"] for label in held(folder, "labels")}
+    missing = [trace for trace in shard.own(traces) if trace["id"] not in done]
+    forcer = make_forcer(session, forcing)
+    if missing:
+        write_report(report, settings, {})  # binds whoever goes on after a kill
+    progress, count = Progress(len(missing), f"annotate {folder.name} "), 0
+    for batch in labels(session, missing, session.boundaries(kinds), forcer, forcing):
         append_jsonl(path, batch)
         count += len(batch)
-        progress.update(count, f"{sum(len(label['boundaries']) for label in batch)} boundaries in the last batch")
+        progress.update(count, f"{forcer.cost.boundaries} boundaries, {_pace(forcer.cost)}")
+    measured = {"traces": count, "rows": forcing.rows, "branches": forcing.branches, **dataclasses.asdict(forcer.cost)}
+    measured["seconds_a_boundary"] = forcer.cost.seconds / max(forcer.cost.boundaries, 1)
+    if missing:
+        write_report(report, settings, measured)
+    return measured
+
+
+def _pace(cost: ForceCost) -> str:
+    return f"{1e3 * cost.seconds / max(cost.boundaries, 1):.1f} ms each"

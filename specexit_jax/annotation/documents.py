@@ -9,6 +9,7 @@ import numpy as np
 from specexit_jax.data.jsonl_index import JsonlIndex
 from specexit_jax.data.packing import Columns, PackedRows
 from specexit_jax.exits.labels import confidence_targets, token_labels
+from specexit_jax.shards import shard_files
 
 BEFORE, AFTER = 1, 2  # phases of a token; 0: in neither
 
@@ -39,30 +40,27 @@ class Traces:
     def __init__(self, folder: str | Path, longest: int, options: LabelOptions = LabelOptions(), labelled: bool = True):
         folder = Path(folder)
         self.options, self.longest = options, longest
-        self.traces = JsonlIndex(_shards(folder, "traces"))
-        self._labels, self._label_of, self.boundaries = None, [], 0
-        whole, ids = [], []
-        for trace in self.traces:
-            whole.append(len(trace["prompt_ids"]) + len(trace["ids"]))
-            ids.append(trace["id"])
+        self.traces, kept, whole = _index(folder, "traces"), {}, []
+        for place, trace in enumerate(self.traces):
+            if trace["id"] not in kept:  # work taken over from another process may have been done twice
+                kept[trace["id"]] = place
+                whole.append(len(trace["prompt_ids"]) + len(trace["ids"]))
         self.lengths = np.minimum(np.array(whole, np.int64), longest)
         self.cut = int(np.sum(np.array(whole) > longest))
+        self._trace_of, self._labels, self._label_of = list(kept.values()), None, []
         if labelled:
-            self._labels = JsonlIndex(_shards(folder, "labels"))
-            places = {}
-            for place, label in enumerate(self._labels):
-                places[label["id"]] = place
-                self.boundaries += len(label["boundaries"])
-            missing = [name for name in ids if name not in places]
+            self._labels = _index(folder, "labels")
+            places = {label["id"]: place for place, label in enumerate(self._labels)}
+            missing = [name for name in kept if name not in places]
             if missing:
                 raise ValueError(f"{folder}: {len(missing)} traces have no label ({missing[0]}): annotate them first")
-            self._label_of = [places[name] for name in ids]
+            self._label_of = [places[name] for name in kept]
 
     def __len__(self) -> int:
-        return len(self.traces)
+        return len(self._trace_of)
 
     def __getitem__(self, number: int) -> Columns:
-        trace = self.traces[number]
+        trace = self.traces[self._trace_of[number]]
         label = None if self._labels is None else self._labels[self._label_of[number]]
         columns = document(trace, label, self.options)
         return {name: values[: self.longest] for name, values in columns.items()}
@@ -107,6 +105,5 @@ def packed(traces: Traces, row_length: int, seed: int = 0, together: bool = True
     return PackedRows(traces, traces.lengths, row_length, seed, together)
 
 
-def _shards(folder: Path, stem: str) -> list[Path]:
-    """STEM.jsonl and STEM-00000-of-00008.jsonl of a folder."""
-    return sorted(folder.glob(f"{stem}*.jsonl")) or [folder / f"{stem}.jsonl"]
+def _index(folder: Path, stem: str) -> JsonlIndex:
+    return JsonlIndex(shard_files(folder, stem) or [folder / f"{stem}.jsonl"])

@@ -1,33 +1,69 @@
-"""Rollouts: problems in, traces out, appended batch by batch, so that a killed run goes on where it stopped."""
+"""Rollouts: problems in, traces out, each on disk soon after it ends, so that a killed run goes on where it stopped."""
 
+import dataclasses
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
+from specexit_jax.data.checkers import accepts
 from specexit_jax.data.splits import Problem
-from specexit_jax.data.tasks import check, final_answer
-from specexit_jax.jsonl import append_jsonl, drop_torn_line, read_jsonl
+from specexit_jax.data.tasks import final_answer
+from specexit_jax.jsonl import append_jsonl, drop_torn_line
 from specexit_jax.methods import Method
 from specexit_jax.progress import Progress
 from specexit_jax.requests import Outcome, Request
-from specexit_jax.run import stream
+from specexit_jax.run import Clock, stream
 from specexit_jax.session import Session, chat_ids, is_thinking, text_of
+from specexit_jax.shards import WHOLE, Shard, held, require_settings, write_report
+
+_FLUSH = 1.0  # seconds of finished traces that a kill may cost
 
 
-def request_of(session: Session, problem: Problem, seed: int) -> Request:
-    """The request of a problem: its chat prompt with the thinking open."""
-    return Request(problem.id, tuple(chat_ids(session, problem.question)), seed)
+@dataclasses.dataclass(frozen=True)
+class Rollout:
+    """How problems become traces. samples: traces a problem; shard: which of them are this process's; target, source:
+    names under which the traces are kept, so that others are not mixed in ("": not compared)."""
+
+    seed: int
+    batch_size: int
+    max_new_tokens: int
+    samples: int = 1
+    shard: Shard = WHOLE
+    target: str = ""
+    source: str = ""
+
+    def settings(self, session: Session) -> dict[str, Any]:
+        """What decides about the tokens of a trace."""
+        named = {"target": self.target, "source": self.source}
+        sampling = dataclasses.asdict(session.sampling)
+        kept = {"seed": self.seed, "max_new_tokens": self.max_new_tokens, "sampling": sampling}
+        return kept | {name: value for name, value in named.items() if value}
 
 
-def trace_of(session: Session, problem: Problem, outcome: Outcome) -> dict:
+def name_of(problem: Problem, sample: int) -> str:
+    """The id of a trace: the problem's own for its first sample."""
+    return f"{problem.id}/sample-{sample}" if sample else problem.id
+
+
+def request_of(session: Session, problem: Problem, seed: int, sample: int = 0) -> Request:
+    """The request of a problem's sample: its chat prompt with the thinking open, a seed and an id of its own."""
+    return Request(name_of(problem, sample), tuple(chat_ids(session, problem.question)), seed + sample)
+
+
+def trace_of(session: Session, problem: Problem, outcome: Outcome, sample: int = 0) -> dict:
     """One line of traces.jsonl."""
     text = text_of(session, outcome.ids)
     # where the prompt closed the thinking, everything generated is the answer
     closed = "" if is_thinking(session, outcome.prompt_ids) else "</think>"
     answer = final_answer(closed + text) if outcome.finished else None
     return {
-        "id": problem.id,
+        "id": outcome.id,
+        "problem": problem.id,
+        "sample": sample,
         "task": problem.task,
         "split": problem.split,
+        "checker": problem.checker,
         "prompt": problem.question,
         "reference": problem.answer,
         "prompt_ids": list(outcome.prompt_ids),
@@ -35,7 +71,7 @@ def trace_of(session: Session, problem: Problem, outcome: Outcome) -> dict:
         "text": text,
         "think_end": outcome.think_end,
         "answer": answer,
-        "correct": check(problem.task, answer, problem.answer),
+        "correct": accepts(problem.checker, problem.task, answer, problem.answer),
         "finish": "stop" if outcome.finished else "length",
         "seed": outcome.seed,
         "steps": outcome.steps,
@@ -46,41 +82,74 @@ def trace_of(session: Session, problem: Problem, outcome: Outcome) -> dict:
 
 
 def traces(
-    session: Session, problems: Sequence[Problem], method: Method, seed: int, batch_size: int, max_new_tokens: int
+    session: Session,
+    problems: Sequence[tuple[Problem, int]],
+    method: Method,
+    rollout: Rollout,
+    clock: Clock | None = None,
 ) -> Iterator[tuple[dict, Outcome]]:
-    """(trace, outcome) of every problem, as batches finish."""
-    by_id = {problem.id: problem for problem in problems}
-    requests = [request_of(session, problem, seed) for problem in problems]
-    for outcome in stream(session, requests, method, batch_size=batch_size, max_new_tokens=max_new_tokens):
-        yield trace_of(session, by_id[outcome.id], outcome), outcome
+    """(trace, outcome) of every (problem, sample), as each is done."""
+    requests = [request_of(session, problem, rollout.seed, sample) for problem, sample in problems]
+    asked = {request.id: pair for request, pair in zip(requests, problems, strict=True)}
+    for outcome in stream(
+        session,
+        requests,
+        method,
+        batch_size=rollout.batch_size,
+        in_order=False,
+        clock=clock,
+        max_new_tokens=rollout.max_new_tokens,
+    ):
+        problem, sample = asked[outcome.id]
+        yield trace_of(session, problem, outcome, sample), outcome
 
 
 def roll_out(
     session: Session,
     problems: Sequence[Problem],
     method: Method,
-    path: Path,
-    seed: int,
-    batch_size: int,
-    max_new_tokens: int,
-) -> None:
-    """Appends the traces that `path` does not hold yet, a batch at a time.
+    folder: Path,
+    rollout: Rollout,
+    stem: str = "traces",
+) -> dict[str, Any]:
+    """Appends the shard's traces that no file of the folder holds yet; what this run measured, also kept as a report.
 
-    Raises ValueError when the file was sampled under another seed.
+    Raises ValueError where the folder holds traces that were sampled otherwise.
     """
+    report = "rollout" if stem == "traces" else stem
+    settings, path = rollout.settings(session), rollout.shard.path(folder, stem)
+    require_settings(folder, report, settings)
     drop_torn_line(path)
-    held = list(read_jsonl(path)) if path.exists() else []
-    if any(trace["seed"] != seed for trace in held):
-        raise ValueError(f"{path} holds traces of another seed than {seed}: use another workdir")
-    done = {trace["id"] for trace in held}
-    missing = [problem for problem in problems if problem.id not in done]
-    progress, tokens, finished = Progress(len(missing), f"rollout {path.parent.name} "), 0, []
-    for count, (trace, _) in enumerate(
-        traces(session, missing, method, seed, batch_size, max_new_tokens) if missing else (), start=1
-    ):
-        finished.append(trace)
-        tokens += len(trace["ids"])
-        if len(finished) == batch_size or count == len(missing):
-            append_jsonl(path, finished)
-            finished = []
-            progress.update(count, f"{tokens} tokens")
+    before = held(folder, stem)
+    if any(trace["seed"] - trace.get("sample", 0) != rollout.seed for trace in before):
+        raise ValueError(f"{path} holds traces of another seed than {rollout.seed}: use another workdir")
+    done = {trace["id"] for trace in before}
+    every = [(problem, sample) for problem in problems for sample in range(rollout.samples)]
+    wanted = [pair for pair in rollout.shard.own(every) if name_of(*pair) not in done]
+    if wanted:
+        write_report(rollout.shard.path(folder, report, ".json"), settings, {})  # binds whoever goes on after a kill
+    clock, written, tokens = Clock(), [], 0
+    progress, flushed = Progress(len(wanted), f"rollout {folder.name} "), time.monotonic()
+    try:
+        found = traces(session, wanted, method, rollout, clock)
+        for count, (trace, _) in enumerate(found, start=1):
+            written.append(trace)
+            tokens += len(trace["ids"])
+            if time.monotonic() - flushed > _FLUSH:
+                append_jsonl(path, written)
+                written, flushed = [], time.monotonic()
+            progress.update(count, f"{tokens} tokens, {tokens / max(clock.seconds, 1e-9):.0f} a second")
+    finally:
+        if written:
+            append_jsonl(path, written)
+    measured = {
+        "traces": len(wanted),
+        "tokens": tokens,
+        "seconds": clock.seconds,
+        "tokens_per_second": tokens / clock.seconds if clock.seconds else None,
+        "method": method.name,
+        "batch_size": rollout.batch_size,
+    }
+    if wanted:
+        write_report(rollout.shard.path(folder, report, ".json"), settings, measured)
+    return measured

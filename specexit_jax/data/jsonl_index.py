@@ -8,7 +8,7 @@ import numpy as np
 
 
 class JsonlIndex:
-    """Object i of the files, in their order. Blank lines are skipped.
+    """Object i of the files, in their order. Blank lines are skipped, and what a kill left behind a file's last line end.
 
     Raises FileNotFoundError; a line that is not a JSON object raises ValueError with its file and number when it is read.
     """
@@ -22,7 +22,7 @@ class JsonlIndex:
             with path.open("rb") as lines:
                 start = 0
                 for line, text in enumerate(lines, start=1):
-                    if text.strip():
+                    if text.strip() and text.endswith(b"\n"):
                         places.append((number, start, line))
                     start += len(text)
         self._places = np.array(places, np.int64).reshape(-1, 3)
@@ -42,7 +42,7 @@ class JsonlIndex:
         for path in self.paths:
             with path.open("rb") as lines:
                 for text in lines:
-                    if text.strip():
+                    if text.strip() and text.endswith(b"\n"):
                         yield self._parse(index, text)
                         index += 1
 

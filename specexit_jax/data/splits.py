@@ -16,12 +16,14 @@ SPLITS = {"target": (1, 60), "draft": (2, 12), "development": (3, 4), "calibrati
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
-    """One question of the world; `id` is unique, `entry` is what reasoning-gym made (question, answer, metadata)."""
+    """One question; `id` is unique, `entry` holds question and answer (of the world also reasoning-gym's metadata),
+    `checker` judges answers (data/checkers.py)."""
 
     id: str
     task: str
     split: str
     entry: dict
+    checker: str = "world"
 
     @property
     def question(self) -> str:

@@ -1,9 +1,12 @@
-"""Forced answers: what the model answers if its thinking is closed at a boundary, for every boundary of a trace.
+"""Forced answers one at a time: what the model answers if its thinking is closed at a boundary of a trace.
 
 The trace is prefilled once. Its boundaries are then visited from the last to the first on that one cache, rewound each
 time: a continuation overwrites only slots after its boundary, so what the earlier boundaries need stays intact. Rows do
 not wait for each other. Sampling is keyed by position with the trace's own key, so a forced answer is, token for token,
 what `decode` writes after an exit there.
+
+Every token reads the whole prefix. Annotation takes `force_branches`, where many boundaries share that read; this is
+the plain form that it is held to.
 """
 
 import dataclasses
@@ -82,9 +85,21 @@ def force_answers(
     boundaries: ascending positions of boundary tokens, padded with -1 behind. keys [B]: those the traces were sampled
     with. max_length: tokens in all, as for `decode`, so that an answer ends where an exit's answer would.
     """
+    slots = prefixes_of(spec.live_prefixes, tokens.shape[1] + spec.reach)[-1] + SPARE
+    cache, features = prefill_traces(spec, target_params, tokens, slots)
+    forced = answer_in_turn(spec, target_params, cache, boundaries, keys, max_length)
+    if spec.return_features:
+        features = jnp.take_along_axis(features, boundaries[:, :, None], axis=1, mode="clip")
+        forced = forced.replace(features=features)
+    return forced
+
+
+def answer_in_turn(
+    spec: ForceSpec, target_params: dict, cache: Cache, boundaries: Int[Array, "B N"], keys: Array, max_length
+) -> Forced:
+    """The answers of `force_answers` on traces that are in a cache already, SPARE slots beyond their reach included."""
     rows, number = boundaries.shape
-    prefixes = prefixes_of(spec.live_prefixes, tokens.shape[1] + spec.reach)
-    cache, features = prefill_traces(spec, target_params, tokens, prefixes[-1] + SPARE)
+    prefixes = prefixes_of(spec.live_prefixes, cache.slots - SPARE)
     place = jnp.sum((boundaries >= 0).astype(jnp.int32), axis=1) - 1
     state = ForceState(
         cache=cache,
@@ -101,14 +116,12 @@ def force_answers(
         step = functools.partial(force_token, spec, target_params, boundaries, keys, max_length, live)
         state = jax.lax.while_loop(goes_on, step, state)
     total = state.log_probabilities[:, :-1].reshape(rows, number, -1).sum(axis=2)
-    if spec.return_features:
-        features = jnp.take_along_axis(features, boundaries[:, :, None], axis=1, mode="clip")
     return Forced(
         ids=state.ids[:, :-1].reshape(rows, number, -1),
         length=state.counts,
         finished=state.finished,
         log_probability=total / jnp.maximum(state.counts, 1).astype(jnp.float32),
-        features=features if spec.return_features else None,
+        features=None,
     )
 
 

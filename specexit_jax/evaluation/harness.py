@@ -12,8 +12,9 @@ import numpy as np
 
 from specexit_jax.annotation.annotate import annotate
 from specexit_jax.annotation.features import Extracted, extract, load_signals, save_signals
+from specexit_jax.annotation.forcing import Forcing
 from specexit_jax.annotation.replay import join_labels, replay, smoothed_at_boundaries
-from specexit_jax.annotation.rollout import request_of, roll_out, trace_of
+from specexit_jax.annotation.rollout import Rollout, request_of, roll_out, trace_of
 from specexit_jax.data.splits import Problem
 from specexit_jax.evaluation.bounds import (
     Boundaries,
@@ -27,11 +28,11 @@ from specexit_jax.evaluation.ceiling import fit_ceiling
 from specexit_jax.evaluation.latency import measure_latency
 from specexit_jax.evaluation.records import Record, record_of_replay, record_of_trace
 from specexit_jax.exits.policy import Policy, Threshold
-from specexit_jax.jsonl import read_jsonl
 from specexit_jax.methods import DECODED, Method, make_method, policy_of
 from specexit_jax.progress import Progress
 from specexit_jax.run import execute, outcomes, plan
 from specexit_jax.session import Session
+from specexit_jax.shards import read_shards
 
 BOUNDS = ("oracle", "ceiling")
 REPLAYED = ("first_answer", "deer", "deer_eagle3", "specexit", "probe")
@@ -45,12 +46,18 @@ class Setting:
     methods: tuple[str, ...]
     seed: int
     batch_size: int
-    annotate_batch_size: int
-    max_new_tokens: int
-    max_answer: int
+    forcing: Forcing
     draft_tokens: int
     latency_per_task: int
     latency_rounds: int
+
+    @property
+    def max_new_tokens(self) -> int:
+        return self.forcing.max_new_tokens
+
+    @property
+    def max_answer(self) -> int:
+        return self.forcing.max_answer
 
 
 def require_methods(names: Sequence[str]) -> None:
@@ -65,10 +72,11 @@ def decoded_traces(
     session: Session, problems: Sequence[Problem], name: str, setting: Setting, folder: Path
 ) -> list[dict]:
     """Traces of a method that exits nowhere (`think`, `nothink`, `eagle3`) for exactly these problems."""
-    path = folder / ("traces.jsonl" if name == "eagle3" else f"{name}.jsonl")
+    stem = "traces" if name == "eagle3" else name
     method = make_method(session, name, draft_tokens=setting.draft_tokens)
-    roll_out(session, problems, method, path, setting.seed, setting.batch_size, setting.max_new_tokens)
-    by_id = {trace["id"]: trace for trace in read_jsonl(path)}
+    rollout = Rollout(setting.seed, setting.batch_size, setting.max_new_tokens)
+    roll_out(session, problems, method, folder, rollout, stem)
+    by_id = {trace["id"]: trace for trace in read_shards(folder, stem)}
     return [by_id[problem.id] for problem in problems]
 
 
@@ -76,17 +84,8 @@ def annotated(
     session: Session, traces: Sequence[dict], kinds: Sequence[str], setting: Setting, folder: Path
 ) -> list[dict]:
     """Labels of these traces, annotating what is missing."""
-    path = folder / "labels.jsonl"
-    annotate(
-        session,
-        folder / "traces.jsonl",
-        path,
-        kinds,
-        setting.annotate_batch_size,
-        setting.max_answer,
-        setting.max_new_tokens,
-    )
-    by_id = {label["id"]: label for label in read_jsonl(path)}
+    annotate(session, folder, kinds, setting.forcing)
+    by_id = {label["id"]: label for label in read_shards(folder, "labels")}
     return [by_id[trace["id"]] for trace in traces]
 
 

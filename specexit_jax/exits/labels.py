@@ -1,6 +1,7 @@
 """What the three signals are trained towards: T*, and a label for every thinking token (specexit.md section 1)."""
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -9,10 +10,7 @@ from jaxtyping import Float
 
 KINDS = ("stable", "first")
 PLACES = ("paragraph_end", "next_boundary", "token")
-
-
-def confidence_targets(label: dict, kind: str = "one") -> list[float]:
-    return [float(value) for value in label["agree"]]
+CONFIDENCES = ("one", "keys", "deer")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +37,27 @@ def sufficient_boundary(agree: Sequence[float], kind: str = "stable", m: int = 3
     agrees = np.asarray(agree, np.float32) >= 0.5
     reach = 1 if kind == "first" else m + 1
     return next((i for i in range(len(agrees)) if agrees[i : i + reach].all()), None)
+
+
+def confidence_targets(label: dict, kind: str = "one") -> list[float]:
+    """What confidence is trained towards at each boundary of a row of labels.jsonl, in [0, 1].
+
+    `one`: whether the answer forced there agrees, under the trace's own key. `keys`: the share of several keys under
+    which it does. `deer`: exp of the mean log-probability of the forced answer's tokens, 0 where there are none.
+    Raises ValueError where the labels lack what is asked for.
+    """
+    if kind not in CONFIDENCES:
+        raise ValueError(f"unknown confidence '{kind}': choose one of {', '.join(CONFIDENCES)}")
+    if kind == "one":
+        return [float(agree) for agree in label["agree"]]
+    if kind == "deer":
+        pairs = zip(label["logprob"], label["forced_ids"], strict=True)
+        return [min(math.exp(mean), 1.0) if ids else 0.0 for mean, ids in pairs]
+    if "agree_share" not in label:
+        raise ValueError(
+            f"the labels of {label['id']} are of one key: annotate with --config.annotate.keys=4 in a new workdir"
+        )
+    return [float(share) for share in label["agree_share"]]
 
 
 def token_labels(

@@ -4,6 +4,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from specexit_jax.models.branches import BranchSlots, attend_branches
 from specexit_jax.models.cache import write
 from specexit_jax.models.layers import attend, normal, rms_norm, rotate
 from specexit_jax.models.ragged_attention import MOST_TOKENS, attend_ragged
@@ -66,10 +67,14 @@ class Attention(nn.Module):
     def __call__(self, x, cos, sin, bias, slots=None, length=None):
         """Self attention over x [B, T, in], or over `slots` (one layer of a cache) after writing x there.
 
-        `bias` is what `row_mask` made or, with a cache, additive [B, T, S'] over the S' live slots that are read.
+        `bias` is what `row_mask` made or, with a cache, additive [B, T, S'] over the S' live slots that are read. Of
+        branches, both are as `BranchCache` has them.
         Returns ([B, T, out], slots).
         """
         q, k, v = self.project(x, cos, sin)
+        if isinstance(slots, BranchSlots):
+            mixed, slots = attend_branches(q, k, v, slots, length, bias)
+            return self.merge(mixed), slots
         if slots is None:
             return self.merge(attend_rows(q, k, v, bias)), None
         slots = write(slots, jnp.swapaxes(k, 2, 3), v, length)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from specexit_jax.backend import rows_apart
 from specexit_jax.models.attention import Attention
+from specexit_jax.models.branches import BranchCache
 from specexit_jax.models.cache import Cache, init_cache
 from specexit_jax.models.config import TargetConfig
 from specexit_jax.models.layers import FeedForward, RMSNorm, cached_bias, normal, rotary_angles
@@ -20,7 +21,7 @@ class TargetOutput:
     logits: jax.Array | None
     features: jax.Array
     hidden: jax.Array
-    cache: Cache | None
+    cache: Cache | BranchCache | None
 
 
 class Block(nn.Module):
@@ -88,7 +89,7 @@ class Target(nn.Module):
         self,
         tokens: jax.Array,
         positions: jax.Array,
-        cache: Cache | None = None,
+        cache: Cache | BranchCache | None = None,
         segment_ids: jax.Array | None = None,
         live: int | None = None,
         logits: bool = True,
@@ -130,7 +131,7 @@ class Target(nn.Module):
 def attention_bias(
     path: str,
     tokens: jax.Array,
-    cache: Cache | None,
+    cache: Cache | BranchCache | None,
     segment_ids: jax.Array | None,
     live: int | None,
     visible: jax.Array | None = None,
@@ -142,19 +143,25 @@ def attention_bias(
         return row_mask(path, segment_ids, count, window)
     if segment_ids is not None:
         raise ValueError("Packed segments and a cache cannot be combined: a cache holds one document a row.")
+    if isinstance(cache, BranchCache):
+        return cache.biases(cache.prefix.slots if live is None else live)
     live = cache.slots if live is None else live
     if live > cache.slots:
         raise ValueError(f"Asked to read {live} live slots of a cache of {cache.slots}; lower `live`.")
     return cached_bias(cache.length, count, live, visible, window)
 
 
-def layer_cache(cache: Cache | None, index: int):
+def layer_cache(cache: Cache | BranchCache | None, index: int):
     """((keys, values), length) of one layer, or two Nones."""
+    if isinstance(cache, BranchCache):
+        return cache.layer(index)
     return (None, None) if cache is None else ((cache.k[index], cache.v[index]), cache.length)
 
 
-def advance(cache: Cache, slots: list, tokens: int) -> Cache:
+def advance(cache: Cache | BranchCache, slots: list, tokens: int) -> Cache | BranchCache:
     """The cache after `tokens` more of every row."""
+    if isinstance(cache, BranchCache):
+        return cache.advanced(slots)
     keys, values = zip(*slots, strict=True)
     return Cache(tuple(keys), tuple(values), cache.length + jnp.int32(tokens))
 

@@ -1,0 +1,40 @@
+"""launch.benchmark --annotation: answers forced one at a time and in parallel, at the shapes of a model."""
+
+import dataclasses
+import json
+
+import jax
+from absl import flags
+
+from launch import door
+from specexit_jax.evaluation.annotation_cost import Case, annotation_cost, text
+from specexit_jax.random_weights import random_params
+from specexit_jax.shapes import TARGETS
+
+FLAGS = flags.FLAGS
+flags.DEFINE_bool(
+    "annotation", False, "Time forced answers on a trace of --context tokens of thinking (default: 1024)."
+)
+flags.DEFINE_list("branches", ["8", "32"], "With --annotation: boundaries answered at once.")
+flags.DEFINE_integer("boundary_every", 64, "With --annotation: tokens a paragraph.", lower_bound=1)
+flags.DEFINE_integer("max_answer", 16, "With --annotation: tokens an answer.", lower_bound=1)
+
+
+def wanted() -> bool:
+    return FLAGS.annotation
+
+
+def told(as_json: bool) -> str:
+    """Times --preset, --repeats turns."""
+    case = Case(
+        FLAGS.context or 1024,
+        FLAGS.boundary_every,
+        FLAGS.max_answer,
+        door.whole_numbers("branches", FLAGS.branches),
+        FLAGS.repeats,
+    )
+    dtype = FLAGS.dtype or ("float32" if jax.default_backend() == "cpu" else "bfloat16")
+    target = dataclasses.replace(TARGETS[FLAGS.preset], dtype=dtype)
+    found = annotation_cost(target, random_params(target).target, case)
+    found = {"preset": FLAGS.preset, "dtype": dtype, "device": jax.devices()[0].device_kind} | found
+    return json.dumps(found) if as_json else text(found)

@@ -1,0 +1,57 @@
+"""What several stages read off a config: where problems come from, how answers are forced, which part of the work is ours."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+import ml_collections
+from absl import flags
+
+from specexit_jax.annotation.forcing import Forcing
+from specexit_jax.data.sources import Source, Table, World
+from specexit_jax.data.tasks import require_task
+from specexit_jax.session import digest_of, local_folder
+from specexit_jax.shards import Shard
+
+
+def source_of(config: ml_collections.ConfigDict, tasks: Sequence[str] | None = None) -> Source:
+    """The table that config.source names, else the world (tasks: of it, default the config's)."""
+    if config.source.name:
+        return Table(**config.source)
+    for task in tasks or config.tasks:
+        require_task(task)
+    return World(tuple(tasks or config.tasks))
+
+
+def forcing_of(config: ml_collections.ConfigDict) -> Forcing:
+    """How answers are forced; refuses a confidence that the labels could not give."""
+    settings = config.annotate
+    if settings.confidence == "keys" and settings.keys < 2:
+        raise ValueError("Confidence over keys needs several: give --config.annotate.keys=4.")
+    return Forcing(
+        settings.batch_size, settings.branches, settings.max_answer, config.rollout.max_new_tokens, settings.keys
+    )
+
+
+def target_name(config: ml_collections.ConfigDict) -> str:
+    """The target's name and the digest of its weights, wherever its folder lies."""
+    return f"{Path(config.target).name} {digest_of(local_folder(config.target, 'target'))}"
+
+
+def define_shard() -> None:
+    flags.DEFINE_string(
+        "shard", None, "i/n: this process does part i (from 0) of n, where no launcher has joined them."
+    )
+
+
+def shard() -> Shard:
+    """The part that --shard names, else this process's place among those that a launcher has joined."""
+    text = flags.FLAGS.shard
+    if text is None:
+        return Shard(jax.process_index(), jax.process_count())
+    if jax.process_count() > 1:
+        raise ValueError("These processes are joined and share the work by themselves: leave --shard out.")
+    if not (found := re.fullmatch(r"(\d+)/(\d+)", text)):
+        raise ValueError(f"--shard is i/n, as in --shard=0/8, not {text!r}.")
+    return Shard(int(found[1]), int(found[2]))

@@ -1,0 +1,93 @@
+"""Work that several processes share: who does what, and the files that they leave in one folder.
+
+Process i of n takes every n-th piece and appends to STEM-0000i-of-0000n.jsonl; one process alone to STEM.jsonl. What is
+done is what any of these files holds, so that work goes on under another number of processes.
+"""
+
+import dataclasses
+import json
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from specexit_jax.checkpoint import write_json
+from specexit_jax.jsonl import read_jsonl
+
+T = TypeVar("T")
+_NUMBERED = re.compile(r"-\d{5}-of-\d{5}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Shard:
+    """Process `index` of `count`."""
+
+    index: int = 0
+    count: int = 1
+
+    def __post_init__(self):
+        if not 0 <= self.index < self.count:
+            raise ValueError(f"A shard is one of 0/{self.count} to {self.count - 1}/{self.count}, not {self.index}.")
+
+    def own(self, pieces: Sequence[T]) -> Sequence[T]:
+        return pieces[self.index :: self.count]
+
+    def path(self, folder: Path, stem: str, suffix: str = ".jsonl") -> Path:
+        """The file that this process writes."""
+        number = "" if self.count == 1 else f"-{self.index:05d}-of-{self.count:05d}"
+        return folder / f"{stem}{number}{suffix}"
+
+
+WHOLE = Shard()
+
+
+def shard_files(folder: Path, stem: str, suffix: str = ".jsonl") -> list[Path]:
+    """The files of all processes that ever worked here, in a fixed order."""
+    files = [path for path in folder.glob(f"{stem}*{suffix}") if path.is_file()]
+    return sorted(path for path in files if _NUMBERED.sub("", path.name) == stem + suffix)
+
+
+def read_shards(folder: Path, stem: str) -> list[dict]:
+    """The rows of all processes, each id once. Raises FileNotFoundError where there is no file, ValueError as `read_jsonl`.
+
+    A line that a killed process left torn is passed over.
+    """
+    files = shard_files(folder, stem)
+    if not files:
+        raise FileNotFoundError(f"{folder / stem}.jsonl does not exist: run the stage that writes it first")
+    found: dict[str, dict] = {}
+    for path in files:
+        for row in read_jsonl(path, torn=True):
+            found.setdefault(row["id"], row)
+    return list(found.values())
+
+
+def held(folder: Path, stem: str) -> list[dict]:
+    """`read_shards`, or nothing where there is no file yet."""
+    return read_shards(folder, stem) if shard_files(folder, stem) else []
+
+
+def require_settings(folder: Path, stem: str, settings: dict[str, Any]) -> None:
+    """Raises ValueError, naming the difference, where earlier work in the folder was done under other settings.
+
+    settings: what decides about the content of rows, as STEM.json records it; a key that either lacks is passed over.
+    """
+    for key, old, new, path in _differences(folder, stem, json.loads(json.dumps(settings))):
+        raise ValueError(f"{path} was made with {key} {old!r}, this run has {new!r}: use another workdir.")
+
+
+def write_report(path: Path, settings: dict[str, Any], measured: dict[str, Any]) -> None:
+    """STEM.json: under which settings, and what it took."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, {"settings": settings, "measured": measured})
+
+
+def _differences(folder: Path, stem: str, settings: dict[str, Any]) -> Iterator[tuple[str, Any, Any, Path]]:
+    for path in shard_files(folder, stem, ".json"):
+        try:
+            earlier = json.loads(path.read_text())["settings"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{path} is not a report of this stage ({error}): mend or remove it.") from error
+        for key in sorted(earlier.keys() & settings.keys()):
+            if earlier[key] != settings[key]:
+                yield key, earlier[key], settings[key], path
