@@ -75,39 +75,7 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
                 "keys": 1,
                 "confidence": "one",
             },
-            "train": {
-                "stage": "draft",
-                "steps": 1000,
-                "batch_size": 4,
-                "row_length": 1024,
-                "seed": 0,
-                "draft_vocab_size": 512,
-                "intermediate_size": 256,
-                "signals": "fc",
-                "ttt_steps": 4,
-                "ttt_decay": 0.8,
-                "signal_weights": (1.0, 1.0, 1.0),
-                "label_place": "paragraph_end",
-                "boundary_weight": 16.0,
-                "pack": True,
-                "features": "online",
-                "init": "random",
-                "signal_positions": 200_000,
-                "held_out_rows": 64,
-                "weighting": "fixed",
-                "optimizer": {
-                    "name": "muon",
-                    "learning_rate": 3e-3,
-                    "muon_learning_rate": 1.2e-2,
-                    "warmup_steps": 60,
-                    "final_fraction": 0.03,
-                    "schedule": "linear",
-                    "weight_decay": 0.01,
-                },
-                "evaluate_every": 200,
-                "log_every": 50,
-                "save_seconds": 240.0,
-            },
+            "train": draft_training(),
             "calibrate": {
                 "split": "development",
                 # What may be lost, with one standard error to spare: the best of thousands of settings flatters itself.
@@ -135,6 +103,54 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
     return config
 
 
+def draft_training() -> ml_collections.ConfigDict:
+    """How the bundled draft was trained."""
+    return ml_collections.ConfigDict(
+        {
+            "stage": "draft",
+            "steps": 1000,
+            "batch_size": 4,
+            "row_length": 1024,
+            "seed": 0,
+            "draft_vocab_size": 512,
+            "intermediate_size": 256,
+            "signals": "fc",
+            "ttt_steps": 4,
+            "ttt_decay": 0.8,
+            "signal_weights": (1.0, 1.0, 1.0),
+            "label_place": "paragraph_end",
+            "boundary_weight": 16.0,
+            # documents side by side in a row; the target's pass in every step, or once and kept on disk
+            "pack": True,
+            "features": "online",
+            # over the devices of all processes: the global batch and the loss stay what they are
+            "mesh": {"data": -1, "fsdp": 1, "tensor": 1},
+            "init": "random",
+            # long rows: 0 or the tokens a draft sees, how rows attend, tokens whose logits exist at once, layers computed twice
+            "sliding_window": 0,
+            "row_attention": "auto",
+            "chunk": 1024,
+            "remat": False,
+            "signal_positions": 200_000,
+            "held_out_rows": 64,
+            "weighting": "fixed",
+            "optimizer": {
+                "name": "muon",
+                "learning_rate": 3e-3,
+                "muon_learning_rate": 1.2e-2,
+                "warmup_steps": 60,
+                "final_fraction": 0.03,
+                "schedule": "linear",
+                "weight_decay": 0.01,
+            },
+            "evaluate_every": 200,
+            "log_every": 50,
+            "spike_factor": 5.0,
+            "save_seconds": 240.0,
+        }
+    )
+
+
 def target_training() -> ml_collections.ConfigDict:
     """How the bundled target was trained."""
     return ml_collections.ConfigDict(
@@ -158,6 +174,7 @@ def target_training() -> ml_collections.ConfigDict:
             },
             "temperature": 0.8,
             "init": "",
+            "spike_factor": 5.0,
             "optimizer": {
                 "name": "muon",
                 "learning_rate": 3e-3,

@@ -9,8 +9,9 @@ def published(target: str, draft_sizes: dict[str, int], max_new_tokens: int) -> 
     """The experiment on `target` (a folder, or its name on the hub); its draft is trained, there is none to begin with.
 
     draft_sizes: intermediate_size and draft_vocab_size. Thinking is long: rows of 16 k tokens, 4 steps of test-time training,
-    and sampling as the model's own generation_config.json says. The mesh is all devices on `tensor`, which must divide the
-    key/value heads: beyond that many devices give the rest to `data` (--config.mesh.data=2 --config.mesh.tensor=8).
+    and sampling as the model's own generation_config.json says. Decoding has all devices of a process on
+    `tensor`, which must divide the key/value heads: beyond that many devices give the rest to `data`
+    (--config.mesh.data=2 --config.mesh.tensor=8). Training has all devices of all processes on `fsdp`.
     """
     config = embedded()
     config.target, config.draft, config.policy = target, "", ""
@@ -22,6 +23,7 @@ def published(target: str, draft_sizes: dict[str, int], max_new_tokens: int) -> 
     # thinking of 32 k tokens has hundreds of boundaries: one trace at a time fills the branches
     config.annotate.batch_size, config.annotate.branches = 1, 64
     config.train.update(draft_sizes)
+    config.train.mesh.data, config.train.mesh.fsdp = 1, -1
     config.train.steps = 20_000
     config.train.batch_size = 8
     config.train.row_length = 16_384

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 import jax
 import ml_collections
 from absl import app, flags, logging
+from jax.sharding import Mesh
 from ml_collections import config_flags
 
 from specexit_jax import distributed
@@ -104,11 +105,21 @@ def say(text: str) -> None:
 
 def open_session(config: ml_collections.ConfigDict, draft: str | os.PathLike | None = None) -> Session:
     """The config's target, and a draft, in its dtype; sharded over its mesh where that has more than one device."""
-    sizes = dict(config.mesh)
-    mesh = None
-    if any(size != 1 for size in sizes.values()):
-        mesh = make_mesh(**sizes, devices=jax.local_devices())  # every process decodes what is its own
+    mesh = _mesh(config.mesh, jax.local_devices())  # every process decodes what is its own
     return load_session(config.target, draft, config.dtype, mesh)
+
+
+def open_training_session(config: ml_collections.ConfigDict) -> Session:
+    """The config's target sharded over the devices of all processes, as config.train.mesh says."""
+    return load_session(config.target, None, config.dtype, _mesh(config.train.mesh, jax.devices()))
+
+
+def _mesh(sizes: ml_collections.ConfigDict, devices: Sequence[jax.Device]) -> Mesh | None:
+    """None for one device."""
+    if all(size == 1 for size in sizes.values()):
+        return None
+    mesh = make_mesh(**sizes, devices=devices)
+    return mesh if mesh.size > 1 else None
 
 
 def colours() -> bool:

@@ -30,8 +30,11 @@ def main() -> None:
     harness.require_methods(methods)
     own = workdir / "draft_model"
     session = door.open_session(config, own if own.is_dir() else config.draft)
-    own = workdir / "policy.json"
-    policy, kinds = read_policy(session, own if own.is_file() else config.policy)
+    exits = [name for name in methods if name in (*harness.REPLAYED, *harness.BOUNDS)]
+    policy, kinds = None, ("paragraph",)
+    if exits:
+        own = workdir / "policy.json"
+        policy, kinds = read_policy(session, own if own.is_file() else config.policy)
     setting = harness.Setting(
         settings.split, methods, config.seed, _BATCH.value or settings.batch_size, forcing_of(config),
         settings.draft_tokens, settings.latency_per_task, settings.latency_rounds,
@@ -42,13 +45,27 @@ def main() -> None:
     for name in (name for name in ("eagle3", "think", "nothink") if name in methods):
         rows = traces if name == "eagle3" else harness.decoded_traces(session, problems, name, setting, folder)
         records += [harness.record_of_trace(name, trace) for trace in rows]
+    shown = {"extra": {}, "offsets": {}, "views": (), "reliability": None}
+    notes = [f"split {setting.split}, {len(problems)} problems, sampled at temperature {session.sampling.temperature}"]
+    if exits:
+        made, shown = _exits(session, config, policy, kinds, setting, traces, records, workdir)
+        records += made
+        notes.append("exits are replayed on annotated traces of eagle3; what was timed was decoded for real at batch 1")
+    records += harness.timed_records(session, problems, policy, kinds, setting)
+    results = publish.publish(workdir, records, notes=notes, **shown)
+    door.say(terminal_table(results))
+    door.say(f"\nreport: {workdir / 'report.md'}")
+
+
+def _exits(session, config, policy, kinds, setting, traces, decoded, workdir: Path):
+    """Records of the methods that exit, replayed, and of the bounds; and what else there is to show of them."""
+    methods, folder = setting.methods, workdir / setting.split
     labels = harness.annotated(session, traces, kinds, setting, folder)
     draft = DraftBundle(session.draft, session.params.draft, session.params.d2t)
-    wanted = labels if "ceiling" in methods else ()
-    along = harness.extracted(session, traces, draft, folder, wanted)
+    along = harness.extracted(session, traces, draft, folder, labels if "ceiling" in methods else ())
     signals = along.signals
     names = [name for name in harness.REPLAYED if name in methods]
-    records += harness.replayed_records(session, names, policy, traces, labels, signals, setting.max_answer)
+    records = harness.replayed_records(session, names, policy, traces, labels, signals, setting.max_answer)
     metrics, reliability = publish.signal_metrics(policy, traces, labels, signals)
     extra = {"signals": metrics}
     test = harness.boundaries_of(session, policy, traces, labels, along)
@@ -57,16 +74,9 @@ def main() -> None:
     if "ceiling" in methods:
         made, extra["ceiling"] = _ceiling(session, config, policy, draft, test, workdir)
         records += made
-    offsets = publish.offsets_of(records, labels)
+    offsets = publish.offsets_of([*decoded, *records], labels)
     views = publish.chosen_views(session.tokenizer, policy, records, traces, labels, signals)
-    records += harness.timed_records(session, problems, policy, kinds, setting)
-    notes = [
-        f"split {setting.split}, {len(problems)} problems, sampled at temperature {session.sampling.temperature}",
-        "exits are replayed on annotated traces of eagle3; what was timed was decoded for real at batch 1",
-    ]
-    results = publish.publish(workdir, records, extra, offsets, views, reliability, notes)
-    door.say(terminal_table(results))
-    door.say(f"\nreport: {workdir / 'report.md'}")
+    return records, {"extra": extra, "offsets": offsets, "views": views, "reliability": reliability}
 
 
 def _ceiling(session, config, policy, draft, test, workdir: Path):

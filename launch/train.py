@@ -13,15 +13,9 @@ from pathlib import Path
 from absl import flags
 
 from launch import door
-from specexit_jax.annotation.documents import LabelOptions, Traces, frequent_tokens, packed
-from specexit_jax.checkpoint import write_json
+from launch.draft_stage import train_on_traces
 from specexit_jax.data.documents import Mixture
-from specexit_jax.evaluation.held_out import HeldOut
 from specexit_jax.models.config import TargetConfig
-from specexit_jax.shards import shard_files
-from specexit_jax.training.draft import DraftTrainingConfig
-from specexit_jax.training.draft_run import DraftRun, draft_config, train_draft
-from specexit_jax.training.feature_store import FeatureStore
 from specexit_jax.training.loop import LoopConfig
 from specexit_jax.training.optimizer import OptimizerConfig
 from specexit_jax.training.target_run import TargetRun, train_target
@@ -31,47 +25,16 @@ def main() -> None:
     config = door.config()
     train, workdir = config.train, Path(flags.FLAGS.workdir)
     optimizer = OptimizerConfig(**train.optimizer, total_steps=train.steps)
-    loop = LoopConfig(train.steps, train.log_every, train.save_seconds)
-    if train.stage == "target":
-        model = TargetConfig("qwen3", train.vocab_size, **train.model, qk_norm=True, tie_embeddings=True)
-        run = TargetRun(train.per_task, train.vocab_size, Mixture(**train.mixture), train.row_length, train.batch_size,
-                        train.seed, train.temperature, train.init)  # fmt: skip
-        train_target(run, model, optimizer, loop, workdir)
-        door.say(f"trained: {workdir / 'target'}")
-    else:
-        _draft(config, optimizer, loop, workdir)
+    loop = LoopConfig(train.steps, train.log_every, train.save_seconds, spike_factor=train.spike_factor)
+    if train.stage == "draft":
+        train_on_traces(config, optimizer, loop, workdir)
         door.say(f"trained: {workdir / 'draft_model'}")
-
-
-def _draft(config, optimizer: OptimizerConfig, loop: LoopConfig, workdir: Path) -> None:
-    train = config.train
-    door.known("config.train.features", train.features, ("online", "offline"))
-    session = door.open_session(config)
-    labelled = train.signals != "none"
-    options = LabelOptions(config.annotate.kind, train.label_place, config.annotate.confidence, train.boundary_weight)
-    traces = Traces(workdir / "draft", train.row_length, options, labelled)
-    door.say(f"{len(traces)} traces, {traces.lengths.sum()} tokens, {traces.cut} cut to a row of {train.row_length}")
-    always = (*session.end_think_ids, *session.stop_ids)
-    d2t = frequent_tokens(traces.traces, session.target.vocab_size, train.draft_vocab_size, always)
-    losses = DraftTrainingConfig(train.ttt_steps, train.ttt_decay, session.sampling.temperature,
-                                 tuple(train.signal_weights), train.weighting)  # fmt: skip
-    draft = draft_config(session.target, train.intermediate_size, train.draft_vocab_size, train.signals)
-    run = DraftRun(train.batch_size, train.seed, losses, train.evaluate_every, train.init, train.signal_positions)
-    model = (session.target, session.params.target, draft, d2t)
-    look = None
-    if train.held_out_rows and shard_files(workdir / "development", "labels" if labelled else "traces"):
-        held_out = packed(Traces(workdir / "development", train.row_length, options, labelled), train.row_length)
-        rows = [held_out[number] for number in range(min(train.held_out_rows, len(held_out)))]
-        look = HeldOut(*model, losses, rows, train.batch_size, session.mesh)
-    rows = packed(traces, train.row_length, train.seed, train.pack)
-    if train.features == "offline":
-        store = FeatureStore(workdir / "features", session.target, rows, train.batch_size, losses.temperature)
-        door.say(store.told())
-        store.write(session.params.target, session.mesh)
-        rows = store.rows()
-    bundle = train_draft(run, *model, rows, optimizer, loop, workdir, look, session.mesh)
-    if look is not None:
-        write_json(workdir / "held_out.json", look.report(bundle.params))
+        return
+    model = TargetConfig("qwen3", train.vocab_size, **train.model, qk_norm=True, tie_embeddings=True)
+    run = TargetRun(train.per_task, train.vocab_size, Mixture(**train.mixture), train.row_length, train.batch_size,
+                    train.seed, train.temperature, train.init)  # fmt: skip
+    train_target(run, model, optimizer, loop, workdir)
+    door.say(f"trained: {workdir / 'target'}")
 
 
 if __name__ == "__main__":

@@ -7,10 +7,15 @@ import sys
 import time
 from pathlib import Path
 
+import jax
+import numpy as np
 import pytest
 from multiprocess_case import train
+from tiny_folders import write_tiny
+from training_case import write_split
 
 from specexit_jax.metrics import read_metrics
+from specexit_jax.models.hf import load_draft
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -121,3 +126,38 @@ def test_a_wrong_call_is_refused_before_anything_starts(environment):
             text=True,
         )
         assert done.returncode == 1 and done.stderr.startswith("error: usage:") and done.stderr.count("\n") == 1
+
+
+def test_a_draft_trains_alike_on_one_process_and_on_two(tmp_path, environment):
+    """launch.train for 50 steps: one device, and two processes of four that share the batch, target, draft and optimizer."""
+    tiny = write_tiny(tmp_path / "tiny")
+    alone, shared = tmp_path / "alone", tmp_path / "shared"
+    for workdir in (alone, shared):
+        write_split(workdir / "draft", 40)
+        write_split(workdir / "development", 10, seed=1)
+    values = {
+        "target": tiny / "target", "train.steps": 50, "train.batch_size": 8, "train.row_length": 32, "train.log_every": 1,
+        "train.draft_vocab_size": 16, "train.intermediate_size": 24, "train.ttt_steps": 2, "train.evaluate_every": 25,
+        "train.optimizer.warmup_steps": 5,
+    }  # fmt: skip
+    options = [f"--config={ROOT / 'configs' / 'embedded.py'}", *(f"--config.{k}={v}" for k, v in values.items())]
+    meshed = ["--config.train.mesh.data=2", "--config.train.mesh.fsdp=2", "--config.train.mesh.tensor=2"]
+    runs = (("1", alone, [], "1"), ("2", shared, meshed, "4"))
+    for count, workdir, more, devices in runs:
+        command = ["bash", str(ROOT / "launch" / "local_cluster.sh"), count, "launch.train", f"--workdir={workdir}"]
+        found = subprocess.run(
+            [*command, *options, *more],
+            env=environment | {"DEVICES": devices},
+            capture_output=True,
+            text=True,
+            timeout=500,
+        )
+        assert found.returncode == 0, found.stderr
+        assert found.stdout.count("trained: ") == 1
+    lines = [read_metrics(workdir / "metrics.jsonl") for workdir in (alone, shared)]
+    for name, count in (("loss", 50), ("held_out_token_loss", 2), ("held_out_confidence_auc", 2)):
+        curves = [[line[name] for line in of_run if name in line] for of_run in lines]
+        assert len(curves[0]) == count
+        assert curves[1] == pytest.approx(curves[0], abs=1e-4)
+    weights = [load_draft(workdir / "draft_model").params for workdir in (alone, shared)]
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(b, a, atol=2e-3), *weights)

@@ -136,7 +136,8 @@ def draft_step(
     else:
         weights = jnp.concatenate([jnp.ones(1, jnp.float32), base])
         gradients = pull(weights)[0]
-    metrics |= {"loss": jnp.sum(weights * losses), "grad_norm": optax.tree.norm(gradients)}
+    tokens = jnp.sum((batch["segment_ids"] > 0).astype(jnp.int32))
+    metrics |= {"loss": jnp.sum(weights * losses), "grad_norm": optax.tree.norm(gradients), "tokens": tokens}
     return apply_gradients(state, gradients, optimizer), metrics
 
 

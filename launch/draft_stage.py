@@ -1,0 +1,76 @@
+"""The draft's training as a config describes it: which rows, which sizes, which losses."""
+
+import dataclasses
+from pathlib import Path
+
+import ml_collections
+
+from launch import door
+from specexit_jax.annotation.documents import LabelOptions, Traces, frequent_tokens, packed
+from specexit_jax.checkpoint import write_json
+from specexit_jax.data.packing import PackedRows
+from specexit_jax.distributed import is_first
+from specexit_jax.evaluation.held_out import HeldOut
+from specexit_jax.session import Session
+from specexit_jax.shards import shard_files
+from specexit_jax.training.draft import DraftTrainingConfig
+from specexit_jax.training.draft_run import DraftRun, draft_config, train_draft
+from specexit_jax.training.feature_store import FeatureStore
+from specexit_jax.training.flops import draft_step_flops
+from specexit_jax.training.loop import LoopConfig
+from specexit_jax.training.optimizer import OptimizerConfig
+
+
+def train_on_traces(
+    config: ml_collections.ConfigDict, optimizer: OptimizerConfig, loop: LoopConfig, workdir: Path
+) -> None:
+    """WORKDIR/draft_model from the traces of WORKDIR/draft; looks at those of WORKDIR/development are in held_out.json."""
+    train = config.train
+    door.known("config.train.features", train.features, ("online", "offline"))
+    session = door.open_training_session(config)
+    target = dataclasses.replace(session.target, row_attention=train.row_attention)
+    traces = _traces(config, workdir / "draft")
+    door.say(f"{len(traces)} traces, {traces.lengths.sum()} tokens, {traces.cut} cut to a row of {train.row_length}")
+    always = (*session.end_think_ids, *session.stop_ids)
+    d2t = frequent_tokens(traces.traces, target.vocab_size, train.draft_vocab_size, always)
+    draft = draft_config(target, train.intermediate_size, train.draft_vocab_size, train.signals, train.sliding_window)
+    losses = DraftTrainingConfig(
+        train.ttt_steps, train.ttt_decay, session.sampling.temperature, tuple(train.signal_weights), train.weighting,
+        teacher_chunk=train.chunk, loss_chunk=train.chunk, remat=train.remat,
+    )  # fmt: skip
+    run = DraftRun(train.batch_size, train.seed, losses, train.evaluate_every, train.init, train.signal_positions)
+    model = (target, session.params.target, draft, d2t)
+    rows = packed(traces, train.row_length, train.seed, train.pack)
+    look = _look(config, session, model, losses, workdir / "development")
+    if train.features == "offline":
+        rows = _stored(config, session, rows, losses.temperature, workdir / "features")
+    flops = draft_step_flops(target, draft, train.batch_size, train.row_length, train.ttt_steps)
+    loop = dataclasses.replace(loop, flops_per_step=flops)
+    bundle = train_draft(run, *model, rows, optimizer, loop, workdir, look, session.mesh)
+    if look is not None:
+        found = look.report(bundle.params)
+        if is_first():
+            write_json(workdir / "held_out.json", found)
+
+
+def _traces(config: ml_collections.ConfigDict, folder: Path) -> Traces:
+    train = config.train
+    options = LabelOptions(config.annotate.kind, train.label_place, config.annotate.confidence, train.boundary_weight)
+    return Traces(folder, train.row_length, options, labelled=train.signals != "none")
+
+
+def _look(config: ml_collections.ConfigDict, session: Session, model: tuple, losses, folder: Path) -> HeldOut | None:
+    """None where there are no held-out traces, or none are wanted."""
+    train = config.train
+    if not train.held_out_rows or not shard_files(folder, "traces" if train.signals == "none" else "labels"):
+        return None
+    rows = packed(_traces(config, folder), train.row_length, train.seed)
+    chosen = [rows[number] for number in range(min(train.held_out_rows, len(rows)))]
+    return HeldOut(*model, losses, chosen, train.batch_size, session.mesh)
+
+
+def _stored(config: ml_collections.ConfigDict, session: Session, rows: PackedRows, temperature: float, folder: Path):
+    store = FeatureStore(folder, session.target, rows, config.train.batch_size, temperature)
+    door.say(store.told())
+    store.write(session.params.target, session.mesh)
+    return store.rows()
