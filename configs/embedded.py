@@ -63,6 +63,8 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
                 "signals": "fc",
                 "ttt_steps": 4,
                 "ttt_decay": 0.8,
+                # tokens that the draft sees of those before (0: all), in training and in decoding
+                "sliding_window": 0,
                 "signal_weights": (1.0, 1.0, 1.0),
                 "boundary_weight": 16.0,
                 "weighting": "fixed",
