@@ -16,6 +16,8 @@ python -m launch.benchmark --config=configs/embedded.py --workdir=runs/embedded 
 
 4. Compiled ahead of time (needs libtpu beside jax; JAX_PLATFORMS=cpu), with the bytes a device:
 python -m launch.benchmark --compile_only --topology=v5e:2x2 --preset=qwen3-4b --program=decode|train [--json]
+--mesh=data,fsdp,tensor; of a training step also --row_attention=auto|plain|fused, --chunk, --sliding_window; it says the
+FLOPs too, and their time at 40 % of the peak.
 
 5. Answers forced at the boundaries of a long trace, one at a time and many on one prefix, with random weights:
 python -m launch.benchmark --annotation --preset=bundled --context=16384 [--branches=8,32] [--boundary_every=64] [--json]

@@ -43,7 +43,7 @@ def told(as_json: bool) -> str:
     draft = dataclasses.replace(
         draft_for(target), row_attention=FLAGS.row_attention, sliding_window=FLAGS.sliding_window
     )
-    found = {"preset": FLAGS.preset, "program": FLAGS.program, "attention": FLAGS.attention, "topology": FLAGS.topology}
+    found = {name: FLAGS[name].value for name in ("preset", "program", "attention", "row_attention", "topology")}
     found |= {"mesh": dict(mesh.shape), "rows": batch, "tokens": context}
     start = time.perf_counter()
     if decodes:
@@ -52,21 +52,8 @@ def told(as_json: bool) -> str:
         config = DraftTrainingConfig(steps=4, teacher_chunk=FLAGS.chunk, loss_chunk=FLAGS.chunk, remat=True)
         compiled = ahead.compile_draft_step(mesh, target, draft, batch, context, config)
         flops = draft_step_flops(target, draft, batch, context, config.steps)
-        seconds = ahead.seconds_at(0.4, flops, mesh, FLAGS.topology)
-        found |= {"row_attention": FLAGS.row_attention, "flops": flops, "seconds_at_40_percent": seconds}
+        found |= {"flops": flops, "seconds_at_40_percent": ahead.seconds_at(0.4, flops, mesh, FLAGS.topology)}
     memory = ahead.memory_of(compiled)
     found["compile_seconds"] = round(time.perf_counter() - start, 1)
     found["bytes_a_device"] = {**dataclasses.asdict(memory), "total": memory.total}
-    return json.dumps(found) if as_json else _sentence(found)
-
-
-def _sentence(found: dict) -> str:
-    parts = ", ".join(f"{name} {size / 2**30:.2f}" for name, size in found["bytes_a_device"].items())
-    shape = " x ".join(f"{name} {size}" for name, size in found["mesh"].items())
-    head = f"{found['program']} of {found['preset']}, {found['rows']} rows of {found['tokens']}"
-    told = f"{head}, on {found['topology']} ({shape}): GiB a device: {parts}"
-    if "flops" in found:
-        told += f"; {found['flops'] / 1e12:,.0f} TFLOP a step"
-        if found["seconds_at_40_percent"] is not None:
-            told += f", {found['seconds_at_40_percent']:.1f} s at 40 % of the peak"
-    return told
+    return json.dumps(found) if as_json else ahead.sentence(found)

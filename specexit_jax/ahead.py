@@ -135,6 +135,19 @@ def memory_of(compiled: jax.stages.Compiled) -> Memory:
     )
 
 
+def sentence(found: dict) -> str:
+    """What was compiled, in words: its sizes, GiB a device and, of a training step, its arithmetic."""
+    parts = ", ".join(f"{name} {size / 2**30:.2f}" for name, size in found["bytes_a_device"].items())
+    shape = " x ".join(f"{name} {size}" for name, size in found["mesh"].items())
+    head = f"{found['program']} of {found['preset']}, {found['rows']} rows of {found['tokens']}"
+    told = f"{head}, on {found['topology']} ({shape}): GiB a device: {parts}"
+    if "flops" not in found:
+        return told
+    seconds = found["seconds_at_40_percent"]
+    time = "" if seconds is None else f", {seconds:.1f} s at 40 % of the devices' peak"
+    return f"{told}; {found['flops'] / 1e12:,.0f} TFLOP a step{time}"
+
+
 def _placed(mesh: Mesh, init, dtype: str) -> Any:
     """Parameters as shapes with the table's shardings, in `dtype`."""
     tree = jax.eval_shape(init, jax.random.key(0))

@@ -11,6 +11,7 @@ import pytest
 from specexit_jax import ahead
 from specexit_jax.backend import on_cpu, tracing_for
 from specexit_jax.shapes import TARGETS, draft_for
+from specexit_jax.sharding import make_mesh
 from specexit_jax.training.draft import DraftTrainingConfig
 
 HBM = 16 * 2**30  # of a v5e chip
@@ -28,6 +29,29 @@ def test_tracing_for_another_platform():
 def test_without_the_compiler_one_sentence_says_so():
     with pytest.raises(ValueError, match="install libtpu"):
         ahead.tpu_mesh("v5e:2x2")
+
+
+def test_what_was_compiled_is_said_in_words():
+    mesh = make_mesh(2, 4)
+    assert ahead.seconds_at(0.5, 8 * 197e12, mesh, "v5e:2x4") == 2.0
+    assert ahead.seconds_at(0.5, 1.0, mesh, "v99:1x1") is None
+    found = {
+        "program": "train",
+        "preset": "tiny",
+        "rows": 8,
+        "tokens": 64,
+        "topology": "v5e:2x4",
+        "mesh": dict(mesh.shape),
+    }
+    found["bytes_a_device"] = {"arguments": 2**29, "total": 3 * 2**30}
+    plain = (
+        "train of tiny, 8 rows of 64, on v5e:2x4 (data 2 x fsdp 4 x tensor 1): GiB a device: arguments 0.50, total 3.00"
+    )
+    assert ahead.sentence(found) == plain
+    found |= {"flops": 5e15, "seconds_at_40_percent": 1.25}
+    assert ahead.sentence(found) == plain + "; 5,000 TFLOP a step, 1.2 s at 40 % of the devices' peak"
+    found["seconds_at_40_percent"] = None
+    assert ahead.sentence(found) == plain + "; 5,000 TFLOP a step"
 
 
 @pytest.mark.slow

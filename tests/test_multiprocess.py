@@ -129,7 +129,8 @@ def test_a_wrong_call_is_refused_before_anything_starts(environment):
 
 
 def test_a_draft_trains_alike_on_one_process_and_on_two(tmp_path, environment):
-    """launch.train for 50 steps: one device, and two processes of four that share the batch, target, draft and optimizer."""
+    """launch.train for 50 steps: one device, and two processes of four that share batch, target, draft, optimizer and the
+    features, which they keep on disk."""
     tiny = write_tiny(tmp_path / "tiny")
     alone, shared = tmp_path / "alone", tmp_path / "shared"
     for workdir in (alone, shared):
@@ -142,6 +143,7 @@ def test_a_draft_trains_alike_on_one_process_and_on_two(tmp_path, environment):
     }  # fmt: skip
     options = [f"--config={ROOT / 'configs' / 'embedded.py'}", *(f"--config.{k}={v}" for k, v in values.items())]
     meshed = ["--config.train.mesh.data=2", "--config.train.mesh.fsdp=2", "--config.train.mesh.tensor=2"]
+    meshed.append("--config.train.features=offline")
     runs = (("1", alone, [], "1"), ("2", shared, meshed, "4"))
     for count, workdir, more, devices in runs:
         command = ["bash", str(ROOT / "launch" / "local_cluster.sh"), count, "launch.train", f"--workdir={workdir}"]

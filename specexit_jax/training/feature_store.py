@@ -23,6 +23,7 @@ from safetensors.numpy import save_file
 from specexit_jax.backend import on_mesh
 from specexit_jax.data.batches import RowSource
 from specexit_jax.data.packing import Rows
+from specexit_jax.distributed import barrier
 from specexit_jax.models.config import TargetConfig
 from specexit_jax.models.target import Target
 from specexit_jax.progress import Progress
@@ -75,6 +76,7 @@ class FeatureStore:
         run = functools.partial(target_pass, Target(self.target), temperature=self.temperature)
         run = jax.jit(run, out_shardings=None if mesh is None else whole(mesh))
         missing = self.missing()
+        barrier("features: all processes know what is missing")
         progress = Progress(len(missing), "features: shard ")
         for done, number in enumerate(missing, start=1):
             rows = self._rows_of(number)
@@ -88,6 +90,7 @@ class FeatureStore:
             if number % jax.process_count() == jax.process_index():
                 self._save(number, {name: np.concatenate(v)[: len(rows)] for name, v in found.items()}, rows)
             progress.update(done)
+        barrier("features: all shards are written")
 
     def _rows_of(self, number: int) -> list[Rows]:
         last = min((number + 1) * self.shard_rows, len(self.source))
