@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from decoding_case import QUICK
 
+from specexit_jax.backend import on_mesh
 from specexit_jax.data.batches import Batches, RowsInMemory
 from specexit_jax.data.packing import pack
 from specexit_jax.decoding import layer_calls
@@ -19,6 +20,7 @@ from specexit_jax.models.blockwise import attend_blockwise
 from specexit_jax.models.config import DraftConfig, TargetConfig
 from specexit_jax.models.draft import Draft, init_draft, init_draft_cache
 from specexit_jax.models.target import Target, init_target
+from specexit_jax.sharding import make_mesh, shard_batch, shard_tree
 from specexit_jax.training.draft import (
     DraftTrainingConfig,
     check_vocabulary,
@@ -283,11 +285,38 @@ def test_loss_in_chunks_and_recomputed_is_the_loss_at_once(changes, monkeypatch)
         draft, params = make_draft("draft", row_attention=path)
         config = DraftTrainingConfig(steps=STEPS, temperature=0.7, **changes)
         losses = functools.partial(draft_losses, teacher=teacher(0.7), batch=example(), draft=draft, config=config)
-        value, pull, metrics = jax.vjp(losses, params, has_aux=True)
-        return value, metrics, pull(jnp.arange(1, 5, dtype=jnp.float32))
 
-    wanted = jax.jit(functools.partial(run, "plain"), compiler_options=QUICK)()
-    found = jax.jit(functools.partial(run, "fused", **changes), compiler_options=QUICK)()
+        @functools.partial(jax.jit, compiler_options=QUICK)
+        def pulled(params):
+            value, pull, metrics = jax.vjp(losses, params, has_aux=True)
+            return value, metrics, pull(jnp.arange(1, 5, dtype=jnp.float32))
+
+        return pulled(params)
+
+    wanted, found = run("plain"), run("fused", **changes)
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5 * np.abs(b).max() + 1e-7, rtol=1e-5)
+
+
+def test_on_a_mesh_fused_and_chunked_steps_are_those_of_one_device(monkeypatch):
+    """Two devices with a row each, the weights split over both."""
+    monkeypatch.setattr(row_attention, "attend_blockwise", functools.partial(attend_blockwise, block=5))
+    draft, params = make_draft(row_attention="fused")
+    config = DraftTrainingConfig(steps=2, loss_chunk=5)
+
+    @functools.partial(jax.jit, compiler_options=QUICK)
+    def run(params, batch, target_params):
+        taught = run_teacher(fused_target, target_params, batch, jnp.asarray(D2T), chunk=5)
+        losses = functools.partial(draft_losses, teacher=taught, batch=batch, draft=draft, config=config)
+        value, pull, _ = jax.vjp(losses, params, has_aux=True)
+        return value, pull(jnp.ones(4, jnp.float32))
+
+    fused_target = Target(dataclasses.replace(TARGET_CONFIG, row_attention="fused"))
+    wanted = run(params, example(), target_params())
+    mesh = make_mesh(1, 2, 1, devices=jax.devices()[:2])
+    with on_mesh(mesh):
+        found = run(shard_tree(params, mesh), shard_batch(example(), mesh), shard_tree(target_params(), mesh))
+    assert len(found[1][0]["fc"].sharding.device_set) == 2
     for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5 * np.abs(b).max() + 1e-7, rtol=1e-5)
 
