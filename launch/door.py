@@ -5,6 +5,7 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import ml_collections
 from absl import app, flags, logging
@@ -13,8 +14,10 @@ from ml_collections import config_flags
 from specexit_jax import distributed
 from specexit_jax.data.splits import SPLITS
 from specexit_jax.decoding.trees import TreeShape
-from specexit_jax.session import Session, load_session
 from specexit_jax.sharding import make_mesh
+
+if TYPE_CHECKING:
+    from specexit_jax.session import Session
 
 _CONFIG = None
 flags.DEFINE_bool("traceback", False, "On an error, show where it was raised as well.")
@@ -101,8 +104,10 @@ def say(text: str) -> None:
         print(text, flush=True)
 
 
-def open_session(config: ml_collections.ConfigDict, draft: str | os.PathLike | None = None) -> Session:
+def open_session(config: ml_collections.ConfigDict, draft: str | os.PathLike | None = None) -> "Session":
     """The config's target, and a draft, in its dtype; sharded over its mesh where that has more than one device."""
+    from specexit_jax.session import load_session  # three seconds of imports, which not every entry point needs
+
     sizes = dict(config.mesh)
     mesh = None
     if any(size != 1 for size in sizes.values()):
