@@ -5,6 +5,7 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import jax
 import ml_collections
@@ -15,8 +16,10 @@ from ml_collections import config_flags
 from specexit_jax import distributed
 from specexit_jax.data.splits import SPLITS
 from specexit_jax.decoding.trees import TreeShape
-from specexit_jax.session import Session, load_session
 from specexit_jax.sharding import make_mesh
+
+if TYPE_CHECKING:
+    from specexit_jax.session import Session
 
 _CONFIG = None
 flags.DEFINE_bool("traceback", False, "On an error, show where it was raised as well.")
@@ -103,14 +106,18 @@ def say(text: str) -> None:
         print(text, flush=True)
 
 
-def open_session(config: ml_collections.ConfigDict, draft: str | os.PathLike | None = None) -> Session:
+def open_session(config: ml_collections.ConfigDict, draft: str | os.PathLike | None = None) -> "Session":
     """The config's target, and a draft, in its dtype; sharded over its mesh where that has more than one device."""
+    from specexit_jax.session import load_session  # three seconds of imports, which not every entry point needs
+
     mesh = _mesh(config.mesh, jax.local_devices())  # every process decodes what is its own
     return load_session(config.target, draft, config.dtype, mesh)
 
 
-def open_training_session(config: ml_collections.ConfigDict) -> Session:
+def open_training_session(config: ml_collections.ConfigDict) -> "Session":
     """The config's target sharded over the devices of all processes, as config.train.mesh says."""
+    from specexit_jax.session import load_session
+
     return load_session(config.target, None, config.dtype, _mesh(config.train.mesh, jax.devices()))
 
 

@@ -1,3 +1,4 @@
+# shellcheck shell=bash disable=SC2154  # root is the sourcing script's
 # Sourced by demo.sh and test.sh: a virtual environment that is made once and brought up to date when its list changes.
 
 fail() {

@@ -15,6 +15,7 @@ from typing import Any, Self, TypeVar
 
 import jax
 import numpy as np
+from absl import flags
 from orbax.checkpoint import v1 as ocp
 
 from specexit_jax import distributed
@@ -61,6 +62,10 @@ class Checkpoints:
         self._open()
 
     def _open(self) -> None:
+        if jax.process_count() > 1:
+            # Orbax then waits for the others at the coordinator, not on the devices, where what its threads say would be
+            # taken for a part of the step.
+            flags.FLAGS.experimental_orbax_use_distributed_barrier = True
         policy = ocp.training.preservation_policies.LatestN(self._keep)
         self._orbax = ocp.training.Checkpointer(
             self.folder,

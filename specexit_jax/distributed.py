@@ -7,17 +7,15 @@ from typing import Any
 
 import jax
 import numpy as np
-from absl import flags
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from specexit_jax.backend import on_cpu
+
 CLUSTER = "SPECEXIT_CLUSTER"  # how JAX finds the others: set by launch/slurm.sh, tpu_pod.sh and gke.yaml
 _CLUSTERS = ("slurm", "gcetpu", "gketpu")
-_NAMED = (
-    "JAX_COORDINATOR_ADDRESS",
-    "JAX_NUM_PROCESSES",
-    "JAX_PROCESS_ID",
-)  # set by launch/local_cluster.sh, or by hand
+# set by launch/local_cluster.sh, or by hand
+_NAMED = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 # A process that dies without a word is missed after this long, and the others are ended. JAX's own default, said aloud.
 HEARTBEAT_SECONDS = 100
 
@@ -41,8 +39,6 @@ def initialize() -> None:
         jax.config.update("jax_cpu_collectives_implementation", "gloo")
     # JAX's own service would take SIGTERM away from a program that is not training; the training loop agrees by itself.
     jax.config.update("jax_enable_preemption_service", False)
-    # Orbax waits for the others at the coordinator, not on the devices, where its threads would cross the step's messages.
-    flags.FLAGS.experimental_orbax_use_distributed_barrier = True
     try:
         jax.distributed.initialize(**arguments, heartbeat_timeout_seconds=HEARTBEAT_SECONDS)
     except RuntimeError as error:

@@ -1,11 +1,14 @@
 """Checkpoints restore exactly, fall back past a damaged one, and refuse another model's."""
 
+import resource
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from specexit_jax.checkpoint import Checkpoints
+from specexit_jax.checksum import checksum
 from specexit_jax.sharding import make_mesh, shard_tree
 from specexit_jax.training.optimizer import OptimizerConfig, make_optimizer
 from specexit_jax.training.state import init_state
@@ -45,6 +48,64 @@ def test_a_state_comes_back_bit_for_bit(tmp_path):
         state, step, _ = checkpoints.restore_latest(make_state(2))
     assert step == 7
     assert_same(state, make_state(1))
+
+
+def test_a_save_goes_on_while_the_state_is_donated_away(tmp_path):
+    """Steps in place, while the save is under way, change nothing of what it writes; the notes come back too."""
+    advance = jax.jit(lambda state: jax.tree.map(lambda x: x + jnp.ones((), x.dtype), state), donate_argnums=0)
+    state = {f"layer_{i}": jnp.full((512, 512), i, jnp.float32) for i in range(8)}
+    with Checkpoints(tmp_path) as checkpoints:
+        for step in range(1, 7):
+            state = advance(state)
+            if step in (2, 5):
+                checkpoints.save(step, state, {"loss_average": 1 / 3})
+        checkpoints.wait()
+        restored = {step: checkpoints.restore(step, state) for step in (2, 5)}
+    for step, (found, notes) in restored.items():
+        assert notes == {"loss_average": 1 / 3}
+        for i in range(8):
+            assert (np.asarray(found[f"layer_{i}"]) == i + step).all()
+
+
+def test_a_full_disk_ends_in_one_sentence_and_leaves_the_last_checkpoint(tmp_path):
+    """No file may grow beyond 64 KiB: writing the values truly fails, inside TensorStore."""
+    state = {"values": jax.random.normal(jax.random.key(0), (256, 1024))}
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    sentence = r"no space left for checkpoint .*/2; the last good checkpoint is step 1: free"
+    with pytest.raises(OSError, match=sentence), Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, state)
+        checkpoints.wait()
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2**16, limits[1]))
+        try:
+            checkpoints.save(2, state)
+            checkpoints.wait()
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    with Checkpoints(tmp_path) as checkpoints:
+        found, step, _ = checkpoints.restore_latest(jax.tree.map(jnp.zeros_like, state))
+        assert step == 1
+        assert_same(found, state)
+        checkpoints.save(2, state)  # there is space again
+        checkpoints.wait()
+        assert checkpoints.steps() == [1, 2]
+
+
+def test_the_checksum_knows_every_bit_and_place_and_no_mesh():
+    state = make_state(1)
+    leaves = {f"{i}": leaf for i, leaf in enumerate(jax.tree.leaves(state))}
+    wanted = checksum(leaves)
+    sharded = jax.tree.leaves(shard_tree(state, make_mesh(data=2, fsdp=2, tensor=2)))
+    assert checksum({f"{i}": leaf for i, leaf in enumerate(sharded)}) == wanted
+    rng = np.random.default_rng(0)
+    for name, leaf in leaves.items():
+        flat = np.array(leaf).reshape(-1)
+        bits = flat.view(np.uint8)
+        bits[rng.integers(bits.size)] ^= np.uint8(1 << rng.integers(8))
+        assert checksum(leaves | {name: jnp.asarray(flat.reshape(leaf.shape))}) != wanted
+    table = leaves["0"]
+    assert checksum(leaves | {"0": jnp.roll(table, 1, axis=0)}) != wanted
+    assert checksum({("x" if name == "0" else name): leaf for name, leaf in leaves.items()}) != wanted
+    assert checksum({"a": jnp.asarray([True, False])}) != checksum({"a": jnp.asarray([False, True])})
 
 
 def test_only_the_newest_are_kept_and_nothing_is_found_in_a_new_folder(tmp_path):

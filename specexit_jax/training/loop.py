@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 from specexit_jax.checkpoint import Checkpoints
 from specexit_jax.data.batches import Batches
 from specexit_jax.data.packing import Rows
-from specexit_jax.distributed import Agreement, is_first
+from specexit_jax.distributed import Agreement, barrier, is_first
 from specexit_jax.sharding import shard_batch
 from specexit_jax.training.guard import Guard
 from specexit_jax.training.interruption import Interrupted, caught_signals
@@ -96,6 +96,7 @@ def fit(
                 due = time.monotonic() - saved_at >= config.save_seconds
                 asked = agreement.ask(metrics, max(signals, default=0), due)
         checkpoints.wait()
+        barrier("saved")  # the first to leave may be the end of the others
         if done < config.total_steps and signal:
             if is_first():
                 print(f"stopped by signal {signal} at step {done}, saved; run the same command to go on", flush=True)

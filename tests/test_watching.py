@@ -1,0 +1,161 @@
+"""What a run shows of itself: speed without compilation, utilisation, leaps of the loss, TensorBoard where it is installed."""
+
+import importlib.util
+import json
+import sys
+import types
+
+import numpy as np
+import pytest
+
+from specexit_jax import distributed, metrics
+from specexit_jax.metrics import MetricsWriter, read_metrics
+from specexit_jax.progress import Progress
+from specexit_jax.training.guard import BadLoss, Guard, keep_batch
+from specexit_jax.training.speed import Speed, peak_flops
+
+
+def test_speed_leaves_compilation_and_evaluation_out():
+    now = [0.0]
+    speed = Speed(flops=3e12, peak=100e12, clock=lambda: now[0])
+    now[0] = 60.0  # the first step compiled
+    speed.step(1000)
+    assert speed.read() == {}
+    for _ in range(4):
+        now[0] += 0.5
+        speed.step(1000)
+    with speed.aside():
+        now[0] += 30.0
+    values = speed.read()
+    assert values == pytest.approx({"seconds_per_step": 0.5, "tokens_per_second": 2000.0, "mfu": 0.06})
+    now[0] += 1.0
+    speed.step(0)  # a step that does not say its tokens
+    assert speed.read() == pytest.approx({"seconds_per_step": 1.0, "mfu": 0.03})
+
+
+def test_utilisation_is_told_only_where_arithmetic_and_peak_are_known():
+    assert [peak_flops(kind) for kind in ("NVIDIA H100 80GB HBM3", "NVIDIA H100 PCIe", "TPU v5 lite", "TPU v5p")] == [
+        989e12,
+        756e12,
+        197e12,
+        459e12,
+    ]
+    assert peak_flops("cpu") is None and peak_flops("NVIDIA GeForce RTX 4090") is None
+    for flops, peak in ((0.0, 1e12), (1e12, 0.0)):
+        now = [0.0]
+        speed = Speed(flops, peak, clock=lambda now=now: now[0])
+        speed.step(10)
+        now[0] = 1.0
+        speed.step(10)
+        assert "mfu" not in speed.read()
+
+
+def losses_of_a_start(steps=400):
+    """Falls from 8 to 0.1, with the noise of small batches."""
+    rng = np.random.default_rng(0)
+    return (8 * np.exp(-np.arange(steps) / 40) + 0.1) * np.exp(0.35 * rng.standard_normal(steps))
+
+
+def test_a_normal_start_is_let_pass_and_a_leap_is_not():
+    guard = Guard(5.0, {})
+    for step, loss in enumerate(losses_of_a_start()):
+        guard.look(step, {"loss": float(loss)})
+    before = guard.notes()
+    with pytest.raises(BadLoss, match=r"the loss of step 400 is 3, over 5 times its average of 0\.1"):
+        guard.look(400, {"loss": 3.0})
+    assert guard.notes() == before
+    Guard(0.0, before).look(400, {"loss": 1e9})  # 0: any loss
+    Guard(5.0, {}).look(0, {"loss": 1e9})  # there is no average yet
+    with pytest.raises(ValueError, match="spike_factor is 0.5: it must be above 1, or 0"):
+        Guard(0.5, {})
+
+
+@pytest.mark.parametrize("values, names", [
+    ({"loss": float("nan")}, "loss"),
+    ({"loss": 1.0, "grad_norm": float("inf")}, "grad_norm"),
+])  # fmt: skip
+def test_what_is_not_finite_is_named(values, names):
+    with pytest.raises(BadLoss, match=f"^{names} not finite at step 7$"):
+        Guard(0.0, {}).look(7, values)
+
+
+def test_a_guard_goes_on_from_its_notes_through_json_as_if_never_stopped():
+    losses = losses_of_a_start(120)
+    whole = Guard(5.0, {})
+    parts = Guard(5.0, {})
+    for step, loss in enumerate(losses):
+        whole.look(step, {"loss": float(loss)})
+        parts.look(step, {"loss": float(loss)})
+        parts = Guard(5.0, json.loads(json.dumps(parts.notes())))
+    assert whole.notes() == parts.notes() and whole.notes()["losses_seen"] == 120
+
+
+def test_every_process_keeps_its_own_rows_of_a_bad_batch(tmp_path, monkeypatch):
+    monkeypatch.setattr("jax.process_count", lambda: 2)
+    monkeypatch.setattr("jax.process_index", lambda: 1)
+    path = keep_batch(tmp_path, 6, {"tokens": np.arange(4)})
+    assert path.name == "bad_batch_6_process_1.npz" and list(np.load(path)["tokens"]) == [0, 1, 2, 3]
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+
+
+def test_only_the_first_process_writes_and_draws(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(distributed, "_number", 1)
+    writer = MetricsWriter(tmp_path / "run" / "metrics.jsonl")
+    writer.write(1, {"loss": 1.0})
+    writer.close()
+    Progress(1).update(1)
+    assert not (tmp_path / "run").exists() and capsys.readouterr() == ("", "")
+
+
+def write_two(path):
+    writer = MetricsWriter(path)
+    writer.write(1, {"loss": np.float32(0.5), "note": "text"})
+    writer.write(2, {"loss": 0.25})
+    writer.close()
+    return read_metrics(path)
+
+
+def test_metrics_are_the_same_without_tensorboard(tmp_path, monkeypatch):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(metrics.importlib.util, "find_spec", lambda name: None if name == "tensorboard" else find(name))
+    assert write_two(tmp_path / "metrics.jsonl") == [
+        {"step": 1, "loss": 0.5, "note": "text"},
+        {"step": 2, "loss": 0.25},
+    ]
+    assert [file.name for file in tmp_path.iterdir()] == ["metrics.jsonl"]
+
+
+def test_numbers_go_to_tensorboard_through_its_own_writer(tmp_path, monkeypatch):
+    """With a stand-in for the package, of its interface; the next test reads real event files where it is installed."""
+    seen = []
+
+    class Writer:
+        def __init__(self, folder):
+            seen.append(folder)
+
+        def add_scalar(self, tag, data, step):
+            seen.append((tag, data, step))
+
+        def flush(self):
+            seen.append("flush")
+
+        def close(self):
+            seen.append("close")
+
+    summary = types.ModuleType("tensorboard.summary")
+    summary.Writer = Writer
+    package = types.ModuleType("tensorboard")
+    package.__spec__ = importlib.util.spec_from_loader("tensorboard", None)
+    monkeypatch.setitem(sys.modules, "tensorboard", package)
+    monkeypatch.setitem(sys.modules, "tensorboard.summary", summary)
+    assert len(write_two(tmp_path / "metrics.jsonl")) == 2
+    scalars = [("loss", 0.5, 1), "flush", ("loss", 0.25, 2), "flush"]
+    assert seen == [str(tmp_path / "tensorboard"), *scalars, "close"]
+
+
+def test_event_files_hold_what_metrics_hold(tmp_path):
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    write_two(tmp_path / "metrics.jsonl")
+    events = accumulator.EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    assert [(event.step, event.tensor_proto.float_val[0]) for event in events.Tensors("loss")] == [(1, 0.5), (2, 0.25)]
