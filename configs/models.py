@@ -9,7 +9,8 @@ def published(target: str, draft_sizes: dict[str, int], max_new_tokens: int) -> 
     """The experiment on `target` (a folder, or its name on the hub); its draft is trained, there is none to begin with.
 
     draft_sizes: intermediate_size and draft_vocab_size. Thinking is long: rows of 16 k tokens, 4 steps of test-time training,
-    and sampling as the model's own generation_config.json says. The mesh is all devices on `tensor`, which must divide the
+    and sampling as the model's own generation_config.json says. Problems are the reasoning world's, or those of a table:
+    --config.source.name=openai/gsm8k --config.source.config=main --config.source.answer_after='####'. The mesh is all devices on `tensor`, which must divide the
     key/value heads: beyond that many devices give the rest to `data` (--config.mesh.data=2 --config.mesh.tensor=8).
     """
     config = embedded()
@@ -19,8 +20,9 @@ def published(target: str, draft_sizes: dict[str, int], max_new_tokens: int) -> 
     config.rollout.batch_size = 32
     config.rollout.max_new_tokens = max_new_tokens
     config.annotate.max_answer = 1024
-    # thinking of 32 k tokens has hundreds of boundaries: one trace at a time fills the branches
-    config.annotate.batch_size, config.annotate.branches = 1, 64
+    # Thinking of 32 k tokens has hundreds of boundaries: one trace at a time fills the branches. 32 of them hold a cache of up
+    # to 32 answers beside the trace's own.
+    config.annotate.batch_size, config.annotate.branches = 1, 32
     config.train.update(draft_sizes)
     config.train.steps = 20_000
     config.train.batch_size = 8
