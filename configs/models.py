@@ -9,9 +9,10 @@ def published(target: str, draft_sizes: dict[str, int], max_new_tokens: int) -> 
     """The experiment on `target` (a folder, or its name on the hub); its draft is trained, there is none to begin with.
 
     draft_sizes: intermediate_size and draft_vocab_size. Thinking is long: rows of 16 k tokens, 4 steps of test-time training,
-    and sampling as the model's own generation_config.json says. Problems are the reasoning world's, or those of a table:
-    --config.source.name=openai/gsm8k --config.source.config=main --config.source.answer_after='####'. The mesh is all devices on `tensor`, which must divide the
+    and sampling as the model's own generation_config.json says. The mesh is all devices on `tensor`, which must divide the
     key/value heads: beyond that many devices give the rest to `data` (--config.mesh.data=2 --config.mesh.tensor=8).
+    Problems are the reasoning world's, or those of a table on the hub or on disk, in every stage:
+    --config.source.name=openai/gsm8k --config.source.config=main --config.source.answer_after='####'
     """
     config = embedded()
     config.target, config.draft, config.policy = target, "", ""
