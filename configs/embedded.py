@@ -65,14 +65,14 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
                 "max_new_tokens": 880,
                 "samples": 1,
             },
-            # traces at once and boundaries of each at once; keys: answers a boundary; confidence: one, keys or deer
+            # traces at once and boundaries of each at once; request_keys: answers a boundary; confidence: one, keys or deer
             "annotate": {
                 "batch_size": 8,
                 "branches": 8,
                 "max_answer": 16,
                 "kind": "stable",
                 "kinds": ("paragraph",),
-                "keys": 1,
+                "request_keys": 1,
                 "confidence": "one",
             },
             "train": draft_training(),

@@ -12,6 +12,8 @@ def published(target: str, draft_sizes: dict[str, int], max_new_tokens: int) -> 
     and sampling as the model's own generation_config.json says. Decoding has all devices of a process on
     `tensor`, which must divide the key/value heads: beyond that many devices give the rest to `data`
     (--config.mesh.data=2 --config.mesh.tensor=8). Training has all devices of all processes on `fsdp`.
+    Problems are the reasoning world's, or those of a table on the hub or on disk, in every stage:
+    --config.source.name=openai/gsm8k --config.source.config=main --config.source.answer_after='####'
     """
     config = embedded()
     config.target, config.draft, config.policy = target, "", ""
@@ -20,8 +22,9 @@ def published(target: str, draft_sizes: dict[str, int], max_new_tokens: int) -> 
     config.rollout.batch_size = 32
     config.rollout.max_new_tokens = max_new_tokens
     config.annotate.max_answer = 1024
-    # thinking of 32 k tokens has hundreds of boundaries: one trace at a time fills the branches
-    config.annotate.batch_size, config.annotate.branches = 1, 64
+    # Thinking of 32 k tokens has hundreds of boundaries: one trace at a time fills the branches. 32 of them hold a cache of up
+    # to 32 answers beside the trace's own.
+    config.annotate.batch_size, config.annotate.branches = 1, 32
     config.train.update(draft_sizes)
     config.train.mesh.data, config.train.mesh.fsdp = 1, -1
     config.train.steps = 20_000

@@ -1,7 +1,7 @@
 """Forced answers at every boundary of the rollouts: WORKDIR/SPLIT/labels.jsonl, and annotate.json on what they took.
 
 python -m launch.annotate --config=configs/embedded.py --workdir=runs/embedded [--splits=draft,development] [--shard=0/8]
---config.annotate.keys=4 answers every boundary under 4 request keys, for --config.annotate.confidence=keys.
+--config.annotate.request_keys=4 answers every boundary under 4 request keys, for --config.annotate.confidence=keys.
 Sharded and resumed as launch.rollout is.
 """
 

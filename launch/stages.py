@@ -27,10 +27,14 @@ def source_of(config: ml_collections.ConfigDict, tasks: Sequence[str] | None = N
 def forcing_of(config: ml_collections.ConfigDict) -> Forcing:
     """How answers are forced; refuses a confidence that the labels could not give."""
     settings = config.annotate
-    if settings.confidence == "keys" and settings.keys < 2:
-        raise ValueError("Confidence over keys needs several: give --config.annotate.keys=4.")
+    if settings.confidence == "keys" and settings.request_keys < 2:
+        raise ValueError("Confidence over keys needs several: give --config.annotate.request_keys=4.")
     return Forcing(
-        settings.batch_size, settings.branches, settings.max_answer, config.rollout.max_new_tokens, settings.keys
+        settings.batch_size,
+        settings.branches,
+        settings.max_answer,
+        config.rollout.max_new_tokens,
+        settings.request_keys,
     )
 
 

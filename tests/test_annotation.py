@@ -2,15 +2,19 @@
 
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
 from tiny_folders import write_tiny
 
-from specexit_jax.annotation.annotate import annotate
+from specexit_jax.annotation import rollout as rollout_module
+from specexit_jax.annotation.annotate import annotate, label_of
 from specexit_jax.annotation.features import extract, load_signals, save_signals
-from specexit_jax.annotation.rollout import request_of, roll_out
+from specexit_jax.annotation.forcing import Forcing, force_batch, make_forcer
+from specexit_jax.annotation.rollout import Rollout, request_of, roll_out
 from specexit_jax.data.splits import Problem
+from specexit_jax.decoding.force import Forced
 from specexit_jax.decoding.sampling import Sampling
 from specexit_jax.evaluation.harness import boundaries_of
 from specexit_jax.exits.policy import unreachable
@@ -19,8 +23,11 @@ from specexit_jax.methods import make_method
 from specexit_jax.models.draft import DraftBundle
 from specexit_jax.run import run
 from specexit_jax.session import load_session
+from specexit_jax.shards import Shard, read_shards
 
 NEW = 24
+ROLLOUT = Rollout(seed=0, batch_size=4, max_new_tokens=NEW)
+FORCING = Forcing(rows=4, branches=2, max_answer=5, max_new_tokens=NEW)
 
 
 @pytest.fixture(scope="module")
@@ -39,8 +46,8 @@ def problems():
 @pytest.fixture(scope="module")
 def folder(session, problems, tmp_path_factory):
     folder = tmp_path_factory.mktemp("workdir")
-    roll_out(session, problems, make_method(session, "think"), folder / "traces.jsonl", 0, 4, NEW)
-    annotate(session, folder / "traces.jsonl", folder / "labels.jsonl", ("paragraph",), 4, 5, NEW)
+    roll_out(session, problems, make_method(session, "think"), folder, ROLLOUT)
+    annotate(session, folder, ("paragraph",), FORCING)
     return folder
 
 
@@ -51,11 +58,105 @@ def test_rollouts_resume_after_a_torn_line(session, problems, folder, tmp_path):
     append_jsonl(path, whole[:2])
     with path.open("a") as file:
         file.write('{"id": "torn')
-    roll_out(session, problems, make_method(session, "think"), path, 0, 4, NEW)
+    roll_out(session, problems, make_method(session, "think"), tmp_path, ROLLOUT)
     again = {trace["id"]: trace for trace in read_jsonl(path)}
     assert again == {trace["id"]: trace for trace in whole}
-    with pytest.raises(ValueError, match="another seed"):
-        roll_out(session, problems, make_method(session, "think"), path, 1, 4, NEW)
+    with pytest.raises(ValueError, match="was made with seed 0, this run has 1"):
+        roll_out(session, problems, make_method(session, "think"), tmp_path, dataclasses.replace(ROLLOUT, seed=1))
+
+
+def test_two_processes_then_three_write_the_traces_of_one(session, problems, folder, tmp_path):
+    think, more = make_method(session, "think"), [dataclasses.replace(ROLLOUT, samples=2, shard=Shard(0, 2))]
+    more += [dataclasses.replace(ROLLOUT, samples=2, shard=Shard(index, 3)) for index in range(3)]
+    written = [roll_out(session, problems, think, tmp_path, rollout)["traces"] for rollout in more]
+    assert written[0] == 6 and sum(written) == 12 and max(written[1:]) < 6
+    found = read_shards(tmp_path, "traces")
+    assert len(list(tmp_path.glob("traces-*.jsonl"))) == 4
+    assert len({trace["id"] for trace in found}) == 12
+    assert {(trace["problem"], trace["sample"]) for trace in found} == {(p.id, s) for p in problems for s in (0, 1)}
+    assert {trace["seed"] - trace["sample"] for trace in found} == {0}
+    first = {trace["id"]: trace for trace in found if trace["sample"] == 0}
+    assert first == {trace["id"]: trace for trace in read_shards(folder, "traces")}
+    second = {trace["problem"]: trace["ids"] for trace in found if trace["sample"] == 1}
+    assert any(second[name] != trace["ids"] for name, trace in first.items())
+    for rollout in more:  # nothing is left, and what is there stays
+        assert roll_out(session, problems, think, tmp_path, rollout)["traces"] == 0
+    report = json.loads((tmp_path / "rollout-00000-of-00002.json").read_text())
+    assert report["measured"]["traces"] == 6 and report["measured"]["tokens_per_second"] > 0
+
+    for shard in (Shard(1, 2), Shard(0, 3), Shard(1, 3), Shard(2, 3)):
+        annotate(session, tmp_path, ("paragraph",), FORCING, shard)
+    labels = {label["id"]: label for label in read_shards(tmp_path, "labels")}
+    assert labels.keys() == {trace["id"] for trace in found}
+    assert [labels[label["id"]] for label in read_shards(folder, "labels")] == read_shards(folder, "labels")
+
+
+def test_a_long_answer_holds_up_no_other(session, problems, tmp_path, monkeypatch):
+    """With refilled slots, traces reach the disk in the order in which they end."""
+    monkeypatch.setattr(rollout_module, "_FLUSH", 0.0)
+    appended = []
+    monkeypatch.setattr(rollout_module, "append_jsonl", lambda path, rows: appended.append([row["id"] for row in rows]))
+    more = [dataclasses.replace(problem, id=f"{problem.id}/{i}") for i in range(4) for problem in problems]
+    roll_out(session, more, make_method(session, "think"), tmp_path, dataclasses.replace(ROLLOUT, batch_size=4))
+    order = [name for batch in appended for name in batch]
+    assert sorted(order) == sorted(problem.id for problem in more)
+    assert order != [problem.id for problem in more]
+    assert len(appended) > len(more) // 2
+
+
+def test_other_sampling_is_refused_by_name(session, problems, folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "copy")
+    think = make_method(session, "think")
+    colder = dataclasses.replace(session, sampling=Sampling(temperature=0.5))
+    with pytest.raises(ValueError, match=r"was made with sampling \{'temperature': 1.0"):
+        roll_out(colder, problems, think, tmp_path / "copy", ROLLOUT)
+    with pytest.raises(ValueError, match="was made with max_answer 5, this run has 6"):
+        annotate(session, tmp_path / "copy", ("paragraph",), dataclasses.replace(FORCING, max_answer=6))
+    named = dataclasses.replace(ROLLOUT, target="one", source="world")
+    roll_out(session, problems, think, tmp_path / "named", named)
+    with pytest.raises(ValueError, match="was made with target 'one', this run has 'two'"):
+        roll_out(session, problems, think, tmp_path / "named", dataclasses.replace(named, target="two"))
+
+
+def test_more_keys_change_no_label_of_the_first(session, folder, tmp_path):
+    shutil.copy(folder / "traces.jsonl", tmp_path / "traces.jsonl")
+    forcing = dataclasses.replace(FORCING, keys=3)
+    annotate(session, tmp_path, ("paragraph",), forcing)
+    found = {label["id"]: label for label in read_shards(tmp_path, "labels")}
+    for label in read_shards(folder, "labels"):
+        more = dict(found[label["id"]])
+        assert len(more.pop("agree_share")) == len(label["boundaries"])
+        assert more == label
+    measured = json.loads((tmp_path / "annotate.json").read_text())["measured"]
+    assert measured["boundaries"] == sum(len(label["boundaries"]) for label in found.values())
+    assert measured["computed"] == measured["reads"] * FORCING.branches
+    assert sum(len(ids) for label in found.values() for ids in label["forced_ids"]) < measured["tokens"]
+    assert measured["tokens"] <= measured["computed"]
+
+    traces = [trace for trace in read_shards(folder, "traces") if found[trace["id"]]["boundaries"]][:1]
+    places = [found[traces[0]["id"]]["boundaries"]]
+    forced = force_batch(make_forcer(session, forcing), forcing, traces, places)
+    assert (forced.ids[0, 0, 1:] != forced.ids[0, 0, :1]).any(axis=1).all(), "every key is another draw"
+
+
+def test_answers_are_judged_by_the_traces_checker(session, folder):
+    """An answer agrees with the model's own final one by the checker of its task, not by string equality."""
+    trace, places = read_shards(folder, "traces")[0], [0, 1]
+    ids = session.tokenizer.encode("1/2", add_special_tokens=False)
+    forced = Forced(
+        ids=np.tile(np.array(ids), (1, 2, 4, 1)),
+        length=np.full((1, 2, 4), len(ids)),
+        finished=np.array([[[True, True, False, True], [False, True, False, False]]]),
+        log_probability=np.zeros((1, 2, 4)),
+        features=None,
+    )
+    told = trace | {"answer": "It is \\boxed{0.5}.", "reference": "3", "checker": "math"}
+    label = label_of(session, told, places, forced, 0)
+    assert label["forced"] == ["1/2", None]
+    assert label["agree"] == [True, False] and label["correct"] == [False, False]
+    assert label["agree_share"] == [0.75, 0.25]
+    assert label_of(session, told | {"checker": "text"}, places, forced, 0)["agree"] == [False, False]
+    assert label_of(session, told | {"answer": None}, places, forced, 0)["agree_share"] == [0.0, 0.0]
 
 
 def test_corrupt_lines_are_named(tmp_path):

@@ -8,8 +8,9 @@ import pytest
 
 from specexit_jax.annotation.annotate import labels
 from specexit_jax.annotation.features import extract
+from specexit_jax.annotation.forcing import Forcing, make_forcer
 from specexit_jax.annotation.replay import replay
-from specexit_jax.annotation.rollout import request_of, trace_of, traces
+from specexit_jax.annotation.rollout import Rollout, request_of, trace_of, traces
 from specexit_jax.data.splits import sample
 from specexit_jax.data.tasks import TASKS
 from specexit_jax.decoding.sampling import Sampling
@@ -82,7 +83,9 @@ def test_all_methods_write_the_same_tokens_up_to_the_exit_and_replay_equals_deco
 def replayed(session, full, policy, kinds):
     """(ids, index of the forced </think>) of every trace as the policy's replay has them."""
     boundaries = session.boundaries(kinds)
-    chosen = [label for batch in labels(session, full, boundaries, 16, 16, NEW_TOKENS) for label in batch]
+    forcing = Forcing(rows=16, branches=4, max_answer=16, max_new_tokens=NEW_TOKENS)
+    forced = labels(session, full, boundaries, make_forcer(session, forcing), forcing)
+    chosen = [label for batch in forced for label in batch]
     bundle = DraftBundle(session.draft, session.params.draft, session.params.d2t)
     signals = extract(session.target, session.params.target, full, bundle).signals
     return {one.id: (one.ids, one.exit_index) for one in replay(policy, full, chosen, signals, session.end_think_ids)}
@@ -91,7 +94,8 @@ def replayed(session, full, policy, kinds):
 def test_replay_equals_decoding_on_the_bundled_model(session):
     problems = sample("test", 2, TASKS)
     policy, kinds = read_policy(session, EMBEDDED / "policy.json")
-    full = [t for t, _ in traces(session, problems, make_method(session, "eagle3"), 0, 12, NEW_TOKENS)]
+    asked = [(problem, 0) for problem in problems]
+    full = [t for t, _ in traces(session, asked, make_method(session, "eagle3"), Rollout(0, 12, NEW_TOKENS))]
     shown = replayed(session, full, policy, kinds)
     exits = 0
     method = make_method(session, "specexit", policy, kinds)

@@ -6,11 +6,12 @@ import functools
 import jax
 import numpy as np
 import pytest
+from decoding_case import QUICK
 from random_params import random_params
 
-from specexit_jax.decoding import force_queue
+from specexit_jax.decoding import force_branches, force_queue
 from specexit_jax.decoding.force import ForceSpec, force_answers
-from specexit_jax.decoding.force_queue import Forcer
+from specexit_jax.decoding.force_queue import Forcer, rung
 from specexit_jax.decoding.sampling import Sampling
 from specexit_jax.models.config import TargetConfig
 from specexit_jax.models.target import init_target
@@ -26,10 +27,18 @@ def params():
     return random_params(init_target, TARGET, 0)
 
 
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    """Less time is spent on compiling."""
+    for name, static in {"absorb": 0, "segment": 0, "open_branches": (0, 1, 2)}.items():
+        plain = getattr(force_branches, name).__wrapped__
+        monkeypatch.setattr(force_branches, name, jax.jit(plain, static_argnums=static, compiler_options=QUICK))
+
+
 @pytest.fixture
 def small(monkeypatch):
-    """Sizes at which a trace of 100 tokens goes through every kind of piece and segment."""
-    for name, size in {"PIECE": 32, "PREFIX": 16, "TASKS": 4, "OWN": 4}.items():
+    """Sizes at which a trace of 180 tokens goes through every kind of piece and segment."""
+    for name, size in {"PIECE": 128, "PREFIX": 64, "TASKS": 4, "OWN": 4}.items():
         monkeypatch.setattr(force_queue, name, size)
 
 
@@ -54,21 +63,78 @@ def assert_same(ours, one, key: int = 0) -> None:
     np.testing.assert_allclose(ours.log_probability[:, :, key], one.log_probability, atol=1e-4)
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@functools.partial(jax.jit, static_argnums=0, compiler_options=QUICK)
 def in_turn(spec, *arguments):
     return force_answers.__wrapped__(spec, *arguments)
 
 
-@pytest.mark.parametrize("sampling", SAMPLINGS, ids=str)
-def test_branches_write_what_the_sequential_form_writes(params, small, sampling):
-    spec = dataclasses.replace(SPEC, sampling=sampling)
-    forcer, cut, stopped = Forcer(spec, params, 3), 0, 0
-    for seed in range(3):
-        tokens, boundaries, keys, limit = ragged(seed)
-        one = jax.device_get(in_turn(spec, params, tokens, boundaries, keys, limit))
-        ours = forcer.force(tokens, boundaries, keys[:, None], limit)
-        assert_same(ours, one)
-        cut += int(((one.length > 0) & ~one.finished).sum())
-        stopped += int(one.finished.sum())
-    assert forcer.cost.tokens > 150
+def compare(forcer: Forcer, params, seed: int, longest: int = 100):
+    """The sequential form's answers, the branches' being the same."""
+    tokens, boundaries, keys, limit = ragged(seed, longest=longest)
+    one = jax.device_get(in_turn(forcer.spec, params, tokens, boundaries, keys, limit))
+    assert_same(forcer.force(tokens, boundaries, keys[:, None], limit), one)
+    return one
+
+
+@pytest.mark.parametrize("sampling", SAMPLINGS, ids=lambda s: f"{s.temperature}-{s.top_k}-{s.top_p}-{s.min_p}")
+def test_branches_write_what_the_sequential_form_writes(params, sampling):
+    spec = dataclasses.replace(SPEC, sampling=sampling, live_prefixes=(128,))
+    forcer = Forcer(spec, params, 1 if sampling.greedy else 3)
+    found = [compare(forcer, params, seed) for seed in range(3)]
+    cut = sum(int(((one.length > 0) & ~one.finished).sum()) for one in found)
+    stopped = sum(int(one.finished.sum()) for one in found)
     assert cut > 5 and (stopped > 5 or sampling.greedy)
+    assert forcer.cost.tokens == sum(int(one.length.sum()) for one in found) > 150
+
+
+def test_pieces_segments_and_long_ends_change_nothing(params, small):
+    """`</think>` of several ids; the prefix in several pieces, read less and less; own slots that grow and shrink."""
+    spec = dataclasses.replace(SPEC, end_think_ids=(2, 9, 4), max_answer=30, live_prefixes=(256,))
+    forcer, shapes = Forcer(spec, params, 5), []
+    segment = force_branches.segment
+    forcer._call = lambda function, *arguments: (
+        shapes.append((arguments[2].slots, arguments[-1].v[0].shape[3])) if function is segment else None,
+        function(*arguments),
+    )[1]
+    one = compare(forcer, params, 0, longest=180)
+    assert (one.length > 16).any(), "answers must outgrow the first own slots"
+    assert len({prefix for prefix, _ in shapes}) > 2 and len({own for _, own in shapes}) > 2
+
+
+def test_every_key_is_a_run_of_its_own(params):
+    spec, forcer = dataclasses.replace(SPEC, live_prefixes=(128,)), Forcer(SPEC, params, 4)
+    tokens, boundaries, _, limit = ragged(3)
+    keys = jax.random.split(jax.random.key(7), (4, 3))
+    ours = forcer.force(tokens, boundaries, keys, limit)
+    for key in range(3):
+        assert_same(ours, jax.device_get(in_turn(spec, params, tokens, boundaries, keys[:, key], limit)), key)
+    assert (ours.ids[:, :, 0] != ours.ids[:, :, 1]).any()
+
+
+def test_what_was_read_is_counted(params):
+    """Answers of 4 tokens that nothing stops: every count can be known beforehand."""
+    forcer = Forcer(dataclasses.replace(SPEC, max_answer=4, stop_ids=()), params, 4)
+    tokens, limit = np.full((2, 50), 5, np.int32), np.full((2,), 90, np.int32)
+    boundaries = np.full((2, 9), -1, np.int32)
+    boundaries[0], boundaries[1, :2] = np.arange(9) * 5, (3, 8)
+    forcer.force(tokens, boundaries, jax.random.split(jax.random.key(0), (2, 1)), limit)
+    cost = forcer.cost
+    steps = 3 * 4  # 9 boundaries on 4 branches take three turns of 4 steps, while the other row idles
+    assert (cost.boundaries, cost.tokens) == (11, 44)
+    assert (cost.reads, cost.computed) == (steps * 2, steps * 2 * 4)
+    assert (cost.read_tokens, cost.prefilled) == (steps * 2 * 256, 2 * 256)
+
+
+def test_no_boundary_at_all(params):
+    forcer = Forcer(SPEC, params, 2)
+    keys = jax.random.split(jax.random.key(0), (1, 1))
+    forced = forcer.force(np.full((1, 9), 5, np.int32), np.full((1, 1), -1, np.int32), keys, np.array([40], np.int32))
+    assert forced.length.sum() == 0 and forcer.cost.reads == 0
+    with pytest.raises(ValueError, match="at least 1 branch, not 0"):
+        Forcer(SPEC, params, 0)
+
+
+def test_sizes_are_few_and_close():
+    sizes = sorted({rung(number, 256) for number in range(1, 40_000)})
+    assert sizes == [256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096, 6144, 8192, 12288, 16384, 24576, 32768, 49152]
+    assert all(rung(number, 256) >= number for number in range(1, 40_000, 7))

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from specexit_jax.exits.labels import sufficient_boundary, token_labels
+from specexit_jax.exits.labels import confidence_targets, sufficient_boundary, token_labels
 
 
 @pytest.mark.parametrize(
@@ -84,3 +84,14 @@ def test_refusals(arguments, message):
 def test_unknown_kind_is_refused():
     with pytest.raises(ValueError, match="unknown kind"):
         sufficient_boundary([1], "last")
+
+
+def test_confidence_in_three_forms():
+    label = {"id": "a", "agree": [True, False], "logprob": [-0.5, 0.0], "forced_ids": [[5, 6], []]}
+    assert confidence_targets(label) == [1.0, 0.0]
+    np.testing.assert_allclose(confidence_targets(label, "deer"), [np.exp(-0.5), 0.0])
+    with pytest.raises(ValueError, match="the labels of a are of one key: annotate with"):
+        confidence_targets(label, "keys")
+    assert confidence_targets(label | {"agree_share": [0.75, 0.25]}, "keys") == [0.75, 0.25]
+    with pytest.raises(ValueError, match="unknown confidence 'mean': choose one of one, keys, deer"):
+        confidence_targets(label, "mean")

@@ -11,6 +11,7 @@ from math_verify import parse, verify
 from specexit_jax.data import tasks
 
 CHECKERS = ("world", "math", "choice", "text")
+_PROSE = re.compile(r"(?<!\\)\b[A-Za-z]{2,}\s+[A-Za-z]{2,}")  # which would be read as a product of its letters
 _LETTER = r"\(?\s*([A-Z])\b(?!')"
 _CHOICES = (  # from the surest on; of each the last in the text counts
     re.compile(r"\\boxed\{\s*(?:\\[a-z]+\{)?\s*" + _LETTER),
@@ -45,8 +46,8 @@ def accepts(checker: str, task: str, answer: str | None, reference: str) -> bool
 
 @functools.lru_cache(maxsize=4096)
 def _parsed(text: str) -> list:
-    """What math-verify reads in a text; LaTeX without its dollars (`\\frac{1}{2}`, `x + 1`) is given them."""
-    return parse(text) or parse(f"${text}$")
+    """What math-verify reads in a text; a formula without its dollars (`x^2 + 1`, `(1, 2)`) is given them."""
+    return parse(text) or ([] if _PROSE.search(text) else parse(f"${text}$"))
 
 
 def choice(text: str) -> str | None:

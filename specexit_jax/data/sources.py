@@ -122,7 +122,7 @@ class Table:
 
     def _rows(self, split: str) -> Iterator[dict[str, Any]]:
         wanted = [name for name in (self.question, self.answer, self.choices) if name]
-        for number, row in enumerate(_open(self.name, self.config, split)):
+        for number, row in enumerate(_stream(self.name, self.config, split)):
             absent = [name for name in wanted if name not in row]
             if absent and not number:
                 raise ValueError(f"{self.name} has no column {absent[0]!r}: it has {', '.join(row)}.")
@@ -155,21 +155,20 @@ class Table:
 Source = World | Table
 
 
-def _open(name: str, config: str, split: str) -> datasets.IterableDataset:
+def _stream(name: str, config: str, split: str) -> Iterator[dict[str, Any]]:
     """A data set's rows, read as they are asked for."""
     suffix = Path(name).suffix
     if suffix in FILES and not Path(name).is_file():
         raise FileNotFoundError(f"{name} is not a file: give source.name a data set's name on the hub, or a file.")
+    datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # what is wrong is said once, below
     try:
         if suffix in FILES:
-            return datasets.load_dataset(FILES[suffix], data_files={split: name}, split=split, streaming=True)
-        return datasets.load_dataset(name, config or None, split=split, streaming=True)
+            yield from datasets.load_dataset(FILES[suffix], data_files={split: name}, split=split, streaming=True)
+        else:
+            yield from datasets.load_dataset(name, config or None, split=split, streaming=True)
     except (OSError, ValueError) as error:
-        raise type(error)(f"The data set {name!r}, split {split!r}, cannot be read: {_sentence(error)}") from error
-
-
-def _sentence(error: Exception) -> str:
-    return " ".join(str(error).split())
+        why = " ".join(str(error).split())
+        raise ValueError(f"The data set {name!r}, split {split!r}, cannot be read: {why}") from error
 
 
 def _key(question: str) -> bytes:

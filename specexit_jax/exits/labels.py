@@ -55,7 +55,7 @@ def confidence_targets(label: dict, kind: str = "one") -> list[float]:
         return [min(math.exp(mean), 1.0) if ids else 0.0 for mean, ids in pairs]
     if "agree_share" not in label:
         raise ValueError(
-            f"the labels of {label['id']} are of one key: annotate with --config.annotate.keys=4 in a new workdir"
+            f"the labels of {label['id']} are of one key: annotate with --config.annotate.request_keys=4 in a new workdir"
         )
     return [float(share) for share in label["agree_share"]]
 

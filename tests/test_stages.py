@@ -1,0 +1,78 @@
+"""What stages read off a config and their flags, without a model."""
+
+import dataclasses
+from types import SimpleNamespace
+
+import jax
+import pytest
+
+from configs.embedded import get_config
+from launch import stages
+from specexit_jax.data.sources import Table, World
+from specexit_jax.shards import Shard
+
+
+@pytest.fixture
+def flag(monkeypatch):
+    """Sets --shard."""
+    return lambda text: monkeypatch.setattr(stages.flags, "FLAGS", SimpleNamespace(shard=text))
+
+
+def test_the_shard_is_the_flags_or_the_launchers(flag, monkeypatch):
+    flag("2/8")
+    assert stages.shard() == Shard(2, 8)
+    flag(None)
+    assert stages.shard() == Shard(0, 1)
+    monkeypatch.setattr(jax, "process_index", lambda: 3)
+    monkeypatch.setattr(jax, "process_count", lambda: 4)
+    assert stages.shard() == Shard(3, 4)
+    flag("0/2")
+    with pytest.raises(ValueError, match="share the work by themselves: leave --shard out"):
+        stages.shard()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"), [("1", "--shard is i/n"), ("a/b", "not 'a/b'"), ("2/2", "one of 0/2 to 1/2")]
+)
+def test_a_wrong_shard_gets_one_sentence(flag, text, message):
+    flag(text)
+    with pytest.raises(ValueError, match=message):
+        stages.shard()
+
+
+def test_every_config_can_name_a_table():
+    config = get_config()
+    assert stages.source_of(config) == World(tuple(config.tasks))
+    assert stages.source_of(config, ["gcd"]) == World(("gcd",))
+    with pytest.raises(ValueError, match="unknown task 'sums'"):
+        stages.source_of(config, ["sums"])
+    assert {field.name for field in dataclasses.fields(Table)} == set(config.source)
+    config.source.update({"name": "openai/gsm8k", "config": "main", "answer_after": "####"})
+    assert stages.source_of(config) == Table("openai/gsm8k", "main", answer_after="####")
+
+
+def test_confidence_over_keys_needs_keys():
+    config = get_config()
+    assert stages.forcing_of(config).keys == 1
+    config.annotate.confidence = "keys"
+    with pytest.raises(ValueError, match="give --config.annotate.request_keys=4"):
+        stages.forcing_of(config)
+    config.annotate.request_keys = 4
+    assert stages.forcing_of(config).keys == 4
+    config.annotate.branches = 0
+    with pytest.raises(ValueError, match="branches of at least 1, not 0"):
+        stages.forcing_of(config)
+
+
+def test_a_target_is_known_by_its_weights(tmp_path):
+    names = []
+    for place, weights in [("one", b"a"), ("two", b"a"), ("three", b"b")]:
+        folder = tmp_path / place / "model"
+        folder.mkdir(parents=True)
+        (folder / "config.json").write_text("{}")
+        (folder / "model.safetensors").write_bytes(weights)
+        config = get_config()
+        config.target = str(folder)
+        names.append(stages.target_name(config))
+    assert names[0] == names[1] != names[2]
+    assert names[0].startswith("model sha256:")
