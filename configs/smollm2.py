@@ -19,7 +19,7 @@ from configs.embedded import get_config as embedded
 def get_config() -> ml_collections.ConfigDict:
     config = embedded()
     config.target, config.draft, config.policy = "runs/smollm2", "", ""
-    config.rollout.per_task = {"draft": 400, "development": 20, "test": 20}
+    config.rollout.per_task = {"draft": 240, "development": 20, "test": 20}
     config.rollout.batch_size = 16
     config.rollout.max_new_tokens = 192
     config.train.update(
@@ -27,7 +27,7 @@ def get_config() -> ml_collections.ConfigDict:
             "signals": "none",
             "features": "offline",
             "init": "target",
-            "steps": 500,
+            "steps": 400,
             "batch_size": 4,
             "row_length": 512,
             "draft_vocab_size": 2048,
@@ -38,6 +38,7 @@ def get_config() -> ml_collections.ConfigDict:
         }
     )
     config.train.optimizer.warmup_steps = 30
+    config.train.optimizer.learning_rate = 1e-3
     config.evaluate.methods = ("think", "eagle3")
     config.evaluate.per_task = 20
     config.evaluate.draft_tokens = 4
