@@ -1,5 +1,6 @@
 """A tiny model trained on a mesh by one process or several: the program that test_multiprocess launches."""
 
+import functools
 import os
 import time
 from pathlib import Path
@@ -39,14 +40,20 @@ def own_rows(step):
     return {name: values[part] for name, values in BATCHES(step).items()}
 
 
+@functools.cache
+def programs():
+    """(makes the first state, makes a step): compiled once a process."""
+    optimizer = make_optimizer(OptimizerConfig("adamw", total_steps=1000, warmup_steps=2))
+    first = jax.jit(lambda: init_state(init_target(MODEL, jax.random.key(0)), optimizer))
+    return first, make_train_step(Target(MODEL), optimizer)
+
+
 def train(workdir, steps, hooks=(), save_every=2):
     """Trains `workdir` to `steps` on 8 devices, resuming there; the state and its checksum."""
     mesh = make_mesh(data=2, fsdp=2, tensor=2)
-    optimizer = make_optimizer(OptimizerConfig("adamw", total_steps=1000, warmup_steps=2))
-    first = jax.jit(lambda: init_state(init_target(MODEL, jax.random.key(0)), optimizer))
-    state = shard_tree(jax.device_get(first()), mesh)
+    first, step = programs()
     config = LoopConfig(steps, log_every=1, save_every=save_every)
-    state = fit(config, state, make_train_step(Target(MODEL), optimizer), own_rows, Path(workdir), hooks, mesh)
+    state = fit(config, shard_tree(jax.device_get(first()), mesh), step, own_rows, Path(workdir), hooks, mesh)
     return state, checksum(flatten(state))
 
 
