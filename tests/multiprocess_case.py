@@ -14,7 +14,7 @@ from specexit_jax.checksum import checksum
 from specexit_jax.data.packing import make_batches, pack
 from specexit_jax.models.config import TargetConfig
 from specexit_jax.models.target import Target, init_target
-from specexit_jax.sharding import flatten, make_mesh, shard_tree
+from specexit_jax.sharding import flatten, make_mesh, tree_shardings
 from specexit_jax.training.lm import make_train_step
 from specexit_jax.training.loop import Hook, LoopConfig, fit
 from specexit_jax.training.optimizer import OptimizerConfig, make_optimizer
@@ -42,18 +42,22 @@ def own_rows(step):
 
 @functools.cache
 def programs():
-    """(makes the first state, makes a step): compiled once a process."""
+    """(mesh, makes the first state on it, makes a step): compiled once a process."""
     optimizer = make_optimizer(OptimizerConfig("adamw", total_steps=1000, warmup_steps=2))
-    first = jax.jit(lambda: init_state(init_target(MODEL, jax.random.key(0)), optimizer))
-    return first, make_train_step(Target(MODEL), optimizer)
+    mesh = make_mesh(data=2, fsdp=2, tensor=2)
+
+    def first():
+        return init_state(init_target(MODEL, jax.random.key(0)), optimizer)
+
+    placed = jax.jit(first, out_shardings=tree_shardings(jax.eval_shape(first), mesh))
+    return mesh, placed, make_train_step(Target(MODEL), optimizer)
 
 
 def train(workdir, steps, hooks=(), save_every=2):
     """Trains `workdir` to `steps` on 8 devices, resuming there; the state and its checksum."""
-    mesh = make_mesh(data=2, fsdp=2, tensor=2)
-    first, step = programs()
+    mesh, first, step = programs()
     config = LoopConfig(steps, log_every=1, save_every=save_every)
-    state = fit(config, shard_tree(jax.device_get(first()), mesh), step, own_rows, Path(workdir), hooks, mesh)
+    state = fit(config, first(), step, own_rows, Path(workdir), hooks, mesh)
     return state, checksum(flatten(state))
 
 
