@@ -62,7 +62,7 @@ def _parse(argv: list[str]) -> list[str]:
 
 def _guarded(main: Callable[[], None]) -> None:
     if not flags.FLAGS["verbosity"].present:
-        logging.set_verbosity(logging.WARNING)  # Orbax and JAX tell absl of every step they take
+        logging.set_verbosity(logging.FATAL)  # Orbax logs hundreds of lines of an error that it also raises
     try:
         distributed.initialize()
         main()

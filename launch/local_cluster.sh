@@ -47,7 +47,7 @@ while ((${#left[@]})); do
   ended=
   wait -n -p ended "${left[@]}"
   code=$?
-  [[ -n $ended ]] || continue
+  [[ -n ${ended:-} ]] || continue
   for i in "${!left[@]}"; do
     if [[ ${left[i]} == "$ended" ]]; then
       unset "left[$i]"

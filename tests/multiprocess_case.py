@@ -1,5 +1,6 @@
 """A tiny model trained on a mesh by one process or several: the program that test_multiprocess launches."""
 
+import functools
 import os
 import time
 from pathlib import Path
@@ -14,7 +15,7 @@ from specexit_jax.data.batches import Batches, RowsInMemory
 from specexit_jax.data.packing import pack
 from specexit_jax.models.config import TargetConfig
 from specexit_jax.models.target import Target, init_target
-from specexit_jax.sharding import flatten, make_mesh, rows_of_process, shard_tree
+from specexit_jax.sharding import flatten, make_mesh, rows_of_process, tree_shardings
 from specexit_jax.training.lm import make_train_step
 from specexit_jax.training.loop import Hook, LoopConfig, fit
 from specexit_jax.training.optimizer import OptimizerConfig, make_optimizer
@@ -30,15 +31,25 @@ def documents():
     return [(ids, np.arange(12) >= 3) for ids in make]
 
 
+@functools.cache
+def programs():
+    """(mesh, makes the first state on it, makes a step): compiled once a process."""
+    optimizer = make_optimizer(OptimizerConfig("adamw", total_steps=1000, warmup_steps=2))
+    mesh = make_mesh(data=2, fsdp=2, tensor=2)
+
+    def first():
+        return init_state(init_target(MODEL, jax.random.key(0)), optimizer)
+
+    placed = jax.jit(first, out_shardings=tree_shardings(jax.eval_shape(first), mesh))
+    return mesh, placed, make_train_step(Target(MODEL), optimizer)
+
+
 def train(workdir, steps, hooks=(), save_every=2):
     """Trains `workdir` to `steps` on 8 devices, resuming there; the state and its checksum."""
-    mesh = make_mesh(data=2, fsdp=2, tensor=2)
-    optimizer = make_optimizer(OptimizerConfig("adamw", total_steps=1000, warmup_steps=2))
-    first = jax.jit(lambda: init_state(init_target(MODEL, jax.random.key(0)), optimizer))
-    state = shard_tree(jax.device_get(first()), mesh)
+    mesh, first, step = programs()
     config = LoopConfig(steps, log_every=1, save_every=save_every)
     batches = Batches(RowsInMemory(pack(documents(), 24)), ROWS, share=rows_of_process(mesh, ROWS))
-    state = fit(config, state, make_train_step(Target(MODEL), optimizer), batches, Path(workdir), hooks, mesh)
+    state = fit(config, first(), step, batches, Path(workdir), hooks, mesh)
     return state, checksum(flatten(state))
 
 

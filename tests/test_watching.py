@@ -64,6 +64,10 @@ def test_a_normal_start_is_let_pass_and_a_leap_is_not():
     with pytest.raises(BadLoss, match=r"the loss of step 400 is 3, over 5 times its average of 0\.1"):
         guard.look(400, {"loss": 3.0})
     assert guard.notes() == before
+    average = {"loss_average": 1.0, "losses_seen": 50}
+    Guard(5.0, average).look(50, {"loss": 4.9})
+    with pytest.raises(BadLoss, match="step 50"):
+        Guard(5.0, average).look(50, {"loss": 5.1})
     Guard(0.0, before).look(400, {"loss": 1e9})  # 0: any loss
     Guard(5.0, {}).look(0, {"loss": 1e9})  # there is no average yet
     with pytest.raises(ValueError, match="spike_factor is 0.5: it must be above 1, or 0"):
