@@ -138,3 +138,13 @@ def test_sizes_are_few_and_close():
     sizes = sorted({rung(number, 256) for number in range(1, 40_000)})
     assert sizes == [256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096, 6144, 8192, 12288, 16384, 24576, 32768, 49152]
     assert all(rung(number, 256) >= number for number in range(1, 40_000, 7))
+
+
+def test_own_slots_shrink_once_a_long_answer_is_done(params, monkeypatch):
+    monkeypatch.setattr(force_queue, "OWN", 4)
+    spec = dataclasses.replace(SPEC, max_answer=30, stop_ids=(), live_prefixes=(160,))
+    forcer, sizes = Forcer(spec, params, 1), []
+    resize = force_branches.resize_own
+    monkeypatch.setattr(force_branches, "resize_own", lambda own, state: (sizes.append(own), resize(own, state))[1])
+    compare(forcer, params, 0)
+    assert sizes[:4] == [16, 31, 4, 16]
