@@ -18,6 +18,8 @@ _CLUSTERS = ("slurm", "gcetpu", "gketpu")
 _NAMED = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 # A process that dies without a word is missed after this long, and the others are ended. JAX's own default, said aloud.
 HEARTBEAT_SECONDS = 100
+# Shares of a stage are uneven: whoever is done waits this long for the others (JAX's default of 5 minutes is a failure).
+SHUTDOWN_SECONDS = 24 * 3600
 
 _number, _count = 0, 1
 
@@ -40,7 +42,11 @@ def initialize() -> None:
     # JAX's own service would take SIGTERM away from a program that is not training; the training loop agrees by itself.
     jax.config.update("jax_enable_preemption_service", False)
     try:
-        jax.distributed.initialize(**arguments, heartbeat_timeout_seconds=HEARTBEAT_SECONDS)
+        jax.distributed.initialize(
+            **arguments,
+            heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
+            shutdown_timeout_seconds=SHUTDOWN_SECONDS,
+        )
     except RuntimeError as error:
         where = arguments.get("coordinator_address", "the coordinator")
         raise OSError(f"cannot join the other processes at {where} ({str(error).splitlines()[0]})") from error
