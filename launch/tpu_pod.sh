@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # One run on all workers of a Cloud TPU pod slice:
-#   TPU=NAME ZONE=us-west4-a [PROJECT=…] bash launch/tpu_pod.sh launch.train --config=… --workdir=gs://… or a shared folder
+#   TPU=NAME ZONE=us-west4-a [PROJECT=…] bash launch/tpu_pod.sh launch.train --config=… --workdir=/a/folder/that/all/workers/share
 # Copies this repository there, installs requirements.txt and jax[tpu] once (again when the list changes), runs on every worker.
 #   PYTHON=python3.12    the interpreter there (3.11 or later);  JAX_VERSION=…    of jax[tpu], else requirements.txt chooses
 # Worker 0 is heard, and the others' errors. JAX ends those that lose one (distributed.HEARTBEAT_SECONDS); the same command goes on.
