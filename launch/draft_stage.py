@@ -11,10 +11,11 @@ from specexit_jax.checkpoint import write_json
 from specexit_jax.data.packing import PackedRows
 from specexit_jax.distributed import is_first
 from specexit_jax.evaluation.held_out import HeldOut
+from specexit_jax.models.config import draft_config
 from specexit_jax.session import Session
 from specexit_jax.shards import shard_files
 from specexit_jax.training.draft import DraftTrainingConfig
-from specexit_jax.training.draft_run import DraftRun, draft_config, train_draft
+from specexit_jax.training.draft_run import DraftRun, train_draft
 from specexit_jax.training.feature_store import FeatureStore
 from specexit_jax.training.flops import draft_step_flops
 from specexit_jax.training.loop import LoopConfig

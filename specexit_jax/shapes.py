@@ -1,7 +1,6 @@
 """The sizes of the models that users bring, without their weights: for compiling and timing at real shapes."""
 
-from specexit_jax.models.config import DraftConfig, RopeScaling, TargetConfig
-from specexit_jax.training.draft_run import draft_config
+from specexit_jax.models.config import DraftConfig, RopeScaling, TargetConfig, draft_config
 
 _LLAMA3 = RopeScaling(8.0, 1.0, 4.0, 8192)
 TARGETS = {

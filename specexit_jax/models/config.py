@@ -106,6 +106,31 @@ class DraftConfig:
         _check_heads("Draft", self.num_heads, self.num_kv_heads, self.head_dim)
 
 
+def draft_config(
+    target: TargetConfig, intermediate_size: int, draft_vocab_size: int, signals: str, sliding_window: int = 0
+) -> DraftConfig:
+    """A draft layer of the target's own width and heads (a query head a key head, as one layer can afford it)."""
+    return DraftConfig(
+        hidden_size=target.hidden_size,
+        target_hidden_size=target.hidden_size,
+        intermediate_size=intermediate_size,
+        num_heads=target.num_heads,
+        num_kv_heads=target.num_kv_heads,
+        head_dim=target.head_dim,
+        vocab_size=target.vocab_size,
+        draft_vocab_size=draft_vocab_size,
+        rms_norm_eps=target.rms_norm_eps,
+        rope_theta=target.rope_theta,
+        rope_scaling=target.rope_scaling,
+        signals=signals,
+        max_position=target.max_position,
+        dtype=target.dtype,
+        attention=target.attention,
+        row_attention=target.row_attention,
+        sliding_window=sliding_window,
+    )
+
+
 def check_pair(draft: DraftConfig, target: TargetConfig) -> None:
     """Refuse a draft that was made for another target: a wrong pairing runs, and is merely never accepted."""
     pairs = [

@@ -32,31 +32,6 @@ _SCALE_ROWS = 8  # whose features give the scale
 _TRAINED_ON = ("tokens", "segment_ids", "positions", "loss_mask", "labels", "label_mask", *STORED)
 
 
-def draft_config(
-    target: TargetConfig, intermediate_size: int, draft_vocab_size: int, signals: str, sliding_window: int = 0
-) -> DraftConfig:
-    """A draft layer of the target's own width and heads (a query head a key head, as one layer can afford it)."""
-    return DraftConfig(
-        hidden_size=target.hidden_size,
-        target_hidden_size=target.hidden_size,
-        intermediate_size=intermediate_size,
-        num_heads=target.num_heads,
-        num_kv_heads=target.num_kv_heads,
-        head_dim=target.head_dim,
-        vocab_size=target.vocab_size,
-        draft_vocab_size=draft_vocab_size,
-        rms_norm_eps=target.rms_norm_eps,
-        rope_theta=target.rope_theta,
-        rope_scaling=target.rope_scaling,
-        signals=signals,
-        max_position=target.max_position,
-        dtype=target.dtype,
-        attention=target.attention,
-        row_attention=target.row_attention,
-        sliding_window=sliding_window,
-    )
-
-
 def folded(params: dict, scale: jax.Array) -> dict:
     """Trained parameters with the feature scale taken into `fc`."""
     return params | {"fc": params["fc"] * scale[:, None]}
