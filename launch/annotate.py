@@ -23,7 +23,7 @@ def main() -> None:
     session = door.open_session(config)
     for split in wanted:
         folder = Path(flags.FLAGS.workdir) / split
-        took = annotate(session, folder, config.annotate.kinds, forcing, shard)
+        took = annotate(session, folder, config.annotate.kinds, forcing, shard, stages.target_name(config))
         door.say(
             f"{folder}: {took['boundaries']} boundaries, {1e3 * took['seconds_a_boundary']:.2f} ms each; {took['tokens']} "
             f"tokens forced in {took['computed']} computed rows; the prefix read {took['reads']} times, "

@@ -19,6 +19,7 @@ from specexit_jax.shards import read_shards
 
 
 def main() -> None:
+    door.alone("calibration")
     config = door.config()
     workdir, settings = Path(flags.FLAGS.workdir), config.calibrate
     folder = workdir / settings.split

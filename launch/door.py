@@ -118,7 +118,10 @@ def open_training_session(config: ml_collections.ConfigDict) -> "Session":
     """The config's target sharded over the devices of all processes, as config.train.mesh says."""
     from specexit_jax.session import load_session
 
-    return load_session(config.target, None, config.dtype, _mesh(config.train.mesh, jax.devices()))
+    mesh = _mesh(config.train.mesh, jax.devices())
+    if mesh is None:
+        alone("training on a mesh of one device")
+    return load_session(config.target, None, config.dtype, mesh)
 
 
 def _mesh(sizes: ml_collections.ConfigDict, devices: Sequence[jax.Device]) -> Mesh | None:
@@ -127,6 +130,12 @@ def _mesh(sizes: ml_collections.ConfigDict, devices: Sequence[jax.Device]) -> Me
         return None
     mesh = make_mesh(**sizes, devices=devices)
     return mesh if mesh.size > 1 else None
+
+
+def alone(stage: str) -> None:
+    """Refuses a run of several processes for a stage that does not share its work."""
+    if distributed.several():
+        raise ValueError(f"{stage} is the work of one process: start it without a launcher of many.")
 
 
 def colours() -> bool:

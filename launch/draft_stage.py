@@ -5,10 +5,9 @@ from pathlib import Path
 
 import ml_collections
 
-from launch import door
+from launch import door, stages
 from specexit_jax.annotation.documents import LabelOptions, Traces, frequent_tokens, packed
 from specexit_jax.checkpoint import write_json
-from specexit_jax.data.packing import PackedRows
 from specexit_jax.distributed import is_first
 from specexit_jax.evaluation.held_out import HeldOut
 from specexit_jax.models.config import draft_config
@@ -44,8 +43,13 @@ def train_on_traces(
     rows = packed(traces, train.row_length, train.seed, train.pack)
     look = _look(config, session, model, losses, workdir / "development")
     if train.features == "offline":
-        rows = _stored(config, session, rows, losses.temperature, workdir / "features")
-    flops = draft_step_flops(target, draft, train.batch_size, train.row_length, train.ttt_steps)
+        name = stages.target_name(config)
+        store = FeatureStore(workdir / "features", target, rows, train.batch_size, losses, name)
+        door.say(store.told())
+        store.write(session.params.target, session.mesh)
+        rows = store.rows()
+    online = train.features == "online"
+    flops = draft_step_flops(target, draft, train.batch_size, train.row_length, train.ttt_steps, online)
     loop = dataclasses.replace(loop, flops_per_step=flops)
     bundle = train_draft(run, *model, rows, optimizer, loop, workdir, look, session.mesh)
     if look is not None:
@@ -68,10 +72,3 @@ def _look(config: ml_collections.ConfigDict, session: Session, model: tuple, los
     rows = packed(_traces(config, folder), train.row_length, train.seed)
     chosen = [rows[number] for number in range(min(train.held_out_rows, len(rows)))]
     return HeldOut(*model, losses, chosen, train.batch_size, session.mesh)
-
-
-def _stored(config: ml_collections.ConfigDict, session: Session, rows: PackedRows, temperature: float, folder: Path):
-    store = FeatureStore(folder, session.target, rows, config.train.batch_size, temperature)
-    door.say(store.told())
-    store.write(session.params.target, session.mesh)
-    return store.rows()

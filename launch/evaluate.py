@@ -9,7 +9,7 @@ from pathlib import Path
 from absl import flags
 
 from launch import door
-from launch.stages import forcing_of, source_of
+from launch.stages import forcing_of, source_of, target_name
 from specexit_jax.evaluation import harness, publish
 from specexit_jax.evaluation.tables import terminal_table
 from specexit_jax.methods import read_policy
@@ -24,6 +24,7 @@ _BATCH = flags.DEFINE_integer("batch_size", None, "Rows decoded together; defaul
 
 def main() -> None:
     door.decode_on_one_thread()
+    door.alone("evaluation")
     config, workdir = door.config(), Path(flags.FLAGS.workdir)
     settings, tasks = config.evaluate, tuple(_TASKS.value or config.tasks)
     methods = tuple(_METHODS.value or settings.methods)
@@ -35,11 +36,12 @@ def main() -> None:
     if exits:
         own = workdir / "policy.json"
         policy, kinds = read_policy(session, own if own.is_file() else config.policy)
+    source = source_of(config, tasks)
     setting = harness.Setting(
         settings.split, methods, config.seed, _BATCH.value or settings.batch_size, forcing_of(config),
-        settings.draft_tokens, settings.latency_per_task, settings.latency_rounds,
+        settings.draft_tokens, settings.latency_per_task, settings.latency_rounds, target_name(config), source.label,
     )  # fmt: skip
-    problems = source_of(config, tasks).problems(setting.split, _LIMIT.value or settings.per_task)
+    problems = source.problems(setting.split, _LIMIT.value or settings.per_task)
     folder, records = workdir / setting.split, []
     traces = harness.decoded_traces(session, problems, "eagle3", setting, folder)
     for name in (name for name in ("eagle3", "think", "nothink") if name in methods):

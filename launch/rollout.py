@@ -21,10 +21,11 @@ _SPLITS = flags.DEFINE_list("splits", None, "Splits to roll out; default: all th
 
 
 def main() -> None:
-    config, shard = door.config(), stages.shard()
+    config = door.config()
     settings = config.rollout
     if settings.batch_size == 1:
         door.decode_on_one_thread()
+    shard = stages.shard()  # asks JAX, whose threads are settled from then on
     wanted = door.splits(_SPLITS.value, settings.per_task)
     source = stages.source_of(config)
     problems = {split: source.problems(split, settings.per_task[split]) for split in wanted}

@@ -30,6 +30,7 @@ def main() -> None:
         train_on_traces(config, optimizer, loop, workdir)
         door.say(f"trained: {workdir / 'draft_model'}")
         return
+    door.alone("training the bundled target")
     model = TargetConfig("qwen3", train.vocab_size, **train.model, qk_norm=True, tie_embeddings=True)
     run = TargetRun(train.per_task, train.vocab_size, Mixture(**train.mixture), train.row_length, train.batch_size,
                     train.seed, train.temperature, train.init)  # fmt: skip

@@ -24,9 +24,9 @@ from specexit_jax.models.target import Target, init_target
 from specexit_jax.sharding import make_mesh, tree_shardings
 from specexit_jax.training.draft import DraftTrainingConfig, draft_step, init_draft_state
 from specexit_jax.training.optimizer import OptimizerConfig, make_optimizer
+from specexit_jax.training.speed import peak_flops
 
 P = PartitionSpec
-PEAK_FLOPS = {"v4": 275e12, "v5e": 197e12, "v5p": 459e12, "v6e": 918e12}  # of a chip, bfloat16, as its maker says
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +59,7 @@ def tpu_mesh(topology: str, data: int = 1, fsdp: int = 1, tensor: int = -1) -> M
 
 def seconds_at(share: float, flops: float, mesh: Mesh, topology: str) -> float | None:
     """How long `flops` take all devices of the mesh at a share of their peak; None where that is not known."""
-    peak = PEAK_FLOPS.get(topology.split(":")[0])
+    peak = peak_flops("TPU " + topology.split(":")[0])
     return None if peak is None else flops / (share * peak * mesh.size)
 
 

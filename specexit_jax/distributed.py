@@ -108,6 +108,13 @@ def anywhere(happened: bool) -> bool:
     return bool(np.any(multihost_utils.process_allgather(np.asarray(happened))))
 
 
+def from_first(value: np.ndarray) -> np.ndarray:
+    """What the first process holds; every process must ask, with an array of the same shape."""
+    if jax.process_count() == 1:
+        return value
+    return np.asarray(multihost_utils.broadcast_one_to_all(value))
+
+
 class Agreement:
     """Small whole numbers, the largest over all processes, asked for without waiting on the device.
 

@@ -1,12 +1,13 @@
 """Work that several processes share: who does what, and the files that they leave in one folder.
 
-Process i of n takes every n-th piece and appends to STEM-0000i-of-0000n.jsonl; one process alone to STEM.jsonl. What is
+Process i of n takes a share of the pieces and appends to STEM-0000i-of-0000n.jsonl; one process alone to STEM.jsonl. What is
 done is what any of these files holds, so that work goes on under another number of processes.
 """
 
 import dataclasses
 import json
 import re
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -31,6 +32,10 @@ class Shard:
 
     def own(self, pieces: Sequence[T]) -> Sequence[T]:
         return pieces[self.index :: self.count]
+
+    def has(self, name: str) -> bool:
+        """Whether a named piece is this process's, however many others there are yet."""
+        return zlib.crc32(name.encode()) % self.count == self.index
 
     def path(self, folder: Path, stem: str, suffix: str = ".jsonl") -> Path:
         """The file that this process writes."""

@@ -25,9 +25,9 @@ def source(tmp_path_factory):
     return rows_of(write_split(tmp_path_factory.mktemp("split"), 14))
 
 
-def store_in(folder, source, monkeypatch, temperature=TEMPERATURE):
+def store_in(folder, source, monkeypatch, temperature=TEMPERATURE, name="a"):
     monkeypatch.setattr(feature_store, "SHARD_BYTES", 20_000)  # several shards
-    return FeatureStore(folder, TARGET_CONFIG, source, 2, temperature)
+    return FeatureStore(folder, TARGET_CONFIG, source, 2, DraftTrainingConfig(temperature=temperature), name)
 
 
 def test_losses_and_gradients_are_those_of_online_features(source, tmp_path, monkeypatch):
@@ -83,9 +83,11 @@ def test_other_rows_another_temperature_and_a_full_disk_are_refused(source, tmp_
     store.write(target_params())
     with pytest.raises(ValueError, match="another temperature"):
         store_in(tmp_path, source, monkeypatch, temperature=1.0).rows()
+    with pytest.raises(ValueError, match="another target"):
+        store_in(tmp_path, source, monkeypatch, name="b").told()
     other = rows_of(write_split(tmp_path / "other", 14, seed=9))
     if len(other) == len(source):
-        with pytest.raises(ValueError, match="other rows"):
+        with pytest.raises(ValueError, match="another set of rows"):
             store_in(tmp_path, other, monkeypatch).rows()
     usage = collections.namedtuple("usage", "total used free")
     monkeypatch.setattr(feature_store.shutil, "disk_usage", lambda _: usage(10, 10, 0))

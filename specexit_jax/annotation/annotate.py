@@ -82,23 +82,24 @@ def labels(
 
 
 def annotate(
-    session: Session, folder: Path, kinds: Sequence[str], forcing: Forcing, shard: Shard = WHOLE
+    session: Session, folder: Path, kinds: Sequence[str], forcing: Forcing, shard: Shard = WHOLE, target: str = ""
 ) -> dict[str, Any]:
     """Appends the shard's labels that no file of the folder holds yet for its traces; what this run took, also kept in
-    annotate.json.
+    annotate.json. target: the name under which they are kept ("": not compared).
 
     Raises ValueError where the folder holds labels that were made otherwise.
     """
     settings = {"kinds": list(kinds), "max_answer": forcing.max_answer, "keys": forcing.keys}
     settings |= {"max_new_tokens": forcing.max_new_tokens, "sampling": dataclasses.asdict(session.sampling)}
+    settings |= {"target": target} if target else {}
     require_settings(folder, "annotate", settings)
     path, report = shard.path(folder, "labels"), shard.path(folder, "annotate", ".json")
     traces = sorted(read_shards(folder, "traces"), key=lambda trace: trace["id"])  # whichever process wrote them
     drop_torn_line(path)
     done = {label["id"] for label in held(folder, "labels")}
-    missing = [trace for trace in shard.own(traces) if trace["id"] not in done]
+    missing = [trace for trace in traces if shard.has(trace["id"]) and trace["id"] not in done]
     forcer = make_forcer(session, forcing)
-    if missing:
+    if missing and not report.exists():
         write_report(report, settings, {})  # binds whoever goes on after a kill
     progress, count = Progress(len(missing), f"annotate {folder.name} "), 0
     for batch in labels(session, missing, session.boundaries(kinds), forcer, forcing):

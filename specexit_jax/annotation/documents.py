@@ -50,7 +50,9 @@ class Traces:
         self._trace_of, self._labels, self._label_of = list(kept.values()), None, []
         if labelled:
             self._labels = _index(folder, "labels")
-            places = {label["id"]: place for place, label in enumerate(self._labels)}
+            places: dict[str, int] = {}
+            for place, label in enumerate(self._labels):
+                places.setdefault(label["id"], place)
             missing = [name for name in kept if name not in places]
             if missing:
                 raise ValueError(f"{folder}: {len(missing)} traces have no label ({missing[0]}): annotate them first")

@@ -52,7 +52,7 @@ def request_of(session: Session, problem: Problem, seed: int, sample: int = 0) -
 
 
 def trace_of(session: Session, problem: Problem, outcome: Outcome, sample: int = 0) -> dict:
-    """One line of traces.jsonl."""
+    """One line of traces.jsonl. draft: the digest of the draft whose acceptance it has, None where none speculated."""
     text = text_of(session, outcome.ids)
     # where the prompt closed the thinking, everything generated is the answer
     closed = "" if is_thinking(session, outcome.prompt_ids) else "</think>"
@@ -76,6 +76,7 @@ def trace_of(session: Session, problem: Problem, outcome: Outcome, sample: int =
         "seed": outcome.seed,
         "steps": outcome.steps,
         "accepted": list(outcome.accepted),
+        "draft": session.draft_digest if len(outcome.accepted) > 1 else None,
         "exit": outcome.exit,
         "trial_tokens": outcome.trial_tokens,
     }
@@ -126,7 +127,7 @@ def roll_out(
     done = {trace["id"] for trace in before}
     every = [(problem, sample) for problem in problems for sample in range(rollout.samples)]
     wanted = [pair for pair in rollout.shard.own(every) if name_of(*pair) not in done]
-    if wanted:
+    if wanted and not rollout.shard.path(folder, report, ".json").exists():
         write_report(rollout.shard.path(folder, report, ".json"), settings, {})  # binds whoever goes on after a kill
     clock, written, tokens = Clock(), [], 0
     progress, flushed = Progress(len(wanted), f"rollout {folder.name} "), time.monotonic()

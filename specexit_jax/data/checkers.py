@@ -6,8 +6,6 @@ import re
 import string
 import unicodedata
 
-from math_verify import parse, verify
-
 from specexit_jax.data import tasks
 
 CHECKERS = ("world", "math", "choice", "text")
@@ -38,6 +36,8 @@ def accepts(checker: str, task: str, answer: str | None, reference: str) -> bool
     if checker == "world":
         return tasks.check(task, answer, reference)
     if checker == "math":
+        from math_verify import verify
+
         return bool(verify(_parsed(reference), _parsed(answer)))
     read = choice if checker == "choice" else normal
     found = read(answer)
@@ -47,6 +47,8 @@ def accepts(checker: str, task: str, answer: str | None, reference: str) -> bool
 @functools.lru_cache(maxsize=4096)
 def _parsed(text: str) -> list:
     """What math-verify reads in a text; a formula without its dollars (`x^2 + 1`, `(1, 2)`) is given them."""
+    from math_verify import parse  # seconds of imports, which the world does not need
+
     return parse(text) or ([] if _PROSE.search(text) else parse(f"${text}$"))
 
 

@@ -37,14 +37,12 @@ class JsonlIndex:
             return self._parse(index, lines.readline())
 
     def __iter__(self) -> Iterator[dict]:
-        """All objects, each file read once."""
-        index = 0
-        for path in self.paths:
+        """All objects, each file opened once; what was appended since the index was made is left out."""
+        for file, path in enumerate(self.paths):
             with path.open("rb") as lines:
-                for text in lines:
-                    if text.strip() and text.endswith(b"\n"):
-                        yield self._parse(index, text)
-                        index += 1
+                for index in np.flatnonzero(self._places[:, 0] == file):
+                    lines.seek(self._places[index, 1])
+                    yield self._parse(index, lines.readline())
 
     def _parse(self, index: int, text: bytes) -> dict:
         file, _, line = self._places[index]

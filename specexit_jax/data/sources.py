@@ -12,8 +12,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import datasets
-
 from specexit_jax.data.checkers import require_checker
 from specexit_jax.data.splits import SPLITS, Problem, sample
 from specexit_jax.data.tasks import TASKS
@@ -86,7 +84,11 @@ class Table:
         """The data set's split behind each of the pipeline's."""
         if "=" not in self.split:
             return dict.fromkeys(FED, self.split)
-        return dict(part.strip().split("=", 1) for part in self.split.split(","))
+        parts = [part.strip().partition("=") for part in self.split.split(",")]
+        odd = [name for name, sign, _ in parts if not sign]
+        if odd:
+            raise ValueError(f"source.split is {self.split!r}: {odd[0]!r} is not of the form draft=train.")
+        return {name: other for name, _, other in parts}
 
     def problems(self, split: str, count: int) -> list[Problem]:
         """The first `count` problems of a split of the pipeline, or all where it has fewer; read no further than needed.
@@ -144,8 +146,10 @@ class Table:
             texts = options["text"] if isinstance(options, dict) else options
             letters = options["label"] if isinstance(options, dict) else string.ascii_uppercase[: len(texts)]
             parts.append("\n".join(f"{letter}. {text}" for letter, text in zip(letters, texts, strict=True)))
-            if reference.isdecimal() and reference not in letters:
-                reference = letters[int(reference)]  # some sets give the place, counted from 0
+            if reference.isdecimal() and reference not in letters:  # some sets give the place, counted from 0
+                if int(reference) >= len(letters):
+                    raise ValueError(f"{self.name}: row {number} names option {reference} of {len(letters)}; mend it.")
+                reference = letters[int(reference)]
         task = self.task or Path(self.name).stem
         entry = {"question": "\n\n".join([*parts, self.instruction]).strip(), "answer": reference}
         name = hashlib.sha256(question.encode()).hexdigest()[:12]
@@ -160,6 +164,8 @@ def _stream(name: str, config: str, split: str) -> Iterator[dict[str, Any]]:
     suffix = Path(name).suffix
     if suffix in FILES and not Path(name).is_file():
         raise FileNotFoundError(f"{name} is not a file: give source.name a data set's name on the hub, or a file.")
+    import datasets  # seconds of imports, which the world does not need
+
     datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # what is wrong is said once, below
     try:
         if suffix in FILES:

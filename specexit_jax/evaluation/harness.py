@@ -40,7 +40,7 @@ REPLAYED = ("first_answer", "deer", "deer_eagle3", "specexit", "probe")
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """Everything that an evaluation needs to know beside the models."""
+    """Everything that an evaluation needs to know beside the models. target, source: see `annotation.rollout.Rollout`."""
 
     split: str
     methods: tuple[str, ...]
@@ -50,6 +50,8 @@ class Setting:
     draft_tokens: int
     latency_per_task: int
     latency_rounds: int
+    target: str = ""
+    source: str = ""
 
     @property
     def max_new_tokens(self) -> int:
@@ -74,17 +76,24 @@ def decoded_traces(
     """Traces of a method that exits nowhere (`think`, `nothink`, `eagle3`) for exactly these problems."""
     stem = "traces" if name == "eagle3" else name
     method = make_method(session, name, draft_tokens=setting.draft_tokens)
-    rollout = Rollout(setting.seed, setting.batch_size, setting.max_new_tokens)
+    names = {"target": setting.target, "source": setting.source}
+    rollout = Rollout(setting.seed, setting.batch_size, setting.max_new_tokens, **names)
     roll_out(session, problems, method, folder, rollout, stem)
     by_id = {trace["id"]: trace for trace in read_shards(folder, stem)}
-    return [by_id[problem.id] for problem in problems]
+    return [_without_others_steps(session, method, by_id[problem.id]) for problem in problems]
+
+
+def _without_others_steps(session: Session, method: Method, trace: dict) -> dict:
+    """The trace without the acceptance of another draft, or of none: its tokens are the same whoever speculated."""
+    own = session.draft_digest if method.draft_tokens else None
+    return trace if trace.get("draft", own) == own else trace | {"accepted": []}
 
 
 def annotated(
     session: Session, traces: Sequence[dict], kinds: Sequence[str], setting: Setting, folder: Path
 ) -> list[dict]:
     """Labels of these traces, annotating what is missing."""
-    annotate(session, folder, kinds, setting.forcing)
+    annotate(session, folder, kinds, setting.forcing, target=setting.target)
     by_id = {label["id"]: label for label in read_shards(folder, "labels")}
     return [by_id[trace["id"]] for trace in traces]
 

@@ -6,6 +6,7 @@ Chains and signals are the training step's own; everything is counted on the hos
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple
@@ -111,7 +112,7 @@ class HeldOut:
                 found[f"{kind}_accept_length{suffix}"] = length
         if "boundary" in self._rows and seen.signals is not None:
             found |= self._signal_scores(seen)
-        return found
+        return {name: value for name, value in found.items() if not math.isnan(value)}  # of an empty group
 
     def _token_loss(self, seen: Seen) -> float:
         weights = self._losses.decay ** np.arange(len(seen.loss))

@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from specexit_jax.backend import on_mesh
 from specexit_jax.checkpoint import write_json
 from specexit_jax.data.batches import Batches, RowSource
-from specexit_jax.distributed import is_first
+from specexit_jax.distributed import from_first, is_first
 from specexit_jax.models.config import DraftConfig, TargetConfig
 from specexit_jax.models.draft import Draft, DraftBundle, init_draft
 from specexit_jax.models.hf import save_draft
@@ -94,7 +94,10 @@ def train_draft(
     params = fetched(params, mesh)
     if draft.signals == "fc" and run.signal_positions:
         found = labelled_positions(frozen, rows, run.signal_positions, run.seed, run.batch_size)
-        params["fc"] = np.concatenate([params["fc"][:, : draft.hidden_size], solve_signals(*found)], axis=1)
+        signals = params["fc"][:, draft.hidden_size :]
+        if is_first():  # minutes of one host's arithmetic for a large model
+            signals = solve_signals(*found)
+        params["fc"] = np.concatenate([params["fc"][:, : draft.hidden_size], from_first(signals)], axis=1)
     bundle = DraftBundle(config=draft, params=params, d2t=jnp.asarray(d2t))
     if is_first():
         save_draft(workdir / "draft_model", bundle)
@@ -162,13 +165,14 @@ def _held_out(metrics: Mapping[str, float]) -> dict[str, float]:
 
 def _require_same_data(workdir: Path, run: DraftRun, rows: RowSource, d2t: np.ndarray) -> None:
     """Writes what a step's batch depends on; raises ValueError where an earlier run in `workdir` had other data."""
-    path, first = Path(workdir) / "data.json", rows[0]
+    path, first, last = Path(workdir) / "data.json", rows[0], rows[len(rows) - 1]
     facts = {
         "rows": len(rows),
         "row_length": len(first["tokens"]),
         "batch_size": run.batch_size,
         "seed": run.seed,
-        "first_row": zlib.crc32(first["tokens"].tobytes()),
+        "first_row": _checksum(first),
+        "last_row": _checksum(last),
         "draft_vocabulary": zlib.crc32(np.asarray(d2t, np.int32).tobytes()),
     }
     if path.exists():
@@ -181,3 +185,9 @@ def _require_same_data(workdir: Path, run: DraftRun, rows: RowSource, d2t: np.nd
     elif is_first():
         path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, facts)
+
+
+def _checksum(row: Mapping[str, np.ndarray]) -> int:
+    """Of what a step reads, its labels too; the features follow from it."""
+    names = sorted(set(_TRAINED_ON) - set(STORED))
+    return zlib.crc32(b"".join(np.ascontiguousarray(row[name]).tobytes() for name in names if name in row))

@@ -28,6 +28,7 @@ from specexit_jax.models.config import TargetConfig
 from specexit_jax.models.target import Target
 from specexit_jax.progress import Progress
 from specexit_jax.sharding import from_whole, whole
+from specexit_jax.training.draft import DraftTrainingConfig
 from specexit_jax.training.teacher import STORED, target_pass
 
 SHARD_BYTES = 2**29
@@ -35,11 +36,23 @@ _GIB = 2**30
 
 
 class FeatureStore:
-    """The features of `rows` in `folder`, at one temperature of the teacher. `write` makes what is missing, `rows` reads."""
+    """The features of `rows` in `folder`, at the temperature of `losses`. `write` makes what is missing, `rows` reads.
 
-    def __init__(self, folder: str | Path, target: TargetConfig, rows: RowSource, batch_size: int, temperature: float):
-        self.folder, self.target, self.source = Path(folder), target, rows
-        self.batch_size, self.temperature = batch_size, temperature
+    name: of the target and its weights, kept with the shards, so that no other's are taken for them.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        target: TargetConfig,
+        rows: RowSource,
+        batch_size: int,
+        losses: DraftTrainingConfig,
+        name: str = "",
+    ):
+        self.folder, self.target, self.source, self.batch_size = Path(folder), target, rows, batch_size
+        self._pass = {"temperature": losses.temperature, "chunk": losses.teacher_chunk}
+        self._about = {"temperature": repr(losses.temperature), "dtype": target.dtype, "target": name}
         length = len(rows[0]["tokens"])
         self.row_bytes = length * (4 * target.hidden_size * jnp.dtype(target.dtype).itemsize + 8)
         batches = max(SHARD_BYTES // (self.row_bytes * batch_size), 1)
@@ -59,8 +72,12 @@ class FeatureStore:
         return self.folder / f"features-{number:05d}-of-{self.count:05d}.safetensors"
 
     def told(self) -> str:
-        """What writing the rest will take. Raises OSError where the disk has no room for it."""
+        """What writing the rest will take.
+
+        Raises OSError where the disk has no room for it, ValueError where shards that are there are of something else.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
+        self._check()
         needed = self.row_bytes * min(len(self.missing()) * self.shard_rows, len(self.source))
         free = shutil.disk_usage(self.folder).free
         sentence = (
@@ -73,7 +90,7 @@ class FeatureStore:
 
     def write(self, params: dict, mesh: Mesh | None = None) -> None:
         """Runs the target over the rows of every missing shard; process p of n writes every n-th of them."""
-        run = functools.partial(target_pass, Target(self.target), temperature=self.temperature)
+        run = functools.partial(target_pass, Target(self.target), **self._pass)
         run = jax.jit(run, out_shardings=None if mesh is None else whole(mesh))
         missing = self.missing()
         barrier("features: all processes know what is missing")
@@ -99,29 +116,31 @@ class FeatureStore:
     def _save(self, number: int, tensors: dict[str, np.ndarray], rows: list[Rows]) -> None:
         path = self.path(number)
         temporary = path.with_name(f".{path.name}.tmp")
-        save_file(tensors, temporary, {"rows": _checksum(rows), "temperature": repr(self.temperature)})
+        save_file(tensors, temporary, self._about | {"set of rows": _checksum(rows)})
         temporary.chmod(0o644)
         os.replace(temporary, path)
 
     def rows(self) -> StoredRows:
-        """The rows with their features. Raises FileNotFoundError where shards are missing, and ValueError where they were
-        written for other rows."""
+        """The rows with their features. Raises FileNotFoundError where shards are missing, and ValueError as `told` does."""
         missing = self.missing()
         if missing:
             raise FileNotFoundError(f"{self.path(missing[0])} does not exist ({len(missing)} of {self.count} shards)")
-        for number in (0, self.count - 1):
+        self._check()
+        return StoredRows(self)
+
+    def _check(self) -> None:
+        """Raises ValueError where a shard was written for other rows, or for another target, dtype or temperature."""
+        for number in set(range(self.count)) - set(self.missing()):
             with safe_open(self.path(number), "np") as file:
                 kept = file.metadata()
-            expected = {"rows": _checksum(self._rows_of(number)), "temperature": repr(self.temperature)}
-            if kept != expected:
-                raise ValueError(
-                    f"{self.path(number)} was written for other rows or another temperature: remove {self.folder}"
-                )
-        return StoredRows(self)
+            expected = self._about | {"set of rows": _checksum(self._rows_of(number))}
+            for what, value in expected.items():
+                if kept.get(what) != value:
+                    raise ValueError(f"{self.path(number)} was written for another {what}: remove {self.folder}")
 
 
 class StoredRows:
-    """A source of rows with the columns of `features.STORED` beside their own."""
+    """A source of rows with the columns of `teacher.STORED` beside their own."""
 
     def __init__(self, store: FeatureStore):
         self._store = store

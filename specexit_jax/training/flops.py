@@ -11,8 +11,10 @@ from specexit_jax.models.config import DraftConfig, TargetConfig
 from specexit_jax.models.draft import SIGNALS
 
 
-def draft_step_flops(target: TargetConfig, draft: DraftConfig, rows: int, tokens: int, steps: int) -> float:
-    """Of one step on rows [rows, tokens] with `steps` steps of training-time test."""
+def draft_step_flops(
+    target: TargetConfig, draft: DraftConfig, rows: int, tokens: int, steps: int, online: bool = True
+) -> float:
+    """Of one step on rows [rows, tokens] with `steps` steps of training-time test. online: the target's pass is part of it."""
     whole = rows * tokens
     head = 2 * target.hidden_size * target.vocab_size
     taught = whole * (target.num_layers * _layer(target, target.hidden_size) + head)
@@ -22,7 +24,7 @@ def draft_step_flops(target: TargetConfig, draft: DraftConfig, rows: int, tokens
     own = whole * steps * (_layer(draft, 2 * draft.hidden_size) + 2 * draft.hidden_size * draft.draft_vocab_size)
     diagonals = tokens * (steps - 1) / 2  # step i sees i of them at each token
     own += rows * steps * _attention(draft, seen_pairs(tokens, draft.sliding_window) + diagonals)
-    return float(taught + 2 * fused + 3 * own)
+    return float(online * taught + 2 * fused + 3 * own)
 
 
 def seen_pairs(tokens: int, window: int = 0) -> int:

@@ -29,8 +29,8 @@ StepFn = Callable[[TrainState, Any], tuple[TrainState, Metrics]]
 class LoopConfig:
     """When to log, save and stop; steps counted from 0, save_seconds on the wall clock. keep: checkpoints kept.
 
-    spike_factor: a loss above so many times its average ends the run; 0: none does. tokens_per_step: of the global batch,
-    where the step's metrics have no `tokens`. flops_per_step: the model's arithmetic over all devices; 0: not known.
+    spike_factor: a loss above so many times its average ends the run; 0: none does. flops_per_step: the model's
+    arithmetic over all devices; 0: not known.
     """
 
     total_steps: int
@@ -39,7 +39,6 @@ class LoopConfig:
     save_every: int = 0
     keep: int = 2
     spike_factor: float = 5.0
-    tokens_per_step: float = 0.0
     flops_per_step: float = 0.0
 
 
@@ -121,5 +120,5 @@ def _rows(batches: Batches, start: int) -> Iterator[Rows]:
 
 
 def _watch(config: LoopConfig, start: int, workdir: Path, batches: Batches, guard: Guard, mesh: Mesh | None) -> Watch:
-    speed = config.tokens_per_step, config.flops_per_step, mesh.size if mesh else 1
-    return Watch(config.total_steps, start, config.log_every, workdir, batches, guard, *speed)
+    devices = mesh.size if mesh else 1
+    return Watch(config.total_steps, start, config.log_every, workdir, batches, guard, config.flops_per_step, devices)

@@ -18,7 +18,7 @@ _PEAKS: tuple[tuple[str, float], ...] = (
     ("TPU v6e", 918e12),
     ("TPU v5 lite", 197e12),
     ("TPU v5e", 197e12),
-    ("TPU v5", 459e12),  # v5p
+    ("TPU v5", 459e12),  # v5p, under either name
     ("TPU v4 lite", 138e12),
     ("TPU v4", 275e12),
 )

@@ -21,15 +21,15 @@ Metrics = Mapping[str, jax.Array]
 class Watch:
     """Looks at each step once, in order, a step after it was dispatched: the device never waits for the host.
 
-    tokens: of a step whose metrics name no `tokens`. flops: of a step, over all `devices`.
+    flops: of a step, over all `devices`.
     """
 
     def __init__(
         self, steps: int, start: int, log_every: int, workdir: Path, batches: Batches, guard: Guard,
-        tokens: float = 0.0, flops: float = 0.0, devices: int = 1,
+        flops: float = 0.0, devices: int = 1,
     ):  # fmt: skip
         self._log_every, self._workdir, self._batches, self._guard = log_every, workdir, batches, guard
-        self._tokens, self._speed = tokens, Speed(flops, devices * (peak_flops(jax.devices()[0].device_kind) or 0.0))
+        self._speed = Speed(flops, devices * (peak_flops(jax.devices()[0].device_kind) or 0.0))
         self._writer = MetricsWriter(workdir / "metrics.jsonl", start)
         self._progress = Progress(steps, "step ")
         self._pending: tuple[int, Metrics] | None = None
@@ -51,7 +51,7 @@ class Watch:
             path = keep_batch(self._workdir, step, self._batches(step))
             raise BadLoss(f"{problem}; its batch is saved in {path}, the last checkpoint is intact") from None
         done = step + 1
-        self._speed.step(values.get("tokens", self._tokens))
+        self._speed.step(values.get("tokens", 0.0))
         self._progress.update(done, f"loss {values['loss']:.4f}")
         if log or done % self._log_every == 0:
             self._writer.write(done, values | self._speed.read())
