@@ -20,7 +20,7 @@ MODELS = {
 
 
 def test_no_config_is_left_out():
-    assert {path.stem for path in (ROOT / "configs").glob("*.py")} == {"embedded", "models", *MODELS}
+    assert {path.stem for path in (ROOT / "configs").glob("*.py")} == {"embedded", "models", "smollm2", *MODELS}
 
 
 @pytest.mark.parametrize("name", list(MODELS))
@@ -33,4 +33,11 @@ def test_a_published_models_config_fits_the_model(name, tmp_path):
     assert config.train.intermediate_size == target.intermediate_size
     assert config.train.draft_vocab_size < target.vocab_size
     assert config.rollout.max_new_tokens < target.max_position
+    OptimizerConfig(**config.train.optimizer, total_steps=config.train.steps)
+
+
+def test_smollm2_trains_a_draft_without_signals_and_keeps_test_for_the_evaluation():
+    config = importlib.import_module("configs.smollm2").get_config()
+    assert config.train.signals == "none" and "test" not in config.rollout.per_task
+    assert config.evaluate.draft_tokens <= config.train.ttt_steps
     OptimizerConfig(**config.train.optimizer, total_steps=config.train.steps)
