@@ -138,7 +138,7 @@ def test_a_draft_trains_alike_on_one_process_and_on_two(tmp_path, environment):
         write_split(workdir / "development", 10, seed=1)
     values = {
         "target": tiny / "target", "train.steps": 50, "train.batch_size": 8, "train.row_length": 32, "train.log_every": 1,
-        "train.draft_vocab_size": 16, "train.intermediate_size": 24, "train.ttt_steps": 2, "train.evaluate_every": 25,
+        "train.draft_vocab_size": 200, "train.intermediate_size": 24, "train.ttt_steps": 2, "train.evaluate_every": 25,
         "train.optimizer.warmup_steps": 5,
     }  # fmt: skip
     options = [f"--config={ROOT / 'configs' / 'embedded.py'}", *(f"--config.{k}={v}" for k, v in values.items())]

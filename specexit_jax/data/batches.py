@@ -14,6 +14,8 @@ import numpy as np
 
 from specexit_jax.data.packing import Rows
 
+_EPOCHS = 1_000_000  # no run's end; without one, Grain counts batches of one row past the largest index
+
 
 class RowSource(Protocol):
     """Rows of one length by number: {name: array [T, ...]}."""
@@ -64,7 +66,7 @@ class Batches:
             rows = [source[int(number)] for number in numbers[mine]]
             return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
 
-        order = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat()
+        order = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat(_EPOCHS)
         self._batches = order.batch(batch_size).map(read)
 
     def __call__(self, step: int) -> Rows:

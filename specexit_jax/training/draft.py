@@ -164,7 +164,7 @@ def make_draft_step(
     if shardings is not None:
         out = (shardings, NamedSharding(jax.tree.leaves(shardings)[0].mesh, PartitionSpec()))
     compiled = jax.jit(step, donate_argnums=0, out_shardings=out)
-    d2t = jnp.asarray(d2t, jnp.int32)
+    d2t = np.asarray(d2t, np.int32)  # the same on every process
     # Arguments, not constants: the target must not be copied into the program.
     return lambda state, batch: compiled(state, batch, target_params, d2t)
 

@@ -32,7 +32,7 @@ _SCALE_ROWS = 8  # whose features give the scale
 _TRAINED_ON = ("tokens", "segment_ids", "positions", "loss_mask", "labels", "label_mask", *STORED)
 
 
-def folded(params: dict, scale: jax.Array) -> dict:
+def folded(params: dict, scale: np.ndarray) -> dict:
     """Trained parameters with the feature scale taken into `fc`."""
     return params | {"fc": params["fc"] * scale[:, None]}
 
@@ -79,7 +79,7 @@ def train_draft(
     share = None if mesh is None else rows_of_process(mesh, run.batch_size)
     optimizer, frozen = make_optimizer(optimizer_config), FrozenFeatures(target, target_params, mesh)
     _require_same_data(workdir, run, rows, d2t)
-    scale = jnp.asarray(feature_scale(frozen, rows, run.batch_size))
+    scale = feature_scale(frozen, rows, run.batch_size)
     with on_mesh(mesh):
         state, shardings = first_state(run, target, target_params, draft, d2t, optimizer, mesh)
         step = make_draft_step(
@@ -88,10 +88,14 @@ def train_draft(
         hooks = ()
         if look is not None:
             hooks = (Hook(run.evaluate_every, lambda _, state: _held_out(look(folded(state.params, scale)))),)
-        batches = Batches(_Columns(rows, _TRAINED_ON), run.batch_size, run.seed, share)
-        state = fit(loop, state, step, batches, workdir, hooks, mesh)
-        params = folded(state.params, scale)
-    params = fetched(params, mesh)
+    batches = Batches(_Columns(rows, _TRAINED_ON), run.batch_size, run.seed, share)
+
+    def step_on_mesh(state: TrainState, batch: dict) -> tuple[TrainState, dict]:
+        with on_mesh(mesh):  # for the step alone: what processes agree on between steps has a mesh of its own
+            return step(state, batch)
+
+    state = fit(loop, state, step_on_mesh, batches, workdir, hooks, mesh)
+    params = fetched(folded(state.params, scale), mesh)
     if draft.signals == "fc" and run.signal_positions:
         found = labelled_positions(frozen, rows, run.signal_positions, run.seed, run.batch_size)
         signals = params["fc"][:, draft.hidden_size :]
