@@ -8,12 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from specexit_jax.backend import on_mesh
 from specexit_jax.decoding import force_branches
 from specexit_jax.decoding.force import Forced, ForceSpec
 from specexit_jax.decoding.force_branches import BranchState, Tasks
+from specexit_jax.decoding.pieces import Pieces
 from specexit_jax.models.cache import Cache
-from specexit_jax.models.config import TargetConfig
 
 PIECE = 512  # tokens of a trace that are prefilled at once: scores are of a piece against the prefix, never of T x T
 PREFIX, TASKS = 256, 64  # the shortest prefix and the fewest boundaries that are compiled for
@@ -46,20 +45,22 @@ class Forcer:
     def __init__(self, spec: ForceSpec, target_params: dict, branches: int, mesh: Mesh | None = None):
         if branches < 1:
             raise ValueError(f"There must be at least 1 branch, not {branches}.")
-        self.spec, self.params, self.branches, self.mesh = spec, target_params, branches, mesh
+        self.spec, self.params, self.branches = spec, target_params, branches
         self.cost = ForceCost()
-        self._known: set[tuple] = set()
+        self._pieces = Pieces(mesh, target_params)
         self._warm: set[tuple] = set()
 
     def force(self, tokens: np.ndarray, boundaries: np.ndarray, keys: jax.Array, max_length: np.ndarray) -> Forced:
         """As `force_answers`, but under C keys [B, C] each: host arrays [B, N, C, ...]; features are never returned."""
-        began, compiled = time.perf_counter(), self.cost.compile_seconds
+        began, compiled = time.perf_counter(), self._pieces.compile_seconds
         number = boundaries.shape[1]
         padded = np.full((len(tokens), rung(number, TASKS)), -1, np.int32)
         padded[:, :number] = boundaries
         tasks = Tasks(jnp.asarray(padded), keys, jnp.asarray(max_length, jnp.int32))
         forced = self.answer(self.prefill(tokens, int(padded.max()) + 1), tasks)
-        self.cost.seconds += time.perf_counter() - began - (self.cost.compile_seconds - compiled)
+        compiled = self._pieces.compile_seconds - compiled
+        self.cost.compile_seconds += compiled
+        self.cost.seconds += time.perf_counter() - began - compiled
         return Forced(*(part[:, :number] for part in dataclasses.astuple(forced)[:-1]), None)
 
     def answer(self, prefix: Cache, tasks: Tasks) -> Forced:
@@ -82,26 +83,28 @@ class Forcer:
             stop = min(start + PIECE, whole.shape[1])
             slots = rung(stop, PREFIX)
             if cache is None:
-                cache = self._call(force_branches.empty_prefix, self.spec.target, len(tokens), slots)
+                cache = self._pieces.call(force_branches.empty_prefix, self.spec.target, len(tokens), slots)
             cache = self._fitted(cache, slots)
             piece = jnp.asarray(whole[:, start:stop])
-            cache = self._call(force_branches.absorb, self.spec.target, self.params, cache, piece, jnp.int32(start))
+            cache = self._pieces.call(
+                force_branches.absorb, self.spec.target, self.params, cache, piece, jnp.int32(start)
+            )
             start = stop
         if cache is None:  # no boundary at all
-            cache = self._call(force_branches.empty_prefix, self.spec.target, len(tokens), PREFIX)
+            cache = self._pieces.call(force_branches.empty_prefix, self.spec.target, len(tokens), PREFIX)
         self.cost.prefilled += start * len(tokens)
         return cache
 
     def _run(self, prefix: Cache, tasks: Tasks) -> BranchState:
         spec, rows = self.spec, tasks.boundaries.shape[0]
         own = self._own(1)
-        state = self._call(force_branches.open_branches, spec, self.branches, own, prefix, tasks)
+        state = self._pieces.call(force_branches.open_branches, spec, self.branches, own, prefix, tasks)
         active, needed, used, steps = _outlook(tasks, state)
         while active:
             prefix = self._fitted(prefix, rung(needed, PREFIX))
             if used > own or used <= _fewer(own):
                 own = self._own(used)
-                state = self._call(force_branches.resize_own, own, state)
+                state = self._pieces.call(force_branches.resize_own, own, state)
             before = steps
             if (prefix.slots, own) not in self._warm:  # compiled without a step, so that none is booked as compilation
                 self._warm.add((prefix.slots, own))
@@ -115,7 +118,7 @@ class Forcer:
 
     def _segment(self, prefix: Cache, tasks: Tasks, shorter: int, state: BranchState):
         edges = jnp.int32(shorter), jnp.int32(_fewer(state.v[0].shape[3]))
-        return self._call(force_branches.segment, self.spec, self.params, prefix, tasks, *edges, state)
+        return self._pieces.call(force_branches.segment, self.spec, self.params, prefix, tasks, *edges, state)
 
     def _own(self, used: int) -> int:
         """Own slots of a branch for a step that needs `used`."""
@@ -125,25 +128,7 @@ class Forcer:
         return min(slots, self.spec.reach)
 
     def _fitted(self, cache: Cache, slots: int) -> Cache:
-        return cache if cache.slots == slots else self._call(force_branches.resize_prefix, cache, slots)
-
-    def _call(self, function, *arguments):
-        """One piece; what its first call for a shape takes is booked as compilation."""
-        shapes = tuple(
-            argument
-            if isinstance(argument, int | ForceSpec | TargetConfig)
-            else tuple(leaf.shape for leaf in jax.tree.leaves(argument))
-            for argument in arguments
-            if argument is not self.params
-        )
-        fresh, start = (function, shapes) not in self._known, time.perf_counter()
-        with on_mesh(self.mesh):
-            found = function(*arguments)
-        if fresh:
-            self._known.add((function, shapes))
-            jax.block_until_ready(found)
-            self.cost.compile_seconds += time.perf_counter() - start
-        return found
+        return cache if cache.slots == slots else self._pieces.call(force_branches.resize_prefix, cache, slots)
 
 
 def rung(number: int, least: int) -> int:

@@ -4,7 +4,6 @@ The host sees lengths and done flags between segments, and nothing else of the l
 """
 
 import dataclasses
-import time
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +12,7 @@ from jax.sharding import Mesh
 
 from specexit_jax.backend import on_mesh
 from specexit_jax.decoding import segments
+from specexit_jax.decoding.pieces import Pieces
 from specexit_jax.decoding.spec import Loop
 from specexit_jax.decoding.state import DecodeResult
 from specexit_jax.models.cache import Cache
@@ -34,19 +34,15 @@ class Ask:
 
 
 class Slots:
-    """`size` slots, free at first. mesh: what the parameters are sharded over; caches then are, by row and by head.
-
-    compile_seconds: what compiling new shapes has taken so far.
-    """
+    """`size` slots, free at first. mesh: what the parameters are sharded over; caches then are, by row and by head."""
 
     def __init__(self, loop: Loop, size: int, mesh: Mesh | None = None):
         if size < 1:
             raise ValueError(f"There must be at least 1 slot, not {size}.")
-        self.loop, self.size, self.mesh = loop, size, mesh
+        self.loop, self.size = loop, size
         self.asks: list[Ask | None] = [None] * size
-        self.compile_seconds = 0.0
         self._live = loop.spec.prefixes[0]
-        self._known: set[tuple] = set()
+        self._pieces = Pieces(mesh, loop, loop.spec)
         self._warm: set[int] = set()
         with on_mesh(mesh):
             self._state = segments.open_slots(loop, size, self._live)
@@ -79,20 +75,20 @@ class Slots:
         width = min(max(SHORTEST, 1 << (tail - 1).bit_length()), spec.buffer_length - (len(ask.prompt) - tail))
         window = self._window(len(ask.prompt) - tail + width)
         if held:
-            fresh = self._call(segments.held_row, self.loop, window, self._state, jnp.int32(row))
+            fresh = self._pieces.call(segments.held_row, self.loop, window, self._state, jnp.int32(row))
         else:
-            fresh = self._call(segments.fresh_row, self.loop, window)
+            fresh = self._pieces.call(segments.fresh_row, self.loop, window)
         while len(ask.prompt) - start > CHUNK:
             live = spec.window_for(start + CHUNK)
             chunk = np.asarray([ask.prompt[start : start + CHUNK]], np.int32)
             after = np.asarray(ask.prompt[start + CHUNK : start + CHUNK + 1], np.int32)
-            fresh = self._call(segments.absorb_row, self.loop, live, fresh, chunk, after, _one(start))
+            fresh = self._pieces.call(segments.absorb_row, self.loop, live, fresh, chunk, after, _one(start))
             start += CHUNK
         prompt = np.zeros((1, width), np.int32)
         prompt[0, :tail] = ask.prompt[start:]
         limits = _one(start), _one(len(ask.prompt)), ask.key[None], np.array([ask.thinking]), _one(ask.max_length)
-        fresh = self._call(segments.prefill_row, self.loop, (window, window), fresh, prompt, *limits)
-        self._state = self._call(segments.put_row, self._state, fresh, jnp.int32(row))
+        fresh = self._pieces.call(segments.prefill_row, self.loop, (window, window), fresh, prompt, *limits)
+        self._state = self._pieces.call(segments.put_row, self._state, fresh, jnp.int32(row))
         self.asks[row] = ask
         self._look()
         return len(ask.prompt) - first
@@ -131,29 +127,18 @@ class Slots:
     def _resize(self, live: int) -> None:
         spec = self.loop.spec
         if spec.slots_for(live) != spec.slots_for(self._live):
-            self._state = self._call(segments.resize_caches, spec, live, self._state)
+            self._state = self._pieces.call(segments.resize_caches, spec, live, self._state)
         self._live = live
 
     def _segment(self, steps: int, enough: int) -> jax.Array:
         arguments = self.loop, self._live, self._state, jnp.int32(steps), jnp.int32(enough)
-        self._state, count = self._call(segments.segment, *arguments)
+        self._state, count = self._pieces.call(segments.segment, *arguments)
         return count
 
-    def _call(self, function, *arguments):
-        """A piece of the loop; what its first call for a shape takes is booked as compilation."""
-        shapes = tuple(
-            argument if isinstance(argument, int | tuple) else tuple(leaf.shape for leaf in jax.tree.leaves(argument))
-            for argument in arguments
-            if argument is not self.loop and argument is not self.loop.spec
-        )
-        fresh, start = (function, shapes) not in self._known, time.perf_counter()
-        with on_mesh(self.mesh):
-            found = function(*arguments)
-        if fresh:
-            self._known.add((function, shapes))
-            jax.block_until_ready(found)
-            self.compile_seconds += time.perf_counter() - start
-        return found
+    @property
+    def compile_seconds(self) -> float:
+        """What compiling new shapes has taken so far."""
+        return self._pieces.compile_seconds
 
     def _look(self) -> None:
         self.done, self.lengths = jax.device_get((self._state.done, self._state.length))
