@@ -15,6 +15,7 @@ export JAX_PLATFORMS=cpu
 "$python" -m ruff check .
 "$python" -m ruff format --check .
 if [[ $# == 0 ]]; then
-  set -- -n 2 --dist loadfile  # all of them: two files at a time
+  # All of them: two files at a time. A worker that crashes ends the run with its reason; replaced, xdist would wait for ever.
+  set -- -n 2 --dist loadfile --max-worker-restart=0
 fi
 "$python" -m pytest "$@"

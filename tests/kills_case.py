@@ -1,4 +1,4 @@
-"""A training run killed with SIGKILL at random moments until it has finished, again and again: the program of test_kills.
+"""The training of a draft killed with SIGKILL at random moments until it has finished, again and again: the program of test_kills.
 
 python tests/kills_case.py FOLDER KILLS SEED    prints a line a finish, then how many ended in the bits of the undisturbed run
 
@@ -12,37 +12,28 @@ import random
 import signal
 import sys
 import time
+import traceback
 from pathlib import Path
 
-import jax
 import numpy as np
+from training_case import rows_of, training, write_split
 
-from specexit_jax.data.batches import Batches, RowsInMemory
-from specexit_jax.data.packing import pack
 from specexit_jax.metrics import read_metrics
-from specexit_jax.models.config import TargetConfig
-from specexit_jax.models.target import Target, init_target
 from specexit_jax.sharding import flatten
-from specexit_jax.training.lm import make_train_step
-from specexit_jax.training.loop import LoopConfig, fit
-from specexit_jax.training.optimizer import OptimizerConfig, make_optimizer
-from specexit_jax.training.state import init_state
+from specexit_jax.training.draft_run import train_draft
+from specexit_jax.training.loop import LoopConfig
 
-STEPS, SAVE_EVERY = 150, 3
-MODEL = TargetConfig("qwen3", 32, 16, 32, 1, 4, 2, 8, qk_norm=True, tie_embeddings=False, capture=(0, 0, 0))
+STEPS, SAVE_EVERY = 60, 3
 
 
 def train(workdir):
-    """A real run of a tiny model, saving every few steps in the background; leaves workdir/result.json."""
-    rng = np.random.default_rng(0)
-    documents = [(np.tile(rng.integers(2, 32, 3), 4), np.arange(12) >= 3) for _ in range(40)]
-    optimizer = make_optimizer(OptimizerConfig("muon", total_steps=STEPS, warmup_steps=2))
-    first = jax.jit(lambda: init_state(init_target(MODEL, jax.random.key(0)), optimizer))
-    step = make_train_step(Target(MODEL), optimizer)
+    """A real run on labelled traces for a tiny target, saving every few steps in the background; leaves workdir/result.json."""
+    rows = rows_of(workdir.parent / "draft")
+    run, model, optimizer = training(optimizer="muon", steps=STEPS, batch_size=4)
     config = LoopConfig(STEPS, log_every=1, save_every=SAVE_EVERY)
-    state = fit(config, first(), step, Batches(RowsInMemory(pack(documents, 24)), 4), workdir)
+    bundle = train_draft(run, *model, rows, optimizer, config, workdir)
     digest = hashlib.sha256()
-    for name, leaf in sorted(flatten(state).items()):
+    for name, leaf in sorted(flatten(bundle.params).items()):
         digest.update(name.encode() + np.ascontiguousarray(leaf).tobytes())
     losses = [(line["step"], line["loss"]) for line in read_metrics(workdir / "metrics.jsonl")]
     (workdir / "result.json").write_text(json.dumps({"sha256": digest.hexdigest(), "losses": losses}))
@@ -61,6 +52,8 @@ def start(workdir):
         os.dup2(log, 2)
         train(workdir)
         code = 0
+    except BaseException:
+        traceback.print_exc()
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
@@ -97,6 +90,7 @@ def kill_once(workdir, step, after):
 
 def main(folder, kills, seed):
     chance = random.Random(seed)
+    write_split(folder / "draft", 60)
     wanted = finish(folder / "warm")  # compiles
     began = time.monotonic()
     again = finish(folder / "undisturbed")
