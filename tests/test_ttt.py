@@ -45,12 +45,14 @@ LENGTHS = (7, 9, 12)  # two documents fill the first row, one and padding the se
 @functools.cache
 def make_draft(signals="fc", **changes):
     config = DraftConfig(16, 16, 16, 2, 1, 8, V, W, signals=signals, **changes)
-    return Draft(config), jax.jit(functools.partial(init_draft, config))(jax.random.key(5))
+    with jax.ensure_compile_time_eval():  # kept for later, also where the first to ask is being traced
+        return Draft(config), jax.jit(functools.partial(init_draft, config))(jax.random.key(5))
 
 
 @functools.cache
 def target_params():
-    return jax.jit(functools.partial(init_target, TARGET_CONFIG))(jax.random.key(1))
+    with jax.ensure_compile_time_eval():
+        return jax.jit(functools.partial(init_target, TARGET_CONFIG))(jax.random.key(1))
 
 
 @functools.cache
