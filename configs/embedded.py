@@ -87,6 +87,12 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
                 "bound": 0.005,
                 "standard_errors": 1.0,
                 "smoothers": ("none", "ewma", "boundary_ewma", "mean", "momentum", "paragraph_mean"),
+                # With --epsilon: the split that certifies, what is exited by, thinking tokens after which a problem is given
+                # up (0: none is), and the epsilons whose cost frontier.json tells.
+                "certify_on": "calibration",
+                "signals": ("confidence", "progress", "remain"),
+                "budget": 0,
+                "frontier": (0.0025, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05),
             },
             "evaluate": {
                 "split": "test",
@@ -97,6 +103,8 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
                 "draft_tokens": 3,
                 "batch_size": 1,
             },
+            # problems a task and seeds of each; the scores of the released rule; a second draft, whose signals lie elsewhere
+            "ablate": {"per_task": 200, "seeds": 3, "released": ("ewma",), "draft": ""},
         }
     )
     if variant == "demo":

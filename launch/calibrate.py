@@ -1,6 +1,10 @@
-"""Chooses smoothing and thresholds of the exit by grid on the development split: WORKDIR/policy.json.
+"""Chooses when to exit: WORKDIR/policy.json.
 
-python -m launch.calibrate --config=configs/embedded.py --workdir=runs/embedded
+python -m launch.calibrate --config=configs/embedded.py --workdir=runs/embedded [--epsilon=0.01 --delta=0.05 [--per_task]]
+Without --epsilon: smoothing and thresholds by grid on the development split, within the accuracy that may be lost there.
+With it: P(risk <= epsilon) >= 1 - delta, the risk being the share of problems that full thinking has right and the exit
+wrong. A path fixed on the development split is walked on the calibration split (learn-then-test); refused where that split
+cannot certify. WORKDIR/frontier.json tells what other epsilons cost; --per_task adds WORKDIR/policies/TASK.json.
 The draft is WORKDIR/draft_model where training left one there, else the config's.
 """
 
@@ -9,49 +13,40 @@ from pathlib import Path
 from absl import flags
 
 from launch import door
-from specexit_jax.annotation.replay import outcomes
-from specexit_jax.evaluation.harness import extracted
-from specexit_jax.exits.calibration import choose_thresholds, threshold_grid
-from specexit_jax.exits.policy_file import PolicyFile, save_policy
-from specexit_jax.exits.smoothers import smoother_named
-from specexit_jax.models.draft import DraftBundle
-from specexit_jax.shards import read_shards
+from specexit_jax.checkpoint import write_json
+from specexit_jax.evaluation import calibrating
+from specexit_jax.evaluation.certify import Goal, scored
+from specexit_jax.exits.policy_file import save_policy
+
+_EPSILON = flags.DEFINE_float("epsilon", None, "The risk that is certified; default: thresholds by grid.")
+_DELTA = flags.DEFINE_float("delta", 0.05, "The chance that a certified risk is above epsilon after all.")
+_PER_TASK = flags.DEFINE_bool("per_task", False, "Also certify a policy a task, in WORKDIR/policies.")
 
 
 def main() -> None:
     door.alone("calibration")
-    config = door.config()
-    workdir, settings = Path(flags.FLAGS.workdir), config.calibrate
-    folder = workdir / settings.split
-    traces, labels = read_shards(folder, "traces"), read_shards(folder, "labels")
+    config, workdir = door.config(), Path(flags.FLAGS.workdir)
+    settings, kinds = config.calibrate, tuple(config.annotate.kinds)
     trained = workdir / "draft_model"
     session = door.open_session(config, trained if trained.is_dir() else config.draft)
-    draft = DraftBundle(session.draft, session.params.draft, session.params.d2t)
-    signals = extracted(session, traces, draft, folder).signals
-    best = None
-    for name in settings.smoothers:
-        seen = outcomes(smoother_named(name), traces, labels, signals, len(session.end_think_ids))
-        choice = choose_thresholds(seen, threshold_grid(seen), settings.bound, standard_errors=settings.standard_errors)
-        door.say(f"{name}: {choice.tokens:.1f} tokens, accuracy {choice.accuracy:.4f}, lost {choice.drop:.4f}")
-        if best is None or choice.tokens < best[1].tokens:
-            best = (name, choice)
-    name, choice = best
-    save_policy(
-        workdir / "policy.json",
-        PolicyFile(
-            rule="default",
-            smoothing=name,
-            boundary_kinds=tuple(config.annotate.kinds),
-            thresholds=choice.thresholds,
-            bound=settings.bound,
-            epsilon=None,
-            delta=None,
-            split=settings.split,
-            problems=len(traces),
-            draft=session.draft_digest,
-        ),
-    )
-    door.say(f"{workdir / 'policy.json'}: {name}, thresholds {choice.thresholds}")
+    development = calibrating.seen_split(session, workdir / settings.split, settings.smoothers)
+    if _EPSILON.value is None:
+        bounds = settings.bound, settings.standard_errors
+        file = calibrating.by_grid(development, *bounds, settings.budget or None, kinds, session.draft_digest, door.say)
+    else:
+        split, budget = settings.certify_on, settings.budget or None
+        goal = Goal(_EPSILON.value, _DELTA.value, tuple(settings.signals), budget, settings.split, split)
+        calibration = calibrating.seen_split(session, workdir / split, settings.smoothers)
+        paths = scored(development.by_smoother, goal)
+        file = calibrating.by_certificate(paths, calibration, goal, kinds, session.draft_digest, door.say)
+        rows = calibrating.frontier_of(paths, calibration, goal, settings.frontier, door.say)
+        write_json(workdir / "frontier.json", {"split": split, "rows": rows})
+        if _PER_TASK.value:
+            own = calibrating.by_task(development, calibration, goal, kinds, session.draft_digest, door.say)
+            for task, policy in own.items():
+                save_policy(workdir / "policies" / f"{task}.json", policy)
+    save_policy(workdir / "policy.json", file)
+    door.say(f"{workdir / 'policy.json'}: {file.smoothing}, thresholds {file.thresholds}")
 
 
 if __name__ == "__main__":

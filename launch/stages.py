@@ -11,6 +11,7 @@ from absl import flags
 from specexit_jax.annotation.forcing import Forcing
 from specexit_jax.data.sources import Source, Table, World
 from specexit_jax.data.tasks import require_task
+from specexit_jax.evaluation.harness import Setting
 from specexit_jax.session import digest_of, local_folder
 from specexit_jax.shards import Shard
 
@@ -35,6 +36,26 @@ def forcing_of(config: ml_collections.ConfigDict) -> Forcing:
         settings.max_answer,
         config.rollout.max_new_tokens,
         settings.request_keys,
+    )
+
+
+def setting_of(
+    config: ml_collections.ConfigDict, methods: Sequence[str] = (), tasks: Sequence[str] | None = None, seeds: int = 1
+) -> Setting:
+    """What an evaluation reads off the config."""
+    settings = config.evaluate
+    return Setting(
+        split=settings.split,
+        methods=tuple(methods),
+        seed=config.seed,
+        batch_size=settings.batch_size,
+        forcing=forcing_of(config),
+        draft_tokens=settings.draft_tokens,
+        latency_per_task=settings.latency_per_task,
+        latency_rounds=settings.latency_rounds,
+        target=target_name(config),
+        source=source_of(config, tasks).label,
+        seeds=seeds,
     )
 
 

@@ -10,6 +10,7 @@ import pytest
 from specexit_jax.exits.policy import FirstAnswer, NeverExit, Threshold, unreachable
 from specexit_jax.exits.policy_file import PolicyFile, digest, load_policy, save_policy
 from specexit_jax.exits.released import SCORES, released
+from specexit_jax.exits.risk import Certificate
 from specexit_jax.exits.smoothers import SMOOTHERS, smoother_named
 
 SPLIT, CLOSE, WIDTH = 1, 2, 6
@@ -138,7 +139,9 @@ def test_threshold_sees_the_boundary_tokens_own_signal():
     policy = Threshold(jnp.array([0.5, 0.0, 1e5], jnp.float32), smoother_named("none"))
     signals = jnp.array([[[0.1, 0.5, 5.0], [0.9, 0.5, 5.0]]], jnp.float32)
     boundary = jnp.array([[False, True]])
-    column, smoothed = policy.decide((), jnp.zeros((1, 2), jnp.int32), signals, boundary, jnp.ones((1, 2), bool))
+    column, smoothed = policy.decide(
+        policy.init(1), jnp.zeros((1, 2), jnp.int32), signals, boundary, jnp.ones((1, 2), bool)
+    )
     assert int(column[0]) == 1 and float(smoothed[0, 1, 0]) == pytest.approx(0.9)
 
 
@@ -146,8 +149,27 @@ def test_only_thinking_tokens_enter_the_average():
     policy = Threshold(jnp.zeros((3,), jnp.float32), smoother_named("mean"))
     signals = jnp.array([[[1.0] * 3, [9.0] * 3]], jnp.float32)
     none, valid = jnp.zeros((1, 2), bool), jnp.array([[True, False]])
-    state = policy.commit(policy.init(1), jnp.zeros((1, 2), jnp.int32), signals, none, valid, jnp.array([2], jnp.int32))
+    committed = jnp.array([2], jnp.int32)
+    state, thought = policy.commit(policy.init(1), jnp.zeros((1, 2), jnp.int32), signals, none, valid, committed)
+    assert thought is None, "what no budget needs is not counted"
     assert int(state.count[0]) == 1 and float(state.history[0, -1, 0]) == 1.0
+
+
+def test_a_budget_gives_up_at_the_first_boundary_past_it_however_steps_slice():
+    """Signals that never pass; 7 thinking tokens are the budget, boundaries at 2, 5, 8 and 11, answer tokens not counted."""
+    policy = Threshold(jnp.array([2.0, 2.0, -1.0], jnp.float32), smoother_named("ewma"), jnp.int32(7))
+    boundary, signals = jnp.arange(13)[None, :] % 3 == 2, jnp.full((1, 13, 3), 0.5, jnp.float32)
+    for width in (1, 2, 4, 5, 13):
+        state, found = policy.init(1), None
+        for start in range(0, 13, width):
+            here = slice(start, start + width)
+            step = jnp.zeros_like(boundary[:, here], jnp.int32), signals[:, here], boundary[:, here]
+            column = int(policy.decide(state, *step, jnp.ones_like(boundary[:, here]))[0][0])
+            if column < step[0].shape[1]:
+                found = start + column
+                break
+            state = policy.commit(state, *step, jnp.ones_like(boundary[:, here]), jnp.full((1,), width, jnp.int32))
+        assert found == 8, width
 
 
 def test_a_sweep_over_thresholds_compiles_once():
@@ -185,16 +207,22 @@ def test_null_policies_never_exit():
 
 
 LIMITS = (0.8, 0.3, 200.0)
-FILE = PolicyFile("default", "ewma", ("paragraph",), LIMITS, 0.005, None, None, "development", 900, "sha256:ab")
+FILE = PolicyFile("default", "ewma", ("paragraph",), LIMITS, None, 0.005, None, "development", 900, "sha256:ab")
 
 
-@pytest.mark.parametrize("rule", ["default", "released"])
-def test_policy_file_round_trip(tmp_path, rule):
-    written = dataclasses.replace(FILE, rule=rule)
+CERTIFICATE = Certificate(
+    0.01, 0.05, "calibration", 6000, 40, 0.01, 0.0091, "development", 1, ((2.0, 2.0, -1.0), LIMITS)
+)
+CERTIFIED = dataclasses.replace(FILE, budget=300, certificate=CERTIFICATE)
+
+
+@pytest.mark.parametrize("written", [FILE, dataclasses.replace(FILE, rule="released"), CERTIFIED])
+def test_policy_file_round_trip(tmp_path, written):
     save_policy(tmp_path / "policy.json", written)
     read = load_policy(tmp_path / "policy.json", draft="sha256:ab")
     assert read == written and [p.name for p in tmp_path.iterdir()] == ["policy.json"]
-    assert read.policy().per_step == (rule == "released")
+    assert read.policy().per_step == (written.rule == "released")
+    assert getattr(read.policy(), "budget", None) == written.budget
     np.testing.assert_allclose(read.policy().thresholds, [0.8, 0.3, 200.0])
 
 
@@ -212,11 +240,14 @@ def test_policy_file_round_trip(tmp_path, rule):
         (lambda text: text.replace('"default"', '"other"'), "rule is 'other'"),
         (lambda text: text.replace("0.005", "-1"), "bound is -1"),
         (lambda text: text.replace("900", "true"), "problems is True"),
+        (lambda text: text.replace('"budget": 300', '"budget": -1'), "budget is -1"),
+        (lambda text: text.replace('"risk_upper"', '"risk"'), "a certificate holds exactly"),
+        (lambda text: text.replace('"step": 1', '"step": 2'), "step is a place among them"),
     ],
 )
 def test_policy_file_refusals(tmp_path, edit, message):
     path = tmp_path / "policy.json"
-    save_policy(path, FILE)
+    save_policy(path, CERTIFIED)
     path.write_text(edit(path.read_text()))
     with pytest.raises(ValueError, match=message) as caught:
         load_policy(path)

@@ -88,8 +88,10 @@ def test_calibration_sees_what_replay_does(name):
     smoother = smoother_named(name)
     table = outcomes(smoother, traces, labels, signals)
     for limits in threshold_grid(table, (4, 3, 3))[::9]:
-        exits = exit_boundaries(table, limits[None])[0]
-        got = replay(Threshold(jnp.asarray(limits, jnp.float32), smoother), traces, labels, signals, END_THINK)
+        budget = int(limits[2]) or None  # any number will do
+        exits = exit_boundaries(table, limits[None], budget)[0]
+        policy = Threshold(jnp.asarray(limits, jnp.float32), smoother, None if budget is None else jnp.int32(budget))
+        got = replay(policy, traces, labels, signals, END_THINK)
         most = table.present.shape[1]
         assert [most if r.boundary is None else r.boundary for r in got] == exits.tolist()
         for n, result in enumerate(got):

@@ -59,5 +59,5 @@ def write_policy(folder: Path, draft: str, thresholds=(0.0, 0.0, 1e5)) -> None:
     """A policy that leaves at the first paragraph end, unless told otherwise."""
     save_policy(
         folder / "policy.json",
-        PolicyFile("default", "ewma", ("paragraph",), thresholds, 0.005, None, None, "development", 10, draft),
+        PolicyFile("default", "ewma", ("paragraph",), thresholds, None, 0.005, None, "development", 10, draft),
     )

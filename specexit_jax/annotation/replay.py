@@ -91,11 +91,13 @@ def outcomes(
     most = max((len(label["boundaries"]) for label in chosen), default=0)
     shape = (len(traces), most)
     values = np.zeros((*shape, 3), np.float32)
-    present, correct, tokens = np.zeros(shape, bool), np.zeros(shape, bool), np.zeros(shape, np.int64)
+    present, correct = np.zeros(shape, bool), np.zeros(shape, bool)
+    tokens, thinking = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
     for row, (trace, label, seen) in enumerate(zip(traces, chosen, smoothed, strict=True)):
         count = len(label["boundaries"])
         values[row, :count], correct[row, :count] = seen, label["correct"]
         present[row, :count] = np.asarray(label["boundaries"], np.int64) < _leavable(trace)
+        thinking[row, :count] = np.asarray(label["boundaries"], np.int64) + 1
         tokens[row, :count] = [
             boundary + 1 + end_think_length + len(forced)
             for boundary, forced in zip(label["boundaries"], label["forced_ids"], strict=True)
@@ -104,6 +106,7 @@ def outcomes(
         smoothed=values,
         present=present,
         tokens=tokens,
+        thinking=thinking,
         correct=correct,
         full_tokens=np.array([len(trace["ids"]) for trace in traces], np.int64),
         full_correct=np.array([trace["correct"] for trace in traces], bool),

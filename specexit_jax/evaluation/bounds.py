@@ -29,6 +29,7 @@ class Boundaries:
     """
 
     ids: tuple[str, ...]
+    problems: tuple[str, ...]
     tasks: tuple[str, ...]
     splits: tuple[str, ...]
     seeds: tuple[int, ...]
@@ -74,6 +75,7 @@ def gather_boundaries(
     own = [trace["think_end"] for trace in traces]
     everything = Boundaries(
         ids=tuple(trace["id"] for trace in traces),
+        problems=tuple(trace.get("problem", trace["id"]) for trace in traces),
         tasks=tuple(trace["task"] for trace in traces),
         splits=tuple(trace["split"] for trace in traces),
         seeds=tuple(trace.get("seed", 0) for trace in traces),
@@ -164,13 +166,15 @@ def as_outcomes(boundaries: Boundaries, scores: np.ndarray) -> calibration.Outco
     shape = (len(boundaries.ids), int(np.diff(starts).max(initial=0)))
     place = boundaries.row, np.arange(len(boundaries.row)) - starts[boundaries.row]
     smoothed, present = np.zeros((*shape, 3), np.float32), np.zeros(shape, bool)
-    tokens, correct = np.zeros(shape, np.int64), np.zeros(shape, bool)
+    tokens, thinking, correct = np.zeros(shape, np.int64), np.zeros(shape, np.int64), np.zeros(shape, bool)
     smoothed[(*place, 0)], present[place] = scores, True
     tokens[place], correct[place] = boundaries.tokens, boundaries.correct
+    thinking[place] = boundaries.index + 1
     return calibration.Outcomes(
         smoothed=smoothed,
         present=present,
         tokens=tokens,
+        thinking=thinking,
         correct=correct,
         full_tokens=boundaries.full_tokens.astype(np.int64),
         full_correct=boundaries.full_correct,
@@ -191,6 +195,7 @@ def bound_records(boundaries: Boundaries, exits: np.ndarray, method: str) -> lis
                 method=method,
                 task=boundaries.tasks[i],
                 id=boundaries.ids[i],
+                problem=boundaries.problems[i],
                 split=boundaries.splits[i],
                 correct=bool(correct[i]),
                 tokens=int(tokens[i]),

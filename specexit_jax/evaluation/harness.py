@@ -14,7 +14,7 @@ from specexit_jax.annotation.annotate import annotate
 from specexit_jax.annotation.features import Extracted, extract, load_signals, save_signals
 from specexit_jax.annotation.forcing import Forcing
 from specexit_jax.annotation.replay import join_labels, replay, smoothed_at_boundaries
-from specexit_jax.annotation.rollout import Rollout, request_of, roll_out, trace_of
+from specexit_jax.annotation.rollout import Rollout, name_of, request_of, roll_out, trace_of
 from specexit_jax.data.splits import Problem
 from specexit_jax.evaluation.bounds import (
     Boundaries,
@@ -40,7 +40,8 @@ REPLAYED = ("first_answer", "deer", "deer_eagle3", "specexit", "probe")
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """Everything that an evaluation needs to know beside the models. target, source: see `annotation.rollout.Rollout`."""
+    """Everything that an evaluation needs to know beside the models. target, source: see `annotation.rollout.Rollout`;
+    seeds: `seed` and those after it, so many in all."""
 
     split: str
     methods: tuple[str, ...]
@@ -52,6 +53,7 @@ class Setting:
     latency_rounds: int
     target: str = ""
     source: str = ""
+    seeds: int = 1
 
     @property
     def max_new_tokens(self) -> int:
@@ -73,14 +75,23 @@ def require_methods(names: Sequence[str]) -> None:
 def decoded_traces(
     session: Session, problems: Sequence[Problem], name: str, setting: Setting, folder: Path
 ) -> list[dict]:
-    """Traces of a method that exits nowhere (`think`, `nothink`, `eagle3`) for exactly these problems."""
+    """Traces of a method that exits nowhere (`think`, `nothink`, `eagle3`) for exactly these problems, every seed of each."""
     stem = "traces" if name == "eagle3" else name
-    method = make_method(session, name, draft_tokens=setting.draft_tokens)
+    return decoded_by(
+        session, problems, make_method(session, name, draft_tokens=setting.draft_tokens), setting, folder, stem
+    )
+
+
+def decoded_by(
+    session: Session, problems: Sequence[Problem], method: Method, setting: Setting, folder: Path, stem: str
+) -> list[dict]:
+    """The method's traces, kept in FOLDER/STEM.jsonl."""
     names = {"target": setting.target, "source": setting.source}
-    rollout = Rollout(setting.seed, setting.batch_size, setting.max_new_tokens, **names)
+    rollout = Rollout(setting.seed, setting.batch_size, setting.max_new_tokens, setting.seeds, **names)
     roll_out(session, problems, method, folder, rollout, stem)
     by_id = {trace["id"]: trace for trace in read_shards(folder, stem)}
-    return [_without_others_steps(session, method, by_id[problem.id]) for problem in problems]
+    wanted = [name_of(problem, sample) for problem in problems for sample in range(setting.seeds)]
+    return [_without_others_steps(session, method, by_id[name]) for name in wanted]
 
 
 def _without_others_steps(session: Session, method: Method, trace: dict) -> dict:
@@ -98,10 +109,17 @@ def annotated(
     return [by_id[trace["id"]] for trace in traces]
 
 
-def extracted(session: Session, traces: Sequence[dict], draft, folder: Path, labels: Sequence[dict] = ()) -> Extracted:
-    """The draft's signals along these traces, kept in signals.npz as long as it holds them all; with `labels` also the
-    features at their boundaries, which are too many to keep."""
-    path = folder / "signals.npz"
+def extracted(
+    session: Session,
+    traces: Sequence[dict],
+    draft,
+    folder: Path,
+    labels: Sequence[dict] = (),
+    name: str = "signals.npz",
+) -> Extracted:
+    """The session's draft's signals along these traces, kept in FOLDER/NAME as long as it holds them all; with `labels`
+    also the features at their boundaries, which are too many to keep."""
+    path = folder / name
     kept = _kept_signals(path, session.draft_digest)
     if all(trace["id"] in kept for trace in traces):
         if not labels:

@@ -28,6 +28,7 @@ class Record:
     source: 'decode' (run for real) or 'replay' (a policy replayed on annotated traces).
     latency_s: batch-1 wall time in seconds, None where it was not measured.
     trial_tokens: answered in trials that failed, generated beside `tokens`.
+    problem: what the traces of several seeds have in common; "" for the id.
     """
 
     method: str
@@ -47,8 +48,11 @@ class Record:
     latency_s: float | None = None
     seed: int = 0
     trial_tokens: int = 0
+    problem: str = ""
 
     def __post_init__(self):
+        if not self.problem:
+            object.__setattr__(self, "problem", self.id)
         if self.source not in SOURCES:
             raise ValueError(f"record {self.id!r}: source is {self.source!r}, expected one of {', '.join(SOURCES)}")
         if self.finish not in FINISHES:
@@ -59,7 +63,7 @@ class Record:
     @property
     def key(self) -> tuple[str, str, int]:
         """What pairs the records of two methods: the problem and the seed."""
-        return self.task, self.id, self.seed
+        return self.task, self.problem, self.seed
 
     def to_json(self) -> dict:
         return {**dataclasses.asdict(self), "accepted": list(self.accepted)}
@@ -72,6 +76,7 @@ def record_of_replay(method: str, trace: dict, replayed: Any) -> Record:
         method=method,
         task=trace["task"],
         id=trace["id"],
+        problem=trace.get("problem", trace["id"]),
         split=trace["split"],
         correct=bool(replayed.correct),
         tokens=len(replayed.ids),
@@ -94,6 +99,7 @@ def record_of_trace(method: str, trace: dict, latency_s: float | None = None) ->
         method=method,
         task=trace["task"],
         id=trace["id"],
+        problem=trace.get("problem", trace["id"]),
         split=trace["split"],
         correct=bool(trace["correct"]),
         tokens=len(trace["ids"]),

@@ -50,7 +50,7 @@ def summarise(records: Sequence[Record]) -> dict:
     tau_mean pools verify steps (bonus token counted); null without drafts. latency_s_mean is over the `latency_n`
     records that were timed.
     """
-    problems = sorted({r.id for r in records})
+    problems = sorted({r.problem for r in records})
     seeds = {r.seed for r in records}
     correct = _by_problem(records, "correct")
     if len(seeds) == 1:
@@ -161,7 +161,7 @@ def _by_problem(records: Sequence[Record], field: str) -> np.ndarray:
     """The field averaged over the seeds of each problem, float64[problems]."""
     values: dict[str, list] = {}
     for record in records:
-        values.setdefault(record.id, []).append(float(getattr(record, field)))
+        values.setdefault(record.problem, []).append(float(getattr(record, field)))
     return np.asarray([np.mean(v) for v in values.values()], np.float64)
 
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+OPEN = (-1e6, -1e6, 1e6)  # limits that every signal passes
 NEVER = (2.0, 2.0, -1.0)  # confidence, progress, remain that no signal reaches; finite, so that JSON can hold it
 CHUNK = 128  # settings scored at once
 LOWEST_BIT = np.array([(byte & -byte).bit_length() - 1 for byte in range(256)])
@@ -20,13 +21,15 @@ class Outcomes:
     """What happens at every boundary of N annotated traces, padded to M boundaries.
 
     smoothed: signals as the policy sees them at the boundary; present: False in the padding; tokens: generated tokens
-    in all after an exit there; correct: the forced answer is right; full_*: without an exit; closed: the trace closed
-    its thinking itself; weights: of the traces in every mean, summing to 1 (task_weights: tasks count alike).
+    in all after an exit there; thinking: tokens thought by then; correct: the forced answer is right; full_*: without an
+    exit; closed: the trace closed its thinking itself; weights: of the traces in every mean, summing to 1 (task_weights:
+    tasks count alike).
     """
 
     smoothed: Float[np.ndarray, "N M 3"]
     present: Bool[np.ndarray, "N M"]
     tokens: Int[np.ndarray, "N M"]
+    thinking: Int[np.ndarray, "N M"]
     correct: Bool[np.ndarray, "N M"]
     full_tokens: Int[np.ndarray, " N"]
     full_correct: Bool[np.ndarray, " N"]
@@ -63,35 +66,49 @@ def task_weights(tasks: Sequence[str]) -> Float[np.ndarray, " N"]:
     return 1.0 / (len(count) * count[task])
 
 
+def select(outcomes: Outcomes, rows: Bool[np.ndarray, " N"]) -> Outcomes:
+    """Some of the traces; their weights sum to 1 again."""
+    parts = {field.name: getattr(outcomes, field.name)[rows] for field in dataclasses.fields(Outcomes)}
+    return Outcomes(**parts | {"weights": parts["weights"] / parts["weights"].sum()})
+
+
 def threshold_grid(outcomes: Outcomes, sizes: tuple[int, int, int] = (64, 6, 6)) -> Float[np.ndarray, "G 3"]:
     """Thresholds at quantiles of the signals seen at boundaries, denser at the strict end, and each one left open.
 
     Every threshold lies midway between two observed values: a rounding error of the smoothed signal, which decoding
     and replay need not share, then never tips a decision on these traces.
     """
-    seen = outcomes.smoothed[outcomes.present]
-    axes = []
-    for signal, size in enumerate(sizes):
-        most = signal == 2  # remain: the strict end is the low one
-        values = np.unique(seen[:, signal].astype(np.float64))
-        gaps = (values[1:] + values[:-1]) / 2
-        levels = np.linspace(0.0, 1.0, size) ** 2
-        wanted = np.quantile(seen[:, signal], levels if most else 1.0 - levels) if len(seen) else np.zeros(0)
-        inner = gaps[np.minimum(np.searchsorted(gaps, wanted), len(gaps) - 1)] if len(gaps) else np.zeros(0)
-        axes.append(np.unique(np.append(inner, 1e6 if most else -1e6)))
+    axes = [threshold_axis(outcomes, signal, size) for signal, size in enumerate(sizes)]
     return np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 3)
 
 
-def exit_boundaries(outcomes: Outcomes, thresholds: Float[np.ndarray, "G 3"]) -> Int[np.ndarray, "G N"]:
+def threshold_axis(outcomes: Outcomes, signal: int, size: int) -> Float[np.ndarray, " A"]:
+    """At most `size` thresholds of one signal and the open one, safest first."""
+    seen, most = outcomes.smoothed[outcomes.present][:, signal], signal == 2  # remain: the strict end is the low one
+    values = np.unique(seen.astype(np.float64))
+    gaps = (values[1:] + values[:-1]) / 2
+    levels = np.linspace(0.0, 1.0, size) ** 2
+    wanted = np.quantile(seen, levels if most else 1.0 - levels) if len(seen) else np.zeros(0)
+    inner = gaps[np.minimum(np.searchsorted(gaps, wanted), len(gaps) - 1)] if len(gaps) else np.zeros(0)
+    axis = np.unique(np.append(inner, OPEN[signal]))
+    return axis if most else axis[::-1]
+
+
+def exit_boundaries(
+    outcomes: Outcomes, thresholds: Float[np.ndarray, "G 3"], budget: int | None = None
+) -> Int[np.ndarray, "G N"]:
     """The boundary at which each trace exits under each setting, M where it does not. Exactly `policy.Threshold`.
 
-    Each distinct limit of a signal is compared once; a setting is then the AND of three rows of bits.
+    budget: as there, of all settings. Each distinct limit of a signal is compared once; a setting is then the AND of
+    three rows of bits.
     """
     traces, most = outcomes.present.shape
     limits = np.asarray(thresholds, np.float32)
     if not most:
         return np.zeros((len(limits), traces), np.int32)
     packed, chosen = [], []
+    spent = outcomes.present & (outcomes.thinking >= (np.inf if budget is None else budget))
+    given_up = np.packbits(spent, axis=-1, bitorder="little")[None]
     for signal, passes in enumerate((np.greater_equal, np.greater_equal, np.less_equal)):
         levels, index = np.unique(limits[:, signal], return_inverse=True)
         granted = passes(outcomes.smoothed[None, ..., signal], levels[:, None, None]) & outcomes.present[None]
@@ -100,7 +117,7 @@ def exit_boundaries(outcomes: Outcomes, thresholds: Float[np.ndarray, "G 3"]) ->
     parts = []
     for start in range(0, len(limits), CHUNK):
         rows = slice(start, start + CHUNK)
-        granted = packed[0][chosen[0][rows]] & packed[1][chosen[1][rows]] & packed[2][chosen[2][rows]]
+        granted = packed[0][chosen[0][rows]] & packed[1][chosen[1][rows]] & packed[2][chosen[2][rows]] | given_up
         byte = np.argmax(granted != 0, axis=-1)
         first = 8 * byte + LOWEST_BIT[np.take_along_axis(granted, byte[..., None], axis=-1)[..., 0]]
         parts.append(np.where(granted.any(axis=-1), first, most).astype(np.int32))
@@ -130,6 +147,15 @@ def _score(outcomes: Outcomes, exits: Int[np.ndarray, "G N"]) -> tuple[np.ndarra
     return mean[0], mean[1], drop, error, harmed.sum(axis=1), mean[2]
 
 
+def taken(outcomes: Outcomes, exits: Int[np.ndarray, " N"]) -> tuple[np.ndarray, np.ndarray]:
+    """(tokens int [N], correct bool [N]) of each trace under one setting's exits."""
+    row = np.arange(len(exits))
+    return (
+        _or_full(outcomes.tokens, outcomes.full_tokens)[row, exits],
+        _or_full(outcomes.correct, outcomes.full_correct)[row, exits],
+    )
+
+
 def _or_full(at_boundary: np.ndarray, full: np.ndarray) -> np.ndarray:
     """[N, M + 1]: the outcome at every boundary, then that of no exit."""
     return np.concatenate([at_boundary, full[:, None]], axis=1)
@@ -141,14 +167,15 @@ def choose_thresholds(
     bound: float,
     margin: float = 0.0,
     standard_errors: float = 0.0,
+    budget: int | None = None,
 ) -> Choice:
     """The setting of fewest mean tokens whose drop + margin + standard_errors x its error is at most `bound`.
 
-    bound, margin: fractions of accuracy (0.005 is half a point). `NEVER` always qualifies and is what remains if
-    nothing else does. Among equal tokens the smaller drop wins.
+    bound, margin: fractions of accuracy (0.005 is half a point); budget: see `policy.Threshold`. `NEVER` always
+    qualifies and is what remains if nothing else does. Among equal tokens the smaller drop wins.
     """
     candidates = np.concatenate([np.asarray([NEVER]), np.asarray(thresholds, np.float64)])
-    scores = score(outcomes, exit_boundaries(outcomes, candidates))
+    scores = score(outcomes, exit_boundaries(outcomes, candidates, budget))
     allowed = scores.drop + margin + standard_errors * scores.drop_error <= bound + 1e-12
     allowed[0] = True
     best = min(np.flatnonzero(allowed), key=lambda g: (scores.tokens[g], scores.drop[g]))

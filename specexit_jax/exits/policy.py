@@ -46,29 +46,38 @@ class NeverExit:
 class Threshold:
     """The `default` rule: exit at the first boundary whose smoothed signals (its own token included) pass all three.
 
-    thresholds: [confidence at least, progress at least, remain at most].
+    thresholds: [confidence at least, progress at least, remain at most]. budget: thinking tokens from which on any boundary
+    is an exit (a hopeless problem is given up); None: none is.
     """
 
     thresholds: Float[Array, "3"]
     smoother: Smoother = flax.struct.field(pytree_node=False, default=Ewma())
+    budget: Int[Array, ""] | None = None
 
     needs_signals = True
     per_step = False
 
     def init(self, batch: int):
-        return self.smoother.init(batch)
+        """The smoother's state and the thinking tokens so far, which a policy without a budget does not count."""
+        return self.smoother.init(batch), None if self.budget is None else jnp.zeros((batch,), jnp.int32)
 
     def decide(self, state, tokens, signals, boundary, valid, closes=None) -> Decision:
-        smoothed = self.smoother.scan(state, signals, boundary)
+        smoothing, thought = state
+        smoothed = self.smoother.scan(smoothing, signals, boundary)
         granted = (
             (smoothed[..., 0] >= self.thresholds[0])
             & (smoothed[..., 1] >= self.thresholds[1])
             & (smoothed[..., 2] <= self.thresholds[2])
         )
+        if self.budget is not None:
+            granted = granted | (thought[:, None] + jnp.cumsum(valid, axis=1, dtype=jnp.int32) >= self.budget)
         return _first_column(granted & boundary & valid), smoothed
 
     def commit(self, state, tokens, signals, boundary, valid, count):
-        return self.smoother.commit(state, signals, boundary, _thinking(valid, count))
+        smoothing, thought = state
+        thinking = _thinking(valid, count)
+        smoothing = self.smoother.commit(smoothing, signals, boundary, thinking)
+        return smoothing, None if thought is None else thought + thinking
 
 
 @flax.struct.dataclass

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from specexit_jax.exits.boundaries import KINDS
 from specexit_jax.exits.policy import Policy, Threshold
 from specexit_jax.exits.released import SCORES, released
+from specexit_jax.exits.risk import Certificate
 from specexit_jax.exits.signals import SIGNALS
 from specexit_jax.exits.smoothers import SMOOTHERS, smoother_named
 
@@ -22,17 +23,18 @@ class PolicyFile:
     """What policy.json holds, key for key.
 
     smoothing: a name of `smoothers.SMOOTHERS`; thresholds: confidence at least, progress at least, remain (tokens) at
-    most; bound: the accuracy drop allowed on `split`; epsilon, delta: of the certificate, null where thresholds were
-    chosen by grid; problems: how many were calibrated on; draft: digest of the draft (see `digest`).
+    most; budget: thinking tokens from which on any boundary is an exit, null without one; bound: the accuracy drop allowed on
+    `split`, null where a certificate says more; certificate: what was shown of the thresholds, null where they were chosen
+    by grid; problems: how many of `split` they were chosen on; draft: digest of the draft (see `digest`).
     """
 
     rule: str
     smoothing: str
     boundary_kinds: tuple[str, ...]
     thresholds: tuple[float, float, float]
+    budget: int | None
     bound: float | None
-    epsilon: float | None
-    delta: float | None
+    certificate: Certificate | None
     split: str
     problems: int
     draft: str
@@ -40,7 +42,8 @@ class PolicyFile:
     def policy(self) -> Policy:
         if self.rule == "released":
             return dataclasses.replace(released(self.smoothing), thresholds=self._limits())
-        return Threshold(self._limits(), smoother_named(self.smoothing))
+        budget = None if self.budget is None else jnp.int32(self.budget)
+        return Threshold(self._limits(), smoother_named(self.smoothing), budget)
 
     def _limits(self):
         return jnp.asarray(self.thresholds, jnp.float32)
@@ -109,7 +112,24 @@ def _parse(path: Path, content) -> PolicyFile:
     if wrong:
         raise ValueError(f"{path}: {wrong}")
     limits = tuple(float(thresholds[name]) for name in SIGNALS)
-    return PolicyFile(**{**content, "thresholds": limits, "boundary_kinds": tuple(content["boundary_kinds"])})
+    certificate = _certificate(path, content["certificate"])
+    kinds = tuple(content["boundary_kinds"])
+    return PolicyFile(**{**content, "thresholds": limits, "boundary_kinds": kinds, "certificate": certificate})
+
+
+def _certificate(path: Path, content) -> Certificate | None:
+    if content is None:
+        return None
+    names = [field.name for field in dataclasses.fields(Certificate)]
+    if not isinstance(content, dict) or sorted(content) != sorted(names):
+        raise ValueError(f"{path}: a certificate holds exactly {', '.join(names)}: run launch.calibrate again")
+    steps, step = content["steps"], content["step"]
+    sound = isinstance(steps, list) and all(
+        isinstance(x, list) and len(x) == 3 and all(map(_is_number, x)) for x in steps
+    )
+    if not sound or not isinstance(step, int) or not 0 <= step < len(steps):
+        raise ValueError(f"{path}: the certificate's steps are lists of three limits, and step is a place among them")
+    return Certificate(**{**content, "steps": tuple(tuple(float(x) for x in limits) for limits in steps)})
 
 
 def _first_wrong(content: dict) -> str | None:
@@ -125,13 +145,20 @@ def _first_wrong(content: dict) -> str | None:
     for name in (f"thresholds.{signal}" for signal in SIGNALS):
         if not _is_number(content[name]):
             return f"{name} is {content[name]!r}, expected a number"
-    for name in ("bound", "epsilon", "delta"):
-        if content[name] is not None and not (_is_number(content[name]) and 0 <= content[name] <= 1):
-            return f"{name} is {content[name]!r}, expected null or a number from 0 to 1"
-    if not isinstance(content["problems"], int) or isinstance(content["problems"], bool) or content["problems"] < 0:
-        return f"problems is {content['problems']!r}, expected a count"
+    bound = content["bound"]
+    if bound is not None and not (_is_number(bound) and 0 <= bound <= 1):
+        return f"bound is {bound!r}, expected null or a number from 0 to 1"
+    for name in ("problems", "budget"):
+        if not _is_count(content[name]) and (name, content[name]) != ("budget", None):
+            return f"{name} is {content[name]!r}, expected a count"
+    if content["budget"] is not None and content["rule"] == "released":
+        return "the released rule knows no budget, expected null"
     return next((f"{name} is {content[name]!r}, expected text" for name in ("split", "draft")
                  if not isinstance(content[name], str)), None)  # fmt: skip
+
+
+def _is_count(value) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
 def _is_number(value) -> bool:

@@ -10,33 +10,34 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float, Int
-from scipy.stats import binom
+from jaxtyping import Float
+from scipy.stats import beta, binom
 
-from specexit_jax.exits.calibration import Outcomes, Scores, exit_boundaries, score
+from specexit_jax.exits.calibration import Outcomes, exit_boundaries, score
 
 
 @dataclasses.dataclass(frozen=True)
 class Certificate:
-    """How far the walk came. thresholds is None where not even the first step of the path passed."""
+    """What P(risk <= epsilon) >= 1 - delta was shown for: step `step` of the path `steps`, thresholds safest first.
 
-    thresholds: tuple[float, float, float] | None
-    step: int | None
-    harmed: int
-    problems: int
-    p_value: float
+    harmed: of `problems` of `split`, at that step; risk_upper: what the risk is below with probability 1 - delta (exact
+    binomial, of that step alone); path_split: where the path was fixed.
+    """
+
     epsilon: float
     delta: float
+    split: str
+    problems: int
+    harmed: int
+    p_value: float
+    risk_upper: float
+    path_split: str
+    step: int
+    steps: tuple[tuple[float, float, float], ...]
 
-
-def safest_first(scores: Scores) -> Int[np.ndarray, " P"]:
-    """A path through the G settings of a development split: harm never falls along it, and every step saves tokens."""
-    path, fewest = [], np.inf
-    for setting in np.lexsort((scores.tokens, scores.harmed)):
-        if scores.tokens[setting] < fewest:
-            path.append(setting)
-            fewest = scores.tokens[setting]
-    return np.asarray(path, np.int64)
+    @property
+    def thresholds(self) -> tuple[float, float, float]:
+        return self.steps[self.step]
 
 
 def p_value(harmed: int, problems: int, epsilon: float) -> float:
@@ -54,30 +55,62 @@ def walk(harmed: Sequence[int], problems: int, epsilon: float, delta: float) -> 
     return passed
 
 
-def learn_then_test(path: Float[np.ndarray, "P 3"], calibration: Outcomes, epsilon: float, delta: float) -> Certificate:
-    """Walks `path` (safest first, fixed on another split) on the calibration split.
+def risk_upper(harmed: int, problems: int, delta: float) -> float:
+    """The exact one-sided upper limit of a binomial share at level 1 - delta (Clopper and Pearson)."""
+    return 1.0 if harmed >= problems else float(beta.ppf(1.0 - delta, harmed + 1, problems - harmed))
 
-    Raises ValueError where so few problems could not certify even a policy that harms none of them.
+
+def learn_then_test(
+    path: Float[np.ndarray, "P 3"],
+    calibration: Outcomes,
+    epsilon: float,
+    delta: float,
+    budget: int | None = None,
+    split: str = "calibration",
+    path_split: str = "development",
+) -> Certificate:
+    """Walks `path` (safest first, fixed on path_split) on the calibration split; budget: see `policy.Threshold`.
+
+    Raises CannotCertify, with how many problems it would take, where so few could not certify even a policy that harms
+    none of them, and where the path's first step does not pass.
     """
     problems = len(calibration.full_tokens)
     least = problems_needed(epsilon, delta)
     if problems < least:
-        raise ValueError(
-            f"{problems} calibration problems can never certify a risk of {epsilon:g} at delta {delta:g}: "
-            f"give at least {least}, or calibrate by grid without a certificate"
+        raise CannotCertify(
+            f"{problems} problems of {split} can never certify a risk of {epsilon:g} at delta {delta:g}: at least {least} "
+            "are needed, if none is harmed"
         )
-    harmed = score(calibration, exit_boundaries(calibration, path)).harmed
+    harmed = score(calibration, exit_boundaries(calibration, path, budget)).harmed
     step = walk(harmed, problems, epsilon, delta)
-    shown = int(harmed[step or 0]) if len(harmed) else problems
+    if step is None:
+        raise CannotCertify(_refusal(int(harmed[0]), problems, epsilon, delta, split))
+    count = int(harmed[step])
     return Certificate(
-        thresholds=None if step is None else tuple(float(value) for value in path[step]),
-        step=step,
-        harmed=shown,
-        problems=problems,
-        p_value=p_value(shown, problems, epsilon),
         epsilon=epsilon,
         delta=delta,
+        split=split,
+        problems=problems,
+        harmed=count,
+        p_value=p_value(count, problems, epsilon),
+        risk_upper=risk_upper(count, problems, delta),
+        path_split=path_split,
+        step=step,
+        steps=tuple(tuple(float(limit) for limit in limits) for limits in path),
     )
+
+
+class CannotCertify(ValueError):
+    """The split certifies nothing at this epsilon and delta."""
+
+
+def _refusal(harmed: int, problems: int, epsilon: float, delta: float, split: str) -> str:
+    share = harmed / problems
+    told = f"even the safest step of the path harms {harmed} of {problems} problems of {split} ({100 * share:.2f} %), which"
+    if share >= epsilon:
+        return f"{told} no number of problems certifies below {epsilon:g}: raise epsilon"
+    more = problems_needed(epsilon, delta, share)
+    return f"{told} is not certified below {epsilon:g} at delta {delta:g}: at this share it takes about {more} problems"
 
 
 def problems_needed(epsilon: float, delta: float, observed: float = 0.0) -> int:

@@ -1,0 +1,54 @@
+"""Ablations of the exit, certified alike and used on the same test traces: WORKDIR/ablations.{json,md}.
+
+python -m launch.ablate --config=configs/embedded.py --workdir=runs/embedded [--epsilon=0.01] [--delta=0.05] [--limit=200]
+Tables: every subset of the signals, every smoother, every kind of boundary, both places of the signals (a draft trained with
+--config.train.signals=draft, named by config.ablate.draft), and the released rule, which is decoded, beside the default one.
+All against eagle3, with 95 % intervals of a paired bootstrap over problems, several seeds each. Development and calibration
+splits must be rolled out and annotated (launch.rollout, launch.annotate); what test lacks is decoded here.
+"""
+
+import dataclasses
+from pathlib import Path
+
+from absl import flags
+
+from launch import door, stages
+from specexit_jax.checkpoint import write_json
+from specexit_jax.evaluation import ablating, ablation
+from specexit_jax.evaluation.certify import Goal
+from specexit_jax.evaluation.records import write_atomically
+
+_EPSILON = flags.DEFINE_float("epsilon", 0.01, "The risk that every arm is certified for.")
+_DELTA = flags.DEFINE_float("delta", 0.05, "The chance that a certified risk is above epsilon after all.")
+_LIMIT = flags.DEFINE_integer("limit", None, "Problems a task; default: the config's.")
+
+
+def main() -> None:
+    door.decode_on_one_thread()
+    door.alone("ablation")
+    config, workdir = door.config(), Path(flags.FLAGS.workdir)
+    settings, own = config.calibrate, workdir / "draft_model"
+    sessions = {"own": door.open_session(config, own if own.is_dir() else config.draft)}
+    if config.ablate.draft:
+        sessions["draft layer"] = door.open_session(config, config.ablate.draft)
+    setting = stages.setting_of(config, seeds=config.ablate.seeds)
+    problems = stages.source_of(config).problems(setting.split, _LIMIT.value or config.ablate.per_task)
+    test = ablating.test_split(sessions["own"], problems, config.annotate.kinds, setting, workdir / setting.split)
+    splits = [*(ablating.read_split(workdir / name) for name in (settings.split, settings.certify_on)), test]
+    goal = Goal(_EPSILON.value, _DELTA.value, path_split=settings.split, split=settings.certify_on)
+    rows = ablating.rows_of(
+        ablation.arms(settings.smoothers, tuple(sessions)), ablating.SeenSplits(sessions, splits), goal, test, door.say
+    )
+    default = next(row for row in rows if row["table"] == "signals' place")
+    rows.append(default | {"table": "rule", "arm": "default, certified"})
+    for score in config.ablate.released:
+        rows.append(ablating.released_row(sessions["own"], score, problems, setting, test, "rule"))
+    tables = [ablation.table_of(rows, name) for name in dict.fromkeys(row["table"] for row in rows)]
+    write_json(workdir / "ablations.json", {"goal": dataclasses.asdict(goal), "seeds": setting.seeds, "rows": rows})
+    write_atomically(workdir / "ablations.md", "\n".join(tables))
+    door.say("\n" + "\n".join(tables))
+
+
+if __name__ == "__main__":
+    door.define_config()
+    door.run(main)

@@ -1,0 +1,118 @@
+"""`launch.ablate` below its flags: every arm's outcomes on three splits, and the released rule decoded for real."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from specexit_jax.annotation.kinds import labels_at
+from specexit_jax.annotation.replay import join_labels, outcomes
+from specexit_jax.data.splits import Problem
+from specexit_jax.evaluation.ablation import Arm, Paired, compared, row_of
+from specexit_jax.evaluation.certify import Goal, Seen
+from specexit_jax.evaluation.harness import Setting, annotated, decoded_by, decoded_traces, extracted
+from specexit_jax.exits.released import released
+from specexit_jax.exits.smoothers import smoother_named
+from specexit_jax.methods import make_method
+from specexit_jax.models.draft import DraftBundle
+from specexit_jax.session import Session
+from specexit_jax.shards import read_shards
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """Annotated traces of a split, and where they are kept."""
+
+    folder: Path
+    traces: list[dict]
+    labels: list[dict]
+
+
+def read_split(folder: Path) -> Split:
+    """All traces of a split with their labels."""
+    traces = read_shards(folder, "traces")
+    return Split(folder, traces, join_labels(traces, read_shards(folder, "labels")))
+
+
+def test_split(
+    session: Session, problems: Sequence[Problem], kinds: Sequence[str], setting: Setting, folder: Path
+) -> Split:
+    """The traces of these problems under every seed, decoded and annotated where they are not yet."""
+    traces = decoded_traces(session, problems, "eagle3", setting, folder)
+    return Split(folder, traces, annotated(session, traces, kinds, setting, folder))
+
+
+class SeenSplits:
+    """What thresholds do on several splits, by draft, kind of boundary and smoother; each computed when first asked for."""
+
+    def __init__(self, sessions: Mapping[str, Session], splits: Sequence[Split]):
+        self._sessions, self._splits = sessions, splits
+        self._signals: dict[str, list[Mapping[str, np.ndarray]]] = {}
+        self._seen: dict[tuple, Seen] = {}
+
+    def of(self, arm: Arm) -> list[Seen]:
+        """The arm's smoothers on each split."""
+        found = []
+        for number in range(len(self._splits)):
+            for smoother in arm.smoothers:
+                self._see(number, arm.draft, arm.kinds, smoother)
+            found.append({name: self._seen[number, arm.draft, arm.kinds, name] for name in arm.smoothers})
+        return found
+
+    def _see(self, number: int, draft: str, kinds: tuple[str, ...], smoother: str) -> None:
+        if (number, draft, kinds, smoother) in self._seen:
+            return
+        session, split = self._sessions[draft], self._splits[number]
+        labels = labels_at(split.traces, split.labels, session.boundaries(kinds))
+        signals, end = self._along(draft)[number], len(session.end_think_ids)
+        seen = outcomes(smoother_named(smoother), split.traces, labels, signals, end)
+        self._seen[number, draft, kinds, smoother] = seen
+
+    def _along(self, draft: str) -> list[Mapping[str, np.ndarray]]:
+        if draft not in self._signals:
+            session = self._sessions[draft]
+            bundle = DraftBundle(session.draft, session.params.draft, session.params.d2t)
+            name = "signals.npz" if draft == "own" else f"signals-{draft}.npz"
+            self._signals[draft] = [
+                extracted(session, split.traces, bundle, split.folder, name=name).signals for split in self._splits
+            ]
+        return self._signals[draft]
+
+
+def rows_of(arms: Sequence[Arm], seen: SeenSplits, goal: Goal, test: Split, say: Callable[[str], None]) -> list[dict]:
+    """A row an arm."""
+    tasks, problems = _names(test.traces)
+    rows = []
+    for arm in arms:
+        row = row_of(arm, seen.of(arm), goal, tasks, problems)
+        ratio = row.get("tokens_ratio")
+        told = f"{100 * (ratio['value'] - 1):+.1f} % tokens, {row['harmed']} harmed" if ratio else row["refused"]
+        say(f"{arm.table}: {arm.name}: {told}")
+        rows.append(row)
+    return rows
+
+
+def released_row(
+    session: Session, score: str, problems: Sequence[Problem], setting: Setting, test: Split, table: str
+) -> dict:
+    """The released rule by one of its scores: it depends on how verification slices the text, so it is decoded."""
+    method = make_method(session, "specexit", released(score), ("released",), setting.draft_tokens)
+    rows = decoded_by(session, problems, method, setting, test.folder, f"released-{score}")
+    full = {trace["id"]: trace for trace in test.traces}
+    beside = [full[row["id"]] for row in rows]
+    pairs = Paired(
+        *_names(rows),
+        *_outcomes(rows),
+        *_outcomes(beside),
+        exited=np.asarray([row["exit"] is not None for row in rows]),
+    )
+    return {"table": table, "arm": f"released, {score}"} | compared(pairs)
+
+
+def _names(traces: Sequence[dict]) -> tuple[list[str], list[str]]:
+    return [trace["task"] for trace in traces], [trace.get("problem", trace["id"]) for trace in traces]
+
+
+def _outcomes(traces: Sequence[dict]) -> tuple[np.ndarray, np.ndarray]:
+    return np.asarray([len(trace["ids"]) for trace in traces]), np.asarray([trace["correct"] for trace in traces], bool)

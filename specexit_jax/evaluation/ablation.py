@@ -1,0 +1,122 @@
+"""Ablations of the exit: arms that differ in one choice, certified alike and used on the same test traces."""
+
+import dataclasses
+import itertools
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from specexit_jax.evaluation import statistics
+from specexit_jax.evaluation.certify import Goal, Seen, certify, scored
+from specexit_jax.exits.calibration import exit_boundaries, taken
+from specexit_jax.exits.risk import CannotCertify
+from specexit_jax.exits.signals import SIGNALS
+
+PARAGRAPHS = ("paragraph",)
+KINDS = (PARAGRAPHS, ("marker",), ("paragraph", "marker"))
+
+
+@dataclasses.dataclass(frozen=True)
+class Arm:
+    """One row of a table: the signals it exits by, the smoothers it may choose among, its boundaries and its draft
+    (a name; `own` is the session's)."""
+
+    table: str
+    name: str
+    signals: tuple[str, ...] = SIGNALS
+    smoothers: tuple[str, ...] = ()
+    kinds: tuple[str, ...] = PARAGRAPHS
+    draft: str = "own"
+
+
+@dataclasses.dataclass(frozen=True)
+class Paired:
+    """An arm's outcome on N traces beside full thinking's; problem, task: of each trace (seeds of a problem share both)."""
+
+    tasks: Sequence[str]
+    problems: Sequence[str]
+    tokens: np.ndarray
+    correct: np.ndarray
+    full_tokens: np.ndarray
+    full_correct: np.ndarray
+    exited: np.ndarray
+
+
+def arms(smoothers: Sequence[str], drafts: Sequence[str] = ("own",)) -> list[Arm]:
+    """Every subset of the signals, every smoother, every kind of boundary, every draft."""
+    smoothers = tuple(smoothers)
+    subsets = [names for size in (1, 2, 3) for names in itertools.combinations(SIGNALS, size)]
+    found = [Arm("signals", " + ".join(names), names, smoothers) for names in subsets]
+    found += [Arm("smoother", name, smoothers=(name,)) for name in smoothers]
+    found += [Arm("boundaries", " + ".join(kinds), smoothers=smoothers, kinds=kinds) for kinds in KINDS]
+    return found + [Arm("signals' place", name, smoothers=smoothers, draft=name) for name in drafts]
+
+
+def row_of(arm: Arm, splits: Sequence[Seen], goal: Goal, tasks: Sequence[str], problems: Sequence[str]) -> dict:
+    """The arm's row: certified on the first two of (development, calibration, test), used on the third.
+
+    tasks, problems: of the test traces.
+    """
+    development, calibration, test = ({name: seen[name] for name in arm.smoothers} for seen in splits)
+    named = {"table": arm.table, "arm": arm.name}
+    try:
+        own = dataclasses.replace(goal, signals=arm.signals)
+        path, found = certify(scored(development, own), calibration, own)
+    except CannotCertify as refusal:
+        return named | {"refused": str(refusal)}
+    seen = test[path.smoothing]
+    exits = exit_boundaries(seen, np.asarray([found.thresholds]), goal.budget)[0]
+    pairs = Paired(
+        tasks, problems, *taken(seen, exits), seen.full_tokens, seen.full_correct, exits < seen.present.shape[1]
+    )
+    chosen = {"smoothing": path.smoothing, "thresholds": list(found.thresholds), "certified_harm": found.harmed}
+    return named | chosen | compared(pairs)
+
+
+def compared(pairs: Paired) -> dict:
+    """Against full thinking (`eagle3`): intervals of 95 % from a paired bootstrap over problems, tasks weighing alike, a
+    problem's seeds averaged before."""
+    tokens = strata(pairs, np.stack([pairs.tokens, pairs.full_tokens], axis=1))
+    correct = strata(pairs, np.stack([pairs.correct, pairs.full_correct], axis=1))
+    ratio, difference = statistics.paired_ratio(tokens), statistics.paired_difference(correct)
+    return {
+        "traces": len(pairs.tokens),
+        "problems": sum(len(stratum) for stratum in tokens),
+        "tokens": float(np.mean([stratum[:, 0].mean() for stratum in tokens])),
+        "tokens_ratio": {"value": ratio.value, "ci95": [ratio.low, ratio.high]},
+        "accuracy": float(np.mean([stratum[:, 0].mean() for stratum in correct])),
+        "accuracy_difference": {"value": difference.value, "ci95": [difference.low, difference.high]},
+        "harmed": int((pairs.full_correct & ~pairs.correct).sum()),
+        "mended": int((~pairs.full_correct & pairs.correct).sum()),
+        "exit_rate": float(pairs.exited.mean()),
+    }
+
+
+def strata(pairs: Paired, columns: np.ndarray) -> list[np.ndarray]:
+    """[problems, C] a task: columns [N, C] averaged over the seeds of each problem."""
+    table: dict[str, dict[str, list]] = {}
+    for task, problem, row in zip(pairs.tasks, pairs.problems, columns.astype(np.float64), strict=True):
+        table.setdefault(task, {}).setdefault(problem, []).append(row)
+    return [np.asarray([np.mean(rows, axis=0) for rows in own.values()]) for own in table.values()]
+
+
+def table_of(rows: Sequence[Mapping], name: str) -> str:
+    """One table in markdown."""
+    lines = [
+        f"| {name} | tokens | vs eagle3 % (95 %) | accuracy − eagle3, points (95 %) | right → wrong | wrong → right | exits % |",
+        "|---|---:|---:|---:|---:|---:|---:|",
+    ]
+    for row in rows:
+        if row["table"] != name:
+            continue
+        if "refused" in row:
+            lines.append(f"| {row['arm']} | – | {row['refused']} | – | – | – | – |")
+            continue
+        ratio, difference = row["tokens_ratio"], row["accuracy_difference"]
+        less = [100 * (value - 1) for value in (ratio["value"], *ratio["ci95"])]
+        points = [100 * value for value in (difference["value"], *difference["ci95"])]
+        lines.append(
+            f"| {row['arm']} | {row['tokens']:.1f} | {less[0]:+.1f} ({less[1]:+.1f} to {less[2]:+.1f}) | {points[0]:+.2f} "
+            f"({points[1]:+.2f} to {points[2]:+.2f}) | {row['harmed']} | {row['mended']} | {100 * row['exit_rate']:.0f} |"
+        )
+    return "\n".join(lines) + "\n"

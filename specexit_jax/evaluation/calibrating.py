@@ -1,0 +1,117 @@
+"""`launch.calibrate` below its flags: a policy by grid or by certificate, and what is said of it on the way."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from specexit_jax.annotation.replay import outcomes
+from specexit_jax.evaluation import certify
+from specexit_jax.evaluation.certify import Goal, Seen
+from specexit_jax.evaluation.harness import extracted
+from specexit_jax.exits.calibration import choose_thresholds, threshold_grid
+from specexit_jax.exits.path import Scored
+from specexit_jax.exits.policy_file import PolicyFile
+from specexit_jax.exits.risk import CannotCertify
+from specexit_jax.exits.smoothers import smoother_named
+from specexit_jax.models.draft import DraftBundle
+from specexit_jax.session import Session
+from specexit_jax.shards import read_shards
+
+Say = Callable[[str], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class SeenSplit:
+    """A split's annotated traces under every smoother; tasks: of the traces, in order."""
+
+    name: str
+    tasks: tuple[str, ...]
+    by_smoother: Seen
+
+    def of_task(self, task: str) -> "SeenSplit":
+        own = certify.of_task(self.by_smoother, self.tasks, task)
+        return SeenSplit(f"{self.name} ({task})", tuple(name for name in self.tasks if name == task), own)
+
+
+def seen_split(session: Session, folder: Path, smoothers: Sequence[str]) -> SeenSplit:
+    """An annotated split under each of the smoothers; the draft's signals along it are kept in signals.npz."""
+    traces, labels = read_shards(folder, "traces"), read_shards(folder, "labels")
+    draft = DraftBundle(session.draft, session.params.draft, session.params.d2t)
+    signals, length = extracted(session, traces, draft, folder).signals, len(session.end_think_ids)
+    by_smoother = {name: outcomes(smoother_named(name), traces, labels, signals, length) for name in smoothers}
+    return SeenSplit(folder.name, tuple(trace["task"] for trace in traces), by_smoother)
+
+
+def by_grid(
+    development: SeenSplit,
+    bound: float,
+    standard_errors: float,
+    budget: int | None,
+    kinds: Sequence[str],
+    draft: str,
+    say: Say,
+) -> PolicyFile:
+    """The fewest tokens within `bound` of the accuracy, over all smoothers; no promise about other problems."""
+    best = None
+    for name, seen in development.by_smoother.items():
+        grid = threshold_grid(seen)
+        choice = choose_thresholds(seen, grid, bound, standard_errors=standard_errors, budget=budget)
+        say(f"{name}: {choice.tokens:.1f} tokens, accuracy {choice.accuracy:.4f}, lost {choice.drop:.4f}")
+        if best is None or choice.tokens < best[1].tokens:
+            best = (name, choice)
+    name, choice = best
+    return PolicyFile(
+        rule="default",
+        smoothing=name,
+        boundary_kinds=tuple(kinds),
+        thresholds=choice.thresholds,
+        budget=budget,
+        bound=bound,
+        certificate=None,
+        split=development.name,
+        problems=len(development.tasks),
+        draft=draft,
+    )
+
+
+def by_certificate(
+    paths: Sequence[Scored], calibration: SeenSplit, goal: Goal, kinds: Sequence[str], draft: str, say: Say
+) -> PolicyFile:
+    """The certified policy. Raises CannotCertify."""
+    goal = dataclasses.replace(goal, split=calibration.name)
+    path, found = certify.certify(paths, calibration.by_smoother, goal)
+    used = certify.use(calibration.by_smoother[path.smoothing], found.thresholds, goal.budget)
+    say(
+        f"{calibration.name}: P(risk <= {goal.epsilon:g}) >= {1 - goal.delta:g} at step {found.step + 1} of "
+        f"{len(found.steps)} ({path.smoothing}, sweeping {path.swept}): {found.harmed} of {found.problems} problems harmed, "
+        f"p {found.p_value:.2g}, {100 * (used['tokens_ratio'] - 1):+.1f} % tokens"
+    )
+    return certify.policy_file(path, found, goal, kinds, draft)
+
+
+def by_task(
+    development: SeenSplit, calibration: SeenSplit, goal: Goal, kinds: Sequence[str], draft: str, say: Say
+) -> dict[str, PolicyFile]:
+    """A certified policy for each task that its own problems certify; why not is said of the others."""
+    found = {}
+    for task in sorted(set(calibration.tasks)):
+        paths = certify.scored(development.of_task(task).by_smoother, goal)
+        try:
+            found[task] = by_certificate(paths, calibration.of_task(task), goal, kinds, draft, say)
+        except CannotCertify as refusal:
+            say(f"{task}: no policy of its own: {refusal}")
+    return found
+
+
+def frontier_of(
+    paths: Sequence[Scored], calibration: SeenSplit, goal: Goal, epsilons: Sequence[float], say: Say
+) -> list[dict]:
+    """The rows of frontier.json, said as they are."""
+    rows = certify.frontier(paths, calibration.by_smoother, goal, sorted({*epsilons, goal.epsilon}))
+    for row in rows:
+        told = row.get("refused") or (
+            f"{100 * (row['tokens_ratio'] - 1):+.1f} % tokens, {row['harmed']} of {row['problems']} harmed, risk below "
+            f"{100 * row['risk_upper']:.2f} %"
+        )
+        say(f"epsilon {100 * row['epsilon']:g} %: {told}")
+    return rows

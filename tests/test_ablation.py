@@ -1,0 +1,64 @@
+"""Arms certified alike, compared with full thinking over problems whose seeds are averaged first."""
+
+import numpy as np
+import pytest
+from calibration_case import random_outcomes
+
+from specexit_jax.annotation.kinds import labels_at
+from specexit_jax.evaluation.ablation import Paired, arms, compared, row_of, strata, table_of
+from specexit_jax.evaluation.certify import Goal
+from specexit_jax.exits.boundaries import make_boundaries
+
+TEXTS = ["", "a", "b.\n\n", "c\n", "Wait", "d:\n\n", "But"]
+
+
+def test_arms_are_all_subsets_smoothers_kinds_and_places():
+    found = arms(("none", "ewma"), ("own", "draft layer"))
+    names = {table: [arm.name for arm in found if arm.table == table] for table in {arm.table for arm in found}}
+    assert len(names["signals"]) == 7 and "confidence + remain" in names["signals"]
+    assert names["smoother"] == ["none", "ewma"] and names["signals' place"] == ["own", "draft layer"]
+    assert names["boundaries"] == ["paragraph", "marker", "paragraph + marker"]
+
+
+def test_seeds_of_a_problem_are_one_observation():
+    tasks, problems = ["a", "a", "a", "b"], ["1", "1", "2", "3"]
+    pairs = Paired(tasks, problems, np.array([10, 20, 30, 8]), np.array([True, False, True, True]),
+                   np.array([40, 40, 40, 16]), np.array([True, True, False, True]), np.ones(4, bool))  # fmt: skip
+    one, other = strata(pairs, np.stack([pairs.tokens, pairs.full_tokens], axis=1))
+    np.testing.assert_array_equal(one, [[15, 40], [30, 40]])
+    np.testing.assert_array_equal(other, [[8, 16]])
+    row = compared(pairs)
+    assert (row["traces"], row["problems"], row["harmed"], row["mended"]) == (4, 3, 1, 1)
+    assert row["tokens"] == pytest.approx((22.5 + 8) / 2)
+    assert row["tokens_ratio"]["value"] == pytest.approx((22.5 + 8) / (40 + 16))
+    assert row["accuracy_difference"]["value"] == pytest.approx((0.75 - 0.5 + 0) / 2)
+
+
+def test_an_arm_is_certified_on_calibration_and_used_on_test():
+    splits = [{"none": random_outcomes(seed, size)} for seed, size in ((1, 1200), (2, 3000), (3, 800))]
+    tasks, problems = ["a"] * 200 + ["b"] * 600, [str(number // 2) for number in range(800)]
+    rows = [
+        row_of(arm, splits, Goal(0.08, 0.05), tasks, problems)
+        for arm in arms(("none",))
+        if arm.name in ("confidence", "remain")
+    ]
+    confident, remaining = rows
+    assert confident["tokens_ratio"]["value"] < 0.8 < 0.88 < remaining["tokens_ratio"]["value"], "remain is noise here"
+    assert confident["problems"] == 400 and confident["traces"] == 800
+    assert confident["harmed"] / 800 < 0.1
+    refused = row_of(arms(("none",))[0], splits, Goal(0.0001, 0.05), tasks, problems)
+    assert "can never certify" in refused["refused"]
+    table = table_of([*rows, refused], "signals")
+    assert table.count("\n") == 5 and "| confidence | " in table and "never certify" in table
+
+
+def test_labels_of_one_kind_among_those_of_several():
+    trace = {"ids": [1, 2, 3, 4, 1, 5, 6, 1], "think_end": 7}
+    label = {"id": "x", "boundaries": [1, 2, 5], "agree": [False, True, True], "forced": ["p", "q", "r"], "first": 1,
+             "forced_ids": [[1], [2], [3]], "correct": [False, True, True], "logprob": [0.0, -1.0, -2.0], "stable": 1}  # fmt: skip
+    (paragraphs,) = labels_at([trace], [label], make_boundaries(TEXTS, ("paragraph",)))
+    assert paragraphs["boundaries"] == [1, 5] and paragraphs["forced"] == ["p", "r"] and paragraphs["first"] == 1
+    (markers,) = labels_at([trace], [label], make_boundaries(TEXTS, ("marker",)))
+    assert markers["boundaries"] == [2, 5] and markers["first"] == 0 and markers["logprob"] == [-1.0, -2.0]
+    with pytest.raises(ValueError, match="label x has no boundary at token 2"):
+        labels_at([trace], [paragraphs], make_boundaries(TEXTS, ("marker",)))
