@@ -1,14 +1,20 @@
 """Results and reports from the records of a workdir: the same as the run wrote, as much as there is, nothing else."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from evaluated_case import POLICY, SPLIT, Words, write_evaluated
 
 from specexit_jax.evaluation.from_records import recompute
 from specexit_jax.evaluation.records import read_records, write_json, write_records
+from specexit_jax.session import EMBEDDED
 
+ROOT = Path(__file__).resolve().parent.parent
 FILES = ("results.json", "records.jsonl")
 
 
@@ -89,3 +95,22 @@ def test_a_record_of_another_version_is_named(workdir):
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     with pytest.raises(ValueError, match="record 3 lacks or does not know mood"):
         read_records(path)
+
+
+def test_the_command_needs_no_weights(evaluated, workdir, tmp_path):
+    bare = shutil.copytree(EMBEDDED / "target", tmp_path / "target", ignore=shutil.ignore_patterns("*.safetensors"))
+    command = [
+        sys.executable,
+        "-m",
+        "launch.evaluate",
+        "--from_records",
+        f"--config={ROOT / 'configs' / 'embedded.py'}",
+    ]
+    done = subprocess.run(
+        [*command, f"--workdir={workdir}", f"--config.target={bare}"],
+        cwd=ROOT, env={**os.environ, "JAX_PLATFORMS": "cpu"}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "specexit" in done.stdout and f"report: {workdir / 'report.html'}" in done.stdout
+    for name in FILES:
+        assert (workdir / name).read_bytes() == (evaluated / name).read_bytes(), name

@@ -40,7 +40,7 @@ def latency_figure(methods: Mapping[str, Mapping[str, float]]) -> Figure:
     """A stacked bar a method; methods: of `latency_split.latency_split`. A part below 0 (noise) is drawn as nothing."""
     names = in_order(methods)[::-1]
     with styled():
-        figure = Figure(figsize=(7.2, 1.3 + 0.55 * len(names)), layout="constrained")
+        figure = Figure(figsize=(7.2, 1.5 + 0.55 * len(names)), layout="constrained")
         axes = figure.subplots()
         start = np.zeros(len(names))
         for part in PARTS:
@@ -49,5 +49,5 @@ def latency_figure(methods: Mapping[str, Mapping[str, float]]) -> Figure:
             start = start + width
         axes.set(xlabel="milliseconds a request, batch 1", title="Where a request's time goes")
         axes.grid(visible=False, axis="y")
-        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.45), ncols=len(PARTS))
+        figure.legend(loc="outside lower center", ncols=len(PARTS))
         return figure
