@@ -196,16 +196,18 @@ def test_offsets_place_every_trace_in_one_bin():
         exit_offsets([_record("specexit", exited=True, exit_index=7)], labels)
 
 
-def test_report_has_every_number(tmp_path):
+def test_report_has_every_number():
     results = _results()
     label = {"boundaries": [19], "stable": 0, "first": 0}
-    offsets = {"stable": exit_offsets(_suite(), [label | {"id": r.id} for r in _suite()])}
-    report.write_report(
-        tmp_path / "report.md", results, figures={"Signals": "report/signals.png"}, offsets=offsets, notes=["N."]
-    )
-    text = (tmp_path / "report.md").read_text()
+    results["offsets"] = {"stable": exit_offsets(_suite(), [label | {"id": r.id} for r in _suite()])}
+    pictures = {
+        "signals": report.Picture("Signals", "report/signals.png"),
+        "new": report.Picture("New", "report/n.png"),
+    }
+    text = report.report_markdown(results, pictures=pictures, notes=["A note."])
     for wanted in ("| **specexit** | 95.0 (", "abc1234", "−54 %", "2.50×", "85.7 % (", "at T*",
-                   "![Signals](report/signals.png)", "| specexit − eagle3 | 50 | −5.00 (", "0.912",
+                   "## Signals along traces\n\n![Signals](report/signals.png)", "## New\n\n![New](report/n.png)", "A note.",
+                   "| specexit − eagle3 | 50 | −5.00 (", "0.912",
                    "1,234", "90.0 ("):  # fmt: skip
         assert wanted in text, wanted
     for block in text.split("\n\n"):

@@ -15,9 +15,14 @@ _OFFSETS = ((8, 10), (8, -11), (-8, 10), (-8, -11), (8, 25), (8, -26), (-8, 25),
 
 
 def accuracy_tokens_figure(
-    methods: Mapping[str, dict], title: str = "Accuracy against tokens, mean over tasks"
+    methods: Mapping[str, dict],
+    title: str = "Accuracy against tokens, mean over tasks",
+    frontier: Sequence[Mapping[str, float]] = (),
 ) -> Figure:
-    """A point a method with 95 % intervals both ways; methods: name -> the `overall` (or a task's) summary."""
+    """A point a method with 95 % intervals both ways; methods: name -> the `overall` (or a task's) summary.
+
+    frontier: {epsilon, tokens, accuracy, …} of policies for several risks, drawn as a curve.
+    """
     with styled():
         figure = Figure(figsize=(7.2, 4.5), layout="constrained")
         axes = figure.subplots()
@@ -37,6 +42,12 @@ def accuracy_tokens_figure(
         axes.set(xlabel="generated tokens a problem", ylabel="accuracy (%)", title=title)
         lows = [100 * methods[name]["accuracy_ci95"][0] for name in names]
         highs = [100 * methods[name]["accuracy_ci95"][1] for name in names]
+        curve = sorted((row["tokens"], 100 * row["accuracy"]) for row in frontier if row["accuracy"] is not None)
+        if curve:
+            label = "calibrated, from the least ε to the greatest"
+            axes.plot(*zip(*curve, strict=True), ".-", color=COLOURS["specexit"], alpha=0.55, zorder=2.5, label=label)
+            axes.legend(loc="lower right")
+            lows, highs = [*lows, *(y for _, y in curve)], [*highs, *(y for _, y in curve)]
         margin = 0.14 * (max(highs) - min(lows)) + 0.3
         axes.set(ylim=(min(lows) - margin, max(highs) + margin))
         axes.set_xlim(0, 1.22 * max(methods[name]["tokens_ci95"][1] for name in names))

@@ -184,7 +184,7 @@ def timed_records(
     session: Session, problems: Sequence[Problem], policy: Policy | None, kinds: Sequence[str], setting: Setting
 ) -> list[Record]:
     """Every decoding method on the first problems of each task at batch 1, decoded for real under the clock."""
-    subset = _first_of_each_task(problems, setting.latency_per_task)
+    subset = first_of_each_task(problems, setting.latency_per_task)
     names = [name for name in setting.methods if name in DECODED]
     methods = {
         name: make_method(session, name, policy, kinds, setting.draft_tokens, max_answer=setting.max_answer)
@@ -221,7 +221,8 @@ def _batch(session: Session, method: Method, problem: Problem, setting: Setting)
     return batch
 
 
-def _first_of_each_task(problems: Sequence[Problem], count: int) -> list[Problem]:
+def first_of_each_task(problems: Sequence[Problem], count: int) -> list[Problem]:
+    """At most `count` problems of each task, in their order."""
     taken: dict[str, list[Problem]] = {}
     for problem in problems:
         chosen = taken.setdefault(problem.task, [])

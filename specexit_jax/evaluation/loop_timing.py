@@ -23,7 +23,7 @@ from specexit_jax.decoding.speculative import make_loop
 from specexit_jax.decoding.state import DecodeState
 from specexit_jax.decoding.step import Observed, draft, verify_candidates
 from specexit_jax.decoding.trees import TreeShape
-from specexit_jax.exits.policy import NeverExit, unreachable
+from specexit_jax.exits.policy import NeverExit, Policy, unreachable
 from specexit_jax.models.config import DraftConfig, TargetConfig
 from specexit_jax.random_weights import noise
 
@@ -89,12 +89,15 @@ class LoopTimer:
     """Times the parts of a case: `whole`, `verify` and, where there are drafts, `draft`, each compiled when first run.
 
     All of them work on one state, which goes from call to call: its caches exist once. compile_seconds: of each part
-    that was run.
+    that was run. policy: default, one that reads signals wherever there are any, and never exits.
     """
 
-    def __init__(self, case: Case, params: DecodeParams, compiler_options: dict | None = None):
+    def __init__(
+        self, case: Case, params: DecodeParams, compiler_options: dict | None = None, policy: Policy | None = None
+    ):
         self.case = case
-        policy = unreachable() if case.spec.has_signals else NeverExit()
+        if policy is None:
+            policy = unreachable() if case.spec.has_signals else NeverExit()
         nowhere = jnp.zeros((case.spec.target.vocab_size,), bool)
         self.loop = make_loop(case.spec, params, policy, nowhere)
         self.state = _filled(open_slots(self.loop, case.batch, case.live))

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from specexit_jax.jsonl import read_jsonl
+
 SOURCES = ("decode", "replay")
 FINISHES = ("stop", "length")
 
@@ -115,6 +117,19 @@ def record_of_trace(method: str, trace: dict, latency_s: float | None = None) ->
         seed=trace["seed"],
         trial_tokens=trace.get("trial_tokens", 0),
     )
+
+
+def read_records(path: str | Path) -> list[Record]:
+    """The records of a file; raises FileNotFoundError, or ValueError naming the first line that holds none."""
+    names = {field.name: field.default for field in dataclasses.fields(Record)}
+    required = {name for name, default in names.items() if default is dataclasses.MISSING}
+    records = []
+    for number, row in enumerate(read_jsonl(path), start=1):
+        if not required <= set(row) <= set(names):
+            wrong = sorted(required - set(row) or set(row) - set(names))
+            raise ValueError(f"{path}: record {number} lacks or does not know {', '.join(wrong)}: evaluate again")
+        records.append(Record(**{**row, "accepted": tuple(row["accepted"])}))
+    return records
 
 
 def write_records(path: str | Path, records: Iterable[Record]) -> None:

@@ -1,9 +1,10 @@
-"""`report.md`: the tables, and the sentences that a reader needs to trust them."""
+"""`report.md`: the tables and figures, and the sentences that a reader needs to trust them."""
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
 
-from specexit_jax.evaluation.records import write_atomically
+from specexit_jax.evaluation.loop_tables import frontier_table, position_table, split_table
+from specexit_jax.evaluation.paper_table import paper_form_table
 from specexit_jax.evaluation.results import in_order
 from specexit_jax.evaluation.tables import (
     acceptance_table,
@@ -13,8 +14,8 @@ from specexit_jax.evaluation.tables import (
     offsets_table,
     overall_table,
     shares_table,
-    task_table,
 )
+from specexit_jax.evaluation.worst import WorstExit, worst_markdown
 
 _PROSE = {
     "think": "plain decoding",
@@ -30,50 +31,77 @@ _PROSE = {
 }
 
 
-def write_report(path: str | Path, results: dict, **sections) -> None:
-    write_atomically(path, report_markdown(results, **sections))
+class Picture(NamedTuple):
+    """A figure of the report. path: relative to it."""
+
+    caption: str
+    path: str
 
 
 def report_markdown(
     results: dict,
     title: str = "Evaluation",
-    figures: Mapping[str, str] | None = None,
-    offsets: Mapping[str, Mapping[str, Mapping[str, float]]] | None = None,
+    pictures: Mapping[str, Picture] | None = None,
+    worst: Sequence[WorstExit] = (),
     notes: Sequence[str] = (),
 ) -> str:
-    """The whole report. figures: caption -> path relative to the report; offsets: kind of T* -> `where.exit_offsets`;
-    notes: sentences on what was decoded, on which split, from which choices.
+    """The whole report. pictures: by name; those that no section asks for come last. notes: sentences beside
+    `results["notes"]` on what was decoded, on which split, from which choices.
 
     Reads from `results`, where present, the sections `comparisons` (list of `results.compare`), `shares` (list of
-    `results.shares`), `acceptance` (method -> histogram) and `signals` ({auc, brier, ...}).
+    `results.shares`), `frontier`, `offsets` (kind of T* -> `where.exit_offsets`), `signals` ({auc, brier, …}), `acceptance`
+    (method -> histogram), `acceptance_position` and `latency_split`.
     """
-    parts = [f"# {title}", _provenance(results, notes), "## Overall", overall_table(results), _reading(results)]
-    parts += [
-        "## By task",
-        "Accuracy in % (95 % interval) / generated tokens / seconds at batch 1.",
-        task_table(results),
-    ]
-    if results.get("comparisons"):
-        parts += ["## Paired, over the same problems", comparison_table(results["comparisons"])]
-    if results.get("shares"):
-        parts += ["## What could be saved", shares_table(results["shares"])]
-    for kind, table in (offsets or {}).items():
-        parts += [f"## Where exits fall (T* = `{kind}`)", offsets_table(table)]
-    if results.get("acceptance"):
-        parts += ["## Acceptance", acceptance_table(results["acceptance"])]
-    if results.get("signals"):
-        parts += [
-            "## Signals",
-            markdown_table(["quantity", "value"], [[k, number(v, 3)] for k, v in results["signals"].items()]),
-        ]
-    for caption, place in (figures or {}).items():
-        parts += [f"## {caption}", f"![{caption}]({place})"]
+    left = dict(pictures or {})
+    parts = [f"# {title}", _provenance(results, [*results.get("notes", ()), *notes])]
+    for heading, *blocks in _sections(results, worst):
+        drawn = [_picture(left.pop(block.name, None)) if isinstance(block, _Drawn) else block for block in blocks]
+        if any(drawn):
+            parts += [f"## {heading}", *drawn]
+    for picture in left.values():
+        parts += [f"## {picture.caption}", _picture(picture)]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+class _Drawn(NamedTuple):
+    name: str  # of the picture that belongs here
+
+
+def _sections(results: dict, worst: Sequence[WorstExit]) -> Iterator[tuple]:
+    """(heading, blocks): Markdown or a picture; a section without any is left out."""
+    found = results.get
+    yield "Overall", overall_table(results), _reading(results)
+    yield "By task", "Accuracy in % (95 % interval) / generated tokens / seconds at batch 1.", paper_form_table(results)
+    yield "Paired, over the same problems", found("comparisons") and comparison_table(results["comparisons"])
+    yield "What could be saved", found("shares") and shares_table(results["shares"])
+    frontier = found("frontier")
+    yield "Accuracy against tokens", _Drawn("accuracy_tokens"), frontier and frontier_table(frontier)
+    yield "Signals along traces", _Drawn("signals")
+    for kind, table in (found("offsets") or {}).items():
+        yield f"Where exits fall (T* = `{kind}`)", table and offsets_table(table)
+    signals = found("signals")
+    yield (
+        "Reliability of confidence",
+        _Drawn("reliability"),
+        signals and markdown_table(["quantity", "value"], [[k, number(v, 3)] for k, v in signals.items()]),
+    )
+    yield "Acceptance", _Drawn("acceptance"), found("acceptance") and acceptance_table(results["acceptance"])
+    position = found("acceptance_position")
+    yield "Acceptance against position", _Drawn("acceptance_position"), position and position_table(position)
+    split = found("latency_split")
+    yield "Latency by part", _Drawn("latency_split"), split and split_table(split)
+    yield f"The {len(worst)} worst exits", worst and f"Of `{worst[0].method}`. " + worst_markdown(worst)
+
+
+def _picture(picture: Picture | None) -> str:
+    return f"![{picture.caption}]({picture.path})" if picture else ""
 
 
 def _provenance(results: dict, notes: Sequence[str]) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in results["versions"].items())
     lines = [f"Device: {results['device']}. Revision: {results['git_revision']}. {versions}."]
+    if target := results.get("target"):
+        lines.append(f"Target: {target}.")
     return "\n\n".join([*lines, *notes])
 
 

@@ -34,16 +34,6 @@ def overall_table(results: dict) -> str:
     return markdown_table(header, rows)
 
 
-def task_table(results: dict) -> str:
-    methods = results["methods"]
-    tasks = task_names(methods)
-    rows = []
-    for name in in_order(methods):
-        summaries = [methods[name]["tasks"].get(task) for task in tasks] + [methods[name]["overall"]]
-        rows.append([name, *(_cell(summary) for summary in summaries)])
-    return markdown_table(["method", *tasks, "mean over tasks"], rows)
-
-
 def comparison_table(comparisons: Sequence[dict]) -> str:
     """Rows of `results.compare`: the differences' intervals come from resampling problems, tasks weighing alike."""
     header = ["method − baseline", "pairs", "accuracy, points (95 %)", "tokens (95 %)", "speed-up (95 %)",
@@ -157,8 +147,13 @@ def task_names(methods: Mapping[str, dict]) -> list[str]:
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = ["| " + " | ".join(row) + " |" for row in [header, *rows]]
+    """Whatever a cell holds, it stays one cell."""
+    lines = ["| " + " | ".join(_in_a_cell(text) for text in row) + " |" for row in [header, *rows]]
     return "\n".join([lines[0], "|---" + "|---:" * (len(header) - 1) + "|", *lines[1:]])
+
+
+def _in_a_cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> str:
@@ -173,7 +168,8 @@ def _aligned(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join([lines[0], "─" * (sum(widths) + 2 * (len(widths) - 1)), *lines[1:]])
 
 
-def _cell(summary: dict | None) -> str:
+def task_cell(summary: dict | None) -> str:
+    """Accuracy in % (95 %) / tokens / seconds."""
     if summary is None:
         return MISSING
     return f"{_accuracy(summary)} / {number(summary['tokens_mean'], 0)} / {number(summary['latency_s_mean'], 2)}"

@@ -1,0 +1,24 @@
+"""launch.evaluate --from_records: results and reports again from WORKDIR; nothing is decoded, no model is loaded."""
+
+from pathlib import Path
+
+import ml_collections
+from absl import flags
+
+from specexit_jax.data.tokenizer import has_tokenizer, load_tokenizer
+from specexit_jax.evaluation.from_records import recompute
+from specexit_jax.exits.policy_file import load_policy
+from specexit_jax.session import local_folder
+
+_WANTED = flags.DEFINE_bool("from_records", False, "Make results and reports again from WORKDIR/records.jsonl.")
+
+
+def wanted() -> bool:
+    return _WANTED.value
+
+
+def results(config: ml_collections.ConfigDict, workdir: Path, policy: Path) -> dict:
+    """`from_records.recompute` with the policy, where there is one, and the target's tokenizer, where it has one."""
+    folder = local_folder(config.target, "target")
+    tokenizer = load_tokenizer(folder) if has_tokenizer(folder) else None
+    return recompute(workdir, config.evaluate.split, load_policy(policy) if policy.is_file() else None, tokenizer)

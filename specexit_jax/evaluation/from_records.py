@@ -1,0 +1,77 @@
+"""Results and reports made again from what an evaluation left in its workdir: nothing is decoded, no model is loaded."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from specexit_jax.annotation.features import load_signals
+from specexit_jax.evaluation.publish import PROVENANCE, provenance, publish, record_sections
+from specexit_jax.evaluation.records import read_records
+from specexit_jax.evaluation.shown import Shown, chosen_views, offsets_of, told_exits
+from specexit_jax.exits.policy import Threshold
+from specexit_jax.exits.policy_file import PolicyFile
+from specexit_jax.shards import held
+
+
+def recompute(workdir: Path, split: str, policy: PolicyFile | None, tokenizer: Any = None) -> dict:
+    """`publish` for WORKDIR/records.jsonl, with the traces, labels and signals of WORKDIR/SPLIT as far as they are there.
+
+    Sections of results.json that records do not give are carried over from the one in WORKDIR, and so is where and with
+    what it was measured; the report says so. Records of an unfinished evaluation give what there is of it.
+    policy: by which the traces left. tokenizer: without one, ids stand for texts.
+    """
+    records = read_records(workdir / "records.jsonl")
+    if not records:
+        raise ValueError(f"{workdir / 'records.jsonl'} is empty: evaluate first")
+    earlier = _earlier(workdir / "results.json")
+    wanted = {record.id for record in records}
+    traces = [trace for trace in held(workdir / split, "traces") if trace["id"] in wanted]
+    labels = [label for label in held(workdir / split, "labels") if label["id"] in wanted]
+    made = record_sections(records)
+    if labels:
+        made["offsets"] = offsets_of(records, labels)
+    carried = {key: value for key, value in earlier.items() if key not in (*made, *PROVENANCE, "methods")}
+    # In the order of the file that there is: what has not changed is written as it was.
+    order = [*(key for key in earlier if key in made or key in carried), *made]
+    sections = {key: made[key] if key in made else carried[key] for key in dict.fromkeys(order)}
+    views, worst = [], []
+    annotated = {label["id"] for label in labels}
+    if known := [trace for trace in traces if trace["id"] in annotated]:
+        rule = None if policy is None else policy.policy()
+        signals = _signals(workdir / split / "signals.npz", policy, known)
+        if signals and isinstance(rule, Threshold):
+            views = chosen_views(tokenizer, rule, records, known, labels, signals)
+        worst = told_exits(tokenizer, rule, records, known, labels, signals)
+    origin = {key: earlier[key] for key in PROVENANCE} if earlier else provenance()
+    return publish(workdir, records, Shown(sections, views, worst), origin, [_note(list(carried))])
+
+
+def _earlier(path: Path) -> dict:
+    """The results that there are; {} without any."""
+    if not path.is_file():
+        return {}
+    try:
+        found = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{path} is not valid JSON ({error}): remove it, what records do not give is lost") from error
+    if not isinstance(found, dict) or not set(PROVENANCE) <= set(found):
+        raise ValueError(f"{path} is not of an evaluation: remove it, what records do not give is lost")
+    return found
+
+
+def _signals(path: Path, policy: PolicyFile | None, traces: list[dict]) -> dict[str, np.ndarray]:
+    """Those of the policy's draft; none where the file is absent, of another draft, or lacks a trace."""
+    try:
+        found = load_signals(path, policy.draft) if policy else {}
+    except (FileNotFoundError, ValueError):
+        return {}
+    return found if all(trace["id"] in found for trace in traces) else {}
+
+
+def _note(carried: list[str]) -> str:
+    said = "Made again from records.jsonl, with nothing decoded."
+    if not carried:
+        return said
+    return f"{said} Carried over from the results.json of the run: {', '.join(f'`{name}`' for name in carried)}."

@@ -1,0 +1,125 @@
+"""What an evaluation has to show besides its records: signals along traces, their worth, the worst exits."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from specexit_jax.annotation.replay import join_labels, smoothed_at_boundaries
+from specexit_jax.evaluation import statistics
+from specexit_jax.evaluation.records import Record
+from specexit_jax.evaluation.trace_figure import TraceView, text_stages
+from specexit_jax.evaluation.where import exit_offsets
+from specexit_jax.evaluation.worst import WorstExit, reported_method, worst_exits
+from specexit_jax.exits.policy import Policy, Threshold
+
+
+@dataclasses.dataclass(frozen=True)
+class Shown:
+    """sections: of results.json, beside those that records give. views: traces to draw. worst: exits to tell of."""
+
+    sections: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    views: Sequence[TraceView] = ()
+    worst: Sequence[WorstExit] = ()
+
+
+def signal_sections(policy: Threshold, traces: Sequence[dict], labels: Sequence[dict], signals) -> dict:
+    """`signals` and `reliability`: how well confidence foretells agreement at boundaries, as the head gives it there, and
+    as the policy sees it."""
+    closed = [i for i, trace in enumerate(traces) if trace["think_end"] is not None]
+    traces, labels = [traces[i] for i in closed], [labels[i] for i in closed]
+    agree = np.concatenate([np.asarray(label["agree"], bool) for label in labels])
+    raw = np.concatenate(
+        [signals[t["id"]][np.asarray(x["boundaries"], int)] for t, x in zip(traces, labels, strict=True)]
+    )
+    smoothed = np.concatenate(smoothed_at_boundaries(policy.smoother, traces, labels, signals))
+    metrics = {
+        "boundaries": len(agree),
+        "agreeing": float(agree.mean()),
+        "auc": statistics.auc(agree, raw[:, 0]),
+        "auc_smoothed": statistics.auc(agree, smoothed[:, 0]),
+        "brier": statistics.brier(agree, raw[:, 0]),
+    }
+    bins = statistics.reliability(agree, raw[:, 0])
+    curve = {name: np.asarray(value).tolist() for name, value in bins._asdict().items()}
+    return {"signals": metrics, "reliability": curve}
+
+
+def offsets_of(records: Sequence[Record], labels: Sequence[dict]) -> dict:
+    """Where exits fall relative to T*, for both kinds."""
+    own = [r for r in records if r.source == "replay"]
+    return {kind: exit_offsets(own, labels, kind) for kind in ("stable", "first")}
+
+
+def told_exits(
+    tokenizer: Any,
+    policy: Policy | None,
+    records: Sequence[Record],
+    traces: Sequence[dict],
+    labels: Sequence[dict],
+    signals,
+) -> list[WorstExit]:
+    """The worst exits, with the signals that the policy compared where it reads any."""
+    left = {r.id for r in records if r.method == reported_method(records) and r.exited}
+    chosen, seen = [trace for trace in traces if trace["id"] in left], None
+    if signals and isinstance(policy, Threshold):
+        own = join_labels(chosen, labels)
+        smoothed = smoothed_at_boundaries(policy.smoother, chosen, own, signals)
+        seen = {}
+        for trace, label, rows in zip(chosen, own, smoothed, strict=True):
+            seen[trace["id"]] = _along(len(trace["ids"]), label["boundaries"], rows)
+    return worst_exits(records, chosen, tokenizer, seen)
+
+
+def chosen_views(
+    tokenizer, policy: Threshold, records: Sequence[Record], traces: Sequence[dict], labels: Sequence[dict], signals
+) -> list[TraceView]:
+    """Three traces: the first that exits right, one whose first answer was wrong and mended, one of another task."""
+    exits = {record.id: record for record in records if record.method == "specexit" and record.source == "replay"}
+    by_id = {label["id"]: label for label in labels}
+    right = [t for t in traces if t["id"] in exits and exits[t["id"]].exited and exits[t["id"]].correct]
+    mended = [t for t in right if by_id[t["id"]]["first"] is not None and not all(
+        by_id[t["id"]]["agree"][by_id[t["id"]]["first"] :])]  # fmt: skip
+    late = sorted(right, key=lambda t: -(by_id[t["id"]]["stable"] or 0))
+    picked: list[dict] = []
+    for candidates in (right, mended or late, right[::-1]):
+        tasks = {trace["task"] for trace in picked}
+        picked += [t for t in candidates if t["task"] not in tasks][:1]
+    return [trace_view(tokenizer, policy, t, by_id[t["id"]], signals, exits[t["id"]].exit_index) for t in picked]
+
+
+def trace_view(tokenizer, policy: Threshold, trace: dict, label: dict, signals, exit_index: int | None) -> TraceView:
+    """One trace for the figure of signals. Without a tokenizer its text is not told in stages."""
+    end = len(trace["ids"]) if trace["think_end"] is None else trace["think_end"]
+    (smoothed,) = smoothed_at_boundaries(policy.smoother, [trace], [label], signals)
+    starts = [0, *(place + 1 for place in label["boundaries"])]
+    pieces = [
+        (start, place + 1, tokenizer.decode(trace["ids"][start : place + 1]))
+        for start, place in zip(starts, label["boundaries"], strict=False)
+        if tokenizer is not None
+    ]
+    return TraceView(
+        title=f"{trace['task']}: {_ending(trace['prompt'], 70)}  → {trace['answer']}",
+        signals=signals[trace["id"]][:end],
+        boundaries=label["boundaries"],
+        agree=label["agree"],
+        smoothed=_along(end, label["boundaries"], smoothed),
+        sufficient=None if label["stable"] is None else label["boundaries"][label["stable"]],
+        exit=None if exit_index is None else exit_index - 1,
+        thresholds=tuple(float(value) for value in np.asarray(policy.thresholds)),
+        stages=text_stages(pieces),
+    )
+
+
+def _along(length: int, boundaries: Sequence[int], rows: np.ndarray) -> np.ndarray:
+    """float32 [length, 3] with the rows at their boundaries, nan elsewhere."""
+    values = np.full((length, 3), np.nan, np.float32)
+    values[np.asarray(boundaries, int)] = rows
+    return values
+
+
+def _ending(text: str, most: int) -> str:
+    """The last words of a text, on one line of at most so many characters."""
+    words = " ".join(text.split())
+    return words if len(words) <= most else "… " + words[-most:].partition(" ")[2]
