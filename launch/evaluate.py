@@ -9,17 +9,17 @@ from pathlib import Path
 
 from absl import flags
 
-from launch import door, from_records
-from launch.stages import forcing_of, source_of, target_name
+from launch import door, from_records, stages
 from specexit_jax.evaluation import harness
 from specexit_jax.evaluation.evaluate import evaluate
 from specexit_jax.evaluation.exit_records import CeilingSetting
 from specexit_jax.evaluation.tables import terminal_table
-from specexit_jax.methods import read_policy
+from specexit_jax.exits.policy_file import load_policy
 
 _METHODS = flags.DEFINE_list("methods", None, "Methods; default: the config's.")
 _TASKS = flags.DEFINE_list("tasks", None, "Tasks; default: the config's.")
 _LIMIT = flags.DEFINE_integer("limit", None, "Problems a task; default: the config's.")
+_SEEDS = flags.DEFINE_list("seeds", None, "Seeds, from the config's on: --seeds=0,1,2; default: the config's alone.")
 _BATCH = flags.DEFINE_integer("batch_size", None, "Rows decoded together; default: the config's.")
 
 
@@ -35,21 +35,28 @@ def main() -> None:
 
 
 def _evaluated(config, workdir: Path, policy_path: Path) -> dict:
+    if _BATCH.value:
+        config.evaluate.batch_size = _BATCH.value
     settings, tasks = config.evaluate, tuple(_TASKS.value or config.tasks)
     methods = tuple(_METHODS.value or settings.methods)
     harness.require_methods(methods)
     own = workdir / "draft_model"
     session = door.open_session(config, own if own.is_dir() else config.draft)
     exits = any(name in (*harness.REPLAYED, *harness.BOUNDS) for name in methods)
-    policy, kinds = read_policy(session, policy_path) if exits else (None, ("paragraph",))
-    source = source_of(config, tasks)
-    setting = harness.Setting(
-        settings.split, methods, config.seed, _BATCH.value or settings.batch_size, forcing_of(config),
-        settings.draft_tokens, settings.latency_per_task, settings.latency_rounds, target_name(config), source.label,
-    )  # fmt: skip
-    problems = source.problems(setting.split, _LIMIT.value or settings.per_task)
-    ceiling = CeilingSetting(config.calibrate.split, config.calibrate.bound, config.calibrate.standard_errors)
-    return evaluate(session, problems, policy, kinds, setting, ceiling, workdir)
+    file = load_policy(policy_path, session.draft_digest) if exits else None
+    setting = stages.setting_of(config, methods, tasks, _seeds(config.seed))
+    problems = stages.source_of(config, tasks).problems(setting.split, _LIMIT.value or settings.per_task)
+    rules = config.calibrate
+    ceiling = CeilingSetting(rules.split, rules.bound, rules.standard_errors, rules.certify_on)
+    return evaluate(session, problems, file, setting, ceiling, workdir)
+
+
+def _seeds(first: int) -> int:
+    """How many follow the config's seed, itself included."""
+    seeds = [int(text) for text in _SEEDS.value or [first]]
+    if seeds != list(range(first, first + len(seeds))):
+        raise ValueError(f"--seeds goes on from the config's seed, as in --seeds={first},{first + 1},{first + 2}.")
+    return len(seeds)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,8 @@ import numpy as np
 
 from specexit_jax.annotation.replay import join_labels
 from specexit_jax.evaluation.records import Record
-from specexit_jax.exits import calibration
+from specexit_jax.exits import calibration as rules
+from specexit_jax.exits.risk import learn_then_test
 
 NO_EXIT = -1
 
@@ -150,17 +151,27 @@ def outcomes(boundaries: Boundaries, exits: np.ndarray) -> tuple[np.ndarray, np.
 
 def choose_threshold(
     boundaries: Boundaries, scores: np.ndarray, bound: float, margin: float = 0.0, standard_errors: float = 0.0
-) -> calibration.Choice:
+) -> rules.Choice:
     """The score to exit at, by the very rule that chooses the policy's thresholds: give it the same three numbers.
 
     scores: [n] of the development split. The choice's first threshold is the one to pass to `threshold_exits`.
     """
     padded = as_outcomes(boundaries, scores)
-    grid = calibration.threshold_grid(padded, (400, 1, 1))
-    return calibration.choose_thresholds(padded, grid, bound, margin, standard_errors)
+    grid = rules.threshold_grid(padded, (400, 1, 1))
+    return rules.choose_thresholds(padded, grid, bound, margin, standard_errors)
 
 
-def as_outcomes(boundaries: Boundaries, scores: np.ndarray) -> calibration.Outcomes:
+def certify_threshold(
+    development: Boundaries, scores: np.ndarray, calibration: Boundaries, seen: np.ndarray, epsilon: float, delta: float
+) -> float:
+    """The score to exit at, certified as a policy's thresholds are: a sweep fixed on the development split (its scores
+    [n]), walked on the calibration split (its scores `seen`). Raises CannotCertify."""
+    limits = rules.threshold_axis(as_outcomes(development, scores), 0, 400)
+    path = np.stack([limits, *(np.full(len(limits), limit) for limit in rules.OPEN[1:])], axis=1)
+    return learn_then_test(path, as_outcomes(calibration, seen), epsilon, delta).thresholds[0]
+
+
+def as_outcomes(boundaries: Boundaries, scores: np.ndarray) -> rules.Outcomes:
     """Padded to the most boundaries of any trace; the score [n] stands where confidence does, the others are open."""
     starts = boundaries.starts
     shape = (len(boundaries.ids), int(np.diff(starts).max(initial=0)))
@@ -170,7 +181,7 @@ def as_outcomes(boundaries: Boundaries, scores: np.ndarray) -> calibration.Outco
     smoothed[(*place, 0)], present[place] = scores, True
     tokens[place], correct[place] = boundaries.tokens, boundaries.correct
     thinking[place] = boundaries.index + 1
-    return calibration.Outcomes(
+    return rules.Outcomes(
         smoothed=smoothed,
         present=present,
         tokens=tokens,
@@ -179,7 +190,7 @@ def as_outcomes(boundaries: Boundaries, scores: np.ndarray) -> calibration.Outco
         full_tokens=boundaries.full_tokens.astype(np.int64),
         full_correct=boundaries.full_correct,
         closed=boundaries.closed,
-        weights=calibration.task_weights(boundaries.tasks),
+        weights=rules.task_weights(boundaries.tasks),
     )
 
 

@@ -81,6 +81,7 @@ def frontier(paths: Sequence[Scored], calibration: Seen, goal: Goal, epsilons: S
         shown = use(calibration[path.smoothing], found.thresholds, goal.budget)
         rows.append(
             {"epsilon": epsilon, "delta": goal.delta, "smoothing": path.smoothing, "thresholds": list(found.thresholds)}
+            | {"budget": goal.budget}
             | facts
             | {"tokens": shown["tokens"], "tokens_ratio": shown["tokens_ratio"]}
         )

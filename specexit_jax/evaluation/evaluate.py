@@ -10,7 +10,7 @@ from specexit_jax.evaluation.loop_sections import loop_sections
 from specexit_jax.evaluation.publish import publish
 from specexit_jax.evaluation.records import write_records
 from specexit_jax.evaluation.shown import Shown
-from specexit_jax.exits.policy import Policy
+from specexit_jax.exits.policy_file import PolicyFile
 from specexit_jax.session import Session
 
 _WITHOUT_EXIT = ("eagle3", "think", "nothink")
@@ -19,25 +19,25 @@ _WITHOUT_EXIT = ("eagle3", "think", "nothink")
 def evaluate(
     session: Session,
     problems: Sequence[Problem],
-    policy: Policy | None,
-    kinds: Sequence[str],
+    file: PolicyFile | None,
     setting: harness.Setting,
     ceiling: CeilingSetting,
     workdir: Path,
 ) -> dict:
-    """The results, as `publish` writes them. policy: None where no method exits.
+    """The results, as `publish` writes them. file: of the policy, None where no method exits.
 
     records.jsonl is written as it grows, so that an evaluation that was killed leaves what it knew.
     """
     folder, records, shown = workdir / setting.split, [], Shown()
+    policy, kinds = (None, ("paragraph",)) if file is None else (file.policy(), file.boundary_kinds)
     notes = [f"split {setting.split}, {len(problems)} problems, sampled at temperature {session.sampling.temperature}"]
     traces = harness.decoded_traces(session, problems, "eagle3", setting, folder)
     for name in (name for name in _WITHOUT_EXIT if name in setting.methods):
         rows = traces if name == "eagle3" else harness.decoded_traces(session, problems, name, setting, folder)
         records += [harness.record_of_trace(name, trace) for trace in rows]
         write_records(workdir / "records.jsonl", records)
-    if policy is not None:
-        made, shown = exit_records(session, policy, kinds, setting, ceiling, traces, records, workdir)
+    if file is not None:
+        made, shown = exit_records(session, file, setting, ceiling, traces, records, workdir)
         records += made
         write_records(workdir / "records.jsonl", records)
         notes.append("exits are replayed on annotated traces of eagle3; what was timed was decoded for real at batch 1")

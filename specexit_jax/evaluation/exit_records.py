@@ -5,9 +5,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from specexit_jax.evaluation import harness
+from specexit_jax.evaluation.bounds import Boundaries
+from specexit_jax.evaluation.exit_sections import exit_sections
 from specexit_jax.evaluation.records import Record
 from specexit_jax.evaluation.shown import Shown, chosen_views, offsets_of, signal_sections, told_exits
-from specexit_jax.exits.policy import Threshold
+from specexit_jax.exits.policy_file import PolicyFile
 from specexit_jax.models.draft import DraftBundle
 from specexit_jax.session import Session
 from specexit_jax.shards import read_shards
@@ -15,17 +17,18 @@ from specexit_jax.shards import read_shards
 
 @dataclasses.dataclass(frozen=True)
 class CeilingSetting:
-    """The split that the ceiling's threshold is chosen on, and what may be lost there (`bounds.choose_threshold`)."""
+    """The split that the ceiling's threshold is chosen on, and what may be lost there (`bounds.choose_threshold`); where the
+    policy has a certificate, the split that certifies the ceiling too."""
 
     split: str
     bound: float
     standard_errors: float
+    certify_on: str = "calibration"
 
 
 def exit_records(
     session: Session,
-    policy: Threshold,
-    kinds: Sequence[str],
+    file: PolicyFile,
     setting: harness.Setting,
     ceiling: CeilingSetting,
     traces: Sequence[dict],
@@ -33,18 +36,19 @@ def exit_records(
     workdir: Path,
 ) -> tuple[list[Record], Shown]:
     """The records, and what else there is to show of them. traces: of `eagle3`; decoded: records of what was decoded."""
-    methods, folder = setting.methods, workdir / setting.split
-    labels = harness.annotated(session, traces, kinds, setting, folder)
+    methods, folder, policy = setting.methods, workdir / setting.split, file.policy()
+    labels = harness.annotated(session, traces, file.boundary_kinds, setting, folder)
     draft = DraftBundle(session.draft, session.params.draft, session.params.d2t)
     along = harness.extracted(session, traces, draft, folder, labels if "ceiling" in methods else ())
     names = [name for name in harness.REPLAYED if name in methods]
     records = harness.replayed_records(session, names, policy, traces, labels, along.signals, setting.max_answer)
     sections = signal_sections(policy, traces, labels, along.signals)
+    sections |= exit_sections(file, workdir, traces, labels, along.signals, len(session.end_think_ids))
     test = harness.boundaries_of(session, policy, traces, labels, along)
     if "oracle" in methods:
         records += harness.oracle_records(test)
     if "ceiling" in methods:
-        made, sections["ceiling"] = _ceiling(session, policy, draft, test, ceiling, workdir)
+        made, sections["ceiling"] = _ceiling(session, file, draft, test, ceiling, workdir)
         records += made
     sections["offsets"] = offsets_of([*decoded, *records], labels)
     views = chosen_views(session.tokenizer, policy, records, traces, labels, along.signals)
@@ -52,12 +56,14 @@ def exit_records(
     return records, Shown(sections, views, worst)
 
 
-def _ceiling(session: Session, policy: Threshold, draft: DraftBundle, test, ceiling: CeilingSetting, workdir: Path):
-    """The ceiling from the training workdir's draft and development splits."""
-    sides = []
-    for split in ("draft", ceiling.split):
+def _ceiling(session: Session, file: PolicyFile, draft: DraftBundle, test, ceiling: CeilingSetting, workdir: Path):
+    """The ceiling from the training workdir's other splits."""
+
+    def side(split: str) -> Boundaries:
         folder = workdir / split
         traces, labels = read_shards(folder, "traces"), read_shards(folder, "labels")
         along = harness.extracted(session, traces, draft, folder, labels)
-        sides.append(harness.boundaries_of(session, policy, traces, labels, along))
-    return harness.ceiling_records(*sides, test, ceiling.bound, ceiling.standard_errors)
+        return harness.boundaries_of(session, file.policy(), traces, labels, along)
+
+    sides = side("draft"), side(ceiling.split), side(ceiling.certify_on) if file.certificate else None
+    return harness.ceiling_records(*sides, test, ceiling.bound, ceiling.standard_errors, file.certificate)

@@ -19,6 +19,7 @@ from specexit_jax.data.splits import Problem
 from specexit_jax.evaluation.bounds import (
     Boundaries,
     bound_records,
+    certify_threshold,
     choose_threshold,
     gather_boundaries,
     oracle_exits,
@@ -28,6 +29,7 @@ from specexit_jax.evaluation.ceiling import fit_ceiling
 from specexit_jax.evaluation.latency import measure_latency
 from specexit_jax.evaluation.records import Record, record_of_replay, record_of_trace
 from specexit_jax.exits.policy import Policy, Threshold
+from specexit_jax.exits.risk import Certificate
 from specexit_jax.methods import DECODED, Method, make_method, policy_of
 from specexit_jax.progress import Progress
 from specexit_jax.run import execute, outcomes, plan
@@ -166,12 +168,23 @@ def boundaries_of(session: Session, policy: Threshold, traces, labels, along: Ex
 
 
 def ceiling_records(
-    train: Boundaries, development: Boundaries, test: Boundaries, bound: float, standard_errors: float
+    train: Boundaries,
+    development: Boundaries,
+    calibration: Boundaries | None,
+    test: Boundaries,
+    bound: float,
+    standard_errors: float,
+    certificate: Certificate | None = None,
 ) -> tuple[list[Record], dict]:
-    """The ceiling fitted on the draft's training split, thresholded on development as the policy was, applied to test."""
+    """The ceiling fitted on the draft's training split, thresholded as the policy was, applied to test: on development, or,
+    where the policy has a certificate, by one of the same epsilon and delta on the calibration split."""
     ceiling = fit_ceiling(train)
     scores = ceiling.scores(development)
-    threshold = choose_threshold(development, scores, bound, standard_errors=standard_errors).thresholds[0]
+    if certificate is None:
+        threshold = choose_threshold(development, scores, bound, standard_errors=standard_errors).thresholds[0]
+    else:
+        seen, goal = ceiling.scores(calibration), (certificate.epsilon, certificate.delta)
+        threshold = certify_threshold(development, scores, calibration, seen, *goal)
     records = bound_records(test, threshold_exits(test, ceiling.scores(test), threshold), "ceiling")
     return records, {"held_out_auc": ceiling.held_out, "chosen": ceiling.chosen, "threshold": threshold}
 

@@ -30,6 +30,7 @@ def signal_sections(policy: Threshold, traces: Sequence[dict], labels: Sequence[
     closed = [i for i, trace in enumerate(traces) if trace["think_end"] is not None]
     traces, labels = [traces[i] for i in closed], [labels[i] for i in closed]
     agree = np.concatenate([np.asarray(label["agree"], bool) for label in labels])
+    correct = np.concatenate([np.asarray(label["correct"], bool) for label in labels])
     raw = np.concatenate(
         [signals[t["id"]][np.asarray(x["boundaries"], int)] for t, x in zip(traces, labels, strict=True)]
     )
@@ -40,6 +41,9 @@ def signal_sections(policy: Threshold, traces: Sequence[dict], labels: Sequence[
         "auc": statistics.auc(agree, raw[:, 0]),
         "auc_smoothed": statistics.auc(agree, smoothed[:, 0]),
         "brier": statistics.brier(agree, raw[:, 0]),
+        # Confidence is of agreement; a right answer is another matter, and this is as near as agreement itself comes to it.
+        "correlation_with_correct": statistics.correlation(raw[:, 0], correct),
+        "correlation_of_agreement_with_correct": statistics.correlation(agree, correct),
     }
     bins = statistics.reliability(agree, raw[:, 0])
     curve = {name: np.asarray(value).tolist() for name, value in bins._asdict().items()}

@@ -122,6 +122,14 @@ def auc(labels: np.ndarray, scores: np.ndarray) -> float:
     return float((ranks[labels].sum() - positives * (positives + 1) / 2) / (positives * negatives))
 
 
+def correlation(first: np.ndarray, second: np.ndarray) -> float | None:
+    """Pearson's, of scores or of 0/1 labels; None where one of them does not vary."""
+    first, second = np.asarray(first, np.float64), np.asarray(second, np.float64)
+    if not first.std() or not second.std():
+        return None
+    return float(np.corrcoef(first, second)[0, 1])
+
+
 def brier(labels: np.ndarray, probabilities: np.ndarray) -> float:
     """Mean squared error of a probability against 0/1 labels."""
     return float(np.mean(np.square(np.asarray(probabilities, np.float64) - np.asarray(labels, np.float64))))

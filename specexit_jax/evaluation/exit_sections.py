@@ -1,0 +1,68 @@
+"""What a certified policy, its frontier and the policies of tasks do on the evaluated split: sections of results.json."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from specexit_jax.annotation.replay import outcomes
+from specexit_jax.evaluation import statistics
+from specexit_jax.evaluation.certify import Seen, transfer, use
+from specexit_jax.exits.policy_file import PolicyFile, load_policy
+from specexit_jax.exits.smoothers import smoother_named
+
+
+def exit_sections(
+    file: PolicyFile,
+    workdir: Path,
+    traces: Sequence[dict],
+    labels: Sequence[dict],
+    signals: Mapping[str, np.ndarray],
+    end_think_length: int,
+) -> dict:
+    """`risk`; `frontier`, where WORKDIR/frontier.json tells one; `transfer`, where WORKDIR/policies holds some.
+
+    A policy of the released rule has none of them: it is not replayed.
+    """
+    if file.rule != "default":
+        return {}
+    rows = _frontier_rows(workdir / "frontier.json")
+    own = {path.stem: load_policy(path, file.draft) for path in sorted((workdir / "policies").glob("*.json"))}
+    names = {file.smoothing, *(row["smoothing"] for row in rows), *(policy.smoothing for policy in own.values())}
+    seen = {name: outcomes(smoother_named(name), traces, labels, signals, end_think_length) for name in sorted(names)}
+    sections = {"risk": realised_risk(file, seen)}
+    if rows:
+        sections["frontier"] = [_frontier_row(row, seen) for row in rows]
+    if own:
+        sections["transfer"] = transfer({"pooled": file, **own}, seen, [trace["task"] for trace in traces])
+    return sections
+
+
+def realised_risk(file: PolicyFile, seen: Seen) -> dict:
+    """The share of problems that the exit turned from right to wrong, beside what was certified of it."""
+    used = use(seen[file.smoothing], file.thresholds, file.budget)
+    low, high = statistics.wilson(used["harmed"], used["problems"])[1:]
+    found = {"harmed": used["harmed"], "problems": used["problems"]}
+    found |= {"risk": used["harmed"] / used["problems"], "risk_ci95": [low, high]}
+    if file.certificate is not None:
+        names = ("epsilon", "delta", "split", "problems", "harmed", "p_value", "risk_upper", "path_split")
+        found["certificate"] = {name: getattr(file.certificate, name) for name in names}
+    return found
+
+
+def _frontier_rows(path: Path) -> list[dict]:
+    """The certified rows of frontier.json; none without the file."""
+    if not path.is_file():
+        return []
+    try:
+        rows = json.loads(path.read_bytes())["rows"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is not a frontier ({error}): run launch.calibrate again, or remove it") from error
+    return [row for row in rows if "refused" not in row]
+
+
+def _frontier_row(row: dict, seen: Seen) -> dict:
+    used = use(seen[row["smoothing"]], row["thresholds"], row.get("budget"))
+    kept = {name: row[name] for name in ("epsilon", "delta", "smoothing", "thresholds")}
+    return kept | {"risk_bound": row["risk_upper"]} | used
