@@ -20,6 +20,7 @@ from specexit_jax.shards import read_shards
 
 def main() -> None:
     door.alone("calibration")
+    door.claim_stage("calibrate")
     config = door.config()
     workdir, settings = Path(flags.FLAGS.workdir), config.calibrate
     folder = workdir / settings.split

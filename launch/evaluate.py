@@ -25,6 +25,7 @@ _BATCH = flags.DEFINE_integer("batch_size", None, "Rows decoded together; defaul
 def main() -> None:
     door.decode_on_one_thread()
     door.alone("evaluation")
+    door.claim_stage("evaluate")
     config, workdir = door.config(), Path(flags.FLAGS.workdir)
     settings, tasks = config.evaluate, tuple(_TASKS.value or config.tasks)
     methods = tuple(_METHODS.value or settings.methods)
