@@ -26,6 +26,7 @@ _LIMIT = flags.DEFINE_integer("limit", None, "Problems a task; default: the conf
 def main() -> None:
     door.decode_on_one_thread()
     door.alone("ablation")
+    door.claim_stage("evaluate")  # whose traces of the test split it may add to
     config, workdir = door.config(), Path(flags.FLAGS.workdir)
     settings, own = config.calibrate, workdir / "draft_model"
     sessions = {"own": door.open_session(config, own if own.is_dir() else config.draft)}

@@ -20,6 +20,7 @@ _SPLITS = flags.DEFINE_list("splits", None, "Splits to annotate; default: all th
 def main() -> None:
     config, shard = door.config(), stages.shard()
     wanted, forcing = door.splits(_SPLITS.value, config.rollout.per_task), stages.forcing_of(config)
+    stages.claim_share("labels", wanted, shard)
     session = door.open_session(config)
     for split in wanted:
         folder = Path(flags.FLAGS.workdir) / split

@@ -25,6 +25,7 @@ _PER_TASK = flags.DEFINE_bool("per_task", False, "Also certify a policy a task, 
 
 def main() -> None:
     door.alone("calibration")
+    door.claim_stage("calibrate")
     config, workdir = door.config(), Path(flags.FLAGS.workdir)
     settings, kinds = config.calibrate, tuple(config.annotate.kinds)
     trained = workdir / "draft_model"

@@ -1,10 +1,12 @@
 """The door of every entry point: flags and config come in, and a mistake leaves as one sentence with exit code 1."""
 
+import contextlib
 import os
 import re
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import jax
@@ -17,11 +19,13 @@ from specexit_jax import distributed
 from specexit_jax.data.splits import SPLITS
 from specexit_jax.decoding.trees import TreeShape
 from specexit_jax.sharding import make_mesh
+from specexit_jax.workdir_lock import locked
 
 if TYPE_CHECKING:
     from specexit_jax.session import Session
 
 _CONFIG = None
+_HELD = contextlib.ExitStack()
 flags.DEFINE_bool("traceback", False, "On an error, show where it was raised as well.")
 
 
@@ -65,7 +69,8 @@ def _guarded(main: Callable[[], None]) -> None:
         logging.set_verbosity(logging.FATAL)  # Orbax logs hundreds of lines of an error that it also raises
     try:
         distributed.initialize()
-        main()
+        with _HELD:
+            main()
     except BrokenPipeError:
         os._exit(1)  # whoever read our output has left (`| head`)
     except (OSError, ValueError) as error:
@@ -136,6 +141,21 @@ def alone(stage: str) -> None:
     """Refuses a run of several processes for a stage that does not share its work."""
     if distributed.several():
         raise ValueError(f"{stage} is the work of one process: start it without a launcher of many.")
+
+
+def claim(*paths: Path) -> None:
+    """Refuses what another process is at (workdir_lock.py): holds the locks of these files until `main` ends.
+
+    For what one process writes alone, asked before any work; of joined processes the first asks for all.
+    """
+    for path in paths:
+        _HELD.enter_context(locked(path))
+
+
+def claim_stage(stage: str) -> None:
+    """`claim` of the files that a stage writes into WORKDIR, by its name."""
+    if distributed.is_first():
+        claim(Path(flags.FLAGS.workdir) / f".{stage}.lock")
 
 
 def colours() -> bool:

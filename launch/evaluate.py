@@ -26,6 +26,7 @@ _BATCH = flags.DEFINE_integer("batch_size", None, "Rows decoded together; defaul
 def main() -> None:
     door.decode_on_one_thread()
     door.alone("evaluation")
+    door.claim_stage("evaluate")
     config, workdir = door.config(), Path(flags.FLAGS.workdir)
     own = workdir / "policy.json"
     policy = own if own.is_file() else Path(config.policy)

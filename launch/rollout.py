@@ -27,6 +27,7 @@ def main() -> None:
         door.decode_on_one_thread()
     shard = stages.shard()  # asks JAX, whose threads are settled from then on
     wanted = door.splits(_SPLITS.value, settings.per_task)
+    stages.claim_share("traces", wanted, shard)
     source = stages.source_of(config)
     problems = {split: source.problems(split, settings.per_task[split]) for split in wanted}
     session = door.open_session(config, config.draft if config.draft and Path(config.draft).is_dir() else None)

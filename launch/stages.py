@@ -8,6 +8,7 @@ import jax
 import ml_collections
 from absl import flags
 
+from launch import door
 from specexit_jax.annotation.forcing import Forcing
 from specexit_jax.data.sources import Source, Table, World
 from specexit_jax.data.tasks import require_task
@@ -68,6 +69,11 @@ def define_shard() -> None:
     flags.DEFINE_string(
         "shard", None, "i/n: this process does part i (from 0) of n, where no launcher has joined them."
     )
+
+
+def claim_share(stem: str, splits: Sequence[str], own: Shard) -> None:
+    """Refuses a second process at the same share of STEM.jsonl in these splits; other shares go on beside it."""
+    door.claim(*(own.path(Path(flags.FLAGS.workdir) / split, f".{stem}", ".lock") for split in splits))
 
 
 def shard() -> Shard:

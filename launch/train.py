@@ -22,6 +22,7 @@ from specexit_jax.training.target_run import TargetRun, train_target
 
 
 def main() -> None:
+    door.claim_stage("train")
     config = door.config()
     train, workdir = config.train, Path(flags.FLAGS.workdir)
     optimizer = OptimizerConfig(**train.optimizer, total_steps=train.steps)

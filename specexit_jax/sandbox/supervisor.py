@@ -1,0 +1,203 @@
+"""The process between us and the program: starts it confined, reads what it prints, bounds it, and kills all of it.
+
+Reads one line of JSON from standard input, writes one to standard output. Its standard input stays open as long as whoever
+asked wants an answer: when that process ends, however, the program ends too.
+"""
+
+import json
+import os
+import secrets
+import selectors
+import signal
+import sys
+import time
+from typing import Any
+
+from specexit_jax.sandbox import confine, namespaces, syscalls, watch
+
+_LOOK_EVERY = 0.02  # seconds; more where a look takes long
+_REASONS = {"tasks": "killed", "disk": "killed", "memory": "memory", "cpu": "timeout", "wall": "timeout"}
+
+
+def main() -> None:
+    request = json.loads(sys.stdin.buffer.readline())
+    os.mkdir(request["folder"], 0o700)
+    try:
+        answer = _serve(request)
+    except confine.Unavailable as error:
+        answer = {"unavailable": error.layer, "why": str(error)}
+    finally:
+        watch.remove(request["folder"])
+    print(json.dumps(answer), flush=True)
+
+
+def _serve(request: dict[str, Any]) -> dict[str, Any]:
+    syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)
+    if "namespaces" in request["layers"]:
+        try:
+            namespaces.leave()
+        except OSError as error:
+            raise confine.Unavailable("namespaces", error) from error
+    given = os.memfd_create("stdin")
+    with open(given, "wb") as file:
+        file.write(request["stdin"].encode(errors="surrogatepass"))
+        file.flush()
+        stdin = os.open(f"/proc/self/fd/{given}", os.O_RDONLY)
+    (out, out_end), (err, err_end), (ready, ready_end), (status, status_end) = (os.pipe() for _ in range(4))
+    proof, proof_end = _socket_pair()
+    token = secrets.token_bytes(32)
+    os.write(proof, token)  # it waits there until somebody reads it
+    handles = {0: stdin, 1: out_end, 2: err_end, confine.READY: ready_end}
+    if request["tests"] is not None:
+        handles[confine.PROOF] = proof_end
+    child = os.fork()
+    if not child:
+        _become(request, handles, status_end, ready_end)
+    for handle in (stdin, out_end, err_end, ready_end, status_end, proof_end):
+        os.close(handle)
+    try:
+        _until_started(ready)
+        run = _Run(request, child, out, err)
+        run.watch()
+    finally:
+        _kill(child)
+    run.read_rest()
+    if run.apart and (said := os.read(status, 16)):
+        run.how = int(said)
+    return run.answer(request["tests"] is None or _answered(proof, token))
+
+
+def _become(request: dict[str, Any], handles: dict[int, int], status: int, ready: int) -> None:
+    layer, why = "", ""
+    try:
+        confine.enter(request, handles, status)
+    except confine.Unavailable as error:
+        layer, why = error.layer, str(error)
+    except BaseException as error:
+        why = f"{type(error).__name__}: {error}"
+    for handle in (confine.READY, ready):  # before or after descriptors were moved
+        try:
+            os.write(handle, json.dumps([layer, why]).encode())
+            break
+        except OSError:
+            continue
+    os._exit(1)
+
+
+def _socket_pair() -> tuple[int, int]:
+    import socket
+
+    ours, theirs = socket.socketpair()
+    return ours.detach(), theirs.detach()
+
+
+def _until_started(ready: int) -> None:
+    """Raises Unavailable, or RuntimeError, where the child did not come to its exec."""
+    said = b""
+    while part := os.read(ready, 4096):
+        said += part
+    os.close(ready)
+    if said:
+        layer, why = json.loads(said)
+        raise confine.Unavailable(layer, OSError(why)) if layer else RuntimeError(why)
+
+
+def _kill(child: int) -> None:
+    """The whole group at once, which nobody can leave (no setsid, no setpgid); then waits until none is left."""
+    try:
+        os.killpg(child, signal.SIGKILL)
+        os.kill(child, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+    try:
+        while True:
+            os.waitpid(-1, 0)
+    except ChildProcessError:
+        pass
+
+
+def _answered(proof: int, token: bytes) -> bool:
+    os.set_blocking(proof, False)
+    try:
+        return secrets.compare_digest(os.read(proof, 64), token)
+    except OSError:  # nothing came, or the program left without reading its token
+        return False
+
+
+class _Run:
+    """A started program: what it has printed, how long it may go on, why it was ended."""
+
+    def __init__(self, request: dict[str, Any], child: int, out: int, err: int):
+        self.apart = "namespaces" in request["layers"]
+        self.how = int(signal.SIGKILL)  # the program's wait status, until it has another
+        self._child, self._folder, self._limits = child, request["folder"], request["limits"]
+        self._printed = {out: bytearray(), err: bytearray()}
+        self._out, self._err, self._reason = out, err, None
+        self._begun, self._seconds = time.monotonic(), 0.0
+
+    def watch(self) -> None:
+        """Until the program ends, or must; the asker's end of the pipe is watched too."""
+        selector = selectors.DefaultSelector()
+        for handle in (sys.stdin.fileno(), *self._printed):
+            selector.register(handle, selectors.EVENT_READ)
+        deadline, look, pause = self._begun + self._limits["wall"], self._begun, _LOOK_EVERY
+        while not self._ended() and self._reason is None:
+            now = time.monotonic()
+            if now >= deadline:
+                self._reason = "wall"
+            elif now >= look:
+                self._reason = self._excess()
+                pause = max(_LOOK_EVERY, 10 * (time.monotonic() - now))
+                look = time.monotonic() + pause
+            for key, _ in selector.select(min(pause, 0.002 if len(selector.get_map()) == 1 else pause)):
+                if key.fd not in self._printed:
+                    self._reason = "abandoned"
+                elif not self._read(key.fd):
+                    selector.unregister(key.fd)
+        self._seconds = time.monotonic() - self._begun
+        selector.close()
+
+    def _ended(self) -> bool:
+        """Buries what others left to us; the child itself stays, so that its group's number is not given to another."""
+        while (found := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) is not None:
+            if found.si_pid == self._child:
+                ended = found.si_code == os.CLD_EXITED
+                self.how = found.si_status << 8 if ended else found.si_status
+                return True
+            os.waitpid(found.si_pid, 0)
+        return False
+
+    def _excess(self) -> str | None:
+        found = watch.usage(self._child, self._child if self.apart else None)
+        taken = {"tasks": found.tasks, "memory": found.memory, "cpu": found.cpu}
+        if not self.apart:  # else its folder is in memory, of this size
+            taken["disk"] = watch.disk(self._folder, found.ids)
+        bounds = self._limits | {"tasks": self._limits["processes"]}
+        return next((name for name, much in taken.items() if much > bounds[name]), None)
+
+    def _read(self, handle: int) -> bytes:
+        """Keeps the beginning of what was printed; the rest is read, so that nobody waits, and dropped."""
+        part = os.read(handle, 1 << 16)
+        kept = self._printed[handle]
+        kept += part[: self._limits["output"] - len(kept)]
+        return part
+
+    def read_rest(self) -> None:
+        for handle in self._printed:
+            while self._read(handle):
+                pass
+
+    def answer(self, proven: bool) -> dict[str, Any]:
+        code = os.waitstatus_to_exitcode(self.how)
+        out, err = (bytes(self._printed[handle]).decode(errors="replace") for handle in (self._out, self._err))
+        if self._reason:
+            status, code = _REASONS.get(self._reason, "killed"), -signal.SIGKILL
+        elif code == 0:
+            status = "passed" if proven else "failed"
+        elif code == -signal.SIGXCPU:
+            status = "timeout"
+        elif code == -signal.SIGKILL:
+            status = "killed"
+        else:
+            status = "memory" if "MemoryError" in err.rstrip().rpartition("\n")[2] else "failed"
+        return {"status": status, "returncode": code, "stdout": out, "stderr": err, "seconds": self._seconds}
