@@ -33,7 +33,7 @@ import ml_collections
 ASSETS = Path(__file__).resolve().parent.parent / "specexit_jax" / "assets" / "embedded"
 TASKS = ("chain_sum", "gsm_symbolic", "leg_counting", "gcd", "family_relationships", "syllogism")
 SOURCE = (
-    "name", "config", "folder", "split", "question", "answer", "checker", "task", "choices", "wrong", "entry_point",
+    "name", "config", "folder", "file", "split", "question", "answer", "checker", "task", "choices", "wrong", "entry_point",
     "instruction", "answer_after",
 )  # fmt: skip
 METHODS = ("think", "nothink", "first_answer", "deer", "eagle3", "specexit", "probe", "oracle")

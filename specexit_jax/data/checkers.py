@@ -22,7 +22,7 @@ def accepts(checker: str, task: str, answer: str | None, reference: str) -> bool
 
     `world`: by reasoning-gym's checker of the task. `math`: equal as mathematics, wherever in the texts it is stated.
     `choice`: the same letter, or the option's words. `text`: the same words, whatever their case, spacing and punctuation.
-    `code`: the program in the answer passes the tests that the reference holds, in a sandbox (`programs.Tests`).
+    `code`: the program in the answer passes the tests that the reference holds, in a sandbox (`programs.CodeTests`).
     """
     require_checker(checker)
     if answer is None:

@@ -54,17 +54,28 @@ def _tree(code: str) -> ast.Module | None:
 
 
 def _bare(answer: str) -> list[str]:
-    """The longest program without a fence from each line that may begin one."""
+    """What is a program in a text without fences, from each line that may begin one to the line before its first error."""
     lines, found, at = answer.splitlines(), [], 0
     while at < len(lines):
-        if _STARTS.match(lines[at]):
-            for end in range(len(lines), at, -1):
-                if _tree(code := "\n".join(lines[at:end])):
-                    found.append(code)
-                    at = end
-                    break
-        at += 1
+        code = _longest(lines[at:]) if _STARTS.match(lines[at]) else []
+        if code:
+            found.append("\n".join(code))
+        at += max(len(code), 1)
     return ["\n\n".join(found)] if found else []
+
+
+def _longest(lines: list[str]) -> list[str]:
+    """As many lines as are a program; none where that is not said by the places of the errors."""
+    while lines:
+        try:
+            ast.parse("\n".join(lines))
+        except SyntaxError as error:
+            lines = lines[: max(min(error.lineno or 1, len(lines)) - 1, 0)]
+        except (ValueError, RecursionError, MemoryError):
+            return []
+        else:
+            return lines
+    return []
 
 
 def _definitions(block: str) -> str:
@@ -89,6 +100,14 @@ def _completed(body: str, prompt: str, entry_point: str) -> str | None:
         code = f"{prompt.rstrip()}\n{textwrap.indent(textwrap.dedent(text), '    ')}\n"
         tree = _tree(code)
         function = next((n for n in tree.body if getattr(n, "name", "") == entry_point), None) if tree else None
-        if function and any(isinstance(node, ast.Return | ast.Yield) for node in ast.walk(function)):
+        if function and _returns(function):
             return code
     return None
+
+
+def _returns(node: ast.AST) -> bool:
+    """Whether a function gives something back, what is defined within it left out."""
+    if isinstance(node, ast.Return | ast.Yield | ast.YieldFrom):
+        return True
+    apart = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
+    return any(_returns(child) for child in ast.iter_child_nodes(node) if not isinstance(child, apart))

@@ -137,8 +137,7 @@ def _verified(left: tuple, right: tuple) -> bool:
 
 
 def _limit() -> int | None:
-    if threading.current_thread() is threading.main_thread():
-        return _SECONDS
-    for name in ("math_verify.parser", "math_verify.grader"):  # they warn that there is no limit
+    """Seconds for a formula; None where no signal could end it."""
+    for name in ("math_verify.parser", "math_verify.grader"):  # a formula without an end is a wrong answer, and no news
         logging.getLogger(name).setLevel(logging.ERROR)
-    return None
+    return _SECONDS if threading.current_thread() is threading.main_thread() else None

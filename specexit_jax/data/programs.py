@@ -54,7 +54,7 @@ _END = "sys.__stdout__.write('\\n{nonce} ' + {result} + '\\n')\nsys.__stdout__.f
 
 
 @dataclasses.dataclass(frozen=True)
-class Tests:
+class CodeTests:
     """What the reference of a code problem holds, as JSON: the prompt that the model was to complete, a module with
     `check(candidate)`, and the name of the function (HumanEval's columns)."""
 
@@ -81,7 +81,7 @@ def passes(answer: str, reference: str) -> bool:
 
     Raises RuntimeError where this machine cannot isolate programs.
     """
-    tests = Tests(**json.loads(reference))
+    tests = CodeTests(**json.loads(reference))
     code = program(answer, tests.prompt, tests.entry_point)
     return code is not None and _passed(code, tests)
 
@@ -93,7 +93,7 @@ def same_outcomes(answer: str, own: str, reference: str) -> bool:
     digits; of objects the type) and the kinds of exceptions that they raise. What the tests expect decides nothing: their
     assertions are evaluated, never asserted. A program that did not come to its end agrees with its like alone.
     """
-    tests = Tests(**json.loads(reference))
+    tests = CodeTests(**json.loads(reference))
     codes = [program(text, tests.prompt, tests.entry_point) for text in (answer, own)]
     if None in codes:
         return False
@@ -104,19 +104,19 @@ def same_outcomes(answer: str, own: str, reference: str) -> bool:
 
 
 @functools.lru_cache(maxsize=4096)
-def _passed(code: str, tests: Tests) -> bool:
+def _passed(code: str, tests: CodeTests) -> bool:
     return _run(code, tests, _VERDICT.format(tests=tests.tests), "''") is not None
 
 
 @functools.lru_cache(maxsize=4096)
-def _outcomes(code: str, tests: Tests) -> str | None:
+def _outcomes(code: str, tests: CodeTests) -> str | None:
     """How often the program was called and a digest of what came of it; None where it did not end."""
     told = _RECORD.format(tests=_lenient(tests.tests))
     found = _run(code, tests, told, "str(_calls[0]) + ':' + _seen.hexdigest()")
     return None if found is None or found.startswith("0:") else found
 
 
-def _run(code: str, tests: Tests, body: str, result: str) -> str | None:
+def _run(code: str, tests: CodeTests, body: str, result: str) -> str | None:
     """What a script tells at its very end; None where it did not come there, as by an exit from within the program."""
     from specexit_jax.sandbox.run import run_python  # the sandbox is for programs alone
 

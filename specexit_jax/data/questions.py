@@ -6,7 +6,7 @@ import random
 import string
 from typing import Any
 
-from specexit_jax.data.programs import Tests
+from specexit_jax.data.programs import CodeTests
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,12 +38,12 @@ class Columns:
     def asked(self, row: dict[str, Any], number: int) -> tuple[str, str]:
         """(what is asked without the instruction, reference). Options are lettered from A, whatever they are called.
 
-        The reference is the answer; of a choice its letter and words (`B. blue`); of code the tests (`programs.Tests`).
+        The reference is the answer; of a choice its letter and words (`B. blue`); of code the tests (`programs.CodeTests`).
         """
         question, answer = (self.text(row, column, number) for column in (self.question, self.answer))
         if self.checker == "code":
             # a body that is indented follows the prompt: its own margins are kept
-            tests = Tests(str(row[self.question]), str(row[self.answer]), self.text(row, self.entry_point, number))
+            tests = CodeTests(str(row[self.question]), str(row[self.answer]), self.text(row, self.entry_point, number))
             return f"```python\n{question}\n```", tests.reference()
         if self.answer_after:
             answer = answer.rpartition(self.answer_after)[2].strip()
