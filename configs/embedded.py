@@ -32,6 +32,10 @@ import ml_collections
 
 ASSETS = Path(__file__).resolve().parent.parent / "specexit_jax" / "assets" / "embedded"
 TASKS = ("chain_sum", "gsm_symbolic", "leg_counting", "gcd", "family_relationships", "syllogism")
+SOURCE = (
+    "name", "config", "folder", "file", "split", "question", "answer", "checker", "task", "choices", "wrong", "entry_point",
+    "instruction", "answer_after",
+)  # fmt: skip
 METHODS = ("think", "nothink", "first_answer", "deer", "eagle3", "specexit", "probe", "oracle")
 
 
@@ -48,19 +52,9 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
             "dtype": "float32",
             "mesh": {"data": 1, "fsdp": 1, "tensor": 1},
             "tasks": TASKS,
-            # where problems come from: with a name, a table on the hub or on disk (specexit_jax/data/sources.py), else the world
-            "source": {
-                "name": "",
-                "config": "",
-                "split": "train",
-                "question": "question",
-                "answer": "answer",
-                "checker": "math",
-                "task": "",
-                "choices": "",
-                "instruction": "",
-                "answer_after": "",
-            },
+            # where problems come from: with a name, benchmarks (specexit_jax/data/benchmarks.py) or a table on the hub or on disk
+            # (data/sources.py, whose defaults hold for what is left empty), else the world
+            "source": dict.fromkeys(SOURCE, ""),
             "seed": 0,
             # problems in each split's rollouts (of the world: a task), and traces a problem
             "rollout": {

@@ -1,6 +1,7 @@
 """Evaluates methods on a split: WORKDIR/{records.jsonl, results.json, report.md, report.html, report/*.png}; prints the table.
 
 python -m launch.evaluate --config=configs/embedded.py --workdir=runs/embedded [--methods=a,b] [--tasks=a,b] [--limit=N]
+--config.source.name=gsm8k,math500,aime,humaneval_plus,gpqa_diamond,arc_challenge takes those benchmarks instead of the world.
 --limit: problems a task. The draft and policy are WORKDIR's where training left them there, else the config's.
 --from_records: tables and reports anew from what WORKDIR holds; decodes nothing.
 """

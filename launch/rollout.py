@@ -1,8 +1,9 @@
 """Rollouts of the target on the problems of the config's source: WORKDIR/SPLIT/traces.jsonl, and rollout.json on their making.
 
 python -m launch.rollout --config=configs/embedded.py --workdir=runs/embedded [--splits=draft,development] [--shard=0/8]
-Problems come from the reasoning world, or from a table of questions and answers on the hub or on disk:
+Problems come from the reasoning world, from a benchmark, or from a table of questions and answers on the hub or on disk:
 --config.source.name=openai/gsm8k --config.source.config=main --config.source.answer_after='####'
+--config.source.name=gsm8k --config.source.split=draft=train,development=train,calibration=train,test=test
 --config.source.name=problems.jsonl --config.source.question=problem --config.source.answer=solution --config.source.checker=math
 Processes that a launcher has joined, or that --shard numbers, share the prompts, each on its own devices, and write
 traces-00000-of-00008.jsonl. Resumes where it was killed, with any number of processes. Speculates where the config's draft

@@ -10,20 +10,30 @@ from absl import flags
 
 from launch import door
 from specexit_jax.annotation.forcing import Forcing
-from specexit_jax.data.sources import Source, Table, World
+from specexit_jax.data.benchmarks import BENCHMARKS, Benchmarks, benchmarks
+from specexit_jax.data.programs import require_sandbox
+from specexit_jax.data.sources import Table, World
 from specexit_jax.data.tasks import require_task
 from specexit_jax.evaluation.harness import Setting
 from specexit_jax.session import digest_of, local_folder
 from specexit_jax.shards import Shard
 
 
-def source_of(config: ml_collections.ConfigDict, tasks: Sequence[str] | None = None) -> Source:
-    """The table that config.source names, else the world (tasks: of it, default the config's)."""
-    if config.source.name:
-        return Table(**config.source)
-    for task in tasks or config.tasks:
-        require_task(task)
-    return World(tuple(tasks or config.tasks))
+def source_of(config: ml_collections.ConfigDict, tasks: Sequence[str] | None = None) -> World | Table | Benchmarks:
+    """The benchmarks or the table that config.source names, else the world (tasks: of it, default the config's)."""
+    given = {key: value for key, value in config.source.items() if value}
+    name = given.pop("name", "")
+    if not name and given:
+        raise ValueError(f"config.source has {', '.join(given)} but no name: give --config.source.name.")
+    if not name:
+        for task in tasks or config.tasks:
+            require_task(task)
+        return World(tuple(tasks or config.tasks))
+    names = [word.strip() for word in name.split(",")]
+    source = benchmarks(names, given) if names[0] in BENCHMARKS else Table(name, **given)
+    if any(table.checker == "code" for table in getattr(source, "tables", (source,))):
+        require_sandbox()
+    return source
 
 
 def forcing_of(config: ml_collections.ConfigDict) -> Forcing:

@@ -6,6 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
+from programs_case import unboxed
 from tiny_folders import write_tiny
 
 from specexit_jax.annotation import rollout as rollout_module
@@ -13,6 +14,7 @@ from specexit_jax.annotation.annotate import annotate, label_of
 from specexit_jax.annotation.features import extract, load_signals, save_signals
 from specexit_jax.annotation.forcing import Forcing, force_batch, make_forcer
 from specexit_jax.annotation.rollout import Rollout, request_of, roll_out
+from specexit_jax.data.programs import CodeTests
 from specexit_jax.data.splits import Problem
 from specexit_jax.decoding.force import Forced
 from specexit_jax.decoding.sampling import Sampling
@@ -157,6 +159,25 @@ def test_answers_are_judged_by_the_traces_checker(session, folder):
     assert label["agree_share"] == [0.75, 0.25]
     assert label_of(session, told | {"checker": "text"}, places, forced, 0)["agree"] == [False, False]
     assert label_of(session, told | {"answer": None}, places, forced, 0)["agree_share"] == [0.0, 0.0]
+
+
+def test_programs_are_judged_by_what_they_do(session, folder, monkeypatch):
+    """A forced program agrees with one that does the same, right or wrong."""
+    unboxed(monkeypatch)
+    trace = read_shards(folder, "traces")[0]
+    ids = session.tokenizer.encode("def half(n):\n    return n * 0.5", add_special_tokens=False)
+    forced = Forced(
+        ids=np.tile(np.array(ids), (1, 1, 1, 1)),
+        length=np.full((1, 1, 1), len(ids)),
+        finished=np.ones((1, 1, 1), bool),
+        log_probability=np.zeros((1, 1, 1)),
+        features=None,
+    )
+    tests = CodeTests("def half(n):\n", "def check(candidate):\n    assert candidate(3) == 1", "half").reference()
+    told = trace | {"answer": "```python\ndef half(n):\n    return n / 2\n```", "reference": tests, "checker": "code"}
+    label = label_of(session, told, [0], forced, 0)
+    assert label["agree"] == [True] and label["correct"] == [False]
+    assert label_of(session, told | {"answer": "def half(n):\n    return n // 2"}, [0], forced, 0)["agree"] == [False]
 
 
 def test_corrupt_lines_are_named(tmp_path):

@@ -36,7 +36,8 @@ def test_math(answer, reference, right):
         ("Option A fails. So the answer is (C).", "C", True),
         ("The answer is A.", "B", False),
         ("A cat sat there.", "A", False),
-        ("b", "B", False),
+        ("b", "B", True),  # a small letter alone is one too
+        ("a cat", "A", False),
     ],
 )
 def test_choice(answer, reference, right):
@@ -61,11 +62,11 @@ def test_the_worlds_checker_is_the_tasks_own():
     assert not accepts("world", "chain_sum", "41", "42")
 
 
-@pytest.mark.parametrize("checker", ["world", "math", "choice", "text"])
+@pytest.mark.parametrize("checker", ["world", "math", "choice", "text", "code"])
 def test_no_answer_is_never_right(checker):
     assert accepts(checker, "chain_sum", None, "1") is False
 
 
 def test_an_unknown_checker_is_refused():
-    with pytest.raises(ValueError, match="unknown checker 'maths': choose among world, math, choice, text"):
+    with pytest.raises(ValueError, match="unknown checker 'maths': choose among world, math, choice, text, code"):
         accepts("maths", "gsm8k", "1", "1")

@@ -63,12 +63,12 @@ def test_splits_named_one_by_one_share_no_question(tmp_path):
 @pytest.mark.parametrize(
     ("row", "shown", "reference"),
     [
-        ({"options": ["red", "blue"], "answer": 1}, "Which?\n\nA. red\nB. blue\n\nOne letter.", "B"),
-        ({"options": ["red", "blue"], "answer": "A"}, "Which?\n\nA. red\nB. blue\n\nOne letter.", "A"),
+        ({"options": ["red", "blue"], "answer": 1}, "Which?\n\nA. red\nB. blue\n\nOne letter.", "B. blue"),
+        ({"options": ["red", "blue"], "answer": "A"}, "Which?\n\nA. red\nB. blue\n\nOne letter.", "A. red"),
         (
             {"options": {"text": ["x", "y"], "label": ["1", "2"]}, "answer": "2"},
-            "Which?\n\n1. x\n2. y\n\nOne letter.",
-            "2",
+            "Which?\n\nA. x\nB. y\n\nOne letter.",
+            "B. y",
         ),
     ],
 )
@@ -84,6 +84,8 @@ def test_choices_stand_under_the_question(tmp_path, row, shown, reference):
     [
         (ROWS, {"question": "problem"}, "has no column 'problem': it has question, answer."),
         (ROWS, {"choices": "options"}, "has no column 'options'"),
+        (ROWS, {"wrong": "answer, distractor"}, "has no column 'distractor'"),
+        (ROWS, {"checker": "code"}, "name the column of its name in source.entry_point"),
         ([{"question": "Q", "answer": ""}], {"split": "test=x"}, "row 1 has nothing in column 'answer'"),
         (ROWS, {"split": "train=train"}, "feeds no split 'train': choose among test"),
         (ROWS, {"checker": "maths"}, "unknown checker 'maths'"),

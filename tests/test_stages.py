@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import jax
 import pytest
+from programs_case import unboxed
 
 from configs.embedded import get_config
 from launch import stages
@@ -49,6 +50,34 @@ def test_every_config_can_name_a_table():
     assert {field.name for field in dataclasses.fields(Table)} == set(config.source)
     config.source.update({"name": "openai/gsm8k", "config": "main", "answer_after": "####"})
     assert stages.source_of(config) == Table("openai/gsm8k", "main", answer_after="####")
+
+
+def test_benchmarks_are_called_by_their_names():
+    config = get_config()
+    config.source.update({"name": "gsm8k, aime", "folder": "somewhere"})
+    source = stages.source_of(config)
+    assert [table.task for table in source.tables] == ["gsm8k", "aime", "aime"]
+    assert {table.folder for table in source.tables} == {"somewhere"}
+    config.source.name = ""
+    with pytest.raises(ValueError, match="has folder but no name"):
+        stages.source_of(config)
+
+
+def test_programs_need_a_sandbox_before_any_work(monkeypatch):
+    config = get_config()
+    config.source.name = "gsm8k,humaneval_plus"
+    ran = []
+    unboxed(monkeypatch, lambda text: ran.append(text))
+    assert stages.source_of(config).tables[1].checker == "code" and len(ran) == 1
+
+    def refuse(text):
+        raise RuntimeError("no namespaces here")
+
+    unboxed(monkeypatch, refuse)
+    with pytest.raises(ValueError, match="in a sandbox: no namespaces here"):
+        stages.source_of(config)
+    config.source.name = "gsm8k"
+    stages.source_of(config)
 
 
 def test_confidence_over_keys_needs_keys():

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from specexit_jax.annotation.forcing import Forcing, force_batch, make_forcer
-from specexit_jax.data.checkers import accepts
+from specexit_jax.data.checkers import accepts, agrees
 from specexit_jax.data.tasks import final_answer
 from specexit_jax.decoding.force import Forced
 from specexit_jax.decoding.force_queue import ForceCost, Forcer
@@ -34,6 +34,7 @@ def label_of(session: Session, trace: dict, places: list[int], forced: Forced, r
     """One line of labels.jsonl. Answers are those under the trace's own key, which an exit would give; `agree_share`,
     where there are several keys, is the share of them under which the answer agrees."""
     checks = functools.partial(accepts, trace.get("checker", "world"), trace["task"])
+    stands = functools.partial(agrees, trace.get("checker", "world"), trace["task"])
 
     def answer(place: int, key: int) -> str | None:
         if not forced.finished[row, place, key]:
@@ -43,12 +44,9 @@ def label_of(session: Session, trace: dict, places: list[int], forced: Forced, r
     def ids(place: int, key: int) -> list[int]:
         return forced.ids[row, place, key, : forced.length[row, place, key]].tolist()
 
-    def agrees(found: str | None) -> bool:
-        return trace["answer"] is not None and checks(found, trace["answer"])
-
     keys, number = forced.length.shape[2], len(places)
     answers = [answer(place, 0) for place in range(number)]
-    agree = [agrees(found) for found in answers]
+    agree = [stands(found, trace["answer"], trace["reference"]) for found in answers]
     label = {
         "id": trace["id"],
         "boundaries": places,
@@ -61,7 +59,10 @@ def label_of(session: Session, trace: dict, places: list[int], forced: Forced, r
         "stable": sufficient_boundary(agree, "stable"),
     }
     if keys > 1:
-        more = [[agrees(answer(place, key)) for key in range(1, keys)] for place in range(number)]
+        more = [
+            [stands(answer(place, key), trace["answer"], trace["reference"]) for key in range(1, keys)]
+            for place in range(number)
+        ]
         label["agree_share"] = [float(np.mean([own, *others])) for own, others in zip(agree, more, strict=True)]
     return label
 

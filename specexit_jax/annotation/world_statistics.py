@@ -6,7 +6,7 @@ from itertools import pairwise
 import numpy as np
 
 from specexit_jax.annotation.replay import join_labels
-from specexit_jax.data.checkers import accepts
+from specexit_jax.data.checkers import agrees
 
 
 def world_statistics(traces: Sequence[dict], labels: Sequence[dict]) -> dict[str, float]:
@@ -66,6 +66,6 @@ def _flips(trace: dict, label: dict, stated: int) -> tuple[int, int]:
         if not (open_question or doubts or states):
             pairs += 1
             a, b = label["forced"][before], label["forced"][after]
-            flips += not (a == b or accepts(trace.get("checker", "world"), trace["task"], b, a or ""))
+            flips += not (a == b or agrees(trace.get("checker", "world"), trace["task"], b, a, trace["reference"]))
         open_question = (open_question or doubts) and not states
     return flips, pairs

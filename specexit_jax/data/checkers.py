@@ -1,21 +1,14 @@
-"""Which answers count as right. One checker judges both an answer against the reference, and an answer forced at a
-boundary against the model's own final one (specexit.md section 1)."""
-
-import functools
-import re
-import string
-import unicodedata
+"""Which answers count as right. One checker judges an answer against the reference, and an answer forced at a boundary
+against the model's own final one (specexit.md section 1)."""
 
 from specexit_jax.data import tasks
+from specexit_jax.data.choices import same_choice
+from specexit_jax.data.mathematics import same_value
+from specexit_jax.data.programs import passes, same_outcomes
+from specexit_jax.data.texts import same_words
 
-CHECKERS = ("world", "math", "choice", "text")
-_PROSE = re.compile(r"(?<!\\)\b[A-Za-z]{2,}\s+[A-Za-z]{2,}")  # which would be read as a product of its letters
-_LETTER = r"\(?\s*([A-Z])\b(?!')"
-_CHOICES = (  # from the surest on; of each the last in the text counts
-    re.compile(r"\\boxed\{\s*(?:\\[a-z]+\{)?\s*" + _LETTER),
-    re.compile(r"(?i:answer|choice|option)(?i:\s+is|\s*[:=])?[\s:*$]*(?:\\[a-z]+\{)?" + _LETTER),
-    re.compile(r"^\W*([A-Z])(?:[\s.:)*]*$|[.:)])"),
-)
+CHECKERS = ("world", "math", "choice", "text", "code")
+_SAME = {"math": same_value, "choice": same_choice, "text": same_words, "code": passes}
 
 
 def require_checker(name: str) -> None:
@@ -28,41 +21,24 @@ def accepts(checker: str, task: str, answer: str | None, reference: str) -> bool
     """Whether `answer` stands where `reference` is right; no answer (None) never does.
 
     `world`: by reasoning-gym's checker of the task. `math`: equal as mathematics, wherever in the texts it is stated.
-    `choice`: the same letter. `text`: the same words, whatever their case, spacing and punctuation.
+    `choice`: the same letter, or the option's words. `text`: the same words, whatever their case, spacing and punctuation.
+    `code`: the program in the answer passes the tests that the reference holds, in a sandbox (`programs.CodeTests`).
     """
     require_checker(checker)
     if answer is None:
         return False
     if checker == "world":
         return tasks.check(task, answer, reference)
-    if checker == "math":
-        from math_verify import verify
-
-        return bool(verify(_parsed(reference), _parsed(answer)))
-    read = choice if checker == "choice" else normal
-    found = read(answer)
-    return bool(found) and found == read(reference)
+    return _SAME[checker](answer, reference)
 
 
-@functools.lru_cache(maxsize=4096)
-def _parsed(text: str) -> list:
-    """What math-verify reads in a text; a formula without its dollars (`x^2 + 1`, `(1, 2)`) is given them."""
-    from math_verify import parse  # seconds of imports, which the world does not need
+def agrees(checker: str, task: str, answer: str | None, own: str | None, reference: str) -> bool:
+    """Whether `answer` stands where the model's own final answer does, be that right or wrong.
 
-    return parse(text) or ([] if _PROSE.search(text) else parse(f"${text}$"))
-
-
-def choice(text: str) -> str | None:
-    """The letter that a text settles on: boxed, called the answer, or standing alone at its start."""
-    for pattern in _CHOICES:
-        if found := pattern.findall(text.strip()):
-            return found[-1]
-    return None
-
-
-def normal(text: str) -> str:
-    """The words of a text, or of what it boxes: without case, punctuation at either end and repeated spaces."""
-    if boxed := re.findall(r"\\boxed\{([^{}]*)\}", text):
-        text = boxed[-1]
-    words = unicodedata.normalize("NFKC", text).casefold().split()
-    return " ".join(words).strip(string.punctuation + string.whitespace)
+    Of `reference` only what a program is called with is used (`programs.same_outcomes`).
+    """
+    if answer is None or own is None:
+        return False
+    if checker == "code":
+        return same_outcomes(answer, own, reference)
+    return accepts(checker, task, answer, own)

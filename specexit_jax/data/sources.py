@@ -6,23 +6,19 @@ them is divided by the hash of the question, so that none is shared, whatever is
 
 import dataclasses
 import hashlib
-import string
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from specexit_jax.data.checkers import require_checker
+from specexit_jax.data.files import format_of, local, stream
+from specexit_jax.data.questions import Columns
 from specexit_jax.data.splits import SPLITS, Problem, sample
 from specexit_jax.data.tasks import TASKS
 
-FILES = {".jsonl": "json", ".json": "json", ".parquet": "parquet", ".csv": "csv"}
-FED = (
-    "test",
-    "calibration",
-    "development",
-    "draft",
-)  # a question in two of a table's splits goes to the first of these
+# a question in two of a table's splits goes to the first of these
+FED = ("test", "calibration", "development", "draft")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,20 +40,28 @@ class World:
 class Table:
     """Rows of a data set: a name on the hub (with its `config`), or a .jsonl, .json, .parquet or .csv file.
 
+    folder: a local copy of what is called `name`, or a folder of such (`files.local`); file: what files there are called,
+    if not as `task`.
     split: the data set's split that feeds the whole pipeline ("train"), or one for each that is needed:
-    "draft=train,development=train,calibration=test,test=test". question, answer: columns. choices: column of a list of
-    options, or of {text, label}; they are put under the question, lettered. instruction: put under every question.
-    answer_after: what the reference follows in its column ("####" in GSM8K). task: what tables call it.
+    "draft=train,development=train,calibration=test,test=test". question, answer: columns; of code, the prompt to complete
+    and the tests, with `entry_point`, the column of the function's name. choices: column of a list of options, or of
+    {text, label}; wrong: columns of wrong options, which are mixed with the answer by the hash of the question; either is
+    put under the question, lettered. instruction: put under every question. answer_after: what the reference follows in
+    its column ("####" in GSM8K). task: what tables call it.
     """
 
     name: str
     config: str = ""
+    folder: str = ""
+    file: str = ""
     split: str = "train"
     question: str = "question"
     answer: str = "answer"
     checker: str = "math"
     task: str = ""
     choices: str = ""
+    wrong: str = ""
+    entry_point: str = ""
     instruction: str = ""
     answer_after: str = ""
 
@@ -65,8 +69,10 @@ class Table:
         require_checker(self.checker)
         if self.checker == "world":
             raise ValueError(
-                "The checker 'world' knows the reasoning world's tasks alone: choose math, choice or text."
+                "The checker 'world' knows the reasoning world's tasks alone: choose math, choice, text or code."
             )
+        if self.checker == "code" and not self.entry_point:
+            raise ValueError("The checker 'code' calls a function: name the column of its name in source.entry_point.")
         unknown = [name for name in self.feeds if name not in FED]
         if unknown:
             raise ValueError(f"The source feeds no split {unknown[0]!r}: choose among {', '.join(FED)}.")
@@ -74,9 +80,8 @@ class Table:
     @property
     def label(self) -> str:
         """What rollouts remember it by: all that decides about a problem, without the folder that a file lies in."""
-        parts = dataclasses.asdict(self) | {
-            "name": Path(self.name).name if Path(self.name).suffix in FILES else self.name
-        }
+        parts = dataclasses.asdict(self) | {"name": Path(self.name).name if format_of(self.name) else self.name}
+        parts |= {"folder": "", "file": ""}
         return ", ".join(f"{key}={value}" for key, value in parts.items() if value)
 
     @property
@@ -99,15 +104,17 @@ class Table:
         if split not in feeds:
             raise ValueError(f"The source names no split for {split!r}: add {split}=NAME to {self.split!r}.")
         taken = {key for other in self._before(split) for key in map(_key, self._questions(other))}
-        shared, found = [name for name in SPLITS if feeds.get(name) == feeds[split]], []
+        shared, found, own = [name for name in SPLITS if feeds.get(name) == feeds[split]], [], set()
         for number, row in enumerate(self._rows(feeds[split]), start=1):
-            question = self._text(row, self.question, number)
             if len(found) == count:
                 break
+            question = self._columns.text(row, self.question, number)
             if _key(question) in taken or _share(question, shared) != split:
                 continue
-            taken.add(_key(question))
-            found.append(self._problem(split, question, row, number))
+            asked, reference = self._columns.asked(row, number)
+            if _key(asked) not in own:
+                own.add(_key(asked))
+                found.append(self._problem(split, asked, reference))
         if not found:
             raise ValueError(
                 f"{self.name} holds no problem for the split {split!r}: name a larger one in source.split."
@@ -120,61 +127,33 @@ class Table:
         return order[: order.index(self.feeds[split])]
 
     def _questions(self, split: str) -> Iterator[str]:
-        return (self._text(row, self.question, number) for number, row in enumerate(self._rows(split), start=1))
+        rows = enumerate(self._rows(split), start=1)
+        return (self._columns.text(row, self.question, number) for number, row in rows)
+
+    @property
+    def _columns(self) -> Columns:
+        return Columns(**{field.name: getattr(self, field.name) for field in dataclasses.fields(Columns)})
+
+    @property
+    def _task(self) -> str:
+        return self.task or Path(self.name).stem
 
     def _rows(self, split: str) -> Iterator[dict[str, Any]]:
-        wanted = [name for name in (self.question, self.answer, self.choices) if name]
-        for number, row in enumerate(_stream(self.name, self.config, split)):
-            absent = [name for name in wanted if name not in row]
+        name, config = self.name, self.config
+        if self.folder:
+            called = dict.fromkeys([self.file or self._task, Path(self.name).name, self.name])
+            splits = dict.fromkeys([split, *(ours for ours, other in self.feeds.items() if other == split)])
+            name, config = local(self.folder, list(called), config, list(splits))
+        for number, row in enumerate(stream(name, config, split)):
+            absent = [column for column in self._columns.named if column not in row]
             if absent and not number:
-                raise ValueError(f"{self.name} has no column {absent[0]!r}: it has {', '.join(row)}.")
+                raise ValueError(f"{name} has no column {absent[0]!r}: it has {', '.join(row)}.")
             yield row
 
-    def _text(self, row: dict, column: str, number: int) -> str:
-        text = "" if row.get(column) is None else str(row[column]).strip()
-        if not text:
-            raise ValueError(f"{self.name}: row {number} has nothing in column {column!r}; mend or remove it.")
-        return text
-
-    def _problem(self, split: str, question: str, row: dict, number: int) -> Problem:
-        reference = self._text(row, self.answer, number)
-        if self.answer_after:
-            reference = reference.rpartition(self.answer_after)[2].strip()
-        parts = [question]
-        if self.choices:
-            options = row[self.choices]
-            texts = options["text"] if isinstance(options, dict) else options
-            letters = options["label"] if isinstance(options, dict) else string.ascii_uppercase[: len(texts)]
-            parts.append("\n".join(f"{letter}. {text}" for letter, text in zip(letters, texts, strict=True)))
-            if reference.isdecimal() and reference not in letters:  # some sets give the place, counted from 0
-                if int(reference) >= len(letters):
-                    raise ValueError(f"{self.name}: row {number} names option {reference} of {len(letters)}; mend it.")
-                reference = letters[int(reference)]
-        task = self.task or Path(self.name).stem
-        entry = {"question": "\n\n".join([*parts, self.instruction]).strip(), "answer": reference}
-        name = hashlib.sha256(question.encode()).hexdigest()[:12]
-        return Problem(f"{task}/{split}/{name}", task, split, entry, self.checker)
-
-
-Source = World | Table
-
-
-def _stream(name: str, config: str, split: str) -> Iterator[dict[str, Any]]:
-    """A data set's rows, read as they are asked for."""
-    suffix = Path(name).suffix
-    if suffix in FILES and not Path(name).is_file():
-        raise FileNotFoundError(f"{name} is not a file: give source.name a data set's name on the hub, or a file.")
-    import datasets  # seconds of imports, which the world does not need
-
-    datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # what is wrong is said once, below
-    try:
-        if suffix in FILES:
-            yield from datasets.load_dataset(FILES[suffix], data_files={split: name}, split=split, streaming=True)
-        else:
-            yield from datasets.load_dataset(name, config or None, split=split, streaming=True)
-    except (OSError, ValueError) as error:
-        why = " ".join(str(error).split())
-        raise ValueError(f"The data set {name!r}, split {split!r}, cannot be read: {why}") from error
+    def _problem(self, split: str, asked: str, reference: str) -> Problem:
+        entry = {"question": f"{asked}\n\n{self.instruction}".strip(), "answer": reference}
+        name = hashlib.sha256(asked.encode()).hexdigest()[:12]
+        return Problem(f"{self._task}/{split}/{name}", self._task, split, entry, self.checker)
 
 
 def _key(question: str) -> bytes:
