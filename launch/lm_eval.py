@@ -1,0 +1,57 @@
+"""lm-evaluation-harness's tasks by one of our methods: its table, what decoding took, WORKDIR/lm_eval/METHOD-TASKS.json.
+
+python -m launch.lm_eval --config=configs/embedded.py --workdir=runs/embedded --tasks=gsm8k --method=specexit [--limit=N]
+Needs lm-eval (requirements-dev.txt). The draft and policy are WORKDIR's where training left them there, else the config's.
+"""
+
+import importlib.util
+from pathlib import Path
+
+from absl import flags
+
+from launch import door
+from specexit_jax.methods import DECODED, make_method, read_policy
+
+FLAGS = flags.FLAGS
+flags.DEFINE_list("tasks", None, "Tasks of lm-eval: names, or YAML files.", required=True)
+flags.DEFINE_string("method", "specexit", f"One of {', '.join(DECODED)}.")
+flags.DEFINE_float("limit", None, "Problems a task, below 1 a share of them; default: all.")
+flags.DEFINE_integer("num_fewshot", None, "Examples before a problem; default: the task's.")
+flags.DEFINE_string("include_path", None, "Folder of tasks of your own.")
+flags.DEFINE_string("system_instruction", None, "What the system role says.")
+flags.DEFINE_bool("apply_chat_template", True, "Prompts by the chat template, which opens the thinking.")
+flags.DEFINE_bool("keep_thinking", False, "The task judges the thinking as well, not the answer alone.")
+flags.DEFINE_string("gen_kwargs", None, "key=value,… over the tasks' generation_kwargs.")
+flags.DEFINE_float("temperature", None, "Over the tasks' own, with the target's own filters.")
+flags.DEFINE_integer("max_gen_toks", None, "Over the tasks' own; default: config.rollout.max_new_tokens.")
+flags.DEFINE_integer("batch_size", None, "Rows decoded together; default: the config's.")
+flags.DEFINE_string("use_cache", None, "File where lm-eval keeps greedy answers, to go on after a kill; one a method.")
+
+
+def main() -> None:
+    door.decode_on_one_thread()
+    door.alone("evaluation")
+    door.known("method", FLAGS.method, DECODED)
+    if importlib.util.find_spec("lm_eval") is None:
+        raise ValueError("lm-evaluation-harness is not installed: pip install 'lm-eval>=0.4.13,<0.5'.")
+    from specexit_jax.evaluation.lm_eval_model import SpecExitLM
+    from specexit_jax.evaluation.lm_eval_run import evaluated
+
+    config, workdir = door.config(), Path(FLAGS.workdir)
+    trained, own = workdir / "draft_model", workdir / "policy.json"
+    session = door.open_session(config, trained if trained.is_dir() else config.draft or None)
+    policy, kinds = None, ("paragraph",)
+    if FLAGS.method in ("specexit", "probe"):
+        policy, kinds = read_policy(session, own if own.is_file() else config.policy)
+    method = make_method(session, FLAGS.method, policy, kinds, config.evaluate.draft_tokens)
+    settings = {name: FLAGS[name].value for name in ("temperature", "keep_thinking")}
+    settings |= {"batch_size": FLAGS.batch_size or config.evaluate.batch_size, "seed": config.seed}
+    settings |= {"max_gen_toks": FLAGS.max_gen_toks or config.rollout.max_new_tokens}
+    asked = ("num_fewshot", "limit", "system_instruction", "apply_chat_template", "gen_kwargs", "use_cache")
+    options = {name: FLAGS[name].value for name in asked}
+    door.say(evaluated(SpecExitLM(session, method, **settings), FLAGS.tasks, workdir, FLAGS.include_path, **options))
+
+
+if __name__ == "__main__":
+    door.define_config()
+    door.run(main)

@@ -1,0 +1,75 @@
+"""What a task of lm-evaluation-harness asks of a generation, in our terms, and the text that it is given back.
+
+The task's `generation_kwargs` (and --gen_kwargs, which go over them) say how tokens are chosen, how many there may be and
+which strings end an answer. Needs lm-eval, which nothing else does.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from lm_eval.models.utils import normalize_gen_kwargs, postprocess_generated_text
+
+from specexit_jax.decoding.sampling import Sampling
+from specexit_jax.requests import Outcome
+from specexit_jax.session import Session, is_thinking, text_of
+from specexit_jax.thinking import END_THINK, THINK
+
+_FILTERS = {"top_k": int, "top_p": float, "min_p": float}
+
+
+@dataclasses.dataclass(frozen=True)
+class Generation:
+    """How one request is answered. most: tokens at most, thinking included; until: strings that end the answer."""
+
+    sampling: Sampling
+    most: int
+    until: tuple[str, ...]
+
+
+def generation_of(
+    session: Session, kwargs: Mapping[str, Any], temperature: float | None = None, max_gen_toks: int | None = None
+) -> Generation:
+    """What a task's generation_kwargs ask for; what they leave open is the target's own.
+
+    temperature: goes over the tasks', which mostly ask for greedy decoding; the filters are then the target's own.
+    max_gen_toks: goes over the tasks' likewise, which were chosen for answers without thinking.
+    Raises ValueError on an option that this engine does not have.
+    """
+    asked = dict(normalize_gen_kwargs(dict(kwargs), max_gen_toks or session.max_new_tokens))
+    most, until = max_gen_toks or asked.pop("max_gen_toks"), asked.pop("until")
+    sampled = asked.pop("do_sample")
+    asked.pop("max_gen_toks", None)
+    if asked.pop("num_beams", 1) != 1:
+        raise ValueError("Beam search (num_beams) was asked for, which this engine does not have: set num_beams=1.")
+    filters = {name: kind(asked.pop(name) or 0) for name, kind in _FILTERS.items() if asked.get(name) is not None}
+    warmth = float(asked.pop("temperature", session.sampling.temperature or 1.0))
+    if asked:
+        raise ValueError(f"The generation option {min(asked)!r} was asked for, which this engine does not have.")
+    if most < 1:
+        raise ValueError(f"max_gen_toks must be at least 1, but it is {most}.")
+    if temperature is not None:
+        sampling = dataclasses.replace(session.sampling, temperature=float(temperature))
+    elif sampled:
+        sampling = Sampling(temperature=warmth, rule=session.sampling.rule, **filters)
+    else:
+        sampling = Sampling()
+    return Generation(sampling, most, tuple(str(text) for text in until if text))
+
+
+def answer_of(session: Session, outcome: Outcome, until: tuple[str, ...], keep_thinking: bool = False) -> str:
+    """The text that the task judges: what follows the thinking, up to the first of the strings in `until`.
+
+    As in lm-eval's own backends those strings end the answer alone, for thinking is full of them, and white space between
+    thinking and answer is dropped. Thinking that never closed has no answer (""); those backends, told to drop thinking,
+    would have the task judge it. keep_thinking: all that was generated, up to the same place.
+    """
+    whole = text_of(session, outcome.ids)
+    if session.thinking is None:
+        return postprocess_generated_text(whole, list(until), None)
+    thought, closed, answer = whole.rpartition(END_THINK)
+    # A model may also open its thinking itself.
+    if THINK in answer or (not closed and is_thinking(session, outcome.prompt_ids)):
+        return whole if keep_thinking else ""
+    shown = postprocess_generated_text(answer if keep_thinking else answer.lstrip(), list(until), None)
+    return thought + closed + shown if keep_thinking else shown

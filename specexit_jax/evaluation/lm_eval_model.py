@@ -1,0 +1,194 @@
+"""lm-evaluation-harness's model class for a session and a method: its generate-until tasks, and its log-likelihoods.
+
+Importing this module registers the class as "specexit". Needs lm-eval, which nothing else does.
+"""
+
+import collections
+import dataclasses
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from lm_eval.api.instance import Instance
+from lm_eval.api.model import TemplateLM
+from lm_eval.api.registry import register_model
+from lm_eval.models.utils import has_bos_prefix
+from lm_eval.utils import get_rolling_token_windows, make_disjoint_window, simple_parse_args_string
+
+from specexit_jax.evaluation.lm_eval_chat import chat_text
+from specexit_jax.evaluation.lm_eval_generation import answer_of, generation_of
+from specexit_jax.evaluation.lm_eval_open import opened
+from specexit_jax.evaluation.lm_eval_report import decoding_numbers
+from specexit_jax.evaluation.loglikelihood import scores
+from specexit_jax.evaluation.publish import provenance
+from specexit_jax.exits.policy import NeverExit
+from specexit_jax.methods import Method
+from specexit_jax.progress import Progress
+from specexit_jax.requests import Outcome, Request, prepare
+from specexit_jax.run import stream
+from specexit_jax.session import Session, close_thinking, is_thinking
+
+
+@register_model("specexit")
+class SpecExitLM(TemplateLM):
+    """A session and a method as lm-eval's model.
+
+    temperature, max_gen_toks: over what the tasks ask for, see `generation_of`; keep_thinking: see `answer_of`. A request's
+    noise depends on seed, task, document and repeat alone: not on --limit, the batch or the method. outcomes: of every task,
+    in the order in which they were done.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        method: Method,
+        *,
+        batch_size: int = 1,
+        seed: int = 0,
+        temperature: float | None = None,
+        max_gen_toks: int | None = None,
+        keep_thinking: bool = False,
+    ):
+        super().__init__()
+        if session.tokenizer is None:
+            raise ValueError("This target has no tokenizer, and lm-eval's prompts are text.")
+        self.session, self.method, self.tokenizer = session, method, session.tokenizer
+        self.batch_size, self.seed = batch_size, seed
+        self.temperature, self.max_gen_toks, self.keep_thinking = temperature, max_gen_toks, keep_thinking
+        self.outcomes: dict[str, list[Outcome]] = collections.defaultdict(list)
+
+    @classmethod
+    def create_from_arg_obj(cls, arg_dict: dict[str, Any], additional_config: dict[str, Any] | None = None):
+        """From lm-eval's --model_args, those of `opened`; of its own options --batch_size counts, devices are JAX's."""
+        asked = {"batch_size": (additional_config or {}).get("batch_size") or 1} | arg_dict
+        session, method, settings = opened(**asked)
+        return cls(session, method, **settings)
+
+    @classmethod
+    def create_from_arg_string(cls, arg_string: str, additional_config: dict | None = None):
+        return cls.create_from_arg_obj(simple_parse_args_string(arg_string), additional_config)
+
+    @property
+    def eot_token_id(self) -> int:
+        return self.session.stop_ids[0]
+
+    @property
+    def prefix_token_id(self) -> int:
+        """What stands before a text that has no context."""
+        start = self.tokenizer.bos_token_id
+        return self.eot_token_id if start is None else start
+
+    @property
+    def max_length(self) -> int:
+        return self.session.target.max_position
+
+    @property
+    def tokenizer_name(self) -> str:
+        return self.tokenizer.name_or_path.replace("/", "__")
+
+    def tok_encode(self, string: str, add_special_tokens: bool | None = None, **kwargs) -> list[int]:
+        """A prompt's ids; a chat prompt that begins with the beginning-of-text token is not given a second one."""
+        if add_special_tokens is None:
+            add_special_tokens = not has_bos_prefix(string, self.tokenizer.bos_token)
+        return self.tokenizer.encode(string, add_special_tokens=add_special_tokens)
+
+    def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
+        """See `chat_text`; without a generation prompt the last message is the beginning of the reply (`gen_prefix`)."""
+        return chat_text(self.session, chat_history, reply=add_generation_prompt)
+
+    def generate_until(self, requests: Sequence[Instance], disable_tqdm: bool = False) -> list[str]:
+        """The answers in the order of the requests, each cached as soon as it is there; every prompt is checked first."""
+        asked = self._requests(requests)
+        groups: dict[tuple, list[int]] = collections.defaultdict(list)
+        generations = []
+        for place, instance in enumerate(requests):
+            generation = generation_of(self.session, instance.args[1], self.temperature, self.max_gen_toks)
+            generations.append(generation)
+            groups[generation.sampling, generation.most].append(place)
+        prepare(self.session, asked, self.method)
+        self._warn_of_closed(asked)
+        answers, bar, done = [""] * len(asked), Progress(len(asked), "generate_until "), 0
+        for (sampling, most), places in groups.items():
+            own, place_of = [asked[place] for place in places], {asked[place].id: place for place in places}
+            # Set as the default, the length gives way to the context's end.
+            session = dataclasses.replace(self.session, max_new_tokens=most)
+            settings = {"sampling": sampling, "batch_size": self.batch_size, "in_order": False}
+            for outcome in stream(session, own, self.method, **settings):
+                place, done = place_of[outcome.id], done + 1
+                answers[place] = answer_of(session, outcome, generations[place].until, self.keep_thinking)
+                self.outcomes[str(requests[place].task_name)].append(outcome)
+                self.cache_hook.add_partial("generate_until", requests[place].args, answers[place])
+                if not disable_tqdm:
+                    bar.update(done)
+        return answers
+
+    def _requests(self, instances: Sequence[Instance]) -> list[Request]:
+        asked, seen = [], collections.Counter()
+        for instance in instances:
+            name = f"{instance.task_name}/{instance.doc_id}"
+            repeat, seen[name] = seen[name], seen[name] + 1
+            ids = self.tok_encode(instance.args[0]) or [self.prefix_token_id]
+            asked.append(Request(f"{name}/sample-{repeat}" if repeat else name, tuple(ids), self.seed))
+        return asked
+
+    def _warn_of_closed(self, asked: Sequence[Request]) -> None:
+        """A method that exits can do so in open thinking alone."""
+        exits = self.method.closes_thinking or not isinstance(self.method.policy, NeverExit)
+        if exits and not any(is_thinking(self.session, request.prompt_ids) for request in asked):
+            text = "No prompt opens its thinking, so %r never ends it: give --apply_chat_template."
+            logging.getLogger(__name__).warning(text, self.method.name)
+
+    def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
+        """Ids of both. Raises ValueError where the context leaves its thinking open, which no answer could follow at once;
+        `nothink` closes it."""
+        ids = self.tok_encode(context)
+        if not is_thinking(self.session, ids):
+            return super()._encode_pair(context, continuation)
+        if not self.method.closes_thinking:
+            raise ValueError(
+                "Log-likelihoods are of an answer that follows its prompt at once, but the chat template opens the "
+                "thinking: take method=nothink, or leave out --apply_chat_template."
+            )
+        return close_thinking(self.session, ids), self.tok_encode(continuation, add_special_tokens=False)
+
+    def _loglikelihood_tokens(self, requests, disable_tqdm: bool = False, **_) -> list[tuple[float, bool]]:
+        """The target's own, whatever the method."""
+        pairs = [(context, continuation) for _, context, continuation in requests]
+        found: list[tuple[float, bool]] = [(0.0, False)] * len(pairs)
+        bar = Progress(len(pairs), "loglikelihood ")
+        for done, (place, *score) in enumerate(scores(self.session, pairs, self.batch_size), start=1):
+            found[place] = tuple(score)
+            if requests[place][0] is not None:  # a window of a longer text has no key
+                self.cache_hook.add_partial("loglikelihood", requests[place][0], found[place])
+            if not disable_tqdm:
+                bar.update(done)
+        return found
+
+    def loglikelihood_rolling(self, requests: Sequence[Instance], disable_tqdm: bool = False) -> list[float]:
+        """Of whole texts, in windows of the target's context, each token predicted once."""
+        found = []
+        for instance in requests:
+            (text,) = instance.args
+            ids = self.tok_encode(text, add_special_tokens=False)
+            windows = get_rolling_token_windows(ids, self.prefix_token_id, self.max_length, context_len=1)
+            pairs = [(None, *make_disjoint_window(window)) for window in windows]
+            found.append(sum(log for log, _ in self._loglikelihood_tokens(pairs, disable_tqdm=True)))
+            self.cache_hook.add_partial("loglikelihood_rolling", instance.args, found[-1])
+        return found
+
+    def get_model_info(self) -> dict[str, Any]:
+        """What lm-eval keeps in the `config` of its results: how was decoded, and what it took, by task."""
+        return {
+            "specexit": {
+                "method": self.method.name,
+                "draft_tokens": self.method.draft_tokens,
+                "draft": self.session.draft_digest,
+                "batch_size": self.batch_size,
+                "seed": self.seed,
+                "temperature": self.temperature,
+                "max_gen_toks": self.max_gen_toks,
+                "keep_thinking": self.keep_thinking,
+                "tasks": {task: decoding_numbers(outcomes) for task, outcomes in self.outcomes.items()},
+                **provenance(),
+            }
+        }
