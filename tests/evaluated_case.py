@@ -11,7 +11,7 @@ from specexit_jax.evaluation.shown import Shown, offsets_of, signal_sections
 from specexit_jax.exits.policy_file import PolicyFile
 from specexit_jax.jsonl import append_jsonl
 
-POLICY = PolicyFile("default", "none", ("paragraph",), (0.5, 0.0, 1e4), 0.005, None, None, "development", 10, "digest")
+POLICY = PolicyFile("default", "none", ("paragraph",), (0.5, 0.0, 1e4), None, 0.005, None, "development", 10, "digest")
 BOUNDARIES, END = [4, 9, 14], 2
 HARMED = {"gsm8k/test/3": 1, "world/test/4": 0}  # id -> the boundary that they leave at; others leave at the second
 SPLIT = {

@@ -6,6 +6,7 @@ from typing import NamedTuple
 from specexit_jax.evaluation.loop_tables import frontier_table, position_table, split_table
 from specexit_jax.evaluation.paper_table import paper_form_table
 from specexit_jax.evaluation.results import in_order
+from specexit_jax.evaluation.risk_tables import risk_text, transfer_table
 from specexit_jax.evaluation.tables import (
     acceptance_table,
     comparison_table,
@@ -49,8 +50,8 @@ def report_markdown(
     `results["notes"]` on what was decoded, on which split, from which choices.
 
     Reads from `results`, where present, the sections `comparisons` (list of `results.compare`), `shares` (list of
-    `results.shares`), `frontier`, `offsets` (kind of T* -> `where.exit_offsets`), `signals` ({auc, brier, …}), `acceptance`
-    (method -> histogram), `acceptance_position` and `latency_split`.
+    `results.shares`), `frontier`, `risk`, `transfer`, `offsets` (kind of T* -> `where.exit_offsets`), `signals` ({auc, brier,
+    …}), `acceptance` (method -> histogram), `acceptance_position` and `latency_split`.
     """
     left = dict(pictures or {})
     parts = [f"# {title}", _provenance(results, [*results.get("notes", ()), *notes])]
@@ -76,6 +77,8 @@ def _sections(results: dict, worst: Sequence[WorstExit]) -> Iterator[tuple]:
     yield "What could be saved", found("shares") and shares_table(results["shares"])
     frontier = found("frontier")
     yield "Accuracy against tokens", _Drawn("accuracy_tokens"), frontier and frontier_table(frontier)
+    yield "Risk of the exit", found("risk") and risk_text(results["risk"])
+    yield "Policies of tasks", found("transfer") and transfer_table(results["transfer"])
     yield "Signals along traces", _Drawn("signals")
     for kind, table in (found("offsets") or {}).items():
         yield f"Where exits fall (T* = `{kind}`)", table and offsets_table(table)
