@@ -9,6 +9,7 @@ import pytest
 from programs_case import unboxed
 from tiny_folders import write_tiny
 
+from specexit_jax.annotation import annotate as annotate_module
 from specexit_jax.annotation import rollout as rollout_module
 from specexit_jax.annotation.annotate import annotate, label_of
 from specexit_jax.annotation.features import extract, load_signals, save_signals
@@ -161,23 +162,19 @@ def test_answers_are_judged_by_the_traces_checker(session, folder):
     assert label_of(session, told | {"answer": None}, places, forced, 0)["agree_share"] == [0.0, 0.0]
 
 
-def test_programs_are_judged_by_what_they_do(session, folder, monkeypatch):
+def test_programs_are_judged_by_what_they_do(monkeypatch):
     """A forced program agrees with one that does the same, right or wrong."""
     unboxed(monkeypatch)
-    trace = read_shards(folder, "traces")[0]
-    ids = session.tokenizer.encode("def half(n):\n    return n * 0.5", add_special_tokens=False)
-    forced = Forced(
-        ids=np.tile(np.array(ids), (1, 1, 1, 1)),
-        length=np.full((1, 1, 1), len(ids)),
-        finished=np.ones((1, 1, 1), bool),
-        log_probability=np.zeros((1, 1, 1)),
-        features=None,
-    )
+    monkeypatch.setattr(annotate_module, "text_of", lambda _, ids: "def half(n):\n    return n * 0.5")
+    one = np.ones((1, 1, 1), int)
+    forced = Forced(ids=one[..., None], length=one, finished=one == 1, log_probability=0.0 * one, features=None)
     tests = CodeTests("def half(n):\n", "def check(candidate):\n    assert candidate(3) == 1", "half").reference()
-    told = trace | {"answer": "```python\ndef half(n):\n    return n / 2\n```", "reference": tests, "checker": "code"}
-    label = label_of(session, told, [0], forced, 0)
+    told = {"id": "half", "task": "any", "checker": "code", "reference": tests}
+    same, other = (f"```python\ndef half(n):\n    return {text}\n```" for text in ("n / 2", "n // 2"))
+    label = label_of(None, told | {"answer": same}, [0], forced, 0)
     assert label["agree"] == [True] and label["correct"] == [False]
-    assert label_of(session, told | {"answer": "def half(n):\n    return n // 2"}, [0], forced, 0)["agree"] == [False]
+    label = label_of(None, told | {"answer": other}, [0], forced, 0)
+    assert label["agree"] == [False] and label["correct"] == [False]
 
 
 def test_corrupt_lines_are_named(tmp_path):

@@ -76,6 +76,7 @@ def test_several_make_several_tasks_and_each_has_its_count():
     problems = source("gsm8k", "aime").problems("test", 2)
     assert [problem.task for problem in problems] == ["gsm8k", "gsm8k", "aime", "aime"]
     assert [problem.answer for problem in problems[2:]] == ["030", "49"]
+    assert [problem.answer for problem in source("aime").problems("test", 1)] == ["030"]
 
 
 def test_a_benchmark_is_tested_with_alone():
@@ -105,9 +106,12 @@ def test_where_it_lies_does_not_matter_to_its_name(tmp_path):
 
 @pytest.mark.parametrize("given", [".", "gsm8k"])
 def test_a_copy_of_the_hubs_folder_is_read(tmp_path, given):
-    (tmp_path / "gsm8k" / "main").mkdir(parents=True)
+    for config in ("main", "socratic"):
+        (tmp_path / "gsm8k" / config).mkdir(parents=True)
     rows = [json.loads(line) for line in (Path(FOLDER) / "gsm8k_test.jsonl").read_text().splitlines()]
-    datasets.Dataset.from_list(rows).to_parquet(str(tmp_path / "gsm8k" / "main" / "test-00000-of-00001.parquet"))
+    for config, kept in (("main", rows), ("socratic", [rows[0] | {"question": "Why?"}])):
+        file = tmp_path / "gsm8k" / config / "test-00000-of-00001.parquet"
+        datasets.Dataset.from_list(kept).to_parquet(str(file))
     copied = source("gsm8k", folder=str(tmp_path / given)).problems("test", 9)
     assert copied == source("gsm8k").problems("test", 9)
 

@@ -36,6 +36,7 @@ def test_math(answer, reference, right):
         ("Option A fails. So the answer is (C).", "C", True),
         ("The answer is A.", "B", False),
         ("A cat sat there.", "A", False),
+        ("The correct option is B or C.", "B", False),
         ("b", "B", True),  # a small letter alone is one too
         ("a cat", "A", False),
     ],

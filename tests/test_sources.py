@@ -73,7 +73,7 @@ def test_splits_named_one_by_one_share_no_question(tmp_path):
     ],
 )
 def test_choices_stand_under_the_question(tmp_path, row, shown, reference):
-    name = write(tmp_path / "quiz.jsonl", [row | {"question": "Which?"}])
+    name = write(tmp_path / "quiz.jsonl", 2 * [row | {"question": "Which?"}])
     table = Table(name, split="test=test", checker="choice", choices="options", instruction="One letter.")
     (problem,) = table.problems("test", 5)
     assert (problem.question, problem.answer) == (shown, reference)

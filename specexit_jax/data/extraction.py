@@ -32,6 +32,13 @@ def program(answer: str, prompt: str, entry_point: str) -> str | None:
     return None
 
 
+def opening(prompt: str) -> str:
+    """The prompt as a program of its own: its imports and helpers, and the function with an empty body where it has no
+    docstring; "" where it is none."""
+    closed = f"{prompt.rstrip()}\n    pass\n"
+    return next((text for text in (prompt, closed) if _tree(text) is not None), "")
+
+
 def defines(code: str, name: str) -> bool:
     """Whether a program gives `name` a meaning at its top level."""
     tree = _tree(code)

@@ -6,7 +6,7 @@ import functools
 import json
 import secrets
 
-from specexit_jax.data.extraction import program
+from specexit_jax.data.extraction import opening, program
 
 _START = """\
 import sys, types
@@ -121,7 +121,7 @@ def _run(code: str, tests: CodeTests, body: str, result: str) -> str | None:
     from specexit_jax.sandbox.run import run_python  # the sandbox is for programs alone
 
     nonce = secrets.token_hex(8)
-    start = _START.format(texts=(tests.prompt, code), entry_point=tests.entry_point)
+    start = _START.format(texts=(opening(tests.prompt), code), entry_point=tests.entry_point)
     outcome = run_python(start + body + _END.format(nonce=nonce, result=result))
     if outcome.status != "passed":
         return None
