@@ -32,9 +32,9 @@ def tiny(tmp_path_factory):
 
 
 def test_steps_are_placed_by_the_thinking_before_them():
-    lengths = {"a": np.array([0, 4, 6, 20, 22, 25]), "b": np.array([0, 1, 17, 18]), "c": np.array([0])}
+    lengths = {"a": np.array([0, 4, 6, 20, 22, 25, 28]), "b": np.array([0, 1, 17, 18]), "c": np.array([0])}
     table = acceptance_by_position(lengths, {"a": 21, "b": None, "c": None})
-    # a's step from 22 on begins after `</think>` at 21; each row's last step is left out
+    # a's steps from 22 on begin after `</think>` at 21; each row's last step is left out
     assert [(row["from"], row["to"], row["steps"], row["problems"]) for row in table] == [(0, 16, 5, 2), (16, 32, 1, 1)]
     assert table[0]["tokens_per_step"] == pytest.approx((4 + 2 + 14 + 1 + 16) / 5)
     assert table[0]["ci95"][0] < table[0]["tokens_per_step"] < table[0]["ci95"][1]
