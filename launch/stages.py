@@ -64,6 +64,7 @@ def setting_of(
         draft_tokens=settings.draft_tokens,
         latency_per_task=settings.latency_per_task,
         latency_rounds=settings.latency_rounds,
+        loop_parts=settings.loop_parts,
         target=target_name(config),
         source=source_of(config, tasks).label,
         seeds=seeds,

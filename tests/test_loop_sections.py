@@ -81,7 +81,7 @@ def test_sections_of_a_real_loop(tiny, monkeypatch):
     monkeypatch.setattr(latency_split, "_step_cost", cost)
     monkeypatch.setattr(latency_split, "_exit_share", lambda *_: {"value": 0.5, "ci95": [0.4, 0.6], "rounds": 50})
     setting = types.SimpleNamespace(
-        methods=("think", "eagle3", "specexit"), latency_per_task=2, latency_rounds=2, draft_tokens=2, seed=0,
+        methods=("think", "eagle3", "specexit"), latency_per_task=2, loop_parts=True, latency_rounds=2, draft_tokens=2, seed=0,
         max_new_tokens=NEW,
     )  # fmt: skip
     traces = [{"id": problem.id, "think_end": None} for problem in problems]
@@ -97,8 +97,9 @@ def test_sections_of_a_real_loop(tiny, monkeypatch):
     assert "verify 1.00, draft 0.50, whole 2.00" in split_table(split)
     for case in cases:
         assert case.context >= 1 and case.live in case.spec.prefixes
-    off = types.SimpleNamespace(**{**vars(setting), "latency_per_task": 0})
-    assert loop_sections.loop_sections(session, problems, policy, kinds, off, traces) == {}
+    for name in ("latency_per_task", "loop_parts"):
+        off = types.SimpleNamespace(**{**vars(setting), name: 0})
+        assert loop_sections.loop_sections(session, problems, policy, kinds, off, traces) == {}
 
 
 @pytest.mark.slow

@@ -43,7 +43,7 @@ REPLAYED = ("first_answer", "deer", "deer_eagle3", "specexit", "probe")
 @dataclasses.dataclass(frozen=True)
 class Setting:
     """Everything that an evaluation needs to know beside the models. target, source: see `annotation.rollout.Rollout`;
-    seeds: `seed` and those after it, so many in all."""
+    seeds: `seed` and those after it, so many in all; loop_parts: whether what is timed is also told by part and by position."""
 
     split: str
     methods: tuple[str, ...]
@@ -53,6 +53,7 @@ class Setting:
     draft_tokens: int
     latency_per_task: int
     latency_rounds: int
+    loop_parts: bool
     target: str = ""
     source: str = ""
     seeds: int = 1

@@ -22,10 +22,10 @@ def loop_sections(
     setting: Setting,
     traces: Sequence[dict],
 ) -> dict[str, Any]:
-    """`acceptance_position` and, of one problem a task, `latency_split`; {} where no latency is asked for, or nothing is
+    """`acceptance_position` and, of one problem a task, `latency_split`; {} where neither is asked for, or nothing is
     drafted. traces: of full thinking, all problems."""
     names = [name for name in _DRAFTING if name in setting.methods]
-    if not (setting.latency_per_task and setting.draft_tokens and names):
+    if not (setting.loop_parts and setting.latency_per_task and setting.draft_tokens and names):
         return {}
     methods = [make_method(session, name, policy, kinds, setting.draft_tokens) for name in names]
     full = make_method(session, "eagle3", draft_tokens=setting.draft_tokens)
