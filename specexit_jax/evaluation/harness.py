@@ -197,9 +197,12 @@ def oracle_records(test: Boundaries) -> list[Record]:
 def timed_records(
     session: Session, problems: Sequence[Problem], policy: Policy | None, kinds: Sequence[str], setting: Setting
 ) -> list[Record]:
-    """Every decoding method on the first problems of each task at batch 1, decoded for real under the clock."""
+    """Every decoding method on the first problems of each task at batch 1, decoded for real under the clock; none where
+    latency_per_task is 0."""
     subset = first_of_each_task(problems, setting.latency_per_task)
     names = [name for name in setting.methods if name in DECODED]
+    if not subset or not names:
+        return []
     methods = {
         name: make_method(session, name, policy, kinds, setting.draft_tokens, max_answer=setting.max_answer)
         for name in names
