@@ -155,9 +155,10 @@ def test_only_thinking_tokens_enter_the_average():
     assert int(state.count[0]) == 1 and float(state.history[0, -1, 0]) == 1.0
 
 
-def test_a_budget_gives_up_at_the_first_boundary_past_it_however_steps_slice():
-    """Signals that never pass; 7 thinking tokens are the budget, boundaries at 2, 5, 8 and 11, answer tokens not counted."""
-    policy = Threshold(jnp.array([2.0, 2.0, -1.0], jnp.float32), smoother_named("ewma"), jnp.int32(7))
+@pytest.mark.parametrize("budget, exit_column", [(6, 5), (7, 8), (14, None)])
+def test_a_budget_gives_up_at_the_first_boundary_past_it_however_steps_slice(budget, exit_column):
+    """Signals that never pass; boundaries after 3, 6, 9 and 12 tokens of thinking."""
+    policy = Threshold(jnp.array([2.0, 2.0, -1.0], jnp.float32), smoother_named("ewma"), jnp.int32(budget))
     boundary, signals = jnp.arange(13)[None, :] % 3 == 2, jnp.full((1, 13, 3), 0.5, jnp.float32)
     for width in (1, 2, 4, 5, 13):
         state, found = policy.init(1), None
@@ -169,7 +170,7 @@ def test_a_budget_gives_up_at_the_first_boundary_past_it_however_steps_slice():
                 found = start + column
                 break
             state = policy.commit(state, *step, jnp.ones_like(boundary[:, here]), jnp.full((1,), width, jnp.int32))
-        assert found == 8, width
+        assert found == exit_column, width
 
 
 def test_a_sweep_over_thresholds_compiles_once():
