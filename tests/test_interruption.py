@@ -6,12 +6,12 @@ import signal
 import jax
 import numpy as np
 import pytest
-from kills_case import MODEL
 
 from specexit_jax.checkpoint import Checkpoints
 from specexit_jax.data.batches import Batches, RowsInMemory
 from specexit_jax.data.packing import pack
 from specexit_jax.metrics import read_metrics
+from specexit_jax.models.config import TargetConfig
 from specexit_jax.models.target import Target, init_target
 from specexit_jax.training import loop
 from specexit_jax.training.guard import BadLoss
@@ -22,6 +22,7 @@ from specexit_jax.training.optimizer import OptimizerConfig, make_optimizer
 from specexit_jax.training.state import init_state
 
 STEPS = 10
+MODEL = TargetConfig("qwen3", 32, 16, 32, 1, 4, 2, 8, qk_norm=True, tie_embeddings=False, capture=(0, 0, 0))
 SAVING = LoopConfig(STEPS, save_every=3)
 OPTIMIZER = make_optimizer(OptimizerConfig("adamw", total_steps=STEPS, warmup_steps=2))
 STEP = make_train_step(Target(MODEL), OPTIMIZER)

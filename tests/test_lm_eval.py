@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import json
+import logging
 import subprocess
 import sys
 from pathlib import Path
@@ -261,14 +262,18 @@ def test_a_system_role_is_the_templates_own_where_it_has_one(session, refuses, m
         chat_text(session, turns)
 
 
-def test_methods_without_open_thinking_are_warned_of(session, specexit, caplog, monkeypatch):
+def test_methods_without_open_thinking_are_warned_of(session, specexit, monkeypatch):
+    said = []
+    logger = logging.getLogger("specexit_jax.evaluation.lm_eval_model")
+    monkeypatch.setattr(
+        logger, "warning", lambda text, *names: said.append(text % names)
+    )  # whatever set its level before
     monkeypatch.setattr("specexit_jax.evaluation.lm_eval_model.stream", lambda *a, **k: iter(()))
     SpecExitLM(session, specexit).generate_until([instance("3*4=", GREEDY)])
-    assert "'specexit' never ends it" in caplog.text
-    caplog.clear()
+    assert len(said) == 1 and "'specexit' never ends it" in said[0]
     SpecExitLM(session, make_method(session, "think")).generate_until([instance("3*4=", GREEDY)])
     SpecExitLM(session, specexit).generate_until([instance(prompts(session)[0], GREEDY)])
-    assert caplog.text == ""
+    assert len(said) == 1
 
 
 def scored(task: str, *arguments: str) -> Instance:
