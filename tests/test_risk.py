@@ -113,8 +113,8 @@ def _true_risk(threshold: float, bumps: bool) -> float:
 @pytest.mark.parametrize("bumps", [False, True])
 def test_a_certified_risk_is_above_epsilon_in_one_draw_of_twenty_at_most(bumps):
     """500 fresh calibration splits of a population whose risk is known; 33 is the 95 % point of what 5 % would give."""
-    limits = np.linspace(0.999, 0.0, 250)
-    path = np.stack([limits, np.full(250, OPEN[1]), np.full(250, OPEN[2])], axis=1)
+    limits = np.linspace(0.999, 0.0, 120)
+    path = np.stack([limits, np.full(120, OPEN[1]), np.full(120, OPEN[2])], axis=1)
     rng, broken, naive, certified = np.random.default_rng(11), 0, 0, 0
     for _ in range(500):
         seen = _drawn(rng, bumps)
