@@ -294,6 +294,7 @@ def test_nothing_outlives_the_asker(layers, folders):
         asker.send_signal(signal.SIGKILL)
         asker.wait()
         _until(lambda: not alive(marker) and not list(folders.iterdir()))
+        assert asker.returncode == -signal.SIGKILL, "it had ended by itself"
     finally:
         asker.kill()
         asker.wait()

@@ -67,10 +67,12 @@ def test_the_holder_is_named_until_it_ends(tmp_path, hold):
 
 def test_a_kill_releases(tmp_path, hold):
     holder = hold(tmp_path / "lock")
+    with pytest.raises(ValueError, match=f"held by process {holder.pid} "), locked(tmp_path / "lock"):
+        pass
     holder.send_signal(signal.SIGKILL)
     holder.wait()
     with locked(tmp_path / "lock"):
-        pass
+        assert (tmp_path / "lock").read_text().startswith(f"process {os.getpid()} ")
 
 
 def test_a_file_system_without_locks_is_refused(tmp_path, monkeypatch):
