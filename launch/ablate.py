@@ -14,8 +14,8 @@ from absl import flags
 
 from launch import door, stages
 from specexit_jax.checkpoint import write_json
-from specexit_jax.evaluation import ablating, ablation
-from specexit_jax.evaluation.certify import Goal
+from specexit_jax.evaluation.certified import ablating, ablation
+from specexit_jax.evaluation.certified.certify import Goal
 from specexit_jax.evaluation.records import write_atomically
 
 _EPSILON = flags.DEFINE_float("epsilon", 0.01, "The risk that every arm is certified for.")

@@ -7,7 +7,7 @@ import jax
 from absl import flags
 
 from launch import door
-from specexit_jax.evaluation.annotation_cost import Case, annotation_cost, text
+from specexit_jax.evaluation.loop.annotation_cost import Case, annotation_cost, text
 from specexit_jax.random_weights import random_params
 from specexit_jax.shapes import TARGETS
 

@@ -14,8 +14,8 @@ from absl import flags
 
 from launch import door
 from specexit_jax.checkpoint import write_json
-from specexit_jax.evaluation import calibrating
-from specexit_jax.evaluation.certify import Goal, scored
+from specexit_jax.evaluation.certified import calibrating
+from specexit_jax.evaluation.certified.certify import Goal, scored
 from specexit_jax.exits.policy_file import save_policy
 
 _EPSILON = flags.DEFINE_float("epsilon", None, "The risk that is certified; default: thresholds by grid.")

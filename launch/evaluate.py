@@ -14,7 +14,7 @@ from launch import door, from_records, stages
 from specexit_jax.evaluation import harness
 from specexit_jax.evaluation.evaluate import evaluate
 from specexit_jax.evaluation.exit_records import CeilingSetting
-from specexit_jax.evaluation.tables import terminal_table
+from specexit_jax.evaluation.report.tables import terminal_table
 from specexit_jax.exits.policy_file import load_policy
 
 _METHODS = flags.DEFINE_list("methods", None, "Methods; default: the config's.")

@@ -34,8 +34,8 @@ def main() -> None:
     door.known("method", FLAGS.method, DECODED)
     if importlib.util.find_spec("lm_eval") is None:
         raise ValueError("lm-evaluation-harness is not installed: pip install 'lm-eval>=0.4.13,<0.5'.")
-    from specexit_jax.evaluation.lm_eval_model import SpecExitLM
-    from specexit_jax.evaluation.lm_eval_run import evaluated
+    from specexit_jax.evaluation.lm_eval.model import SpecExitLM
+    from specexit_jax.evaluation.lm_eval.run import evaluated
 
     config, workdir = door.config(), Path(FLAGS.workdir)
     trained, own = workdir / "draft_model", workdir / "policy.json"

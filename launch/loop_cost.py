@@ -8,9 +8,9 @@ import jax
 from absl import flags
 
 from launch import door
-from specexit_jax.evaluation import loop_report
-from specexit_jax.evaluation.loop_timing import LoopTimer, make_case
-from specexit_jax.evaluation.peers import compare
+from specexit_jax.evaluation.loop import report as loop_report
+from specexit_jax.evaluation.loop.peers import compare
+from specexit_jax.evaluation.loop.timing import LoopTimer, make_case
 from specexit_jax.methods import DRAFT_TOKENS
 from specexit_jax.random_weights import random_params
 from specexit_jax.shapes import TARGETS, draft_for

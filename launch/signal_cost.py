@@ -8,7 +8,7 @@ from absl import flags
 
 from launch import door
 from specexit_jax.data.splits import sample
-from specexit_jax.evaluation.signal_cost import signal_cost
+from specexit_jax.evaluation.loop.signal_cost import signal_cost
 from specexit_jax.exits.policy import Policy
 from specexit_jax.methods import read_policy
 from specexit_jax.session import Session

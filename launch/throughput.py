@@ -7,7 +7,7 @@ from absl import flags
 from launch import signal_cost
 from specexit_jax.annotation.rollout import request_of
 from specexit_jax.data.splits import sample
-from specexit_jax.evaluation.throughput import refill_gain
+from specexit_jax.evaluation.loop.throughput import refill_gain
 from specexit_jax.methods import make_method
 
 FLAGS = flags.FLAGS

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 
 from specexit_jax.annotation.features import save_signals
-from specexit_jax.evaluation.publish import publish
 from specexit_jax.evaluation.records import Record, record_of_trace
-from specexit_jax.evaluation.shown import Shown, offsets_of, signal_sections
+from specexit_jax.evaluation.report.publish import publish
+from specexit_jax.evaluation.report.shown import Shown, offsets_of, signal_sections
 from specexit_jax.exits.policy_file import PolicyFile
 from specexit_jax.jsonl import append_jsonl
 

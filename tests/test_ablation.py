@@ -5,8 +5,8 @@ import pytest
 from calibration_case import random_outcomes
 
 from specexit_jax.annotation.kinds import labels_at
-from specexit_jax.evaluation.ablation import Paired, arms, compared, row_of, strata, table_of
-from specexit_jax.evaluation.certify import Goal
+from specexit_jax.evaluation.certified.ablation import Paired, arms, compared, row_of, strata, table_of
+from specexit_jax.evaluation.certified.certify import Goal
 from specexit_jax.exits.boundaries import make_boundaries
 
 TEXTS = ["", "a", "b.\n\n", "c\n", "Wait", "d:\n\n", "But"]

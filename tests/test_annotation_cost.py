@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from specexit_jax.decoding.force_queue import Forcer
-from specexit_jax.evaluation.annotation_cost import Case, annotation_cost, text
+from specexit_jax.evaluation.loop.annotation_cost import Case, annotation_cost, text
 from specexit_jax.random_weights import random_params
 from specexit_jax.shapes import TARGETS
 

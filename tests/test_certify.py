@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from calibration_case import random_outcomes
 
-from specexit_jax.evaluation.calibrating import SeenSplit, by_grid, by_task, frontier_of
-from specexit_jax.evaluation.certify import Goal, certify, policy_file, scored, transfer, use
+from specexit_jax.evaluation.certified.calibrating import SeenSplit, by_grid, by_task, frontier_of
+from specexit_jax.evaluation.certified.certify import Goal, certify, policy_file, scored, transfer, use
 from specexit_jax.exits.calibration import exit_boundaries, score, select
 from specexit_jax.exits.policy_file import load_policy, save_policy
 from specexit_jax.exits.risk import CannotCertify, p_value

@@ -7,8 +7,8 @@ import pytest
 from evaluated_case import POLICY, signals_of, traces_and_labels
 
 from specexit_jax.annotation.replay import replay
-from specexit_jax.evaluation.exit_sections import exit_sections
-from specexit_jax.evaluation.risk_tables import risk_text, transfer_table
+from specexit_jax.evaluation.report.exit_sections import exit_sections
+from specexit_jax.evaluation.report.risk_tables import risk_text, transfer_table
 from specexit_jax.exits.policy_file import save_policy
 from specexit_jax.exits.risk import Certificate
 

@@ -25,11 +25,11 @@ from lm_eval.tasks import TaskManager
 from specexit_jax.data.splits import sample
 from specexit_jax.data.tasks import final_answer
 from specexit_jax.decoding.sampling import Sampling
-from specexit_jax.evaluation.lm_eval_chat import chat_text, without_system
-from specexit_jax.evaluation.lm_eval_generation import answer_of, generation_of
-from specexit_jax.evaluation.lm_eval_model import SpecExitLM
-from specexit_jax.evaluation.lm_eval_report import decoding_table
-from specexit_jax.evaluation.lm_eval_run import named
+from specexit_jax.evaluation.lm_eval.chat import chat_text, without_system
+from specexit_jax.evaluation.lm_eval.generation import answer_of, generation_of
+from specexit_jax.evaluation.lm_eval.model import SpecExitLM
+from specexit_jax.evaluation.lm_eval.report import decoding_table
+from specexit_jax.evaluation.lm_eval.run import named
 from specexit_jax.methods import make_method, read_policy
 from specexit_jax.models.target import Target
 from specexit_jax.requests import Outcome, Request
@@ -197,7 +197,7 @@ def test_options_that_we_do_not_have_are_refused(session, kwargs, sentence):
 
 
 def test_every_prompt_is_checked_before_any_work(session, specexit, monkeypatch):
-    monkeypatch.setattr("specexit_jax.evaluation.lm_eval_model.stream", lambda *a, **k: pytest.fail("decoded"))
+    monkeypatch.setattr("specexit_jax.evaluation.lm_eval.model.stream", lambda *a, **k: pytest.fail("decoded"))
     asked = [instance("3*4?", GREEDY, 0), instance("3*4?" * 40, WARM, 1)]
     with pytest.raises(ValueError, match="'t/1' has .* do not fit the target's context of 96"):
         SpecExitLM(session, specexit).generate_until(asked)
@@ -215,7 +215,7 @@ def test_answers_are_cached_one_by_one(session, specexit, tmp_path, monkeypatch)
             judged.append(answer_of(*arguments, **settings))
             return judged[-1]
 
-        patched.setattr("specexit_jax.evaluation.lm_eval_model.answer_of", two)
+        patched.setattr("specexit_jax.evaluation.lm_eval.model.answer_of", two)
         with pytest.raises(KeyboardInterrupt):
             cached(session, specexit, tmp_path).generate_until(asked)
     again = cached(session, specexit, tmp_path)
@@ -264,11 +264,11 @@ def test_a_system_role_is_the_templates_own_where_it_has_one(session, refuses, m
 
 def test_methods_without_open_thinking_are_warned_of(session, specexit, monkeypatch):
     said = []
-    logger = logging.getLogger("specexit_jax.evaluation.lm_eval_model")
+    logger = logging.getLogger("specexit_jax.evaluation.lm_eval.model")
     monkeypatch.setattr(
         logger, "warning", lambda text, *names: said.append(text % names)
     )  # whatever set its level before
-    monkeypatch.setattr("specexit_jax.evaluation.lm_eval_model.stream", lambda *a, **k: iter(()))
+    monkeypatch.setattr("specexit_jax.evaluation.lm_eval.model.stream", lambda *a, **k: iter(()))
     SpecExitLM(session, specexit).generate_until([instance("3*4=", GREEDY)])
     assert len(said) == 1 and "'specexit' never ends it" in said[0]
     SpecExitLM(session, make_method(session, "think")).generate_until([instance("3*4=", GREEDY)])
@@ -290,7 +290,7 @@ def log_probabilities(session, ids: list[int]) -> np.ndarray:
 
 
 def test_loglikelihoods_are_the_targets_whatever_the_method(session, specexit, monkeypatch):
-    monkeypatch.setattr("specexit_jax.evaluation.loglikelihood.SHORTEST", 16)  # several shapes
+    monkeypatch.setattr("specexit_jax.evaluation.lm_eval.loglikelihood.SHORTEST", 16)  # several shapes
     model = SpecExitLM(session, make_method(session, "nothink"), batch_size=2)
     pairs = [("Count the legs of 3 dogs.", " 12"), ("3*4=", "12.\n\nSo"), ("", "So the answer"), ("3*4=12. So ", "x")]
     found = model.loglikelihood([scored("t", *pair) for pair in pairs], disable_tqdm=True)

@@ -9,10 +9,11 @@ from tiny_folders import write_tiny
 
 from specexit_jax.annotation.rollout import request_of
 from specexit_jax.data.splits import Problem
-from specexit_jax.evaluation import latency_split, loop_sections
-from specexit_jax.evaluation.acceptance_position import acceptance_by_position, step_lengths
-from specexit_jax.evaluation.latency_split import PARTS, StepCost, parts_of
-from specexit_jax.evaluation.loop_tables import position_table, split_table
+from specexit_jax.evaluation.loop import latency_split
+from specexit_jax.evaluation.loop import sections as loop_sections
+from specexit_jax.evaluation.loop.acceptance_position import acceptance_by_position, step_lengths
+from specexit_jax.evaluation.loop.latency_split import PARTS, StepCost, parts_of
+from specexit_jax.evaluation.report.loop_tables import position_table, split_table
 from specexit_jax.methods import make_method, read_policy
 from specexit_jax.requests import spec_for
 from specexit_jax.run import run

@@ -9,11 +9,11 @@ import pytest
 from decoding_case import QUICK
 
 from specexit_jax.decoding.trees import TreeShape
-from specexit_jax.evaluation import loop_report
-from specexit_jax.evaluation.host_loop import decode_from_host
-from specexit_jax.evaluation.loop_timing import LoopTimer, make_case
-from specexit_jax.evaluation.peers import compare
-from specexit_jax.evaluation.roofline import copy_bandwidth, traffic
+from specexit_jax.evaluation.loop import report as loop_report
+from specexit_jax.evaluation.loop.host_loop import decode_from_host
+from specexit_jax.evaluation.loop.peers import compare
+from specexit_jax.evaluation.loop.roofline import copy_bandwidth, traffic
+from specexit_jax.evaluation.loop.timing import LoopTimer, make_case
 from specexit_jax.models.config import TargetConfig
 from specexit_jax.random_weights import random_params
 from specexit_jax.shapes import draft_for

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from evaluated_case import records_of, traces_and_labels
 
-from specexit_jax.evaluation import paper
-from specexit_jax.evaluation.paper_table import ordered, paper_form_table
+from specexit_jax.evaluation.report import paper
+from specexit_jax.evaluation.report.paper_table import ordered, paper_form_table
 from specexit_jax.evaluation.results import build_results
 
 QWEN, LLAMA = paper.ROWS

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from specexit_jax.annotation.replay import Replayed
-from specexit_jax.evaluation import figures, latency, report, statistics, tables, trace_figure
-from specexit_jax.evaluation import style as figure_style
+from specexit_jax.evaluation import statistics
+from specexit_jax.evaluation.loop import latency
 from specexit_jax.evaluation.records import (
     Record,
     one_per_problem,
@@ -15,8 +15,11 @@ from specexit_jax.evaluation.records import (
     write_json,
     write_records,
 )
+from specexit_jax.evaluation.report import figures, tables, trace_figure
+from specexit_jax.evaluation.report import markdown as report
+from specexit_jax.evaluation.report import style as figure_style
+from specexit_jax.evaluation.report.where import BINS, exit_offsets
 from specexit_jax.evaluation.results import METHODS, build_results, compare, histogram, shares, summarise, tau
-from specexit_jax.evaluation.where import BINS, exit_offsets
 from specexit_jax.jsonl import read_jsonl
 
 

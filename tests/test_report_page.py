@@ -7,8 +7,8 @@ import pytest
 from evaluated_case import POLICY, Words, write_evaluated
 
 from specexit_jax.evaluation.from_records import recompute
-from specexit_jax.evaluation.pictures import CAPTIONS
-from specexit_jax.evaluation.report_page import report_page
+from specexit_jax.evaluation.report.page import report_page
+from specexit_jax.evaluation.report.pictures import CAPTIONS
 
 SECTIONS = [
     "Overall", "By task", "Paired, over the same problems", "What could be saved", "Accuracy against tokens",

@@ -7,7 +7,7 @@ import pytest
 from evaluated_case import HARMED, Words, records_of, signals_of, traces_and_labels
 from markdown_it import MarkdownIt
 
-from specexit_jax.evaluation.worst import fenced, reported_method, worst_exits, worst_markdown
+from specexit_jax.evaluation.report.worst import fenced, reported_method, worst_exits, worst_markdown
 
 
 @pytest.fixture

@@ -6,10 +6,10 @@ from pathlib import Path
 from specexit_jax.data.splits import Problem
 from specexit_jax.evaluation import harness
 from specexit_jax.evaluation.exit_records import CeilingSetting, exit_records
-from specexit_jax.evaluation.loop_sections import loop_sections
-from specexit_jax.evaluation.publish import publish
+from specexit_jax.evaluation.loop.sections import loop_sections
 from specexit_jax.evaluation.records import write_records
-from specexit_jax.evaluation.shown import Shown
+from specexit_jax.evaluation.report.publish import publish
+from specexit_jax.evaluation.report.shown import Shown
 from specexit_jax.exits.policy_file import PolicyFile
 from specexit_jax.session import Session
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from specexit_jax.evaluation import harness
 from specexit_jax.evaluation.bounds import Boundaries
-from specexit_jax.evaluation.exit_sections import exit_sections
 from specexit_jax.evaluation.records import Record
-from specexit_jax.evaluation.shown import Shown, chosen_views, offsets_of, signal_sections, told_exits
+from specexit_jax.evaluation.report.exit_sections import exit_sections
+from specexit_jax.evaluation.report.shown import Shown, chosen_views, offsets_of, signal_sections, told_exits
 from specexit_jax.exits.policy_file import PolicyFile
 from specexit_jax.models.draft import DraftBundle
 from specexit_jax.session import Session

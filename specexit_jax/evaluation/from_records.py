@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from specexit_jax.annotation.features import load_signals
-from specexit_jax.evaluation.publish import PROVENANCE, provenance, publish, record_sections
 from specexit_jax.evaluation.records import read_records
-from specexit_jax.evaluation.shown import Shown, chosen_views, offsets_of, told_exits
+from specexit_jax.evaluation.report.publish import PROVENANCE, provenance, publish, record_sections
+from specexit_jax.evaluation.report.shown import Shown, chosen_views, offsets_of, told_exits
 from specexit_jax.exits.policy import Threshold
 from specexit_jax.exits.policy_file import PolicyFile
 from specexit_jax.shards import held

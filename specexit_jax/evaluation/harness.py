@@ -26,7 +26,7 @@ from specexit_jax.evaluation.bounds import (
     threshold_exits,
 )
 from specexit_jax.evaluation.ceiling import fit_ceiling
-from specexit_jax.evaluation.latency import measure_latency
+from specexit_jax.evaluation.loop.latency import measure_latency
 from specexit_jax.evaluation.records import Record, record_of_replay, record_of_trace
 from specexit_jax.exits.policy import Policy, Threshold
 from specexit_jax.exits.risk import Certificate

@@ -9,8 +9,8 @@ import numpy as np
 from specexit_jax.annotation.kinds import labels_at
 from specexit_jax.annotation.replay import join_labels, outcomes
 from specexit_jax.data.splits import Problem
-from specexit_jax.evaluation.ablation import Arm, Paired, compared, row_of
-from specexit_jax.evaluation.certify import Goal, Seen
+from specexit_jax.evaluation.certified.ablation import Arm, Paired, compared, row_of
+from specexit_jax.evaluation.certified.certify import Goal, Seen
 from specexit_jax.evaluation.harness import Setting, annotated, decoded_by, decoded_traces, extracted
 from specexit_jax.exits.released import released
 from specexit_jax.exits.smoothers import smoother_named

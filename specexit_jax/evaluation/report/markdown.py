@@ -3,11 +3,10 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from specexit_jax.evaluation.loop_tables import frontier_table, position_table, split_table
-from specexit_jax.evaluation.paper_table import paper_form_table
-from specexit_jax.evaluation.results import in_order
-from specexit_jax.evaluation.risk_tables import risk_text, transfer_table
-from specexit_jax.evaluation.tables import (
+from specexit_jax.evaluation.report.loop_tables import frontier_table, position_table, split_table
+from specexit_jax.evaluation.report.paper_table import paper_form_table
+from specexit_jax.evaluation.report.risk_tables import risk_text, transfer_table
+from specexit_jax.evaluation.report.tables import (
     acceptance_table,
     comparison_table,
     markdown_table,
@@ -16,7 +15,8 @@ from specexit_jax.evaluation.tables import (
     overall_table,
     shares_table,
 )
-from specexit_jax.evaluation.worst import WorstExit, worst_markdown
+from specexit_jax.evaluation.report.worst import WorstExit, worst_markdown
+from specexit_jax.evaluation.results import in_order
 
 _PROSE = {
     "think": "plain decoding",

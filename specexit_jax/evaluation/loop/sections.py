@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from specexit_jax.data.splits import Problem
-from specexit_jax.evaluation.acceptance_position import acceptance_by_position, step_lengths
 from specexit_jax.evaluation.harness import Setting, first_of_each_task
-from specexit_jax.evaluation.latency_split import latency_split
+from specexit_jax.evaluation.loop.acceptance_position import acceptance_by_position, step_lengths
+from specexit_jax.evaluation.loop.latency_split import latency_split
 from specexit_jax.exits.policy import Policy
 from specexit_jax.methods import make_method
 from specexit_jax.session import Session

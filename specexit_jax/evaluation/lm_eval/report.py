@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from specexit_jax.evaluation.report.tables import markdown_table, number
 from specexit_jax.evaluation.results import histogram, tau
-from specexit_jax.evaluation.tables import markdown_table, number
 from specexit_jax.requests import Outcome
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from specexit_jax.annotation.replay import outcomes
 from specexit_jax.evaluation import statistics
-from specexit_jax.evaluation.certify import Seen, transfer, use
+from specexit_jax.evaluation.certified.certify import Seen, transfer, use
 from specexit_jax.exits.policy_file import PolicyFile, load_policy
 from specexit_jax.exits.smoothers import smoother_named
 

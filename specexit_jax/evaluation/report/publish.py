@@ -9,13 +9,13 @@ from typing import Any
 
 import jax
 
-from specexit_jax.evaluation.pictures import CAPTIONS, draw
 from specexit_jax.evaluation.records import Record, write_atomically, write_json, write_records
-from specexit_jax.evaluation.report import Picture, report_markdown
-from specexit_jax.evaluation.report_page import report_page
+from specexit_jax.evaluation.report.markdown import Picture, report_markdown
+from specexit_jax.evaluation.report.page import report_page
+from specexit_jax.evaluation.report.pictures import CAPTIONS, draw
+from specexit_jax.evaluation.report.shown import Shown
+from specexit_jax.evaluation.report.style import save_figure
 from specexit_jax.evaluation.results import build_results, compare, histogram, shares
-from specexit_jax.evaluation.shown import Shown
-from specexit_jax.evaluation.style import save_figure
 
 _PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "transformers", "reasoning-gym", "numpy")
 _BASELINE = "eagle3"

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from specexit_jax.evaluation.records import Record, one_per_problem
-from specexit_jax.evaluation.tables import markdown_table, number
+from specexit_jax.evaluation.report.tables import markdown_table, number
 
 ORDER = (
     "Exits that turned a right answer wrong come first, the most confident of them before the others; then the other "

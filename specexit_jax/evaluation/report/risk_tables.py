@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from specexit_jax.evaluation.tables import markdown_table
+from specexit_jax.evaluation.report.tables import markdown_table
 
 POOLED = "pooled"
 

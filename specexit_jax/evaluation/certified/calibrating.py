@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from specexit_jax.annotation.replay import outcomes
-from specexit_jax.evaluation import certify
-from specexit_jax.evaluation.certify import Goal, Seen
+from specexit_jax.evaluation.certified import certify
+from specexit_jax.evaluation.certified.certify import Goal, Seen
 from specexit_jax.evaluation.harness import extracted
 from specexit_jax.exits.calibration import choose_thresholds, threshold_grid
 from specexit_jax.exits.path import Scored

@@ -17,8 +17,8 @@ from specexit_jax.annotation.rollout import request_of
 from specexit_jax.backend import on_mesh
 from specexit_jax.data.splits import Problem
 from specexit_jax.decoding.spec import DecodeSpec
-from specexit_jax.evaluation.latency import interleaved_ratio
-from specexit_jax.evaluation.loop_timing import Case, LoopTimer
+from specexit_jax.evaluation.loop.latency import interleaved_ratio
+from specexit_jax.evaluation.loop.timing import Case, LoopTimer
 from specexit_jax.exits.policy import NeverExit, Threshold, unreachable
 from specexit_jax.methods import Method
 from specexit_jax.progress import Progress

@@ -15,12 +15,12 @@ from lm_eval.api.registry import register_model
 from lm_eval.models.utils import has_bos_prefix
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window, simple_parse_args_string
 
-from specexit_jax.evaluation.lm_eval_chat import chat_text
-from specexit_jax.evaluation.lm_eval_generation import answer_of, generation_of
-from specexit_jax.evaluation.lm_eval_open import opened
-from specexit_jax.evaluation.lm_eval_report import decoding_numbers
-from specexit_jax.evaluation.loglikelihood import scores
-from specexit_jax.evaluation.publish import provenance
+from specexit_jax.evaluation.lm_eval.chat import chat_text
+from specexit_jax.evaluation.lm_eval.generation import answer_of, generation_of
+from specexit_jax.evaluation.lm_eval.loglikelihood import scores
+from specexit_jax.evaluation.lm_eval.open import opened
+from specexit_jax.evaluation.lm_eval.report import decoding_numbers
+from specexit_jax.evaluation.report.publish import provenance
 from specexit_jax.exits.policy import NeverExit
 from specexit_jax.methods import Method
 from specexit_jax.progress import Progress

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 
 from specexit_jax.decoding.spec import DecodeParams
-from specexit_jax.evaluation.latency import interleaved_ratio
-from specexit_jax.evaluation.loop_timing import Case, LoopTimer
-from specexit_jax.evaluation.roofline import copy_bandwidth, traffic
+from specexit_jax.evaluation.loop.latency import interleaved_ratio
+from specexit_jax.evaluation.loop.roofline import copy_bandwidth, traffic
+from specexit_jax.evaluation.loop.timing import Case, LoopTimer
 
 
 def measure(timer: LoopTimer, repeats: int) -> dict[str, Any]:

@@ -9,9 +9,9 @@ import numpy as np
 from specexit_jax.annotation.replay import join_labels, smoothed_at_boundaries
 from specexit_jax.evaluation import statistics
 from specexit_jax.evaluation.records import Record
-from specexit_jax.evaluation.trace_figure import TraceView, text_stages
-from specexit_jax.evaluation.where import exit_offsets
-from specexit_jax.evaluation.worst import WorstExit, reported_method, worst_exits
+from specexit_jax.evaluation.report.trace_figure import TraceView, text_stages
+from specexit_jax.evaluation.report.where import exit_offsets
+from specexit_jax.evaluation.report.worst import WorstExit, reported_method, worst_exits
 from specexit_jax.exits.policy import Policy, Threshold
 
 

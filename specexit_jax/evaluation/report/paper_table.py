@@ -1,8 +1,8 @@
 """The table in the paper's form, a row a method and a column a task, with the paper's own rows where it has the task."""
 
-from specexit_jax.evaluation import paper
+from specexit_jax.evaluation.report import paper
+from specexit_jax.evaluation.report.tables import MISSING, markdown_table, task_cell, task_names
 from specexit_jax.evaluation.results import in_order
-from specexit_jax.evaluation.tables import MISSING, markdown_table, task_cell, task_names
 
 _BESIDE = (
     "Rows of the paper are its own numbers, single runs without intervals, on other hardware: its latencies, whose unit "

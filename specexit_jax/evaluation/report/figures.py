@@ -6,9 +6,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from specexit_jax.evaluation.report.style import COLOURS, INK, styled
 from specexit_jax.evaluation.results import in_order, tau
 from specexit_jax.evaluation.statistics import Reliability
-from specexit_jax.evaluation.style import COLOURS, INK, styled
 
 # of a label from its point, in points, the nearest first; a negative one hangs to the left
 _OFFSETS = ((8, 10), (8, -11), (-8, 10), (-8, -11), (8, 25), (8, -26), (-8, 25), (-8, -26), (8, 40), (8, -41), (8, 55))

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from specexit_jax.evaluation import statistics
-from specexit_jax.evaluation.certify import Goal, Seen, certify, scored
+from specexit_jax.evaluation.certified.certify import Goal, Seen, certify, scored
 from specexit_jax.exits.calibration import exit_boundaries, taken
 from specexit_jax.exits.risk import CannotCertify
 from specexit_jax.exits.signals import SIGNALS

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 
-from specexit_jax.evaluation.style import FAINT, INK, styled
+from specexit_jax.evaluation.report.style import FAINT, INK, styled
 
 _SIGNALS = (("confidence", "#dc2626"), ("progress", "#2563eb"), ("remain", "#0f766e"))
 _DOUBTS = ("Wait", "But", "Hmm", "Alternatively", "Actually", "Let me", "I could", "Another", "Hold on")

@@ -9,8 +9,8 @@ import lm_eval
 from lm_eval.tasks import TaskManager
 from lm_eval.utils import handle_non_serializable, make_table
 
-from specexit_jax.evaluation.lm_eval_model import SpecExitLM
-from specexit_jax.evaluation.lm_eval_report import decoding_table
+from specexit_jax.evaluation.lm_eval.model import SpecExitLM
+from specexit_jax.evaluation.lm_eval.report import decoding_table
 from specexit_jax.evaluation.records import write_atomically
 
 

@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 
-from specexit_jax.evaluation.latency_split import PARTS
+from specexit_jax.evaluation.loop.latency_split import PARTS
+from specexit_jax.evaluation.report.tables import MISSING, markdown_table, number
 from specexit_jax.evaluation.results import in_order
-from specexit_jax.evaluation.tables import MISSING, markdown_table, number
 
 
 def frontier_table(rows: Sequence[Mapping[str, float]]) -> str:

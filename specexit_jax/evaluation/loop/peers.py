@@ -8,9 +8,9 @@ import numpy as np
 
 from specexit_jax.decoding.spec import DecodeParams
 from specexit_jax.decoding.speculative import decode
-from specexit_jax.evaluation.host_loop import decode_from_host
-from specexit_jax.evaluation.loop_timing import Case, LoopTimer
-from specexit_jax.evaluation.transformers_peer import TransformersPeer, installed
+from specexit_jax.evaluation.loop.host_loop import decode_from_host
+from specexit_jax.evaluation.loop.timing import Case, LoopTimer
+from specexit_jax.evaluation.loop.transformers_peer import TransformersPeer, installed
 from specexit_jax.exits.policy import NeverExit
 
 CHECKED = (64, 32)  # tokens of the prompts by which transformers' ids are held against ours, and of what follows them

@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from specexit_jax.evaluation.latency_split import PARTS
+from specexit_jax.evaluation.loop.latency_split import PARTS
+from specexit_jax.evaluation.report.style import COLOURS, INK, styled
 from specexit_jax.evaluation.results import in_order
-from specexit_jax.evaluation.style import COLOURS, INK, styled
 
 _PART_COLOURS = {
     "prefill": "#94a3b8", "verify": "#2563eb", "draft": "#d97706", "exit": "#dc2626", "host": "#cbd5e1",

@@ -1,0 +1,1 @@
+"""Policies with a certificate, and ablations whose arms are certified alike."""

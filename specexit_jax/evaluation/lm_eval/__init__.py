@@ -1,0 +1,1 @@
+"""lm-evaluation-harness's tasks by any of our methods."""
