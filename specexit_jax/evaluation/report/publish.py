@@ -24,7 +24,7 @@ PROVENANCE = ("device", "git_revision", "versions")
 
 def provenance() -> dict:
     """device, git_revision and versions, as results.json carries them."""
-    root = Path(__file__).resolve().parents[2]
+    root = Path(__file__).resolve().parents[3]
     command = ["git", "-C", str(root), "rev-parse", "HEAD"]
     try:
         revision = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
