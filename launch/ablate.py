@@ -2,7 +2,8 @@
 
 python -m launch.ablate --config=configs/embedded.py --workdir=runs/embedded [--epsilon=0.01] [--delta=0.05] [--limit=200]
 Tables: every subset of the signals, every smoother, every kind of boundary, both places of the signals (a draft trained with
---config.train.signals=draft, named by config.ablate.draft), and the released rule, which is decoded, beside the default one.
+--config.train.signals=draft, named by config.ablate.draft); the released rule, which is decoded, and DEER's, by its own threshold
+and by a certified one, beside the default rule.
 All against eagle3, with 95 % intervals of a paired bootstrap over problems, several seeds each. Development and calibration
 splits must be rolled out and annotated (launch.rollout, launch.annotate); what test lacks is decoded here.
 """
@@ -16,6 +17,7 @@ from launch import door, stages
 from specexit_jax.checkpoint import write_json
 from specexit_jax.evaluation.certified import ablating, ablation
 from specexit_jax.evaluation.certified.certify import Goal
+from specexit_jax.evaluation.certified.trials import trial_rows
 from specexit_jax.evaluation.records import write_atomically
 
 _EPSILON = flags.DEFINE_float("epsilon", 0.01, "The risk that every arm is certified for.")
@@ -44,6 +46,7 @@ def main() -> None:
     rows.append(default | {"table": "rule", "arm": "default, certified"})
     for score in config.ablate.released:
         rows.append(ablating.released_row(sessions["own"], score, problems, setting, test, "rule"))
+    rows += trial_rows(sessions["own"], splits, goal, "rule")
     tables = [ablation.table_of(rows, name) for name in dict.fromkeys(row["table"] for row in rows)]
     write_json(workdir / "ablations.json", {"goal": dataclasses.asdict(goal), "seeds": setting.seeds, "rows": rows})
     write_atomically(workdir / "ablations.md", "\n".join(tables))

@@ -1,12 +1,18 @@
 """Arms certified alike, compared with full thinking over problems whose seeds are averaged first."""
 
+import math
+from pathlib import Path
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from calibration_case import random_outcomes
 
 from specexit_jax.annotation.kinds import labels_at
+from specexit_jax.evaluation.certified.ablating import Split
 from specexit_jax.evaluation.certified.ablation import Paired, arms, compared, row_of, strata, table_of
 from specexit_jax.evaluation.certified.certify import Goal
+from specexit_jax.evaluation.certified.trials import trial_rows
 from specexit_jax.exits.boundaries import make_boundaries
 
 TEXTS = ["", "a", "b.\n\n", "c\n", "Wait", "d:\n\n", "But"]
@@ -62,3 +68,37 @@ def test_labels_of_one_kind_among_those_of_several():
     assert markers["boundaries"] == [2, 5] and markers["first"] == 0 and markers["logprob"] == [-1.0, -2.0]
     with pytest.raises(ValueError, match="label x has no boundary at token 2"):
         labels_at([trace], [paragraphs], make_boundaries(TEXTS, ("marker",)))
+
+
+def _tried(number: int, unsure: float) -> Split:
+    """Traces of two paragraphs: the first answer is right in every second one, the others' is wrong at probability `unsure`."""
+    traces, labels = [], []
+    for i in range(number):
+        right = i % 2 == 0
+        name = {"id": str(i), "task": "ab"[i % 3 == 0], "split": "test"}
+        outcome = {"think_end": 6, "correct": True, "answer": "4", "finish": "stop"}
+        traces.append(name | outcome | {"ids": [1, 1, 2, 1, 1, 2, 6, 4, 6]})
+        labels.append(
+            {"id": str(i), "boundaries": [2, 5], "forced_ids": [[4, 6], [4, 6]], "forced": ["4" if right else "3", "4"]}
+            | {
+                "agree": [right, True],
+                "correct": [right, True],
+                "first": 0 if right else 1,
+                "stable": 0 if right else 1,
+            }
+            | {"logprob": [math.log(0.99 if right else unsure), math.log(0.995)]}
+        )
+    return Split(Path("."), traces, labels)
+
+
+def test_deers_score_by_its_own_threshold_and_by_a_certified_one():
+    session = SimpleNamespace(boundaries=lambda kinds: make_boundaries(TEXTS, kinds), end_think_ids=(6,))
+    splits = [_tried(number, 0.97) for number in (400, 600, 300)]
+    own, certified = trial_rows(session, splits, Goal(0.02, 0.05), "rule")
+    assert own["tokens"] == 6 and own["harmed"] == 150 and own["exit_rate"] == 1
+    # a certified threshold lies above 0.97 and not above 0.99: right first answers leave at once, the others a paragraph later
+    assert 0.97 < certified["thresholds"][0] <= 0.99
+    assert certified["harmed"] == 0 and certified["tokens"] == pytest.approx((6 + 9) / 2, abs=0.01)
+    sure = [_tried(number, 0.999) for number in (400, 600, 300)]
+    own, certified = trial_rows(session, sure, Goal(0.02, 0.05), "rule")
+    assert own["harmed"] == 150 and "harms 300 of 600" in certified["refused"]
