@@ -17,10 +17,9 @@ from specexit_jax.models.hf import load_draft
 from specexit_jax.sharding import make_mesh
 from specexit_jax.training.draft import DraftTrainingConfig, draft_losses
 from specexit_jax.training.draft_run import DraftRun, feature_scale, first_state, folded, train_draft
-from specexit_jax.training.features import FrozenFeatures
 from specexit_jax.training.loop import LoopConfig
 from specexit_jax.training.optimizer import make_optimizer
-from specexit_jax.training.signal_fit import labelled_positions, solve_signals
+from specexit_jax.training.signal_fit import labelled_positions, signal_inputs, solve_signals
 from specexit_jax.training.teacher import run_teacher
 
 
@@ -34,7 +33,7 @@ def test_the_saved_draft_is_the_one_that_was_trained(signals):
     """Losses on scaled features equal those of the folded parameters on plain features."""
     draft, params = make_draft(signals)
     rows = RowsInMemory(jax.tree.map(np.asarray, example()))
-    scale = jnp.asarray(feature_scale(FrozenFeatures(TARGET_CONFIG, target_params()), rows, 2))
+    scale = jnp.asarray(feature_scale(TARGET_CONFIG, target_params(), rows, 2))
     assert scale.shape == (48,) and (np.asarray(scale) > 0).all() and np.ptp(np.asarray(scale)) > 0
     scaled = teacher().replace(features=teacher().features * scale[None, None])
     losses = functools.partial(draft_losses, batch=example(), draft=draft, config=DraftTrainingConfig(steps=2))
@@ -50,12 +49,13 @@ def test_the_scale_is_one_over_the_root_mean_square_of_real_tokens(split):
         batch["tokens"], batch["positions"], segment_ids=batch["segment_ids"]
     )
     real = np.asarray(out.features)[batch["segment_ids"] > 0]
-    found = feature_scale(FrozenFeatures(TARGET_CONFIG, target_params()), rows, 3)  # whole batches of the first 8 rows
+    found = feature_scale(TARGET_CONFIG, target_params(), rows, 3)  # whole batches of the first 8 rows
     np.testing.assert_allclose(found, 1 / np.sqrt(np.mean(np.square(real), axis=0)), rtol=1e-5)
 
 
-def test_training_writes_a_draft_and_looks_at_held_out_rows(split, tmp_path):
-    settings, model, optimizer = training(steps=3, optimizer="muon", evaluate_every=2)
+@pytest.mark.parametrize("signals", ["fc", "draft"])
+def test_training_writes_a_draft_and_looks_at_held_out_rows(split, tmp_path, signals):
+    settings, model, optimizer = training(signals, steps=3, optimizer="muon", evaluate_every=2)
     rows, seen = rows_of(split), []
 
     def look(params):
@@ -65,12 +65,16 @@ def test_training_writes_a_draft_and_looks_at_held_out_rows(split, tmp_path):
     bundle = train_draft(settings, *model, rows, optimizer, LoopConfig(3, log_every=1), tmp_path, look)
     again = load_draft(tmp_path / "draft_model")
     jax.tree.map(np.testing.assert_array_equal, again.params, bundle.params)
-    frozen = FrozenFeatures(TARGET_CONFIG, target_params())
-    solved = solve_signals(*labelled_positions(frozen, rows, 10**6, 0))
-    np.testing.assert_allclose(bundle.params["fc"][:, -3:], solved, rtol=1e-3, atol=1e-5)
+    reader = signal_inputs(TARGET_CONFIG, target_params(), bundle.config, bundle.params)
+    solved = solve_signals(*labelled_positions(reader, rows, 10**6, 0))
+    own = bundle.params["fc"][:, -3:] if signals == "fc" else bundle.params["signal_head"]
+    np.testing.assert_allclose(own, solved, rtol=1e-3, atol=1e-5)
     looks = [line["step"] for line in read_metrics(tmp_path / "metrics.jsonl") if "held_out_token_loss" in line]
     assert looks == [2, 3]
-    np.testing.assert_array_equal(seen[-1]["fc"][:, :-3], bundle.params["fc"][:, :-3])  # folded, as it is saved
+    width = bundle.config.hidden_size
+    np.testing.assert_array_equal(seen[-1]["fc"][:, :width], bundle.params["fc"][:, :width])  # folded, as it is saved
+    if signals == "draft":
+        assert np.abs(seen[-1]["signal_head"] - own).max() > 1e-3
 
 
 def test_a_run_goes_on_with_its_own_data_alone(split, tmp_path):

@@ -14,7 +14,7 @@ from specexit_jax.sharding import make_mesh
 from specexit_jax.training import feature_store
 from specexit_jax.training.draft import DraftTrainingConfig, draft_losses
 from specexit_jax.training.feature_store import FeatureStore
-from specexit_jax.training.features import FrozenFeatures
+from specexit_jax.training.features import mean_square
 from specexit_jax.training.teacher import STORED, run_teacher
 
 TEMPERATURE = 0.7
@@ -56,7 +56,7 @@ def test_losses_and_gradients_are_those_of_online_features(source, tmp_path, mon
             losses(params, online),
         )
     stacked = [{name: np.stack([found[i][name] for i in range(4)]) for name in found[0]} for found in (source, rows)]
-    squares = [FrozenFeatures(TARGET_CONFIG, target_params()).mean_square(rows) for rows in stacked]
+    squares = [mean_square(TARGET_CONFIG, target_params(), rows) for rows in stacked]
     np.testing.assert_allclose(squares[1], squares[0], rtol=1e-5)
 
 

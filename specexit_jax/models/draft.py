@@ -139,11 +139,15 @@ class Draft(nn.Module):
 
     def head(self, hidden: jax.Array) -> jax.Array:
         """Float32 logits [B, T, W] over the draft vocabulary, from the pre-norm hidden [B, T, E]."""
-        return self.read_logits(self.norm(hidden))
+        return self.read_logits(self.normed(hidden))
 
     def signal(self, hidden: jax.Array) -> jax.Array:
         """Raw signals float32 [B, T, 3] from the pre-norm hidden; only for the placement `draft`."""
-        return self.read_signals(self.norm(hidden))
+        return self.read_signals(self.normed(hidden))
+
+    def normed(self, hidden: jax.Array) -> jax.Array:
+        """What head and signals read of the pre-norm hidden [B, T, E]."""
+        return self.norm(hidden)
 
     def enter(self, embedded: jax.Array, hidden: jax.Array) -> tuple[jax.Array, jax.Array]:
         """The residual [B, T, E] and the attention's input [B, T, 2E]."""

@@ -21,10 +21,10 @@ from specexit_jax.models.hf import save_draft
 from specexit_jax.models.target import Target
 from specexit_jax.sharding import fetched, rows_of_process, tree_shardings
 from specexit_jax.training.draft import DraftTrainingConfig, init_draft_state, make_draft_step
-from specexit_jax.training.features import FrozenFeatures
+from specexit_jax.training.features import mean_square
 from specexit_jax.training.loop import Hook, LoopConfig, fit
 from specexit_jax.training.optimizer import OptimizerConfig, make_optimizer
-from specexit_jax.training.signal_fit import labelled_positions, solve_signals
+from specexit_jax.training.signal_fit import labelled_positions, signal_inputs, solve_signals
 from specexit_jax.training.state import TrainState
 from specexit_jax.training.teacher import STORED
 
@@ -43,7 +43,7 @@ class DraftRun:
     held-out rows are looked at.
 
     init: where the output head and norm start, `random` or `target` (the target's own, of the draft's vocabulary).
-    signal_positions: at most so many are used to solve signals placed at `fc` in the end; 0 leaves them as trained.
+    signal_positions: at most so many are used to solve the signals in the end; 0 leaves them as trained.
     """
 
     batch_size: int
@@ -77,9 +77,9 @@ def train_draft(
     mesh: what target and draft are sharded over, and a batch by its rows. The result depends on it by rounding alone.
     """
     share = None if mesh is None else rows_of_process(mesh, run.batch_size)
-    optimizer, frozen = make_optimizer(optimizer_config), FrozenFeatures(target, target_params, mesh)
+    optimizer = make_optimizer(optimizer_config)
     _require_same_data(workdir, run, rows, d2t)
-    scale = feature_scale(frozen, rows, run.batch_size)
+    scale = feature_scale(target, target_params, rows, run.batch_size, mesh)
     with on_mesh(mesh):
         state, shardings = first_state(run, target, target_params, draft, d2t, optimizer, mesh)
         step = make_draft_step(
@@ -96,16 +96,24 @@ def train_draft(
 
     state = fit(loop, state, step_on_mesh, batches, workdir, hooks, mesh)
     params = fetched(folded(state.params, scale), mesh)
-    if draft.signals == "fc" and run.signal_positions:
-        found = labelled_positions(frozen, rows, run.signal_positions, run.seed, run.batch_size)
-        signals = params["fc"][:, draft.hidden_size :]
+    if draft.signals != "none" and run.signal_positions:
+        reader = signal_inputs(target, target_params, draft, params, mesh)
+        found = labelled_positions(reader, rows, run.signal_positions, run.seed, run.batch_size)
+        signals = np.zeros((found[0].shape[1], 3), np.float32)
         if is_first():  # minutes of one host's arithmetic for a large model
             signals = solve_signals(*found)
-        params["fc"] = np.concatenate([params["fc"][:, : draft.hidden_size], from_first(signals)], axis=1)
+        params = with_signals(draft, params, from_first(signals))
     bundle = DraftBundle(config=draft, params=params, d2t=jnp.asarray(d2t))
     if is_first():
         save_draft(workdir / "draft_model", bundle)
     return bundle
+
+
+def with_signals(draft: DraftConfig, params: dict, signals: np.ndarray) -> dict:
+    """The draft's parameters with these columns [A, 3] as its signals, wherever they are placed."""
+    if draft.signals == "draft":
+        return params | {"signal_head": signals}
+    return params | {"fc": np.concatenate([params["fc"][:, : draft.hidden_size], signals], axis=1)}
 
 
 def first_state(
@@ -137,7 +145,9 @@ def _headed(params: dict, target: TargetConfig, target_params: dict, d2t: jax.Ar
     return params | jax.tree.map(lambda value: value.astype(jnp.float32), first)
 
 
-def feature_scale(frozen: FrozenFeatures, rows: RowSource, batch_size: int) -> np.ndarray:
+def feature_scale(
+    target: TargetConfig, params: dict, rows: RowSource, batch_size: int, mesh: Mesh | None = None
+) -> np.ndarray:
     """float32[3D]: 1 / RMS of every captured feature over the first rows.
 
     The residual stream's scale differs by orders of magnitude between layers and coordinates. Under one learning rate the
@@ -147,7 +157,7 @@ def feature_scale(frozen: FrozenFeatures, rows: RowSource, batch_size: int) -> n
     count = -(-_SCALE_ROWS // batch_size) * batch_size  # whole batches: their rows split over the mesh
     chosen = [rows[number % len(rows)] for number in range(count)]
     first = {name: np.stack([row[name] for row in chosen]) for name in chosen[0]}
-    return (1.0 / np.sqrt(frozen.mean_square(first) + 1e-12)).astype(np.float32)
+    return (1.0 / np.sqrt(mean_square(target, params, first, mesh) + 1e-12)).astype(np.float32)
 
 
 class _Columns:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -26,35 +28,35 @@ def features_in(target: TargetConfig, params: dict, batch: dict[str, jax.Array])
     return out.features
 
 
-class FrozenFeatures:
-    """What is asked of the features outside the training step; `rows` are whole batches, the same on every process."""
+class TokenReader:
+    """Whatever `read(params, batch)` gives of every token, [B, T, A], at chosen ones; `rows` are whole batches, the same on every
+    process."""
 
-    def __init__(self, target: TargetConfig, params: dict, mesh: Mesh | None = None):
+    def __init__(self, read: Callable[[Any, dict], jax.Array], params: Any, mesh: Mesh | None = None):
         self._params, self._mesh = params, mesh
-        out = None if mesh is None else whole(mesh)
-        self._squares = jax.jit(functools.partial(_mean_square, target), out_shardings=out)
-        self._picked = jax.jit(functools.partial(_picked, target), out_shardings=out)
-
-    def mean_square(self, rows: Rows) -> np.ndarray:
-        """float32[3D]: of every feature over the tokens that are not padding."""
-        with on_mesh(self._mesh):
-            return np.asarray(self._squares(self._params, self._placed(rows)))
+        self._picked = jax.jit(functools.partial(_picked, read), out_shardings=None if mesh is None else whole(mesh))
 
     def at(self, rows: Rows, chosen: np.ndarray) -> np.ndarray:
-        """float32[N, 3D]: of the tokens `chosen` (bool [B, T]), row by row."""
+        """float32[N, A]: of the tokens `chosen` (bool [B, T]), row by row."""
         counts = chosen.sum(axis=1)
         places = np.zeros((len(chosen), -(-max(int(counts.max()), 1) // 64) * 64), np.int32)  # few shapes compile
         for row, own in enumerate(chosen):
             places[row, : counts[row]] = np.flatnonzero(own)
         with on_mesh(self._mesh):
-            found = self._picked(self._params, self._placed(rows | {"places": places}))
-        found = np.asarray(found)
+            found = np.asarray(self._picked(self._params, _placed(rows | {"places": places}, self._mesh)))
         return np.concatenate([found[row, :count] for row, count in enumerate(counts)])
 
-    def _placed(self, rows: Rows) -> dict[str, jax.Array]:
-        names = ("features",) if "features" in rows else ("tokens", "positions")
-        rows = {name: rows[name] for name in (*names, "segment_ids", "places") if name in rows}
-        return from_whole(rows, self._mesh)
+
+def mean_square(target: TargetConfig, params: dict, rows: Rows, mesh: Mesh | None = None) -> np.ndarray:
+    """float32[3D]: of every feature over the tokens that are not padding; `rows` are whole batches, the same on every process."""
+    squares = jax.jit(functools.partial(_mean_square, target), out_shardings=None if mesh is None else whole(mesh))
+    with on_mesh(mesh):
+        return np.asarray(squares(params, _placed(rows, mesh)))
+
+
+def _placed(rows: Rows, mesh: Mesh | None) -> dict[str, jax.Array]:
+    kept = ("features", "tokens", "positions", "segment_ids", "places")
+    return from_whole({name: rows[name] for name in kept if name in rows}, mesh)
 
 
 def _mean_square(target: TargetConfig, params: dict, batch: dict[str, jax.Array]) -> jax.Array:
@@ -63,6 +65,5 @@ def _mean_square(target: TargetConfig, params: dict, batch: dict[str, jax.Array]
     return jnp.einsum("bta,bt->a", squares, real) / jnp.maximum(jnp.sum(real), 1.0)
 
 
-def _picked(target: TargetConfig, params: dict, batch: dict[str, jax.Array]) -> jax.Array:
-    features = features_in(target, params, batch)
-    return jnp.take_along_axis(features, batch["places"][..., None], axis=1).astype(jnp.float32)
+def _picked(read: Callable[[Any, dict], jax.Array], params: Any, batch: dict[str, jax.Array]) -> jax.Array:
+    return jnp.take_along_axis(read(params, batch), batch["places"][..., None], axis=1).astype(jnp.float32)

@@ -1,29 +1,63 @@
-"""The signal rows of `fc` solved to their optimum on a frozen target's features.
+"""The signals solved to their optimum at boundaries, with everything else as it was trained.
 
-Placed at `fc`, the signals are linear in the captured features and share no weight with the draft: two logistic
-regressions and a least squares, each convex. Gradient steps stop well short of their optimum (AUC of confidence 0.87
-after 1,000 Muon steps, 0.92 solved, on the bundled model), so the solution replaces what the steps found.
+Placed at `fc`, the signals are linear in the captured features and share no weight with the draft; placed at `draft`, in the
+normed hidden of the pair before the token. Two logistic regressions and a least squares, each convex. Gradient steps stop
+short of their optimum (at `fc`, AUC of confidence 0.87 after 1,000 Muon steps, 0.92 solved), so the solution replaces
+what the steps found.
 """
 
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from specexit_jax.data.batches import RowSource
-from specexit_jax.training.features import FrozenFeatures
+from specexit_jax.models.config import DraftConfig, TargetConfig
+from specexit_jax.models.draft import Draft
+from specexit_jax.sharding import whole
+from specexit_jax.training.features import TokenReader, features_in
+from specexit_jax.training.ttt import run_steps, shift_left
 
 _NEWTON_STEPS = 30
 _GOOD = 1e-9  # relative fall of the loss at which Newton's steps end
 
 
+def signal_inputs(
+    target: TargetConfig, target_params: dict, draft: DraftConfig, params: dict, mesh: Mesh | None = None
+) -> TokenReader:
+    """What the draft's signals are linear in: [B, T, 3D] at `fc`, [B, T, E] at `draft`. params: the draft's, folded."""
+    if draft.signals == "fc":
+        return TokenReader(functools.partial(features_in, target), target_params, mesh)
+    if mesh is not None:
+        everywhere = whole(mesh)
+        params = jax.tree.map(
+            lambda v: jax.make_array_from_callback(v.shape, everywhere, lambda index: v[index]), params
+        )
+    return TokenReader(functools.partial(_hidden_before, target, draft), (target_params, params), mesh)
+
+
+def _hidden_before(target: TargetConfig, draft: DraftConfig, params: Any, batch: dict[str, jax.Array]) -> jax.Array:
+    """The normed hidden of the pair that ends in each token."""
+    target_params, params = params
+    features = features_in(target, target_params, batch)
+    embedded = jnp.take(target_params["embed"]["embedding"], batch["tokens"], axis=0).astype(features.dtype)
+    (hidden,), _ = run_steps(Draft(draft), params, features, embedded, batch, 1)
+    return shift_left(Draft(draft).apply({"params": params}, hidden, method="normed"), -1)
+
+
 def labelled_positions(
-    frozen: FrozenFeatures, source: RowSource, most: int, seed: int, batch_size: int = 8
+    reader: TokenReader, source: RowSource, most: int, seed: int, batch_size: int = 8
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(features float32 [N, 3D], labels [N, 3], mask bool [N, 3]) of the labelled boundary tokens of rows drawn at random,
+    """(inputs float32 [N, A], labels [N, 3], mask bool [N, 3]) of the labelled boundary tokens of rows drawn at random,
     until there are `most` of them.
 
     Exits read the signals there; the tokens between would pull the linear fit away from them (AUC of confidence 0.89 with
     as many of those, 0.92 without).
     """
-    features, labels, mask = [], [], []
+    inputs, labels, mask = [], [], []
     order = np.random.default_rng(seed).permutation(len(source))
     for start in range(0, len(source), batch_size):
         if sum(map(len, labels)) >= most:
@@ -32,12 +66,12 @@ def labelled_positions(
         rows += [{name: np.zeros_like(v) for name, v in rows[0].items()}] * (batch_size - len(rows))
         batch = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
         drawn = batch["boundary"] & (batch["label_mask"].max(axis=-1) > 0)
-        features.append(frozen.at(batch, drawn))
+        inputs.append(reader.at(batch, drawn))
         labels.append(batch["labels"][drawn])
         mask.append(batch["label_mask"][drawn] > 0)
     if not sum(map(len, labels)):
         raise ValueError("no boundary of these rows has a signal label: annotate the traces first")
-    return np.concatenate(features), np.concatenate(labels), np.concatenate(mask)
+    return np.concatenate(inputs), np.concatenate(labels), np.concatenate(mask)
 
 
 def solve_signals(features: np.ndarray, labels: np.ndarray, mask: np.ndarray, ridge: float = 1.0) -> np.ndarray:

@@ -1,0 +1,60 @@
+"""The AUC that any confidence could reach: the model goes on from boundaries of a split, many times: WORKDIR/foresight.json.
+
+python -m launch.foresight --config=configs/embedded.py --workdir=runs/embedded [--split=development] [--boundaries=600]
+    [--continuations=16]
+The split must be rolled out and annotated. Rows are kept in WORKDIR/SPLIT/foresight.jsonl; a killed run goes on.
+"""
+
+from pathlib import Path
+
+from absl import flags
+
+from launch import door, stages
+from specexit_jax.annotation.replay import join_labels
+from specexit_jax.checkpoint import write_json
+from specexit_jax.evaluation.foresight import Foresight, chosen_places, go_on, summary
+from specexit_jax.evaluation.harness import extracted
+from specexit_jax.methods import make_method
+from specexit_jax.models.draft import DraftBundle
+from specexit_jax.shards import read_shards
+
+_SPLIT = flags.DEFINE_string("split", "development", "The split whose boundaries are taken.")
+_BOUNDARIES = flags.DEFINE_integer("boundaries", 600, "How many of them.")
+_CONTINUATIONS = flags.DEFINE_integer("continuations", 16, "Continuations of each.")
+
+
+def main() -> None:
+    door.decode_on_one_thread()
+    door.alone("foresight")
+    config, workdir = door.config(), Path(flags.FLAGS.workdir)
+    folder, own = workdir / _SPLIT.value, workdir / "draft_model"
+    setting = Foresight(
+        _BOUNDARIES.value,
+        _CONTINUATIONS.value,
+        config.seed,
+        config.evaluate.batch_size,
+        config.rollout.max_new_tokens,
+        stages.target_name(config),
+    )
+    traces = read_shards(folder, "traces")
+    labels = join_labels(traces, read_shards(folder, "labels"))
+    door.claim_stage("foresight")
+    session = door.open_session(config, own if own.is_dir() else config.draft)
+    draft = DraftBundle(session.draft, session.params.draft, session.params.d2t)
+    signals = extracted(session, traces, draft, folder).signals
+    places = chosen_places(traces, labels, setting.boundaries, setting.seed)
+    method = make_method(session, "eagle3", draft_tokens=config.evaluate.draft_tokens)
+    rows = go_on(session, places, method, setting, folder)
+    found = summary(rows, [signals[place.trace["id"]][place.token, 0] for place in places])
+    write_json(workdir / "foresight.json", found | {"split": _SPLIT.value})
+    auc = {name: "{value:.3f} ({ci95[0]:.3f} to {ci95[1]:.3f})".format(**told) for name, told in found["auc"].items()}
+    door.say(
+        f"AUC of agreement at {found['boundaries']} boundaries of {_SPLIT.value} ({100 * found['agreeing']:.0f} % agree): "
+        f"confidence {auc['confidence']}; the share of {found['continuations']} continuations {auc['share']}; the probability that "
+        f"it estimates {found['auc_of_probability']:.3f}, the most that a score of the text so far can reach"
+    )
+
+
+if __name__ == "__main__":
+    door.define_config()
+    door.run(main)

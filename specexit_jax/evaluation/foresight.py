@@ -1,0 +1,186 @@
+"""How well agreement can be foretold at all: at a boundary the model itself goes on, several times, each with noise of its own.
+
+The share of continuations that end in the answer forced there estimates P(agree | the text so far, the forced answer); no
+score of either has a higher AUC than that probability itself. A share of few continuations blurs it, so what is told is
+the AUC of the share, which is too low, and that of the probability, from its distribution over the boundaries.
+"""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from specexit_jax.data.checkers import agrees
+from specexit_jax.data.tasks import final_answer
+from specexit_jax.evaluation.statistics import auc
+from specexit_jax.jsonl import append_jsonl, drop_torn_line
+from specexit_jax.methods import Method
+from specexit_jax.progress import Progress
+from specexit_jax.requests import Outcome, Request
+from specexit_jax.run import stream
+from specexit_jax.session import Session, text_of
+from specexit_jax.shards import held, require_settings, write_report
+
+_GRID, _ROUNDS = np.linspace(0, 1, 201), 3000
+
+
+@dataclasses.dataclass(frozen=True)
+class Foresight:
+    """boundaries: how many of a split; continuations: of each; seed: of their choice and their noise; max_new_tokens: of a
+    trace, its beginning included; target: the name under which they are kept."""
+
+    boundaries: int
+    continuations: int
+    seed: int
+    batch_size: int
+    max_new_tokens: int
+    target: str = ""
+
+    def __post_init__(self):
+        if self.boundaries < 1 or self.continuations < 1:
+            raise ValueError("Foresight needs at least one boundary and one continuation of it.")
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """A boundary: `number` among its trace's, `token` its index in the ids."""
+
+    trace: dict
+    label: dict
+    number: int
+
+    @property
+    def token(self) -> int:
+        return self.label["boundaries"][self.number]
+
+    @property
+    def id(self) -> str:
+        return f"{self.trace['id']}/from-{self.token}"
+
+
+def chosen_places(traces: Sequence[dict], labels: Sequence[dict], count: int, seed: int) -> list[Place]:
+    """`count` boundaries (or all), each as likely as any other, of traces that closed their thinking; labels: one a trace."""
+    every = [
+        Place(trace, label, number)
+        for trace, label in zip(traces, labels, strict=True)
+        if trace["think_end"] is not None
+        for number in range(len(label["boundaries"]))
+    ]
+    picked = np.random.default_rng(seed).permutation(len(every))[:count]
+    return [every[number] for number in sorted(picked.tolist())]
+
+
+def request_from(place: Place, seed: int) -> Request:
+    """The model goes on from the boundary as if it had just written it; the noise is not the trace's."""
+    ids = place.trace["ids"][: place.token + 1]
+    return Request(place.id, (*place.trace["prompt_ids"], *ids), seed)
+
+
+def go_on(
+    session: Session, places: Sequence[Place], method: Method, setting: Foresight, folder: Path
+) -> list[dict[str, Any]]:
+    """A row a place, kept in FOLDER/foresight.jsonl: whether its own trace and each continuation end in the forced answer.
+
+    Goes on where a killed run stopped. method: without an exit. Raises ValueError where the folder holds other settings' rows.
+    """
+    settings = {name: getattr(setting, name) for name in ("continuations", "seed", "max_new_tokens", "target")}
+    settings["sampling"] = dataclasses.asdict(session.sampling)
+    require_settings(folder, "foresight", settings)
+    path = folder / "foresight.jsonl"
+    drop_torn_line(path)
+    found = {row["id"]: row for row in held(folder, "foresight")}
+    missing = [place for place in places if place.id not in found]
+    if missing:
+        write_report(folder / "foresight.json", settings, {})
+    bar = Progress(len(missing), f"foresight {folder.name} ")
+    for count, row in enumerate(_rows(session, missing, method, setting), start=1):
+        append_jsonl(path, [row])
+        found[row["id"]] = row
+        bar.update(count)
+    return [found[place.id] for place in places]
+
+
+def _rows(session: Session, places: Sequence[Place], method: Method, setting: Foresight) -> Iterator[dict[str, Any]]:
+    by_id = {place.id: (place, {}) for place in places}
+    requests = [
+        request_from(place, setting.seed + number) for place in places for number in range(setting.continuations)
+    ]
+    for outcome in stream(session, requests, method, batch_size=setting.batch_size, in_order=False):
+        place, ends = by_id[outcome.id]
+        ends[outcome.seed] = answer_of(session, place, outcome, setting.max_new_tokens)
+        if len(ends) == setting.continuations:
+            yield _row(place, [ends[seed] for seed in sorted(ends)])
+
+
+def answer_of(session: Session, place: Place, outcome: Outcome, max_new_tokens: int) -> str | None:
+    """The final answer; None where the trace, its beginning included, would have run out of room before it."""
+    if not outcome.finished or place.token + 1 + len(outcome.ids) > max_new_tokens:
+        return None
+    return final_answer(text_of(session, outcome.ids))
+
+
+def _row(place: Place, answers: Sequence[str | None]) -> dict[str, Any]:
+    trace, label, number = place.trace, place.label, place.number
+    checker, forced = trace.get("checker", "world"), label["forced"][number]
+    return {
+        "id": place.id,
+        "trace": trace["id"],
+        "boundary": place.token,
+        "agree": label["agree"][number],
+        "forced": forced,
+        "answers": list(answers),
+        "stands": [agrees(checker, trace["task"], forced, answer, trace["reference"]) for answer in answers],
+    }
+
+
+def summary(rows: Sequence[dict], confidence: Sequence[float], resamples: int = 1000, seed: int = 0) -> dict[str, Any]:
+    """AUC of agreement by the shares, by the probability that they estimate, and by the confidence at the same boundaries;
+    95 % intervals from a bootstrap over boundaries."""
+    agree = np.asarray([row["agree"] for row in rows], bool)
+    stands = np.asarray([row["stands"] for row in rows], bool)
+    confidence = np.asarray(confidence, np.float64)
+    rng = np.random.default_rng(seed)
+    drawn = [_aucs(*(array[rows_] for array in (agree, stands, confidence)))
+             for rows_ in rng.integers(len(rows), size=(resamples, len(rows)))]  # fmt: skip
+    low, high = np.nanquantile(np.asarray(drawn), (0.025, 0.975), axis=0)
+    names = ("confidence", "share", "share_minus_confidence")
+    value = _aucs(agree, stands, confidence)
+    told = {
+        name: {"value": v, "ci95": [a, b]}
+        for name, v, a, b in zip(names, value, low.tolist(), high.tolist(), strict=True)
+    }
+    halves = [1 << n for n in range(stands.shape[1].bit_length()) if 1 << n < stands.shape[1]]
+    return {
+        "boundaries": len(rows),
+        "agreeing": float(agree.mean()),
+        "continuations": stands.shape[1],
+        "auc": told,
+        "auc_by_continuations": {str(n): auc(agree, stands[:, :n].mean(axis=1)) for n in [*halves, stands.shape[1]]},
+        "auc_of_probability": best_auc(stands.sum(axis=1), stands.shape[1]),
+    }
+
+
+def _aucs(agree: np.ndarray, stands: np.ndarray, confidence: np.ndarray) -> tuple[float, float, float]:
+    own, share = auc(agree, confidence), auc(agree, stands.mean(axis=1))
+    return own, share, share - own
+
+
+def best_auc(counts: np.ndarray, trials: int) -> float:
+    """AUC of the very probability q_i that counts[i] of `trials` estimate, for an outcome that happens with q_i.
+
+    The distribution of q over boundaries by nonparametric maximum likelihood (Kiefer and Wolfowitz 1956), by EM on a grid; then
+    P(q of one that happened > q of one that did not), ties half.
+    """
+    likelihood = stats.binom.pmf(np.asarray(counts)[:, None], trials, _GRID[None])
+    weights = np.full(len(_GRID), 1 / len(_GRID))
+    for _ in range(_ROUNDS):
+        shares = likelihood * weights
+        weights = (shares / shares.sum(axis=1, keepdims=True)).mean(axis=0)
+    happened, not_ = weights * _GRID, weights * (1 - _GRID)
+    if not happened.sum() or not not_.sum():
+        return float("nan")
+    below = np.cumsum(not_) - not_ / 2
+    return float(happened @ below / (happened.sum() * not_.sum()))
