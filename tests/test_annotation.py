@@ -19,6 +19,7 @@ from specexit_jax.data.programs import CodeTests
 from specexit_jax.data.splits import Problem
 from specexit_jax.decoding.force import Forced
 from specexit_jax.decoding.sampling import Sampling
+from specexit_jax.evaluation import harness
 from specexit_jax.evaluation.harness import boundaries_of
 from specexit_jax.exits.policy import unreachable
 from specexit_jax.jsonl import append_jsonl, read_jsonl
@@ -215,6 +216,32 @@ def test_signals_file_knows_its_draft(tmp_path):
     assert {k: v.tolist() for k, v in read.items()} == {k: v.tolist() for k, v in signals.items()}
     with pytest.raises(ValueError, match="another draft"):
         load_signals(tmp_path / "signals.npz", "two")
+
+
+def test_signals_are_extracted_once_a_trace(session, folder, tmp_path, monkeypatch):
+    """What is asked for later joins what is kept; features are made anew, of all."""
+    traces, labels = read_shards(folder, "traces"), read_shards(folder, "labels")
+    bundle = DraftBundle(session.draft, session.params.draft, session.params.d2t)
+    asked = []
+
+    def counted(config, params, chosen, *more, **named):
+        asked.append([trace["id"] for trace in chosen])
+        return extract(config, params, chosen, *more, **named)
+
+    monkeypatch.setattr(harness, "extract", counted)
+    first = harness.extracted(session, traces[:2], bundle, tmp_path)
+    whole = harness.extracted(session, traces, bundle, tmp_path)
+    again = harness.extracted(session, traces[1:3], bundle, tmp_path)
+    both = harness.extracted(session, traces, bundle, tmp_path, labels)
+    ids = [trace["id"] for trace in traces]
+    assert asked == [ids[:2], ids[2:], ids]
+    assert list(first.signals) == ids[:2] and whole.signals.keys() == again.signals.keys() == set(ids)
+    assert both.features.keys() == set(ids) and not whole.features
+    for name, rows in extract(session.target, session.params.target, traces, bundle).signals.items():
+        np.testing.assert_allclose(both.signals[name], rows, rtol=1e-5, atol=1e-6)
+    other = dataclasses.replace(session, draft_digest="another")
+    harness.extracted(other, traces[:1], bundle, tmp_path)
+    assert asked[-1] == ids[:1] and list(load_signals(tmp_path / "signals.npz", "another")) == ids[:1]
 
 
 def test_boundary_features_have_a_row_a_boundary(session, folder):

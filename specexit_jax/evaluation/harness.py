@@ -120,17 +120,19 @@ def extracted(
     labels: Sequence[dict] = (),
     name: str = "signals.npz",
 ) -> Extracted:
-    """The session's draft's signals along these traces, kept in FOLDER/NAME as long as it holds them all; with `labels`
-    also the features at their boundaries, which are too many to keep."""
+    """The session's draft's signals along these traces, of which FOLDER/NAME keeps what it has once been asked for; with
+    `labels` also the features at their boundaries, which are too many to keep."""
     path = folder / name
     kept = _kept_signals(path, session.draft_digest)
-    if all(trace["id"] in kept for trace in traces):
-        if not labels:
-            return Extracted(kept, {})
-        return Extracted(kept, extract(session.target, session.params.target, traces, labels=labels).features)
-    found = extract(session.target, session.params.target, traces, draft, labels)
-    save_signals(path, found.signals, session.draft_digest)
-    return found
+    missing = [trace for trace in traces if trace["id"] not in kept]
+    if not missing and not labels:
+        return Extracted(kept, {})
+    wanted = traces if labels else missing
+    found = extract(session.target, session.params.target, wanted, draft if missing else None, labels)
+    if missing:
+        kept = kept | found.signals
+        save_signals(path, kept, session.draft_digest)
+    return Extracted(kept, found.features)
 
 
 def _kept_signals(path: Path, digest: str) -> dict[str, np.ndarray]:
