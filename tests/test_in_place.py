@@ -15,8 +15,16 @@ from specexit_jax.exits.policy import unreachable
 LIVE = 2048
 
 
-@pytest.mark.parametrize("batch", [1, 3])
-@pytest.mark.parametrize("tree", [None, TreeShape(3, 2, 6)], ids=["chain", "tree"])
+@pytest.mark.parametrize(
+    ("batch", "tree"),
+    [
+        (1, None),
+        (3, TreeShape(3, 2, 6)),
+        pytest.param(3, None, marks=pytest.mark.slow),
+        pytest.param(1, TreeShape(3, 2, 6), marks=pytest.mark.slow),
+    ],
+    ids=str,
+)
 def test_a_segment_copies_no_cache(batch, tree):
     spec = tiny_spec(3, sampling=SAMPLED, buffer_length=4000, tree=tree)
     loop = make_loop(spec, tiny_params(), unreachable(), boundary_table())

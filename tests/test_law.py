@@ -50,7 +50,11 @@ LITTLE = TreeShape(depth=2, top_k=3, total=5)  # quicker to compile
 
 @pytest.mark.parametrize(
     ("sampling", "tree"),
-    [(PLAIN, LITTLE), (REJECTION, None), (dataclasses.replace(REJECTION, temperature=0.8, **FILTERS), LITTLE)],
+    [
+        (PLAIN, LITTLE),
+        (REJECTION, None),
+        pytest.param(dataclasses.replace(REJECTION, temperature=0.8, **FILTERS), LITTLE, marks=pytest.mark.slow),
+    ],
     ids=["keyed-tree", "rejection-chain", "rejection-tree-filtered"],
 )
 def test_loop_draws_from_the_model(sampling, tree):

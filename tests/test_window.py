@@ -32,7 +32,9 @@ def test_slots_that_a_window_shows():
         assert all(set(np.flatnonzero(seen[row, t])) == wanted for t in range(tokens))
 
 
-@pytest.mark.parametrize("sampling", [SAMPLED, Sampling()], ids=["sampled", "greedy"])
+@pytest.mark.parametrize(
+    "sampling", [SAMPLED, pytest.param(Sampling(), marks=pytest.mark.slow)], ids=["sampled", "greedy"]
+)
 def test_chain_tree_and_kernel_draft_the_same_and_write_what_no_draft_writes(sampling):
     """A tree of one branch is a chain. The window moves drafts, and no token."""
     draft = dataclasses.replace(DRAFT, sliding_window=WINDOW)
