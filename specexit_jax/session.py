@@ -114,10 +114,10 @@ def digest_of(folder: Path) -> str:
 
 
 def without_signals(session: Session) -> Session:
-    """The session with its draft's signal rows cut out of `fc`: what the cost of signals is measured against."""
-    if session.draft is None or session.draft.signals != "fc":
-        raise ValueError("Only a draft whose signals are placed at 'fc' can be cut free of them: give one.")
-    params = session.params.draft
+    """The session with its draft's signals cut out, wherever they are placed: what their cost is measured against."""
+    if session.draft is None or session.draft.signals == "none":
+        raise ValueError("Only a draft with signals can be cut free of them: give one.")
+    params = {name: value for name, value in session.params.draft.items() if name != "signal_head"}
     cut = params | {"fc": params["fc"][:, : session.draft.hidden_size]}
     draft = dataclasses.replace(session.draft, signals="none")
     return dataclasses.replace(session, draft=draft, params=session.params.replace(draft=cut))

@@ -54,15 +54,22 @@ def test_outcomes_do_not_depend_on_the_batch_and_keep_the_order(session, request
             np.testing.assert_allclose(batched.exit_signals, single.exit_signals, rtol=1e-4)
 
 
-def test_a_draft_without_its_signal_rows_writes_the_same_tokens_in_as_many_steps(session, requests):
+@pytest.mark.parametrize("placed", ["fc", "draft"])
+def test_a_draft_without_its_signals_writes_the_same_tokens_in_as_many_steps(session, requests, placed):
+    assert session.params.draft["fc"].shape == (48, 19)
+    if placed == "draft":
+        own = session.params.draft
+        own = own | {"fc": own["fc"][:, :16], "signal_head": own["fc"][:16, 16:]}
+        draft = dataclasses.replace(session.draft, signals="draft")
+        session = dataclasses.replace(session, draft=draft, params=session.params.replace(draft=own))
     cut = without_signals(session)
-    assert cut.params.draft["fc"].shape == (48, 16) and session.params.draft["fc"].shape == (48, 19)
+    assert cut.params.draft["fc"].shape == (48, 16) and "signal_head" not in cut.params.draft
     cheap = run(cut, requests, make_method(cut, "eagle3", draft_tokens=2))
     costly = run(session, requests, make_method(session, "specexit", unreachable(), draft_tokens=2))
     assert [(one.ids, one.steps) for one in cheap] == [(one.ids, one.steps) for one in costly]
     with pytest.raises(ValueError, match="does not have"):
         make_method(cut, "specexit", unreachable())
-    with pytest.raises(ValueError, match="placed at 'fc'"):
+    with pytest.raises(ValueError, match="Only a draft with signals"):
         without_signals(cut)
 
 
