@@ -108,3 +108,5 @@ def test_tables_are_aligned_and_titles_escaped():
     text = report_page("# A <i>\n\n## B & <c>\n\n| x | y |\n|---|---:|\n| 1 | 2 |\n", {})
     assert "<title>A &lt;i&gt;</title>" in text and '<a href="#b-c">B &amp; &lt;c&gt;</a>' in text
     assert '<td style="text-align:right">2</td>' in text
+    assert text.count("<h1>") == 1 and text.index("<h1>A &lt;i&gt;</h1>") < text.index("<nav") < text.index("<h2")
+    assert "<h1>" not in report_page("## B\n", {})

@@ -32,6 +32,8 @@ def report_page(markdown: str, images: Mapping[str, bytes]) -> str:
     title, contents = _headings(tokens)
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     template = environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
+    if tokens and tokens[0].tag == "h1":  # opening, text, closing: the page has it above its contents
+        tokens = tokens[3:]
     body = Markup(reader.renderer.render(tokens, reader.options, {}))
     return template.render(title=title, contents=contents, body=body) + "\n"
 
