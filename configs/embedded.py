@@ -76,19 +76,7 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
                 "confidence": "one",
             },
             "train": draft_training(),
-            "calibrate": {
-                "split": "development",
-                # What may be lost, with one standard error to spare: the best of thousands of settings flatters itself.
-                "bound": 0.005,
-                "standard_errors": 1.0,
-                "smoothers": ("none", "ewma", "boundary_ewma", "mean", "momentum", "paragraph_mean"),
-                # With --epsilon: the split that certifies, what is exited by, thinking tokens after which a problem is given
-                # up (0: none is), and the epsilons whose cost frontier.json tells.
-                "certify_on": "calibration",
-                "signals": ("confidence", "progress", "remain"),
-                "budget": 0,
-                "frontier": (0.0025, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05),
-            },
+            "calibrate": calibration(),
             "evaluate": {
                 "split": "test",
                 "methods": (*METHODS, "ceiling"),
@@ -113,21 +101,42 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
     return config
 
 
+def calibration() -> ml_collections.ConfigDict:
+    """How the exit is chosen."""
+    return ml_collections.ConfigDict(
+        {
+            "split": "development",
+            # What may be lost, with one standard error to spare: the best of thousands of settings flatters itself.
+            "bound": 0.005,
+            "standard_errors": 1.0,
+            "smoothers": ("none", "ewma", "boundary_ewma", "mean", "momentum", "paragraph_mean"),
+            # With --epsilon: the split that certifies, what is exited by, thinking tokens after which a problem is given
+            # up (0: none is), and the epsilons whose cost frontier.json tells.
+            "certify_on": "calibration",
+            "signals": ("confidence", "progress", "remain"),
+            "budget": 0,
+            "frontier": (0.0025, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05),
+        }
+    )
+
+
 def draft_training() -> ml_collections.ConfigDict:
     """How the bundled draft was trained."""
     return ml_collections.ConfigDict(
         {
             "stage": "draft",
-            "steps": 1200,
+            "steps": 1800,
             "batch_size": 4,
             "row_length": 1024,
             "seed": 0,
             "draft_vocab_size": 512,
-            "intermediate_size": 256,
-            "signals": "fc",
+            "intermediate_size": 384,
+            # where the signals are read: draft (its layer, which sees the whole trace) or fc (the released code's place, see Labels
+            # and signals in README.md)
+            "signals": "draft",
             "ttt_steps": 4,
             "ttt_decay": 0.8,
-            "signal_weights": (1.0, 1.0, 1.0),
+            "signal_weights": (0.3, 0.1, 0.1),
             "label_place": "paragraph_end",
             "boundary_weight": 16.0,
             # documents side by side in a row; the target's pass in every step, or once and kept on disk

@@ -35,7 +35,9 @@ def main() -> None:
         check_pair(bundle.config, target)
         bundle = bundle.with_capture(target.capture_layers)
     save_draft(out, bundle, FLAGS.dtype, FLAGS.format, FLAGS.layer_ids)
-    door.say(f"{out}: {FLAGS.format}, {FLAGS.dtype}, signals at {bundle.config.signals!r}")
+    unread = FLAGS.format == "angelslim" and bundle.config.signals == "draft"
+    note = ", where AngelSlim itself does not look for them" if unread else ""
+    door.say(f"{out}: {FLAGS.format}, {FLAGS.dtype}, signals at {bundle.config.signals!r}{note}")
 
 
 if __name__ == "__main__":
