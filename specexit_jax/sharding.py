@@ -77,11 +77,6 @@ def tree_shardings(tree: Any, mesh: Mesh) -> Any:
     return jax.tree.unflatten(jax.tree.structure(tree), shardings)
 
 
-def shard_tree(tree: Any, mesh: Mesh) -> Any:
-    """`tree` placed by the table. Use `jit(init, out_shardings=…)` where it would not fit one device first."""
-    return jax.device_put(tree, tree_shardings(tree, mesh))
-
-
 def placer(mesh: Mesh) -> Callable[[np.ndarray, str], jax.Array]:
     """Puts one parameter, given with its path, straight onto its devices: what a checkpoint's loader asks for."""
     return lambda array, path: jax.device_put(array, NamedSharding(mesh, spec_of(path, array.shape, mesh)))

@@ -6,10 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from sharded_case import shard_tree
 
 from specexit_jax.checkpoint import Checkpoints
 from specexit_jax.checksum import checksum
-from specexit_jax.sharding import make_mesh, shard_tree
+from specexit_jax.sharding import make_mesh
 from specexit_jax.training.optimizer import OptimizerConfig, make_optimizer
 from specexit_jax.training.state import init_state
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from decoding_case import QUICK
+from sharded_case import shard_tree
 
 from specexit_jax.backend import on_mesh
 from specexit_jax.data.batches import Batches, RowsInMemory
@@ -20,7 +21,7 @@ from specexit_jax.models.blockwise import attend_blockwise
 from specexit_jax.models.config import DraftConfig, TargetConfig
 from specexit_jax.models.draft import Draft, init_draft, init_draft_cache
 from specexit_jax.models.target import Target, init_target
-from specexit_jax.sharding import make_mesh, shard_batch, shard_tree
+from specexit_jax.sharding import make_mesh, shard_batch
 from specexit_jax.training.draft import (
     DraftTrainingConfig,
     check_vocabulary,
