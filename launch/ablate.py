@@ -2,7 +2,7 @@
 
 python -m launch.ablate --config=configs/embedded.py --workdir=runs/embedded [--epsilon=0.01] [--delta=0.05] [--limit=200]
 Tables: every subset of the signals, every smoother, every kind of boundary, both places of the signals (a draft trained with
---config.train.signals=draft, named by config.ablate.draft); the released rule, which is decoded, and DEER's, by its own threshold
+--config.train.signals=fc, named by config.ablate.draft); the released rule, which is decoded, and DEER's, by its own threshold
 and by a certified one, beside the default rule.
 All against eagle3, with 95 % intervals of a paired bootstrap over problems, several seeds each. Development and calibration
 splits must be rolled out and annotated (launch.rollout, launch.annotate); what test lacks is decoded here.
@@ -33,14 +33,15 @@ def main() -> None:
     settings, own = config.calibrate, workdir / "draft_model"
     sessions = {"own": door.open_session(config, own if own.is_dir() else config.draft)}
     if config.ablate.draft:
-        sessions["draft layer"] = door.open_session(config, config.ablate.draft)
+        sessions["other"] = door.open_session(config, config.ablate.draft)
+    places = {name: session.draft.signals for name, session in sessions.items()}
     setting = stages.setting_of(config, seeds=config.ablate.seeds)
     problems = stages.source_of(config).problems(setting.split, _LIMIT.value or config.ablate.per_task)
     test = ablating.test_split(sessions["own"], problems, config.annotate.kinds, setting, workdir / setting.split)
     splits = [*(ablating.read_split(workdir / name) for name in (settings.split, settings.certify_on)), test]
     goal = Goal(_EPSILON.value, _DELTA.value, path_split=settings.split, split=settings.certify_on)
     rows = ablating.rows_of(
-        ablation.arms(settings.smoothers, tuple(sessions)), ablating.SeenSplits(sessions, splits), goal, test, door.say
+        ablation.arms(settings.smoothers, places), ablating.SeenSplits(sessions, splits), goal, test, door.say
     )
     default = next(row for row in rows if row["table"] == "signals' place")
     rows.append(default | {"table": "rule", "arm": "default, certified"})

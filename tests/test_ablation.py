@@ -19,10 +19,10 @@ TEXTS = ["", "a", "b.\n\n", "c\n", "Wait", "d:\n\n", "But"]
 
 
 def test_arms_are_all_subsets_smoothers_kinds_and_places():
-    found = arms(("none", "ewma"), ("own", "draft layer"))
+    found = arms(("none", "ewma"), {"own": "draft", "other": "fc"})
     names = {table: [arm.name for arm in found if arm.table == table] for table in {arm.table for arm in found}}
     assert len(names["signals"]) == 7 and "confidence + remain" in names["signals"]
-    assert names["smoother"] == ["none", "ewma"] and names["signals' place"] == ["own", "draft layer"]
+    assert names["smoother"] == ["none", "ewma"] and names["signals' place"] == ["draft (own)", "fc (other)"]
     assert names["boundaries"] == ["paragraph", "marker", "paragraph + marker"]
 
 
@@ -45,14 +45,14 @@ def test_an_arm_is_certified_on_calibration_and_used_on_test():
     tasks, problems = ["a"] * 200 + ["b"] * 600, [str(number // 2) for number in range(800)]
     rows = [
         row_of(arm, splits, Goal(0.08, 0.05), tasks, problems)
-        for arm in arms(("none",))
+        for arm in arms(("none",), {"own": "fc"})
         if arm.name in ("confidence", "remain")
     ]
     confident, remaining = rows
     assert confident["tokens_ratio"]["value"] < 0.8 < 0.88 < remaining["tokens_ratio"]["value"], "remain is noise here"
     assert confident["problems"] == 400 and confident["traces"] == 800
     assert confident["harmed"] / 800 < 0.1
-    refused = row_of(arms(("none",))[0], splits, Goal(0.0001, 0.05), tasks, problems)
+    refused = row_of(arms(("none",), {"own": "fc"})[0], splits, Goal(0.0001, 0.05), tasks, problems)
     assert "can never certify" in refused["refused"]
     table = table_of([*rows, refused], "signals")
     assert table.count("\n") == 5 and "| confidence | " in table and "never certify" in table

@@ -42,14 +42,17 @@ class Paired:
     exited: np.ndarray
 
 
-def arms(smoothers: Sequence[str], drafts: Sequence[str] = ("own",)) -> list[Arm]:
-    """Every subset of the signals, every smoother, every kind of boundary, every draft."""
+def arms(smoothers: Sequence[str], places: Mapping[str, str]) -> list[Arm]:
+    """Every subset of the signals, every smoother, every kind of boundary, every draft; places: where drafts have their signals,
+    by the name of the draft."""
     smoothers = tuple(smoothers)
     subsets = [names for size in (1, 2, 3) for names in itertools.combinations(SIGNALS, size)]
     found = [Arm("signals", " + ".join(names), names, smoothers) for names in subsets]
     found += [Arm("smoother", name, smoothers=(name,)) for name in smoothers]
     found += [Arm("boundaries", " + ".join(kinds), smoothers=smoothers, kinds=kinds) for kinds in KINDS]
-    return found + [Arm("signals' place", name, smoothers=smoothers, draft=name) for name in drafts]
+    return found + [
+        Arm("signals' place", f"{place} ({name})", smoothers=smoothers, draft=name) for name, place in places.items()
+    ]
 
 
 def row_of(arm: Arm, splits: Sequence[Seen], goal: Goal, tasks: Sequence[str], problems: Sequence[str]) -> dict:
