@@ -18,12 +18,13 @@ a folder, as legs 2 and 3 did.
 
 The bundled draft: this config's command, 1,800 steps of 4 rows of 1,024 tokens on 4,800 labelled traces, Muon and Adam as below,
 about 1 s a step on two cores; then the signals were solved on the 88,123 boundary tokens (200 s). On held-out rows it accepts 0.97
-at each of the four steps that it was trained for, and a chain in the last quarter of a trace is 1.03 times as long as in the first; AUC of confidence on development boundaries 0.948, on the held-out rows 0.958 after the
-steps and 0.960 solved. Earlier drafts, 256 wide and of 1,200 steps: with signals at `fc` AUC 0.916 (0.87 before they were solved),
-accepting 0.94; at `draft` with signal weights of 1 0.941, accepting 0.91: the token loss must come first in so narrow a layer.
+at each of the four steps that it was trained for, and a chain in the last quarter of a trace is 1.03 times as long as in the first.
+AUC of confidence on development boundaries 0.948 (on the held-out rows 0.958 after the steps, 0.960 solved). Earlier drafts, 256
+wide and of 1,200 steps: with signals at `fc` AUC 0.916 (0.87 before they were solved), accepting 0.94; at `draft` under signal
+weights of 1 AUC 0.941, accepting 0.91: in so narrow a layer the token loss must come first.
 
-Where a token's labels come from, by signals at `fc` solved on 29,117 boundary tokens and scored on 13,661 development boundaries:
-its own paragraph's end 0.913 (AUC of confidence), the next boundary 0.845; solved on tokens between boundaries too, 0.898 and 0.869.
+Where a token's labels come from, by signals at `fc` solved on 29,117 boundary tokens and scored on 13,661 development boundaries: its
+own paragraph's end 0.913 (AUC of confidence), the next boundary 0.845; solved on tokens between boundaries too, 0.898 and 0.869.
 """
 
 from pathlib import Path

@@ -244,6 +244,22 @@ def test_signals_are_extracted_once_a_trace(session, folder, tmp_path, monkeypat
     assert asked[-1] == ids[:1] and list(load_signals(tmp_path / "signals.npz", "another")) == ids[:1]
 
 
+def test_acceptance_is_counted_for_the_draft_that_made_it(session, problems, folder, tmp_path):
+    """Tokens are the same whoever speculated; traces of no draft, of another and of an unknown one lend no acceptance."""
+    method = make_method(session, "eagle3", draft_tokens=3)
+    setting = harness.Setting("test", (), 0, 4, FORCING, 3, 0, 1, False)
+    kept = {trace["id"]: trace for trace in read_shards(folder, "traces")}
+    rows = [kept[problem.id] | {"accepted": [1, 2, 0, 1]} for problem in problems[:4]]
+    rows = [
+        row | {"draft": name} for row, name in zip(rows, (session.draft_digest, None, "sha256:other", 0), strict=True)
+    ]
+    del rows[3]["draft"]
+    append_jsonl(tmp_path / "traces.jsonl", rows)
+    found = harness.decoded_by(session, problems[:4], method, setting, tmp_path, "traces")
+    assert [trace["accepted"] for trace in found] == [[1, 2, 0, 1], [], [], []]
+    assert [trace["ids"] for trace in found] == [row["ids"] for row in rows]
+
+
 def test_boundary_features_have_a_row_a_boundary(session, folder):
     traces, labels = list(read_jsonl(folder / "traces.jsonl")), list(read_jsonl(folder / "labels.jsonl"))
     found = extract(session.target, session.params.target, traces, labels=labels)

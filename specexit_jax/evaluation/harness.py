@@ -98,9 +98,10 @@ def decoded_by(
 
 
 def _without_others_steps(session: Session, method: Method, trace: dict) -> dict:
-    """The trace without the acceptance of another draft, or of none: its tokens are the same whoever speculated."""
+    """The trace without the acceptance of another draft, of none or of one unknown: its tokens are the same whoever
+    speculated."""
     own = session.draft_digest if method.draft_tokens else None
-    return trace if trace.get("draft", own) == own else trace | {"accepted": []}
+    return trace if trace.get("draft") == own else trace | {"accepted": []}
 
 
 def annotated(
