@@ -23,7 +23,7 @@ AUC of confidence on development boundaries 0.948 (on the held-out rows 0.958 af
 wide and of 1,200 steps: with signals at `fc` AUC 0.916 (0.87 before they were solved), accepting 0.94; at `draft` under signal
 weights of 1 AUC 0.941, accepting 0.91: in so narrow a layer the token loss must come first.
 
-Where a token's labels come from, by signals at `fc` solved on 29,117 boundary tokens and scored on 13,661 development boundaries: its
+Where a token's labels come from, by signals at `fc` solved on 29,117 boundary tokens, scored on 13,661 development boundaries: its
 own paragraph's end 0.913 (AUC of confidence), the next boundary 0.845; solved on tokens between boundaries too, 0.898 and 0.869.
 """
 
