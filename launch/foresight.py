@@ -26,20 +26,16 @@ _CONTINUATIONS = flags.DEFINE_integer("continuations", 16, "Continuations of eac
 def main() -> None:
     door.decode_on_one_thread()
     door.alone("foresight")
+    door.claim_stage("foresight")
     config, workdir = door.config(), Path(flags.FLAGS.workdir)
     folder, own = workdir / _SPLIT.value, workdir / "draft_model"
-    setting = Foresight(
-        _BOUNDARIES.value,
-        _CONTINUATIONS.value,
-        config.seed,
-        config.evaluate.batch_size,
-        config.rollout.max_new_tokens,
-        stages.target_name(config),
-    )
+    sizes = _BOUNDARIES.value, _CONTINUATIONS.value, config.seed, config.evaluate.batch_size
+    setting = Foresight(*sizes, config.rollout.max_new_tokens, stages.target_name(config))
     traces = read_shards(folder, "traces")
     labels = join_labels(traces, read_shards(folder, "labels"))
-    door.claim_stage("foresight")
     session = door.open_session(config, own if own.is_dir() else config.draft)
+    if session.draft is None:
+        raise ValueError("Foresight is compared with the confidence of a draft: train one first (launch.train).")
     draft = DraftBundle(session.draft, session.params.draft, session.params.d2t)
     signals = extracted(session, traces, draft, folder).signals
     places = chosen_places(traces, labels, setting.boundaries, setting.seed)

@@ -143,8 +143,8 @@ def summary(rows: Sequence[dict], confidence: Sequence[float], resamples: int = 
     stands = np.asarray([row["stands"] for row in rows], bool)
     confidence = np.asarray(confidence, np.float64)
     rng = np.random.default_rng(seed)
-    drawn = [_aucs(*(array[rows_] for array in (agree, stands, confidence)))
-             for rows_ in rng.integers(len(rows), size=(resamples, len(rows)))]  # fmt: skip
+    draws = rng.integers(len(rows), size=(resamples, len(rows)))
+    drawn = [_aucs(agree[chosen], stands[chosen], confidence[chosen]) for chosen in draws]
     low, high = np.nanquantile(np.asarray(drawn), (0.025, 0.975), axis=0)
     names = ("confidence", "share", "share_minus_confidence")
     value = _aucs(agree, stands, confidence)

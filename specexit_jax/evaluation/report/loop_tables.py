@@ -56,7 +56,8 @@ def _reading(split: Mapping) -> str:
         f"Means over {split['problems']} problems at batch 1, each the median of {split['rounds']} rounds. Prefill is a call that "
         "generates nothing. Verify and draft were timed alone on the device, at each live length of the cache, and counted as "
         f"often as the requests stepped there (ms of an iteration: {steps}). Exit is what reading the signals and deciding add: "
-        f"{cost}. Host is what is left of the whole: planning, dispatch, reading the result, and the loop's own bookkeeping."
+        f"{cost}. Host is what is left of the whole: planning, dispatch, reading the result, and the loop's own bookkeeping; "
+        "below zero it is the error of what was timed alone."
     )
 
 
