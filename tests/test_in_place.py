@@ -1,11 +1,12 @@
 """Caches are updated in place: what the compiler says of the compiled pieces of the loop."""
 
+import dataclasses
 import re
 
 import jax
 import jax.numpy as jnp
 import pytest
-from decoding_case import SAMPLED, boundary_table, tiny_params, tiny_spec
+from decoding_case import DRAFT, SAMPLED, boundary_table, tiny_params, tiny_spec
 
 from specexit_jax.decoding import segments
 from specexit_jax.decoding.speculative import make_loop
@@ -16,18 +17,20 @@ LIVE = 2048
 
 
 @pytest.mark.parametrize(
-    ("batch", "tree"),
+    ("batch", "tree", "signals"),
     [
-        (1, None),
-        (3, TreeShape(3, 2, 6)),
-        pytest.param(3, None, marks=pytest.mark.slow),
-        pytest.param(1, TreeShape(3, 2, 6), marks=pytest.mark.slow),
+        (1, None, "draft"),
+        (3, TreeShape(3, 2, 6), "fc"),
+        pytest.param(1, None, "fc", marks=pytest.mark.slow),
+        pytest.param(3, None, "fc", marks=pytest.mark.slow),
+        pytest.param(1, TreeShape(3, 2, 6), "draft", marks=pytest.mark.slow),
     ],
     ids=str,
 )
-def test_a_segment_copies_no_cache(batch, tree):
-    spec = tiny_spec(3, sampling=SAMPLED, buffer_length=4000, tree=tree)
-    loop = make_loop(spec, tiny_params(), unreachable(), boundary_table())
+def test_a_segment_copies_no_cache(batch, tree, signals):
+    draft = dataclasses.replace(DRAFT, signals=signals)
+    spec = tiny_spec(3, sampling=SAMPLED, buffer_length=4000, tree=tree, draft=draft)
+    loop = make_loop(spec, tiny_params(draft=draft), unreachable(), boundary_table())
     state = segments.open_slots(loop, batch, LIVE)
     compiled = segments.segment.lower(loop, LIVE, state, jnp.int32(9), jnp.int32(batch)).compile()
     caches = jax.tree.leaves((state.target_cache.k, state.target_cache.v, state.draft_cache.k, state.draft_cache.v))

@@ -22,11 +22,13 @@ from decoding_case import (
     tiny_spec,
 )
 
+from specexit_jax.annotation.features import extract
 from specexit_jax.decoding.autoregressive import decode_slowly
 from specexit_jax.decoding.force import ForceSpec, force_answers
 from specexit_jax.decoding.sampling import Sampling, token_log_probability
 from specexit_jax.decoding.speculative import decode, head_of
 from specexit_jax.exits.policy import NeverExit, Released, Threshold, unreachable
+from specexit_jax.models.draft import DraftBundle
 from specexit_jax.models.target import Target
 
 GREEDY = Sampling()
@@ -131,6 +133,28 @@ def test_equals_the_oracle_when_drafts_are_good(monkeypatch, draft_tokens, sampl
         exits += int((result.exit_position >= 0).sum())
     assert equal >= 63
     assert accepted.min() > 0, "every acceptance length must occur for the test to mean anything"
+    assert exits >= 4
+
+
+def test_late_signals_are_those_of_what_was_written():
+    """After an exit too, whose `</think>` is not the token that was sampled there."""
+    spec, exits = tiny_spec(3, draft=LATE, record_signals=True), 0
+    params = params_of(LATE)
+    bundle = DraftBundle(LATE, params.draft, params.d2t)
+    for seed in range(4):
+        requests = Requests.random(8, seed)
+        result = run(spec, params, *requests.arguments(), threshold_policy(seed), boundary_table())
+        written = [result.tokens[row, : int(result.length[row])].tolist() for row in range(8)]
+        starts = np.asarray(requests.prompt_length).tolist()
+        traces = [
+            {"id": row, "prompt_ids": ids[:start], "ids": ids[start:]}
+            for row, (ids, start) in enumerate(zip(written, starts, strict=True))
+        ]
+        found = extract(spec.target, params.target, traces, bundle).signals
+        for row, start in enumerate(starts):
+            own = np.asarray(result.signals[row, start : int(result.length[row])])
+            np.testing.assert_allclose(own[:-1], found[row][:-1], rtol=1e-3, atol=1e-4)  # the last one is never run
+            exits += start <= int(result.exit_position[row]) < int(result.length[row]) - 1
     assert exits >= 4
 
 

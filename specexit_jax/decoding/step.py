@@ -4,10 +4,12 @@ import functools
 from typing import Any
 
 import flax.struct
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from specexit_jax.decoding import drafting, layer_calls, rejection, trees, trials, verify
+from specexit_jax.decoding.layer_calls import Pairs
 from specexit_jax.decoding.sampling import best_token, keyed_sample, perturbed_scores, token_log_probability
 from specexit_jax.decoding.spec import DecodeSpec, Loop
 from specexit_jax.decoding.state import DecodeState, column, write_rows
@@ -42,12 +44,14 @@ class Accepted:
 
 @flax.struct.dataclass
 class Observed:
-    """What the policy sees of a step, and the fused features that the draft will want again."""
+    """What the policy sees of a step, and what the draft will want again: the fused features, and the layer's outputs where it
+    has run already, over the sampled tokens."""
 
     fused: Float[Array, "B T E"] | None
     signals: Float[Array, "B T 3"] | None
     boundary: Bool[Array, "B T"]
-    draft_cache: Cache | None
+    sampled: Int[Array, "B T"]
+    pairs: Pairs | None
 
 
 @flax.struct.dataclass
@@ -166,20 +170,20 @@ def accept(spec: DecodeSpec, state: DecodeState, verified: Verified) -> Accepted
 
 def observe(loop: Loop, live: int, state: DecodeState, verified: Verified) -> Observed:
     """Signals of the candidates where anyone reads them, and which candidates are boundaries."""
-    fused, raw, cache = None, None, state.draft_cache
+    fused, raw, pairs = None, None, None
     if loop.reads_signals or loop.runs_draft:
         fused, raw = layer_calls.fuse(loop, verified.features)
     if loop.late_signals:
-        # Pair (t, t + 1) tells the signals of token t + 1, so column 0's were read a step ago. These pairs still hold
-        # the sampled tokens: after a decision the committed ones are run again over what was really written.
-        pairs = layer_calls.run_pairs(loop, cache, state.length, fused, verified.sampled, live)
+        # Pair (t, t + 1) tells the signals of token t + 1, so column 0's were read a step ago. These pairs hold the sampled
+        # tokens: where a decision writes others, the committed ones are run again (`draft`).
+        pairs = layer_calls.run_pairs(loop, state.draft_cache, state.length, fused, verified.sampled, live)
         raw = jnp.concatenate([state.root_signals[:, None], pairs.raw_signals[:, :-1]], axis=1)
-        cache = pairs.cache
     return Observed(
         fused=fused,
         signals=activate(raw) if loop.reads_signals else None,
         boundary=boundary_mask(loop.boundaries, verified.candidates, verified.sampled),
-        draft_cache=cache,
+        sampled=verified.sampled,
+        pairs=pairs,
     )
 
 
@@ -224,7 +228,7 @@ def commit(
         length=length + stops.astype(jnp.int32),
         root=root,
         target_cache=verified.cache,
-        draft_cache=observed.draft_cache,
+        draft_cache=state.draft_cache if observed.pairs is None else observed.pairs.cache,
         policy_state=loop.policy.commit(
             state.policy_state, verified.candidates, observed.signals, observed.boundary, accepted.valid, count
         ),
@@ -247,8 +251,22 @@ def draft(
     """The draft over the committed features and the tokens after them, then its own steps: the next drafts."""
     if not loop.runs_draft:
         return state
-    start, last = state.length - count, count - 1
-    pairs = layer_calls.run_pairs(loop, state.draft_cache, start, observed.fused, window[:, 1:], live)
+    start, last, following = state.length - count, count - 1, window[:, 1:]
+
+    def run(cache: Cache) -> Pairs:
+        return layer_calls.run_pairs(loop, cache, start, observed.fused, following, live)
+
+    if observed.pairs is None or loop.tries:  # a trial may have put other features in place
+        pairs = run(state.draft_cache)
+    else:
+        columns = jnp.arange(following.shape[1], dtype=jnp.int32)[None, :]
+        others = jnp.any((following != observed.sampled) & (columns < count[:, None]))
+        # A loop of one turn or none: unlike a branch, it updates the cache in place.
+        _, pairs = jax.lax.while_loop(
+            lambda carried: carried[0],
+            lambda carried: (jnp.zeros_like(others), run(carried[1].cache)),
+            (others, observed.pairs.replace(cache=state.draft_cache)),
+        )
     return drafting.take_drafts(loop, live, state, pairs, last)
 
 
