@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from decoding_case import DRAFT, TARGET, Requests, ask_of, boundary_table, run, tiny_params, tiny_spec
+from sharded_case import shard_tree
 
 from specexit_jax.backend import on_mesh
 from specexit_jax.decoding.scheduler import serve
@@ -14,7 +15,7 @@ from specexit_jax.decoding.spec import DecodeParams
 from specexit_jax.decoding.speculative import make_loop
 from specexit_jax.decoding.trees import TreeShape
 from specexit_jax.exits.policy import Threshold
-from specexit_jax.sharding import make_mesh, shard_tree
+from specexit_jax.sharding import make_mesh
 
 WIDE = dataclasses.replace(TARGET, num_heads=8, num_kv_heads=4)
 WIDE_DRAFT = dataclasses.replace(DRAFT, num_heads=8, num_kv_heads=4)

@@ -188,7 +188,7 @@ def draft_alone(loop: Loop, live: int, state: DecodeState, steps: Int[Array, ""]
         fused, _ = layer_calls.fuse(loop, features)
         root, path = state.root[:, None], state.drafts[:, : kept - 1]
         window = jnp.concatenate([root, path, root], axis=1)
-        observed = Observed(fused, None, _nowhere(path), state.draft_cache)
+        observed = Observed(fused, None, _nowhere(path), window[:, 1:], None)
         return draft(loop, live, state, observed, window, count), features
 
     return jax.lax.fori_loop(0, steps, one, (state, _features(loop, state)))[0]
