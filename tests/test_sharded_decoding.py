@@ -18,7 +18,7 @@ from specexit_jax.exits.policy import Threshold
 from specexit_jax.sharding import make_mesh
 
 WIDE = dataclasses.replace(TARGET, num_heads=8, num_kv_heads=4)
-WIDE_DRAFT = dataclasses.replace(DRAFT, num_heads=8, num_kv_heads=4)
+WIDE_DRAFT = dataclasses.replace(DRAFT, num_heads=8, num_kv_heads=4, signals="draft")
 POLICY = Threshold(jnp.array([0.4, 0.4, 1.5], jnp.float32))
 
 
