@@ -30,6 +30,8 @@ def main() -> None:
     door.alone("ablation")
     door.claim_stage("evaluate")  # whose traces of the test split it may add to
     config, workdir = door.config(), Path(flags.FLAGS.workdir)
+    for stem in ("traces", "labels"):
+        stages.claim_share(stem, [config.evaluate.split])
     settings, own = config.calibrate, workdir / "draft_model"
     sessions = {"own": door.open_session(config, own if own.is_dir() else config.draft)}
     if config.ablate.draft:

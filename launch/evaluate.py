@@ -21,7 +21,7 @@ _METHODS = flags.DEFINE_list("methods", None, "Methods; default: the config's.")
 _TASKS = flags.DEFINE_list("tasks", None, "Tasks; default: the config's.")
 _LIMIT = flags.DEFINE_integer("limit", None, "Problems a task; default: the config's.")
 _SEEDS = flags.DEFINE_list("seeds", None, "Seeds, from the config's on: --seeds=0,1,2; default: the config's alone.")
-_BATCH = flags.DEFINE_integer("batch_size", None, "Rows decoded together; default: the config's.")
+_BATCH = flags.DEFINE_integer("batch_size", None, "Rows decoded together; default: the config's.", lower_bound=1)
 
 
 def main() -> None:
@@ -29,6 +29,9 @@ def main() -> None:
     door.alone("evaluation")
     door.claim_stage("evaluate")
     config, workdir = door.config(), Path(flags.FLAGS.workdir)
+    if not from_records.wanted():
+        for stem in ("traces", "labels"):  # as launch.rollout and launch.annotate do
+            stages.claim_share(stem, [config.evaluate.split])
     own = workdir / "policy.json"
     policy = own if own.is_file() else Path(config.policy)
     results = (from_records.results if from_records.wanted() else _evaluated)(config, workdir, policy)
@@ -37,8 +40,6 @@ def main() -> None:
 
 
 def _evaluated(config, workdir: Path, policy_path: Path) -> dict:
-    if _BATCH.value:
-        config.evaluate.batch_size = _BATCH.value
     settings, tasks = config.evaluate, tuple(_TASKS.value or config.tasks)
     methods = tuple(_METHODS.value or settings.methods)
     harness.require_methods(methods)
@@ -46,7 +47,7 @@ def _evaluated(config, workdir: Path, policy_path: Path) -> dict:
     session = door.open_session(config, own if own.is_dir() else config.draft)
     exits = any(name in (*harness.REPLAYED, *harness.BOUNDS) for name in methods)
     file = load_policy(policy_path, session.draft_digest) if exits else None
-    setting = stages.setting_of(config, methods, tasks, _seeds(config.seed))
+    setting = stages.setting_of(config, methods, tasks, _seeds(config.seed), _BATCH.value)
     problems = stages.source_of(config, tasks).problems(setting.split, _LIMIT.value or settings.per_task)
     rules = config.calibrate
     ceiling = CeilingSetting(rules.split, rules.bound, rules.standard_errors, rules.certify_on)

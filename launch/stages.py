@@ -16,7 +16,7 @@ from specexit_jax.data.sources import Table, World
 from specexit_jax.data.tasks import require_task
 from specexit_jax.evaluation.harness import Setting
 from specexit_jax.session import digest_of, local_folder
-from specexit_jax.shards import Shard
+from specexit_jax.shards import WHOLE, Shard
 
 
 def source_of(config: ml_collections.ConfigDict, tasks: Sequence[str] | None = None) -> World | Table | Benchmarks:
@@ -51,15 +51,19 @@ def forcing_of(config: ml_collections.ConfigDict) -> Forcing:
 
 
 def setting_of(
-    config: ml_collections.ConfigDict, methods: Sequence[str] = (), tasks: Sequence[str] | None = None, seeds: int = 1
+    config: ml_collections.ConfigDict,
+    methods: Sequence[str] = (),
+    tasks: Sequence[str] | None = None,
+    seeds: int = 1,
+    batch_size: int | None = None,
 ) -> Setting:
-    """What an evaluation reads off the config."""
+    """What an evaluation reads off the config. batch_size: instead of the config's."""
     settings = config.evaluate
     return Setting(
         split=settings.split,
         methods=tuple(methods),
         seed=config.seed,
-        batch_size=settings.batch_size,
+        batch_size=batch_size or settings.batch_size,
         forcing=forcing_of(config),
         draft_tokens=settings.draft_tokens,
         latency_per_task=settings.latency_per_task,
@@ -82,7 +86,7 @@ def define_shard() -> None:
     )
 
 
-def claim_share(stem: str, splits: Sequence[str], own: Shard) -> None:
+def claim_share(stem: str, splits: Sequence[str], own: Shard = WHOLE) -> None:
     """Refuses a second process at the same share of STEM.jsonl in these splits; other shares go on beside it."""
     door.claim(*(own.path(Path(flags.FLAGS.workdir) / split, f".{stem}", ".lock") for split in splits))
 

@@ -1,9 +1,14 @@
-"""JSON-lines files that survive a kill: whole lines are appended, a torn last line is dropped on the next start."""
+"""JSON-lines files that survive a kill: whole lines are appended, a torn last line is dropped on the next start.
+
+Whoever changes a file has it alone meanwhile (`workdir_lock.alone_at`): no row is lost between reading and cutting.
+"""
 
 import json
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+
+from specexit_jax.workdir_lock import alone_at
 
 
 def read_jsonl(path: str | Path, torn: bool = False) -> Iterator[dict]:
@@ -32,7 +37,7 @@ def drop_torn_line(path: str | Path) -> None:
     path = Path(path)
     if not path.is_file():
         return
-    with path.open("rb+") as file:
+    with path.open("rb+") as file, alone_at(file):
         content = file.read()
         whole = content.rfind(b"\n") + 1
         if whole < len(content):
@@ -44,7 +49,7 @@ def append_jsonl(path: str | Path, rows: Iterable[dict]) -> None:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    with path.open("ab") as file:
+    with path.open("ab") as file, alone_at(file):
         file.write(text.encode())
         file.flush()
         os.fsync(file.fileno())

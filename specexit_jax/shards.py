@@ -1,21 +1,25 @@
 """Work that several processes share: who does what, and the files that they leave in one folder.
 
 Process i of n takes a share of the pieces and appends to STEM-0000i-of-0000n.jsonl; one process alone to STEM.jsonl. What is
-done is what any of these files holds, so that work goes on under another number of processes.
+done is what any of these files holds, so that work goes on under another number of processes. Beside its rows lies a report
+of the settings that they were made under, written with the first of them: without a row it binds nobody.
 """
 
+import contextlib
 import dataclasses
 import json
 import re
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from specexit_jax.checkpoint import write_json
-from specexit_jax.jsonl import read_jsonl
+from specexit_jax.jsonl import append_jsonl, drop_torn_line, read_jsonl
+from specexit_jax.workdir_lock import locked
 
 T = TypeVar("T")
+ROWS = {"rollout": "traces", "annotate": "labels"}  # of a report's stem, where they are called otherwise
 _NUMBERED = re.compile(r"-\d{5}-of-\d{5}")
 
 
@@ -75,10 +79,39 @@ def held(folder: Path, stem: str) -> list[dict]:
 def require_settings(folder: Path, stem: str, settings: dict[str, Any]) -> None:
     """Raises ValueError, naming the difference, where earlier work in the folder was done under other settings.
 
-    settings: what decides about the content of rows, as STEM.json records it; a key that either lacks is passed over.
+    settings: what decides about the content of rows, as STEM.json records it; a key that either lacks is passed over, and so
+    is a report without a whole row beside it.
     """
     for key, old, new, path in _differences(folder, stem, json.loads(json.dumps(settings))):
         raise ValueError(f"{path} was made with {key} {old!r}, this run has {new!r}: use another workdir.")
+
+
+class OwnRows:
+    """What `own_rows` yields. `append` writes rows, the settings before the first of them; `report` adds what was measured."""
+
+    def __init__(self, path: Path, report: Path, settings: dict[str, Any]):
+        self.path, self._report, self._settings = path, report, settings
+
+    def append(self, rows: Iterable[dict]) -> None:
+        if not (self._report.exists() and _has_row(self.path)):
+            write_report(self._report, self._settings, {})  # binds whoever goes on after a kill
+        append_jsonl(self.path, rows)
+
+    def report(self, measured: dict[str, Any]) -> None:
+        write_report(self._report, self._settings, measured)
+
+
+@contextlib.contextmanager
+def own_rows(folder: Path, stem: str, report: str, settings: dict[str, Any], shard: Shard = WHOLE) -> Iterator[OwnRows]:
+    """The shard's file of rows FOLDER/STEM, locked against other processes while the block runs, its torn line cut.
+
+    Raises ValueError where another process writes it, and as `require_settings`.
+    """
+    with locked(shard.path(folder, f".{stem}", ".lock"), again=True):
+        require_settings(folder, report, settings)
+        path = shard.path(folder, stem)
+        drop_torn_line(path)
+        yield OwnRows(path, shard.path(folder, report, ".json"), settings)
 
 
 def write_report(path: Path, settings: dict[str, Any], measured: dict[str, Any]) -> None:
@@ -89,6 +122,8 @@ def write_report(path: Path, settings: dict[str, Any], measured: dict[str, Any])
 
 def _differences(folder: Path, stem: str, settings: dict[str, Any]) -> Iterator[tuple[str, Any, Any, Path]]:
     for path in shard_files(folder, stem, ".json"):
+        if not _has_row(path.with_name(path.name.replace(stem, ROWS.get(stem, stem), 1)).with_suffix(".jsonl")):
+            continue
         try:
             earlier = json.loads(path.read_text())["settings"]
         except (ValueError, KeyError, TypeError) as error:
@@ -96,3 +131,11 @@ def _differences(folder: Path, stem: str, settings: dict[str, Any]) -> Iterator[
         for key in sorted(earlier.keys() & settings.keys()):
             if earlier[key] != settings[key]:
                 yield key, earlier[key], settings[key], path
+
+
+def _has_row(path: Path) -> bool:
+    """Whether a file holds a whole line."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.readline().endswith(b"\n")

@@ -99,7 +99,9 @@ def test_a_long_answer_holds_up_no_other(session, problems, tmp_path, monkeypatc
     """With refilled slots, traces reach the disk in the order in which they end."""
     monkeypatch.setattr(rollout_module, "_FLUSH", 0.0)
     appended = []
-    monkeypatch.setattr(rollout_module, "append_jsonl", lambda path, rows: appended.append([row["id"] for row in rows]))
+    monkeypatch.setattr(
+        "specexit_jax.shards.append_jsonl", lambda path, rows: appended.append([row["id"] for row in rows])
+    )
     more = [dataclasses.replace(problem, id=f"{problem.id}/{i}") for i in range(4) for problem in problems]
     roll_out(session, more, make_method(session, "think"), tmp_path, dataclasses.replace(ROLLOUT, batch_size=4))
     order = [name for batch in appended for name in batch]

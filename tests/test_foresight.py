@@ -12,7 +12,6 @@ from specexit_jax.annotation.replay import join_labels
 from specexit_jax.annotation.rollout import Rollout, roll_out
 from specexit_jax.data.splits import Problem
 from specexit_jax.decoding.sampling import Sampling
-from specexit_jax.evaluation import foresight
 from specexit_jax.evaluation.foresight import (
     Foresight,
     answer_of,
@@ -87,7 +86,7 @@ def test_continuations_are_kept_and_gone_on_with(session, think, annotated, tmp_
     again = tmp_path / "again"
     append_jsonl(again / "foresight.jsonl", list(read_jsonl(tmp_path / "foresight.jsonl"))[:2])
     made = []
-    monkeypatch.setattr(foresight, "append_jsonl", lambda path, new: made.extend(new))
+    monkeypatch.setattr("specexit_jax.shards.append_jsonl", lambda path, new: made.extend(new))
     assert go_on(session, places, think, SETTING, again) == rows and len(made) == 4
     with pytest.raises(ValueError, match="was made with continuations 3, this run has 4"):
         go_on(session, places, think, dataclasses.replace(SETTING, continuations=4), tmp_path)

@@ -5,7 +5,16 @@ import json
 import pytest
 
 from specexit_jax.jsonl import append_jsonl
-from specexit_jax.shards import WHOLE, Shard, held, read_shards, require_settings, shard_files, write_report
+from specexit_jax.shards import (
+    WHOLE,
+    Shard,
+    held,
+    own_rows,
+    read_shards,
+    require_settings,
+    shard_files,
+    write_report,
+)
 
 
 @pytest.mark.parametrize("count", [1, 3, 8])
@@ -49,11 +58,39 @@ def test_what_is_done_is_what_any_process_did(tmp_path):
 def test_other_settings_are_refused_by_name(tmp_path):
     settings = {"seed": 0, "kinds": ("paragraph",), "sampling": {"temperature": 0.8}}
     write_report(Shard(1, 2).path(tmp_path, "rollout", ".json"), settings, {"tokens": 5})
+    require_settings(tmp_path, "rollout", settings | {"seed": 1})  # without a row beside it, it binds nobody
+    append_jsonl(Shard(0, 2).path(tmp_path, "traces"), [{"id": "a"}])
+    with Shard(1, 2).path(tmp_path, "traces").open("w") as file:
+        file.write('{"id": "torn')
+    require_settings(tmp_path, "rollout", settings | {"seed": 1})  # nor does another's row, or half of one
+    append_jsonl(Shard(1, 2).path(tmp_path, "traces"), [{"id": "b"}])
     require_settings(tmp_path, "rollout", settings | {"target": "later"})
     for changed, said in [({"seed": 1}, "seed 0, this run has 1"), ({"kinds": ["marker"]}, r"kinds \['paragraph'\]")]:
         with pytest.raises(ValueError, match=rf"rollout-00001-of-00002.json was made with {said}"):
             require_settings(tmp_path, "rollout", settings | changed)
     assert json.loads((tmp_path / "rollout-00001-of-00002.json").read_text())["measured"] == {"tokens": 5}
     (tmp_path / "rollout.json").write_text("[]")
+    require_settings(tmp_path, "rollout", settings)
+    append_jsonl(tmp_path / "traces.jsonl", [{"id": "c"}])
     with pytest.raises(ValueError, match=r"rollout.json is not a report of this stage"):
         require_settings(tmp_path, "rollout", settings)
+
+
+def test_settings_come_with_the_first_row(tmp_path):
+    with own_rows(tmp_path, "traces", "rollout", {"seed": 0}):
+        pass
+    assert not (tmp_path / "rollout.json").exists()
+    with pytest.raises(ValueError, match="the model said no"), own_rows(tmp_path, "traces", "rollout", {"seed": 0}):
+        raise ValueError("the model said no")
+    (tmp_path / "rollout.json").write_text('{"settings": {"seed": 5}, "measured": {}}')  # as earlier versions left it
+    with own_rows(tmp_path, "traces", "rollout", {"seed": 1}) as rows:
+        rows.append([{"id": "a"}])
+        assert json.loads((tmp_path / "rollout.json").read_text()) == {"settings": {"seed": 1}, "measured": {}}
+        rows.report({"tokens": 3})
+    with own_rows(tmp_path, "traces", "rollout", {"seed": 1}) as rows:
+        assert json.loads((tmp_path / "rollout.json").read_text())["measured"] == {"tokens": 3}
+        rows.append([{"id": "b"}])
+    assert json.loads((tmp_path / "rollout.json").read_text())["measured"] == {"tokens": 3}
+    with pytest.raises(ValueError, match="made with seed 1"), own_rows(tmp_path, "traces", "rollout", {"seed": 2}):
+        pass
+    assert [row["id"] for row in held(tmp_path, "traces")] == ["a", "b"]

@@ -1,18 +1,21 @@
 """A second process at the same files is refused while the first one lives, however that ends; others work side by side."""
 
+import fcntl
 import importlib
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from launch import door, stages
-from specexit_jax.shards import WHOLE, Shard
+from specexit_jax.jsonl import append_jsonl, drop_torn_line, read_jsonl
+from specexit_jax.shards import WHOLE, Shard, own_rows
 from specexit_jax.workdir_lock import locked
 
 ROOT = Path(__file__).parents[1]
@@ -61,6 +64,10 @@ def test_the_holder_is_named_until_it_ends(tmp_path, hold):
         assert path.read_text() == f"process {os.getpid()} on {socket.gethostname()}\n"
         with pytest.raises(ValueError, match=f"process {os.getpid()} "), locked(path):
             pass
+        with locked(path, again=True):  # a block inside one of this process
+            pass
+        with pytest.raises(ValueError, match=f"process {os.getpid()} "), locked(path):
+            pass
     with locked(path):
         pass
 
@@ -90,7 +97,7 @@ def test_a_file_system_without_locks_is_refused(tmp_path, monkeypatch):
 def test_commands_refuse_a_second_process_before_any_work(tmp_path, hold):
     """Beside a process that holds what each would write."""
     locks = {
-        "evaluate": ".evaluate.lock",
+        "evaluate": "test/.traces.lock",  # which launch.rollout --splits=test takes as well
         "rollout": "development/.traces-00001-of-00002.lock",
         "annotate": "development/.labels-00001-of-00002.lock",
     }
@@ -148,3 +155,29 @@ def test_of_joined_processes_the_first_asks(tmp_path, hold, monkeypatch):
     monkeypatch.setattr("specexit_jax.distributed._number", 0)
     with pytest.raises(ValueError, match="is held by"):
         door.claim_stage("train")
+
+
+@pytest.mark.parametrize("write", [drop_torn_line, lambda path: append_jsonl(path, [{"id": "b"}])])
+def test_no_row_is_lost_between_a_read_and_a_cut(tmp_path, write):
+    """Whoever cuts a torn line or appends a row has the file to itself."""
+    path = tmp_path / "traces.jsonl"
+    path.write_text('{"id": "a"}\n{"id')
+    thread = threading.Thread(target=write, args=(path,))
+    with path.open("rb+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        thread.start()
+        thread.join(0.2)
+        assert thread.is_alive()
+        file.seek(0, os.SEEK_END)
+        file.write(b'": "c"}\n')
+    thread.join()
+    assert [row["id"] for row in read_jsonl(path)][:2] == ["a", "c"]
+
+
+def test_every_writer_of_rows_takes_their_lock(tmp_path, hold):
+    for stem, report in [("traces", "rollout"), ("labels", "annotate")]:
+        hold(WHOLE.path(tmp_path, f".{stem}", ".lock"))
+        with pytest.raises(ValueError, match=rf"\.{stem}\.lock is held by"), own_rows(tmp_path, stem, report, {}):
+            pass
+    with own_rows(tmp_path, "traces", "rollout", {}, Shard(0, 2)):
+        pass

@@ -19,10 +19,9 @@ from specexit_jax.decoding.force import Forced
 from specexit_jax.decoding.force_queue import ForceCost, Forcer
 from specexit_jax.exits.boundaries import Boundaries, boundary_positions
 from specexit_jax.exits.labels import sufficient_boundary
-from specexit_jax.jsonl import append_jsonl, drop_torn_line
 from specexit_jax.progress import Progress
 from specexit_jax.session import Session, text_of
-from specexit_jax.shards import WHOLE, Shard, held, read_shards, require_settings, write_report
+from specexit_jax.shards import WHOLE, Shard, held, own_rows, read_shards
 
 
 def thinking_tokens(trace: dict) -> int:
@@ -93,24 +92,21 @@ def annotate(
     settings = {"kinds": list(kinds), "max_answer": forcing.max_answer, "keys": forcing.keys}
     settings |= {"max_new_tokens": forcing.max_new_tokens, "sampling": dataclasses.asdict(session.sampling)}
     settings |= {"target": target} if target else {}
-    require_settings(folder, "annotate", settings)
-    path, report = shard.path(folder, "labels"), shard.path(folder, "annotate", ".json")
-    traces = sorted(read_shards(folder, "traces"), key=lambda trace: trace["id"])  # whichever process wrote them
-    drop_torn_line(path)
-    done = {label["id"] for label in held(folder, "labels")}
-    missing = [trace for trace in traces if shard.has(trace["id"]) and trace["id"] not in done]
-    forcer = make_forcer(session, forcing)
-    if missing and not report.exists():
-        write_report(report, settings, {})  # binds whoever goes on after a kill
-    progress, count = Progress(len(missing), f"annotate {folder.name} "), 0
-    for batch in labels(session, missing, session.boundaries(kinds), forcer, forcing):
-        append_jsonl(path, batch)
-        count += len(batch)
-        progress.update(count, f"{forcer.cost.boundaries} boundaries, {_pace(forcer.cost)}")
-    measured = {"traces": count, "rows": forcing.rows, "branches": forcing.branches, **dataclasses.asdict(forcer.cost)}
-    measured["seconds_a_boundary"] = forcer.cost.seconds / max(forcer.cost.boundaries, 1)
-    if missing:
-        write_report(report, settings, measured)
+    with own_rows(folder, "labels", "annotate", settings, shard) as rows:
+        traces = sorted(read_shards(folder, "traces"), key=lambda trace: trace["id"])  # whichever process wrote them
+        done = {label["id"] for label in held(folder, "labels")}
+        missing = [trace for trace in traces if shard.has(trace["id"]) and trace["id"] not in done]
+        forcer = make_forcer(session, forcing)
+        progress, count = Progress(len(missing), f"annotate {folder.name} "), 0
+        for batch in labels(session, missing, session.boundaries(kinds), forcer, forcing):
+            rows.append(batch)
+            count += len(batch)
+            progress.update(count, f"{forcer.cost.boundaries} boundaries, {_pace(forcer.cost)}")
+        measured = {"traces": count, "rows": forcing.rows, "branches": forcing.branches}
+        measured |= dataclasses.asdict(forcer.cost)
+        measured["seconds_a_boundary"] = forcer.cost.seconds / max(forcer.cost.boundaries, 1)
+        if missing:
+            rows.report(measured)
     return measured
 
 

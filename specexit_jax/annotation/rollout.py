@@ -9,13 +9,12 @@ from typing import Any
 from specexit_jax.data.checkers import accepts
 from specexit_jax.data.splits import Problem
 from specexit_jax.data.tasks import final_answer
-from specexit_jax.jsonl import append_jsonl, drop_torn_line
 from specexit_jax.methods import Method
 from specexit_jax.progress import Progress
 from specexit_jax.requests import Outcome, Request
 from specexit_jax.run import Clock, stream
 from specexit_jax.session import Session, chat_ids, is_thinking, text_of
-from specexit_jax.shards import WHOLE, Shard, held, require_settings, write_report
+from specexit_jax.shards import WHOLE, OwnRows, Shard, held, own_rows
 
 _FLUSH = 1.0  # seconds of finished traces that a kill may cost
 
@@ -117,33 +116,48 @@ def roll_out(
 
     Raises ValueError where the folder holds traces that were sampled otherwise.
     """
-    report = "rollout" if stem == "traces" else stem
-    settings, path = rollout.settings(session), rollout.shard.path(folder, stem)
-    require_settings(folder, report, settings)
-    drop_torn_line(path)
-    before = held(folder, stem)
-    if any(trace["seed"] - trace.get("sample", 0) != rollout.seed for trace in before):
-        raise ValueError(f"{path} holds traces of another seed than {rollout.seed}: use another workdir")
-    done = {trace["id"] for trace in before}
-    every = [(problem, sample) for problem in problems for sample in range(rollout.samples)]
-    wanted = [pair for pair in rollout.shard.own(every) if name_of(*pair) not in done]
-    if wanted and not rollout.shard.path(folder, report, ".json").exists():
-        write_report(rollout.shard.path(folder, report, ".json"), settings, {})  # binds whoever goes on after a kill
+    with own_rows(folder, stem, report_of(stem), rollout.settings(session), rollout.shard) as rows:
+        before = held(folder, stem)
+        if any(trace["seed"] - trace.get("sample", 0) != rollout.seed for trace in before):
+            raise ValueError(f"{rows.path} holds traces of another seed than {rollout.seed}: use another workdir")
+        done = {trace["id"] for trace in before}
+        every = [(problem, sample) for problem in problems for sample in range(rollout.samples)]
+        wanted = [pair for pair in rollout.shard.own(every) if name_of(*pair) not in done]
+        measured = _write(session, wanted, method, rollout, rows, f"rollout {folder.name} ")
+        if wanted:
+            rows.report(measured)
+    return measured
+
+
+def report_of(stem: str) -> str:
+    """The stem of the report beside traces."""
+    return "rollout" if stem == "traces" else stem
+
+
+def _write(
+    session: Session,
+    wanted: Sequence[tuple[Problem, int]],
+    method: Method,
+    rollout: Rollout,
+    rows: OwnRows,
+    title: str,
+) -> dict[str, Any]:
+    """Appends the traces as they are done; what it took."""
     clock, written, tokens = Clock(), [], 0
-    progress, flushed = Progress(len(wanted), f"rollout {folder.name} "), time.monotonic()
+    progress, flushed = Progress(len(wanted), title), time.monotonic()
     try:
         found = traces(session, wanted, method, rollout, clock)
         for count, (trace, _) in enumerate(found, start=1):
             written.append(trace)
             tokens += len(trace["ids"])
             if time.monotonic() - flushed > _FLUSH:
-                append_jsonl(path, written)
+                rows.append(written)
                 written, flushed = [], time.monotonic()
             progress.update(count, f"{tokens} tokens, {tokens / max(clock.seconds, 1e-9):.0f} a second")
     finally:
         if written:
-            append_jsonl(path, written)
-    measured = {
+            rows.append(written)
+    return {
         "traces": len(wanted),
         "tokens": tokens,
         "seconds": clock.seconds,
@@ -151,6 +165,3 @@ def roll_out(
         "method": method.name,
         "batch_size": rollout.batch_size,
     }
-    if wanted:
-        write_report(rollout.shard.path(folder, report, ".json"), settings, measured)
-    return measured

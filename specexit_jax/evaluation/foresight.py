@@ -16,13 +16,12 @@ from scipy import stats
 from specexit_jax.data.checkers import agrees
 from specexit_jax.data.tasks import final_answer
 from specexit_jax.evaluation.statistics import auc
-from specexit_jax.jsonl import append_jsonl, drop_torn_line
 from specexit_jax.methods import Method
 from specexit_jax.progress import Progress
 from specexit_jax.requests import Outcome, Request
 from specexit_jax.run import stream
 from specexit_jax.session import Session, text_of
-from specexit_jax.shards import held, require_settings, write_report
+from specexit_jax.shards import held, own_rows
 
 _GRID, _ROUNDS = np.linspace(0, 1, 201), 3000
 
@@ -88,18 +87,14 @@ def go_on(
     """
     settings = {name: getattr(setting, name) for name in ("continuations", "seed", "max_new_tokens", "target")}
     settings["sampling"] = dataclasses.asdict(session.sampling)
-    require_settings(folder, "foresight", settings)
-    path = folder / "foresight.jsonl"
-    drop_torn_line(path)
-    found = {row["id"]: row for row in held(folder, "foresight")}
-    missing = [place for place in places if place.id not in found]
-    if missing:
-        write_report(folder / "foresight.json", settings, {})
-    bar = Progress(len(missing), f"foresight {folder.name} ")
-    for count, row in enumerate(_rows(session, missing, method, setting), start=1):
-        append_jsonl(path, [row])
-        found[row["id"]] = row
-        bar.update(count)
+    with own_rows(folder, "foresight", "foresight", settings) as kept:
+        found = {row["id"]: row for row in held(folder, "foresight")}
+        missing = [place for place in places if place.id not in found]
+        bar = Progress(len(missing), f"foresight {folder.name} ")
+        for count, row in enumerate(_rows(session, missing, method, setting), start=1):
+            kept.append([row])
+            found[row["id"]] = row
+            bar.update(count)
     return [found[place.id] for place in places]
 
 
