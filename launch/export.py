@@ -1,8 +1,9 @@
-"""Writes a draft in the format of another engine: OUT/{config.json, model.safetensors, signals.safetensors}.
+"""Writes a draft in the format of another engine: OUT/{config.json, model.safetensors, signals.specexit}.
 
 python -m launch.export --target=TARGET --draft=WORKDIR/draft_model --out=FOLDER --format=eagle
 Formats: eagle (EAGLE, SGLang, vLLM; signals in a file of their own), angelslim (SpecExit's: signals are the last rows of
-`fc`), speculators (vLLM's). --layer_ids: what the captured layers' ids count, inputs (EAGLE, vLLM) or outputs (SGLang).
+`fc`), speculators (vLLM's, which names its --target). --layer_ids: the key that names the captured layers, inputs (which
+EAGLE and vLLM read), outputs (in `eagle_config`, which SGLang and SpecForge read) or both.
 """
 
 from pathlib import Path
@@ -11,8 +12,8 @@ from absl import flags
 
 from launch import door
 from specexit_jax.models.config import check_pair
-from specexit_jax.models.hf import load_draft, load_target_config, save_draft
-from specexit_jax.models.hf_draft_config import CONVENTIONS, FORMATS
+from specexit_jax.models.hf import load_draft, load_target_config, save_draft, verifier_of
+from specexit_jax.models.hf_draft_config import CONVENTIONS, FORMATS, LAYER_IDS
 from specexit_jax.models.hf_tensors import local_folder
 
 FLAGS = flags.FLAGS
@@ -20,7 +21,7 @@ flags.DEFINE_string("draft", None, "Folder of the draft, in any of the formats."
 flags.DEFINE_string("target", None, "Folder of its target: refuses a draft of another, and names its captured layers.")
 flags.DEFINE_string("out", None, "Folder to write.", required=True)
 flags.DEFINE_enum("format", "eagle", FORMATS, "The format to write.")
-flags.DEFINE_enum("layer_ids", "inputs", CONVENTIONS, "What the written layer ids count.")
+flags.DEFINE_enum("layer_ids", "both", LAYER_IDS, "What the written layer ids count.")
 flags.DEFINE_enum("draft_layer_ids", None, CONVENTIONS, "What the draft's own layer ids count, where it is silent.")
 flags.DEFINE_enum("dtype", "bfloat16", ["bfloat16", "float16", "float32"], "The type of the written weights.")
 
@@ -29,12 +30,15 @@ def main() -> None:
     out = Path(FLAGS.out)
     if out.exists() and any(out.iterdir()):
         raise ValueError(f"{out} is not empty: name a folder that is not there yet.")
+    if FLAGS.format == "speculators" and not FLAGS.target:
+        raise ValueError("A speculators file names the model that verifies the draft: add --target=FOLDER-OR-HUB-NAME.")
     bundle = load_draft(local_folder(FLAGS.draft, "draft"), layer_ids=FLAGS.draft_layer_ids)
     if FLAGS.target:
         target = load_target_config(local_folder(FLAGS.target, "target"))
         check_pair(bundle.config, target)
         bundle = bundle.with_capture(target.capture_layers)
-    save_draft(out, bundle, FLAGS.dtype, FLAGS.format, FLAGS.layer_ids)
+    verifier = verifier_of(FLAGS.target) if FLAGS.format == "speculators" else None
+    save_draft(out, bundle, FLAGS.dtype, FLAGS.format, FLAGS.layer_ids, verifier)
     unread = FLAGS.format == "angelslim" and bundle.config.signals == "draft"
     note = ", where AngelSlim itself does not look for them" if unread else ""
     door.say(f"{out}: {FLAGS.format}, {FLAGS.dtype}, signals at {bundle.config.signals!r}{note}")

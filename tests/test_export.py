@@ -1,6 +1,8 @@
 """launch.export: a draft goes out in every format and comes back with the same outputs; another target's is refused."""
 
+import importlib.util
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -8,10 +10,15 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from safetensors import safe_open
 from tiny_folders import write_tiny
 
-from specexit_jax.models.hf import load_draft
+from specexit_jax.models.hf import load_draft, load_target, load_target_config
+from specexit_jax.models.hf_draft import draft_tensors
+from specexit_jax.models.hf_tensors import TensorSource
+from specexit_jax.session import EMBEDDED
 
+SPECULATORS = ("--format=speculators", "--dtype=float32")
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -31,7 +38,8 @@ def test_what_was_exported_is_imported_to_the_same_draft(tiny, tmp_path, form, l
     arguments = (f"--draft={tiny / 'draft'}", f"--out={out}", "--dtype=float32", f"--format={form}")
     done = export(*arguments, f"--target={tiny / 'target'}", f"--layer_ids={layer_ids}")
     assert done.returncode == 0, done.stderr
-    before, after = load_draft(tiny / "draft"), load_draft(out)
+    table = load_target(tiny / "target")[1]["embed"]["embedding"]
+    before, after = load_draft(tiny / "draft"), load_draft(out, target_embedding=table)
     assert after.config == before.with_capture((0, 1, 1)).config
     jax.tree.map(np.testing.assert_array_equal, after.params, before.params)
     np.testing.assert_array_equal(after.d2t, before.d2t)
@@ -48,3 +56,46 @@ def test_a_draft_of_another_target_is_refused(tiny, tmp_path):
     done = export(f"--draft={tiny / 'draft'}", f"--out={out}", f"--target={other}")
     assert done.returncode == 1 and "made for a target of vocabulary" in done.stderr
     assert not out.exists()
+
+
+def test_a_speculators_file_names_its_target(tiny, tmp_path):
+    out = tmp_path / "out"
+    arguments = (f"--draft={tiny / 'draft'}", f"--out={out}", "--format=speculators")
+    done = export(*arguments)
+    assert done.returncode == 1 and "add --target" in done.stderr and not out.exists()
+
+
+@pytest.mark.slow
+def test_the_speculators_library_loads_what_was_exported(tmp_path):
+    """Every tensor of the bundled draft as the library holds it; its verifier's beside. It needs an environment of its own:
+
+    python -m venv ENV && ENV/bin/pip install speculators==0.9.0
+    SPECULATORS_PYTHON=ENV/bin/python bash launch/test.sh -m slow tests/test_export.py
+    """
+    python = os.environ.get("SPECULATORS_PYTHON") or (importlib.util.find_spec("speculators") and sys.executable)
+    if not python:
+        pytest.skip("SPECULATORS_PYTHON names no interpreter that has the library")
+    target, out, loaded = EMBEDDED / "target", tmp_path / "out", tmp_path / "loaded.safetensors"
+    done = export(f"--draft={EMBEDDED / 'draft'}", f"--target={target}", f"--out={out}", *SPECULATORS)
+    assert done.returncode == 0, done.stderr
+    command = [python, str(ROOT / "tests" / "speculators_case.py"), str(out), str(loaded)]
+    offline = os.environ | {"HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(command, env=offline, capture_output=True, text=True, timeout=600, check=False)
+    assert done.returncode == 0, done.stderr
+    with safe_open(loaded, "np") as file:
+        about, theirs = json.loads(file.metadata()["config"]), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    before = load_draft(EMBEDDED / "draft")
+    assert about["layer_ids"] == list(load_target_config(target).capture_layers)
+    assert about["verifier"] == str(target.resolve()) and not about["norm_before_residual"]
+    wanted = draft_tensors(before, "float32")
+    wanted.pop("signal_head.weight")  # beside, where the library does not look
+    verifier = TensorSource(target)
+    wanted["embed_tokens.weight"] = verifier.read("model.embed_tokens.weight")
+    wanted["verifier_norm.weight"] = verifier.read("model.norm.weight")
+    head = "lm_head.weight" if "lm_head.weight" in verifier.names() else "model.embed_tokens.weight"
+    wanted["verifier_lm_head.weight"] = verifier.read(head)[np.asarray(before.d2t)]
+    for name, tensor in wanted.items():
+        np.testing.assert_array_equal(
+            theirs.pop(name.replace("midlayer.", "layers.0.")), tensor.astype(np.float32), name
+        )
+    assert not theirs

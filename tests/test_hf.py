@@ -17,6 +17,7 @@ from specexit_jax.decoding.sampling import Sampling
 from specexit_jax.methods import make_method
 from specexit_jax.models.config import RopeScaling, TargetConfig
 from specexit_jax.models.hf import load_target, save_target
+from specexit_jax.models.hf_tensors import weight_files
 from specexit_jax.models.target import Target, init_target, init_target_cache
 from specexit_jax.requests import Request
 from specexit_jax.run import run
@@ -199,3 +200,22 @@ def test_missing_and_corrupt_files_are_refused(tmp_path):
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(ValueError, match="config.json is not valid JSON"):
         load_target(tmp_path)
+
+
+def test_one_whole_file_comes_before_shards_as_in_transformers(tmp_path):
+    """An index left over beside it, of shards that are gone, counts for nothing; safetensors come before torch."""
+    params = random_params(init_target, CONFIGS["qwen3"], 1)
+    save_target(tmp_path, CONFIGS["qwen3"], params)
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": "gone.safetensors"}}))
+    jax.tree.map(np.testing.assert_array_equal, load_target(tmp_path)[1], params)
+    (tmp_path / "part.bin").touch()
+    (tmp_path / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": {"a": "part.bin"}}))
+    (tmp_path / "pytorch_model.bin").touch()
+    order = ["model.safetensors", "gone.safetensors", "pytorch_model.bin", "part.bin"]
+    (tmp_path / "gone.safetensors").touch()
+    for left, unreachable in enumerate(
+        (None, "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
+    ):
+        if unreachable:
+            (tmp_path / unreachable).unlink()
+        assert [path.name for path in weight_files(tmp_path)] == [order[left]]

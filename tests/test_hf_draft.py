@@ -15,14 +15,22 @@ from safetensors.numpy import load_file, save_file
 from specexit_jax.models.config import DraftConfig, TargetConfig, check_pair
 from specexit_jax.models.draft import Draft, DraftBundle, init_draft
 from specexit_jax.models.hf import load_draft, save_draft
-from specexit_jax.models.hf_draft_config import FORMATS
+from specexit_jax.models.hf_draft_config import FORMATS, Verifier
 from specexit_jax.models.torch_file import TorchFile
+
+VERIFIER = Verifier("some/target", ("Qwen3ForCausalLM",), np.zeros((48, 16), np.float32))
 
 
 def edit_tensors(folder, change):
     tensors = load_file(folder / "model.safetensors")
     change(tensors)
     save_file(tensors, folder / "model.safetensors")
+
+
+def twice(tensors):
+    """Draft id 3 stands for the token of draft id 2, and the mask agrees."""
+    tensors["t2d"][3 + tensors["d2t"][3]] = False
+    tensors["d2t"][3] = tensors["d2t"][2] - 1
 
 
 def make_bundle(**changes) -> DraftBundle:
@@ -42,8 +50,8 @@ def test_a_sliding_window_is_kept_under_the_names_that_others_read(tmp_path):
     bundle = make_bundle(sliding_window=512)
     for form in FORMATS:
         folder = tmp_path / form
-        save_draft(folder, bundle, form=form, layer_ids="outputs")
-        assert load_draft(folder).config == bundle.config
+        save_draft(folder, bundle, form=form, verifier=VERIFIER)
+        assert load_draft(folder, target_embedding=VERIFIER.embedding).config == bundle.config
         whole = json.loads((folder / "config.json").read_text())
         layer = whole.get("transformer_layer_config", whole)
         assert layer["sliding_window"] == 512 and layer["use_sliding_window"]
@@ -111,6 +119,7 @@ def test_draft_equals_the_equations_of_eagle(tmp_path):
         (lambda t: t.update({"midlayer.q_norm.weight": t["d2t"]}), "unknown: midlayer.q_norm.weight"),
         (lambda t: t.update({"norm.weight": t["norm.weight"][:8]}), r"misshapen: norm.weight \[8\] instead of \[16\]"),
         (lambda t: t.update({"d2t": t["d2t"] + np.arange(20)}), "d2t must hold offsets"),
+        (lambda t: twice(t), "draft ids 2 and 3 both stand for token"),
         (
             lambda t: t.update({"embed_tokens.weight": t["lm_head.weight"]}),
             r"misshapen: embed_tokens.weight \[20, 16\]",
@@ -149,14 +158,14 @@ def test_every_format_comes_back_as_it_went(form, signals, tmp_path):
     if form == "speculators":
         table = jnp.asarray(np.random.default_rng(5).normal(size=(48, 16)), jnp.float32)
         bundle = bundle.replace(params=bundle.params | {"embed": {"embedding": table}})
-    save_draft(tmp_path, bundle, form=form)
+    save_draft(tmp_path, bundle, form=form, verifier=VERIFIER)
     again = load_draft(tmp_path)
     assert again.config == bundle.config
     np.testing.assert_array_equal(again.d2t, bundle.d2t)
     jax.tree.map(np.testing.assert_array_equal, again.params, bundle.params)
     tensors, config = load_file(tmp_path / "model.safetensors"), json.loads((tmp_path / "config.json").read_text())
     assert tensors["fc.weight"].shape == (16 + 3 * (form == "angelslim" and signals == "fc"), 48)
-    assert (tmp_path / "signals.safetensors").exists() == (form != "angelslim" and signals == "fc")
+    assert (tmp_path / "signals.specexit").exists() == (form != "angelslim" and signals == "fc")
     # The rules of other loaders (eagle3.md section 1): names, no tied head, nothing left to a default.
     layer = "layers.0." if form == "speculators" else "midlayer."
     assert sum(name.startswith(layer) for name in tensors) == 10
@@ -170,20 +179,22 @@ def test_every_format_comes_back_as_it_went(form, signals, tmp_path):
 def test_signals_of_the_draft_placement_lie_beside(tmp_path):
     bundle = make_bundle(signals="draft")
     save_draft(tmp_path, bundle, form="eagle")
-    assert list(load_file(tmp_path / "signals.safetensors")) == ["signal_head.weight"]
+    assert list(load_file(tmp_path / "signals.specexit")) == ["signal_head.weight"]
     jax.tree.map(np.testing.assert_array_equal, load_draft(tmp_path).params, bundle.params)
 
 
 def test_layer_ids_are_named(tmp_path):
     save_draft(tmp_path, make_bundle(), layer_ids="outputs")
-    config = json.loads((tmp_path / "config.json").read_text())
-    assert config["eagle_aux_hidden_state_layer_ids"] == [1, 2, 3]
+    path = tmp_path / "config.json"
+    config = json.loads(path.read_text())
+    ids = "eagle_aux_hidden_state_layer_ids"
+    assert ids not in config and config["eagle_config"][ids] == [1, 2, 3]
     assert load_draft(tmp_path).config.capture == (2, 3, 4)
-    layers = config.pop("eagle_aux_hidden_state_layer_ids")
+    nested = config.pop("eagle_config")
+    path.write_text(json.dumps(config | {ids: [1, 2, 3]}))  # as this project wrote it once
+    assert load_draft(tmp_path).config.capture == (2, 3, 4)
     del config["eagle_aux_hidden_state_layer_convention"]
-    (tmp_path / "config.json").write_text(
-        json.dumps(config | {"eagle_config": {"eagle_aux_hidden_state_layer_ids": layers}})
-    )
+    path.write_text(json.dumps(config | {"eagle_config": nested}))
     with pytest.raises(ValueError, match="without saying what it counts"):
         load_draft(tmp_path)
     assert load_draft(tmp_path, layer_ids="outputs").config.capture == (2, 3, 4)

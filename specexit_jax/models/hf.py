@@ -6,11 +6,19 @@ import numpy as np
 
 from specexit_jax.models.config import TargetConfig
 from specexit_jax.models.hf_draft import load_draft, save_draft
+from specexit_jax.models.hf_draft_config import Verifier
 from specexit_jax.models.hf_layout import Place, on_device, read, shapes, target_layout, written
 from specexit_jax.models.hf_rope import read_rope
-from specexit_jax.models.hf_tensors import TensorSource, decoder_json, read_json, require, write_checkpoint
+from specexit_jax.models.hf_tensors import (
+    TensorSource,
+    decoder_json,
+    local_folder,
+    read_json,
+    require,
+    write_checkpoint,
+)
 
-__all__ = ["load_draft", "load_target", "load_target_config", "save_draft", "save_target"]
+__all__ = ["load_draft", "load_target", "load_target_config", "save_draft", "save_target", "verifier_of"]
 
 CLASSES = {"LlamaForCausalLM": "llama", "Qwen2ForCausalLM": "qwen2", "Qwen3ForCausalLM": "qwen3"}
 # What these architectures could ask for and this decoder does not do, with the value that asks for nothing.
@@ -55,7 +63,7 @@ def load_target_config(folder: str | Path, dtype: str = "float32") -> TargetConf
     for key, nothing in UNSUPPORTED.items():
         if config.get(key, nothing) not in (nothing, None):
             raise ValueError(f"{path} sets {key} to {config[key]!r}, which this decoder does not compute.")
-    if config.get("hidden_act", "silu") != "silu":
+    if (config.get("hidden_act") or "silu") != "silu":
         raise ValueError(f"{path} asks for the activation {config['hidden_act']!r}; this decoder computes 'silu'.")
     heads, width = require(config, "num_attention_heads", path), require(config, "hidden_size", path)
     theta, scaling = read_rope(config, path)
@@ -68,16 +76,24 @@ def load_target_config(folder: str | Path, dtype: str = "float32") -> TargetConf
         num_heads=heads,
         num_kv_heads=config.get("num_key_value_heads") or heads,
         head_dim=config.get("head_dim") or width // heads,
-        rms_norm_eps=config.get("rms_norm_eps", 1e-6),
+        rms_norm_eps=config.get("rms_norm_eps") or 1e-6,
         rope_theta=theta,
         rope_scaling=scaling,
         qk_norm=CLASSES[name] == "qwen3",
         qkv_bias=CLASSES[name] == "qwen2",
         tie_embeddings=bool(config.get("tie_word_embeddings", False)),
-        max_position=config.get("max_position_embeddings", 4096),
+        max_position=config.get("max_position_embeddings") or 4096,
         dtype=dtype,
         capture=tuple(config["specexit_capture"]) if config.get("specexit_capture") else None,
     )
+
+
+def verifier_of(name: str) -> Verifier:
+    """How a draft's file names the target `name`, a folder by its whole path, and what it holds of it."""
+    folder = local_folder(name, "target")
+    classes = read_json(folder / "config.json").get("architectures") or []
+    name = str(folder.resolve()) if folder == Path(name) else name
+    return Verifier(name, tuple(classes), TensorSource(folder).read("model.embed_tokens.weight"))
 
 
 def target_json(config: TargetConfig, dtype: str) -> dict:

@@ -2,7 +2,7 @@
 
 They differ in names (`midlayer.` or `layers.0.`), in their config.json (hf_draft_config.py), and in where the signals
 are: AngelSlim's `fc` has three rows more. Readers of the other two refuse such an `fc`; there the signals lie beside it,
-in signals.safetensors, which no other loader opens.
+in signals.specexit, which no other loader opens: they take every *.safetensors.
 """
 
 from pathlib import Path
@@ -12,7 +12,7 @@ import numpy as np
 
 from specexit_jax.models.config import DraftConfig
 from specexit_jax.models.draft import SIGNALS, DraftBundle
-from specexit_jax.models.hf_draft_config import FORMATS, draft_json, is_speculators, read_draft_config
+from specexit_jax.models.hf_draft_config import Verifier, draft_json, is_speculators, read_draft_config
 from specexit_jax.models.hf_layout import (
     Layout,
     Place,
@@ -67,22 +67,27 @@ def load_draft(
 
 
 def save_draft(
-    folder: str | Path, bundle: DraftBundle, dtype: str = "float32", form: str = "angelslim", layer_ids: str = "inputs"
+    folder: str | Path,
+    bundle: DraftBundle,
+    dtype: str = "float32",
+    form: str = "angelslim",
+    layer_ids: str = "both",
+    verifier: Verifier | None = None,
 ) -> None:
-    """config.json, model.safetensors, and signals.safetensors where the format keeps signals beside; `d2t` as offsets.
+    """config.json, model.safetensors, and signals.specexit where the format keeps signals beside; `d2t` as offsets.
 
     form: one of FORMATS; only "angelslim", ours too, keeps the signals of `fc` in `fc`. With another placement than `fc`
-    AngelSlim itself cannot read it.
+    AngelSlim itself cannot read it. layer_ids: one of LAYER_IDS. verifier: the target, which "speculators" must name.
     """
-    if form not in FORMATS:
-        raise ValueError(f"Unknown draft format {form!r}: choose among {', '.join(FORMATS)}.")
+    config = draft_json(bundle.config, dtype, form, layer_ids, verifier)
     tensors = draft_tensors(bundle, dtype, apart=form != "angelslim")
     beside = {
         name: tensors.pop(name) for name in (_FC_SIGNALS, _SIGNAL_HEAD) if name in tensors and form != "angelslim"
     }
     if form == "speculators":
+        tensors.setdefault(_EMBEDDING, verifier.embedding.astype(dtype))
         tensors = {_to_speculators(name): tensor for name, tensor in tensors.items()}
-    write_checkpoint(folder, draft_json(bundle.config, dtype, form, layer_ids), tensors, beside)
+    write_checkpoint(folder, config, tensors, beside)
 
 
 def draft_tensors(bundle: DraftBundle, dtype: str, apart: bool = False) -> dict[str, np.ndarray]:
@@ -131,6 +136,14 @@ def _read_vocabulary(source: TensorSource, config: DraftConfig) -> np.ndarray:
     if "d2t" not in source.names():
         return own.astype(np.int32)
     absolute = own + source.read("d2t")
+    tokens, counts = np.unique(absolute, return_counts=True)
+    if counts.max() > 1:
+        token = tokens[counts.argmax()]
+        first, second, *_ = np.flatnonzero(absolute == token)
+        raise ValueError(
+            f"{source.folder}: draft ids {first} and {second} both stand for token {token} in d2t; each draft id needs a "
+            "token of its own."
+        )
     in_range = absolute.min() >= 0 and absolute.max() < config.vocab_size
     if not in_range or not np.array_equal(np.isin(np.arange(config.vocab_size), absolute), source.read("t2d")):
         raise ValueError(f"{source.folder}: d2t must hold offsets (target id - draft id) to the tokens marked in t2d.")

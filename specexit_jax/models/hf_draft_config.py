@@ -1,9 +1,10 @@
 """The config.json of a draft in the dialects of its readers: EAGLE (AngelSlim reads it too) and vLLM's speculators.
 
 Nothing is left to a default when writing, because defaults differ: `norm_before_residual` is False where an EAGLE file is
-silent and True where a speculators file is. Layer ids count the layers' INPUTS in EAGLE, vLLM and speculators and their
-OUTPUTS, one lower, in SGLang and SpecForge; a file that keeps them in `eagle_config` is written by either camp, so its
-reader must be told.
+silent and True where a speculators file is. Layer ids count the layers' INPUTS in EAGLE, vLLM and speculators, which read
+`eagle_aux_hidden_state_layer_ids`, and their OUTPUTS, one lower, in SGLang and SpecForge, which read the key of that name
+inside `eagle_config` alone: a file may hold both. One that has only the latter is written by either camp, so its reader
+must be told.
 
 A sliding window is `sliding_window` tokens, a token's own included, and in force where `use_sliding_window` (Qwen's files) or
 `layer_types` (Hugging Face's of today, which vLLM reads of a draft) says so; both are written. Engines let a draft's own
@@ -11,6 +12,9 @@ steps push verified pairs out of the window, ours and training-time test do not:
 """
 
 from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
 
 from specexit_jax.models.config import DraftConfig
 from specexit_jax.models.draft import SIGNALS
@@ -18,10 +22,24 @@ from specexit_jax.models.hf_rope import read_rope
 from specexit_jax.models.hf_tensors import decoder_json, require
 
 CONVENTIONS = ("inputs", "outputs")
+LAYER_IDS = ("both", *CONVENTIONS)
 FORMATS = ("eagle", "angelslim", "speculators")
 _FULL, _SLIDING = "full_attention", "sliding_attention"
-_LAYERS, _CONVENTION = "eagle_aux_hidden_state_layer_ids", "eagle_aux_hidden_state_layer_convention"
+_LAYERS, _NESTED, _CONVENTION = (
+    "eagle_aux_hidden_state_layer_ids",
+    "eagle_config",
+    "eagle_aux_hidden_state_layer_convention",
+)
 _UNSUPPORTED = {"attention_bias": False, "mlp_bias": False, "norm_before_fc": False, "hidden_act": "silu"}
+
+
+class Verifier(NamedTuple):
+    """The target of a speculators file: its name on the hub or its folder, what its config.json calls its classes, and its
+    table [V, D], which such a file holds too: the library (0.9.0) leaves a table that it does not find unset."""
+
+    name: str
+    architectures: tuple[str, ...]
+    embedding: np.ndarray
 
 
 def is_speculators(config: dict) -> bool:
@@ -38,7 +56,7 @@ def read_draft_config(
     for key, nothing in _UNSUPPORTED.items():
         if config.get(key, nothing) not in (nothing, None):
             raise ValueError(f"{path} sets {key} to {config[key]!r}, which this draft does not compute.")
-    if config.get("num_hidden_layers", 1) != 1:
+    if (config.get("num_hidden_layers") or 1) != 1:
         raise ValueError(f"{path} has {config['num_hidden_layers']} layers; an EAGLE-3 draft has one.")
     heads, width = require(config, "num_attention_heads", path), require(config, "hidden_size", path)
     theta, scaling = read_rope(config, path)
@@ -51,12 +69,12 @@ def read_draft_config(
         head_dim=config.get("head_dim") or width // heads,
         vocab_size=require(config, "vocab_size", path),
         draft_vocab_size=config.get("draft_vocab_size") or config["vocab_size"],
-        rms_norm_eps=config.get("rms_norm_eps", 1e-6),
+        rms_norm_eps=config.get("rms_norm_eps") or 1e-6,
         rope_theta=theta,
         rope_scaling=scaling,
         signals=signals,
         norm_before_residual=bool(config.get("norm_before_residual", False)),
-        max_position=config.get("max_position_embeddings", 4096),
+        max_position=config.get("max_position_embeddings") or 4096,
         dtype=dtype,
         capture=_captured(config, path, layer_ids),
         own_embedding=own_embedding,
@@ -87,11 +105,11 @@ def _window(config: dict, path: Path) -> int:
 
 def _captured(config: dict, path: Path, layer_ids: str | None) -> tuple[int, ...] | None:
     """The target layers whose inputs the draft reads; None where the file does not say."""
-    nested = config.get("eagle_config") or {}
-    layers = config.get(_LAYERS) or nested.get(_LAYERS)
+    outer, nested = config.get(_LAYERS), (config.get(_NESTED) or {}).get(_LAYERS)
+    convention = layer_ids or config.get(_CONVENTION) or ("inputs" if outer else None)
+    layers = (nested or outer) if convention == "outputs" else (outer or nested)
     if not layers:
         return None
-    convention = layer_ids or config.get(_CONVENTION) or ("inputs" if config.get(_LAYERS) else None)
     if convention not in CONVENTIONS:
         raise ValueError(
             f"{path} numbers its layers {layers} without saying what it counts: name it, inputs (EAGLE, vLLM) or outputs "
@@ -100,8 +118,16 @@ def _captured(config: dict, path: Path, layer_ids: str | None) -> tuple[int, ...
     return tuple(layer + (convention == "outputs") for layer in layers)
 
 
-def draft_json(config: DraftConfig, dtype: str, form: str = "angelslim", layer_ids: str = "inputs") -> dict:
-    """The config.json of a draft in one of FORMATS."""
+def draft_json(
+    config: DraftConfig,
+    dtype: str,
+    form: str = "angelslim",
+    layer_ids: str = "both",
+    verifier: Verifier | None = None,
+) -> dict:
+    """The config.json of a draft in one of FORMATS; see `save_draft`."""
+    if form not in FORMATS:
+        raise ValueError(f"Unknown draft format {form!r}: choose among {', '.join(FORMATS)}.")
     layer = {
         "model_type": "llama",
         **decoder_json(config, 1),
@@ -120,10 +146,11 @@ def draft_json(config: DraftConfig, dtype: str, form: str = "angelslim", layer_i
         "signal_order": list(SIGNALS),
     }
     if config.capture is not None:
-        ours[_LAYERS] = [layer - (layer_ids == "outputs") for layer in config.capture]
-        ours[_CONVENTION] = layer_ids
+        ours |= _capture_json(config.capture, form, layer_ids)
     if form != "speculators":
         return {"architectures": ["LlamaForCausalLMEagle3"], **layer, **ours}
+    if verifier is None:
+        raise ValueError("A speculators file names the model that verifies the draft: give its target.")
     proposal = {"proposal_type": "greedy", "speculative_tokens": 3, "verifier_accept_k": 1, "accept_tolerance": 0.0}
     return {
         "architectures": ["Eagle3Speculator"],
@@ -136,6 +163,20 @@ def draft_json(config: DraftConfig, dtype: str, form: str = "angelslim", layer_i
             "algorithm": "eagle3",
             "default_proposal_method": "greedy",
             "proposal_methods": [proposal],
-            "verifier": {"name_or_path": None, "architectures": []},
+            "verifier": {"name_or_path": verifier.name, "architectures": list(verifier.architectures)},
         },
     }
+
+
+def _capture_json(capture: tuple[int, ...], form: str, layer_ids: str) -> dict:
+    """The captured layers under the keys of LAYER_IDS' readers; in both, the convention named is the outer key's."""
+    inputs = {_LAYERS: list(capture), _CONVENTION: "inputs"}
+    if form == "speculators":
+        if layer_ids == "outputs":
+            raise ValueError("speculators files count the layers' inputs: leave --layer_ids out.")
+        return inputs
+    outputs = {
+        _NESTED: {"use_aux_hidden_state": True, _LAYERS: [layer - 1 for layer in capture]},
+        _CONVENTION: "outputs",
+    }
+    return {"inputs": inputs, "outputs": outputs, "both": outputs | inputs}[layer_ids]

@@ -17,14 +17,16 @@ from specexit_jax.models.hf_rope import write_rope
 from specexit_jax.models.torch_file import TorchFile
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
-BESIDE = "signals.safetensors"  # tensors of ours that other readers of a format must not meet
 TORCH_WEIGHTS, TORCH_INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"
+# Tensors of ours that other readers of a format must not meet, in the format of safetensors. Engines open every
+# *.safetensors of a folder, so the suffix is another; folders of before have the second name.
+BESIDE = ("signals.specexit", "signals.safetensors")
 
 
 class TensorSource:
     """The tensors of a checkpoint folder, read one at a time: safetensors, or torch's `.bin`; one file, or shards.
 
-    A draft's signals.safetensors belongs to it. A file is opened for one tensor and closed again: what is mapped of it
+    A draft's signals beside it belong to it. A file is opened for one tensor and closed again: what is mapped of it
     would count as memory of this process.
     `names_of` (theirs to ours) renames what the folder holds.
     """
@@ -32,25 +34,9 @@ class TensorSource:
     def __init__(self, folder: str | Path, names_of: Callable[[str], str] = lambda name: name):
         self.folder = Path(folder)
         self._found: dict[str, tuple[Path, str, tuple[int, ...]]] = {}
-        beside = [self.folder / BESIDE] if (self.folder / BESIDE).is_file() else []
-        for path in self._paths() + beside:
+        for path in weight_files(self.folder):
             for name, shape in _contents(path).items():
                 self._found[names_of(name)] = (path, name, shape)
-
-    def _paths(self) -> list[Path]:
-        for single, index in ((WEIGHTS, INDEX), (TORCH_WEIGHTS, TORCH_INDEX)):
-            if (self.folder / index).is_file():
-                shards = sorted(set(read_json(self.folder / index)["weight_map"].values()))
-                paths = [self.folder / shard for shard in shards]
-                for path in paths:
-                    if not path.is_file():
-                        raise FileNotFoundError(f"{path} is missing; {index} names it, so fetch it again.")
-                return paths
-            if (self.folder / single).is_file():
-                return [self.folder / single]
-        raise FileNotFoundError(
-            f"{self.folder / WEIGHTS} is missing; a checkpoint needs it, or {TORCH_WEIGHTS}, or the shards of {INDEX}."
-        )
 
     def names(self) -> set[str]:
         return set(self._found)
@@ -60,7 +46,7 @@ class TensorSource:
 
     def read(self, name: str) -> np.ndarray:
         path, theirs, _ = self._found[name]
-        if path.suffix == ".safetensors":
+        if path.suffix != ".bin":
             with safe_open(path, "np") as file:
                 return file.get_tensor(theirs)
         with contextlib.closing(TorchFile(path)) as file:
@@ -83,9 +69,36 @@ class TensorSource:
             raise ValueError(f"The tensors in {self.folder} do not fit its config.json ({found}).")
 
 
+def weight_files(folder: Path) -> list[Path]:
+    """The files that hold a checkpoint's tensors, its signals' last.
+
+    In transformers' order: one whole file before shards, so that an index left over beside it counts for nothing, and
+    safetensors before torch. Raises FileNotFoundError for what is missing.
+    """
+    beside = [folder / name for name in BESIDE if (folder / name).is_file()][:1]
+    for single, index in ((WEIGHTS, INDEX), (TORCH_WEIGHTS, TORCH_INDEX)):
+        if (folder / single).is_file():
+            return [folder / single, *beside]
+        if (folder / index).is_file():
+            return shards_of(folder / index) + beside
+    raise FileNotFoundError(
+        f"{folder / WEIGHTS} is missing; a checkpoint needs it, or {TORCH_WEIGHTS}, or the shards of {INDEX}."
+    )
+
+
+def shards_of(index: Path) -> list[Path]:
+    """The files that an index names, in order."""
+    named = require(read_json(index), "weight_map", index)
+    paths = [index.parent / shard for shard in sorted(set(named.values()))]
+    for path in paths:
+        if not path.is_file():
+            raise FileNotFoundError(f"{path} is missing; {index.name} names it, so fetch it again.")
+    return paths
+
+
 def _contents(path: Path) -> dict[str, tuple[int, ...]]:
     """Names and shapes of a file's tensors."""
-    if path.suffix != ".safetensors":
+    if path.suffix == ".bin":
         with contextlib.closing(TorchFile(path)) as file:
             return {name: stored.shape for name, stored in file.tensors.items()}
     try:
@@ -120,7 +133,9 @@ def local_folder(name: str | Path, what: str) -> Path:
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", str(name)):
         raise FileNotFoundError(f"{name} is not a folder: give the folder of a {what} model, or its name on the hub.")
     try:
-        return Path(snapshot_download(str(name), allow_patterns=["*.json", "*.safetensors", "*.bin", "*.jinja"]))
+        return Path(
+            snapshot_download(str(name), allow_patterns=["*.json", "*.safetensors", "*.bin", "*.jinja", BESIDE[0]])
+        )
     except (OSError, ValueError, HfHubHTTPError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise FileNotFoundError(f"{name} is neither a folder nor to be had from the hub ({reason}).") from None
@@ -128,8 +143,8 @@ def local_folder(name: str | Path, what: str) -> Path:
 
 def require(config: dict, key: str, path: Path):
     """A key that a config.json cannot do without."""
-    if key not in config:
-        raise ValueError(f"{path} lacks {key!r}; it is not the config.json of a decoder that can be loaded.")
+    if config.get(key) is None:
+        raise ValueError(f"{path} lacks {key!r}; it is not the {path.name} of a checkpoint that can be loaded.")
     return config[key]
 
 
@@ -153,19 +168,20 @@ def decoder_json(config, num_layers: int) -> dict:
 def write_checkpoint(
     folder: str | Path, config: dict, tensors: dict[str, np.ndarray], beside: dict[str, np.ndarray] | None = None
 ) -> None:
-    """model.safetensors, `beside` (if any) in signals.safetensors, config.json: each written to a temporary name and
-    renamed, the config last."""
+    """model.safetensors, `beside` (if any) in BESIDE, config.json: each written to a temporary name and renamed, the config
+    last. What an earlier writing left, and engines would read instead or as well, is removed."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    for name, members in ((WEIGHTS, tensors), (BESIDE, beside)):
+    for name, members in ((WEIGHTS, tensors), (BESIDE[0], beside)):
         if not members:
-            (folder / name).unlink(missing_ok=True)
             continue
         partial = folder / (name + ".partial")
         # "format" is what transformers asks of a file's metadata before it loads it.
         save_file({key: np.ascontiguousarray(tensor) for key, tensor in members.items()}, partial, {"format": "pt"})
         partial.chmod(0o644)  # the library makes it for its owner alone
         os.replace(partial, folder / name)
+    for stale in (INDEX, *BESIDE[1 if beside else 0 :]):
+        (folder / stale).unlink(missing_ok=True)
     partial = folder / "config.json.partial"
     partial.write_text(json.dumps(config, indent=2) + "\n")
     os.replace(partial, folder / "config.json")
