@@ -13,15 +13,16 @@ from specexit_jax.decoding.sampling import Sampling
 from specexit_jax.decoding.spec import DecodeParams
 from specexit_jax.exits.boundaries import Boundaries, make_boundaries
 from specexit_jax.exits.policy_file import digest
+from specexit_jax.generation_config import max_new_tokens_of, read_defaults, sampling_of, tell_what_is_not_computed
 from specexit_jax.models.config import DraftConfig, TargetConfig, check_pair
 from specexit_jax.models.hf import load_draft, load_target
 from specexit_jax.models.hf_layout import on_device
 from specexit_jax.models.hf_tensors import INDEX, TORCH_INDEX, TORCH_WEIGHTS, WEIGHTS, local_folder, read_json
+from specexit_jax.notes import note
 from specexit_jax.sharding import placer
 from specexit_jax.thinking import Thinking, chat_prompt, find_thinking
 
 EMBEDDED = Path(__file__).parent / "assets" / "embedded"
-NEW_TOKENS = 4096  # generated at most where neither the caller nor generation_config.json says
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -71,22 +72,25 @@ def load_session(
     target = local_folder(target, "target")
     config, params = load_target(target, dtype, placer(mesh) if mesh else on_device)
     tokenizer = load_tokenizer(target) if has_tokenizer(target) else None
-    if tokenizer is not None and len(tokenizer) > config.vocab_size:
-        raise ValueError(
-            f"The tokenizer in {target} has {len(tokenizer)} tokens, but the model only {config.vocab_size}: "
-            "they do not belong together."
+    thinking = None if tokenizer is None else find_thinking(tokenizer)
+    if tokenizer is not None and (known := _ids_of(tokenizer)) > config.vocab_size:
+        thinking = _within(thinking, config.vocab_size)
+        note(
+            f"The tokenizer in {target} has {known} ids, but the model only {config.vocab_size}: prompts that hold one of "
+            f"the others are refused{'' if thinking else ', and it is taken for a model that does not think'}."
         )
-    defaults = _generation_defaults(target)
+    defaults = read_defaults(target)
+    tell_what_is_not_computed(target, defaults)
     session = Session(
         target=config,
         draft=None,
         params=DecodeParams(target=params),
         tokenizer=tokenizer,
         token_texts=_token_texts(tokenizer, config.vocab_size),
-        stop_ids=_stop_ids(target, tokenizer, defaults),
-        thinking=find_thinking(tokenizer) if tokenizer is not None else None,
-        sampling=_sampling(defaults),
-        max_new_tokens=defaults.get("max_new_tokens") or NEW_TOKENS,
+        stop_ids=_stop_ids(target, tokenizer, defaults, config.vocab_size),
+        thinking=thinking,
+        sampling=sampling_of(defaults, target),
+        max_new_tokens=max_new_tokens_of(defaults, target),
         mesh=mesh,
     )
     return session if draft is None else with_draft(session, draft, draft_layer_ids)
@@ -148,20 +152,31 @@ def text_of(session: Session, ids: Sequence[int]) -> str:
     return session.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
 
 
+def _ids_of(tokenizer) -> int:
+    """One more than the highest id that the tokenizer may write."""
+    return max(tokenizer.get_vocab().values(), default=-1) + 1
+
+
+def _within(thinking: Thinking | None, vocab_size: int) -> Thinking | None:
+    """The same, if the model knows every id of it."""
+    ids = () if thinking is None else thinking.start + thinking.end + thinking.ajar + thinking.shut
+    return thinking if all(token < vocab_size for token in ids) else None
+
+
 def _token_texts(tokenizer, vocab_size: int) -> tuple[str, ...]:
+    texts = [""] * vocab_size
     if tokenizer is None:
-        return ("",) * vocab_size
-    special, known = {token for token, added in tokenizer.added_tokens_decoder.items() if added.special}, len(tokenizer)
-    texts = tokenizer.batch_decode([[token] for token in range(known)], clean_up_tokenization_spaces=False)
-    return tuple("" if token in special else text for token, text in enumerate(texts)) + ("",) * (vocab_size - known)
+        return tuple(texts)
+    special = {token for token, added in tokenizer.added_tokens_decoder.items() if added.special}
+    ids = sorted(token for token in tokenizer.get_vocab().values() if token < vocab_size and token not in special)
+    for token, text in zip(
+        ids, tokenizer.batch_decode([[i] for i in ids], clean_up_tokenization_spaces=False), strict=True
+    ):
+        texts[token] = text
+    return tuple(texts)
 
 
-def _generation_defaults(folder: Path) -> dict:
-    path = folder / "generation_config.json"
-    return read_json(path) if path.is_file() else {}
-
-
-def _stop_ids(folder: Path, tokenizer, defaults: dict) -> tuple[int, ...]:
+def _stop_ids(folder: Path, tokenizer, defaults: dict, vocab_size: int) -> tuple[int, ...]:
     """Every end token named by the generation config, else by the model's config, else by the tokenizer."""
     named = defaults.get("eos_token_id")
     if named is None:
@@ -172,16 +187,11 @@ def _stop_ids(folder: Path, tokenizer, defaults: dict) -> tuple[int, ...]:
         named = tokenizer.eos_token_id
     if named is None:
         raise ValueError(f"{folder} names no end-of-text token: set eos_token_id in its generation_config.json.")
-    return tuple(int(token) for token in (named if isinstance(named, list) else [named]))
-
-
-def _sampling(defaults: dict) -> Sampling:
-    """How the model wants to be sampled; greedy where it does not say. A filter it does not name is off."""
-    if not defaults.get("do_sample", "temperature" in defaults):
-        return Sampling()
-    return Sampling(
-        temperature=float(defaults.get("temperature", 1.0)),
-        top_k=int(defaults.get("top_k") or 0),
-        top_p=float(defaults.get("top_p") or 1.0),
-        min_p=float(defaults.get("min_p") or 0.0),
-    )
+    named = [int(token) for token in (named if isinstance(named, list) else [named])]
+    known = tuple(token for token in named if 0 <= token < vocab_size)
+    if named and not known:
+        raise ValueError(
+            f"{folder} names the end-of-text token {named[0]}, but the model's ids end at {vocab_size - 1}: set eos_token_id "
+            "in its generation_config.json."
+        )
+    return known
