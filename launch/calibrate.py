@@ -30,14 +30,14 @@ def main() -> None:
     settings, kinds = config.calibrate, tuple(config.annotate.kinds)
     trained = workdir / "draft_model"
     session = door.open_session(config, trained if trained.is_dir() else config.draft)
-    development = calibrating.seen_split(session, workdir / settings.split, settings.smoothers)
+    development = calibrating.seen_split(session, workdir / settings.split, settings.smoothers, kinds, door.say)
     if _EPSILON.value is None:
         bounds = settings.bound, settings.standard_errors
         file = calibrating.by_grid(development, *bounds, settings.budget or None, kinds, session.draft_digest, door.say)
     else:
         split, budget = settings.certify_on, settings.budget or None
         goal = Goal(_EPSILON.value, _DELTA.value, tuple(settings.signals), budget, settings.split, split)
-        calibration = calibrating.seen_split(session, workdir / split, settings.smoothers)
+        calibration = calibrating.seen_split(session, workdir / split, settings.smoothers, kinds, door.say)
         paths = scored(development.by_smoother, goal)
         file = calibrating.by_certificate(paths, calibration, goal, kinds, session.draft_digest, door.say)
         rows = calibrating.frontier_of(paths, calibration, goal, settings.frontier, door.say)

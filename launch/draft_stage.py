@@ -7,6 +7,7 @@ import ml_collections
 
 from launch import door, stages
 from specexit_jax.annotation.documents import LabelOptions, Traces, frequent_tokens, packed
+from specexit_jax.annotation.kinds import require_kinds
 from specexit_jax.checkpoint import write_json
 from specexit_jax.distributed import is_first
 from specexit_jax.evaluation.held_out import HeldOut
@@ -29,7 +30,7 @@ def train_on_traces(
     door.known("config.train.features", train.features, ("online", "offline"))
     session = door.open_training_session(config)
     target = dataclasses.replace(session.target, row_attention=train.row_attention)
-    traces = _traces(config, workdir / "draft")
+    traces = _traces(config, session, workdir / "draft")
     door.say(f"{len(traces)} traces, {traces.lengths.sum()} tokens, {traces.cut} cut to a row of {train.row_length}")
     always = (*session.end_think_ids, *session.stop_ids)
     d2t = frequent_tokens(traces.traces, target.vocab_size, train.draft_vocab_size, always)
@@ -58,10 +59,12 @@ def train_on_traces(
             write_json(workdir / "held_out.json", found)
 
 
-def _traces(config: ml_collections.ConfigDict, folder: Path) -> Traces:
-    train = config.train
+def _traces(config: ml_collections.ConfigDict, session: Session, folder: Path) -> Traces:
+    train, kinds = config.train, tuple(config.annotate.kinds)
+    if labelled := train.signals != "none":
+        require_kinds(folder, kinds)
     options = LabelOptions(config.annotate.kind, train.label_place, config.annotate.confidence, train.boundary_weight)
-    return Traces(folder, train.row_length, options, labelled=train.signals != "none")
+    return Traces(folder, train.row_length, options, labelled, session.boundaries(kinds) if labelled else None)
 
 
 def _look(config: ml_collections.ConfigDict, session: Session, model: tuple, losses, folder: Path) -> HeldOut | None:
@@ -69,6 +72,6 @@ def _look(config: ml_collections.ConfigDict, session: Session, model: tuple, los
     train = config.train
     if not train.held_out_rows or not shard_files(folder, "traces" if train.signals == "none" else "labels"):
         return None
-    rows = packed(_traces(config, folder), train.row_length, train.seed)
+    rows = packed(_traces(config, session, folder), train.row_length, train.seed)
     chosen = [rows[number] for number in range(min(train.held_out_rows, len(rows)))]
     return HeldOut(*model, losses, chosen, train.batch_size, session.mesh)

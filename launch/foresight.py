@@ -10,13 +10,12 @@ from pathlib import Path
 from absl import flags
 
 from launch import door, stages
-from specexit_jax.annotation.replay import join_labels
+from specexit_jax.annotation.kinds import annotated_split
 from specexit_jax.checkpoint import write_json
 from specexit_jax.evaluation.foresight import Foresight, chosen_places, go_on, summary
 from specexit_jax.evaluation.harness import extracted
 from specexit_jax.methods import make_method
 from specexit_jax.models.draft import DraftBundle
-from specexit_jax.shards import read_shards
 
 _SPLIT = flags.DEFINE_string("split", "development", "The split whose boundaries are taken.")
 _BOUNDARIES = flags.DEFINE_integer("boundaries", 600, "How many of them.")
@@ -31,9 +30,8 @@ def main() -> None:
     folder, own = workdir / _SPLIT.value, workdir / "draft_model"
     sizes = _BOUNDARIES.value, _CONTINUATIONS.value, config.seed, config.evaluate.batch_size
     setting = Foresight(*sizes, config.rollout.max_new_tokens, stages.target_name(config))
-    traces = read_shards(folder, "traces")
-    labels = join_labels(traces, read_shards(folder, "labels"))
     session = door.open_session(config, own if own.is_dir() else config.draft)
+    traces, labels = annotated_split(session, folder, config.annotate.kinds)
     if session.draft is None:
         raise ValueError("Foresight is compared with the confidence of a draft: train one first (launch.train).")
     draft = DraftBundle(session.draft, session.params.draft, session.params.d2t)

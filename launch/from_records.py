@@ -7,8 +7,10 @@ from absl import flags
 
 from specexit_jax.data.tokenizer import has_tokenizer, load_tokenizer
 from specexit_jax.evaluation.from_records import recompute
+from specexit_jax.exits.boundaries import make_boundaries
 from specexit_jax.exits.policy_file import load_policy
-from specexit_jax.session import local_folder
+from specexit_jax.models.hf import load_target_config
+from specexit_jax.session import local_folder, token_texts
 
 _WANTED = flags.DEFINE_bool("from_records", False, "Make results and reports again from WORKDIR/records.jsonl.")
 
@@ -21,4 +23,9 @@ def results(config: ml_collections.ConfigDict, workdir: Path, policy: Path) -> d
     """`from_records.recompute` with the policy, where there is one, and the target's tokenizer, where it has one."""
     folder = local_folder(config.target, "target")
     tokenizer = load_tokenizer(folder) if has_tokenizer(folder) else None
-    return recompute(workdir, config.evaluate.split, load_policy(policy) if policy.is_file() else None, tokenizer)
+    file = load_policy(policy) if policy.is_file() else None
+    boundaries = None
+    if file is not None and tokenizer is not None:
+        texts = token_texts(tokenizer, load_target_config(folder).vocab_size)
+        boundaries = make_boundaries(texts, file.boundary_kinds)
+    return recompute(workdir, config.evaluate.split, file, tokenizer, boundaries)

@@ -86,7 +86,7 @@ def load_session(
         draft=None,
         params=DecodeParams(target=params),
         tokenizer=tokenizer,
-        token_texts=_token_texts(tokenizer, config.vocab_size),
+        token_texts=token_texts(tokenizer, config.vocab_size),
         stop_ids=_stop_ids(target, tokenizer, defaults, config.vocab_size),
         thinking=thinking,
         sampling=sampling_of(defaults, target),
@@ -163,7 +163,8 @@ def _within(thinking: Thinking | None, vocab_size: int) -> Thinking | None:
     return thinking if all(token < vocab_size for token in ids) else None
 
 
-def _token_texts(tokenizer, vocab_size: int) -> tuple[str, ...]:
+def token_texts(tokenizer: Any, vocab_size: int) -> tuple[str, ...]:
+    """See `Session.token_texts`."""
     texts = [""] * vocab_size
     if tokenizer is None:
         return tuple(texts)

@@ -15,6 +15,7 @@ from specexit_jax.annotation.annotate import annotate, label_of
 from specexit_jax.annotation.features import extract, load_signals, save_signals
 from specexit_jax.annotation.forcing import Forcing, force_batch, make_forcer
 from specexit_jax.annotation.rollout import Rollout, request_of, roll_out
+from specexit_jax.annotation.unfinished import count_unfinished
 from specexit_jax.data.programs import CodeTests
 from specexit_jax.data.splits import Problem
 from specexit_jax.decoding.force import Forced
@@ -197,7 +198,25 @@ def test_labels_cover_every_boundary(session, folder):
         expected = [i for i, token in enumerate(trace["ids"][:thinking]) if table[token]]
         label = labels[trace["id"]]
         assert label["boundaries"] == expected
-        assert {len(label[k]) for k in ("forced", "forced_ids", "agree", "correct", "logprob")} == {len(expected)}
+        each = ("forced", "forced_ids", "finished", "agree", "correct", "logprob")
+        assert {len(label[k]) for k in each} == {len(expected)}
+
+
+def test_annotation_tells_which_answers_did_not_end(session, folder):
+    """By the last token; of those that did not, max_answer cut some and the buffer's end others."""
+    traces, labels = read_shards(folder, "traces"), read_shards(folder, "labels")
+    for label in labels:
+        assert label["finished"] == [bool(ids) and ids[-1] in session.stop_ids for ids in label["forced_ids"]]
+        assert not any(agree for agree, whole in zip(label["agree"], label["finished"], strict=True) if not whole)
+    told = json.loads((folder / "annotate.json").read_text())["measured"]["unfinished"]
+    cut = sum(not w and len(i) == 5 for x in labels for w, i in zip(x["finished"], x["forced_ids"], strict=True))
+    assert told["cut"] == cut > 0 and told["answers"] >= cut and told["share"] == cut / told["answers"]
+    assert told["cut"] + told["outside"] <= sum(not whole for label in labels for whole in label["finished"])
+    again = annotate(session, folder, ("paragraph",), FORCING)[
+        "unfinished"
+    ]  # nothing is left, and all of them are told of
+    assert again.to_json() == told and f"{cut} of {told['answers']} answers" in again.told()
+    assert again == count_unfinished(traces, labels, 5)
 
 
 def test_signals_are_those_that_the_loop_reads(session, problems, folder):

@@ -8,10 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from evaluated_case import POLICY, SPLIT, Words, write_evaluated
+from evaluated_case import BOUNDARIES, POLICY, SPLIT, Words, write_evaluated
 
 from specexit_jax.evaluation.from_records import recompute
 from specexit_jax.evaluation.records import read_records, write_json, write_records
+from specexit_jax.exits.boundaries import make_boundaries
 from specexit_jax.session import EMBEDDED
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -63,6 +64,24 @@ def test_an_unfinished_evaluation_gives_what_there_is(workdir):
     report = (workdir / "report.md").read_text()
     assert "Carried over" not in report and "worst" not in report
     assert (workdir / "report.html").is_file()
+
+
+def test_labels_of_other_kinds_are_left_out(workdir):
+    """Labels at a kind more than the policy's change nothing: the policy's own boundaries are taken, T* anew among them."""
+    path = workdir / "test" / "labels.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    (workdir / "test" / "annotate.json").write_text(json.dumps({"settings": {"kinds": ["paragraph", "marker"]}}))
+    table = make_boundaries(["\n\n" if token - 3 in BOUNDARIES else "w" for token in range(64)])
+    found = recompute(workdir, "test", POLICY, Words(), table)
+    for row in rows:
+        row |= {
+            key: [row[key][0], *row[key]]
+            for key in ("boundaries", "forced_ids", "forced", "agree", "correct", "logprob")
+        }
+        row["boundaries"][0], row["first"], row["stable"] = 2, None, None
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert recompute(workdir, "test", POLICY, Words(), table) == found
+    assert found["offsets"]["stable"] != recompute(workdir, "test", POLICY, Words())["offsets"]["stable"]
 
 
 def test_without_tokenizer_and_signals_the_ids_are_shown(workdir):

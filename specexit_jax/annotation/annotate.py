@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 
 from specexit_jax.annotation.forcing import Forcing, force_batch, make_forcer
+from specexit_jax.annotation.joined import thinking_tokens
+from specexit_jax.annotation.unfinished import count_unfinished
 from specexit_jax.data.checkers import accepts, agrees
 from specexit_jax.data.tasks import final_answer
 from specexit_jax.decoding.force import Forced
@@ -24,14 +26,10 @@ from specexit_jax.session import Session, text_of
 from specexit_jax.shards import WHOLE, Shard, held, own_rows, read_shards
 
 
-def thinking_tokens(trace: dict) -> int:
-    """Tokens before `</think>`; all of them where it never came."""
-    return len(trace["ids"]) if trace["think_end"] is None else trace["think_end"]
-
-
 def label_of(session: Session, trace: dict, places: list[int], forced: Forced, row: int) -> dict:
     """One line of labels.jsonl. Answers are those under the trace's own key, which an exit would give; `agree_share`,
-    where there are several keys, is the share of them under which the answer agrees."""
+    where there are several keys, is the share of them under which the answer agrees. An answer that did not end within
+    max_answer or the buffer is not `finished`: nobody's answer, and nobody's agreement."""
     checks = functools.partial(accepts, trace.get("checker", "world"), trace["task"])
     stands = functools.partial(agrees, trace.get("checker", "world"), trace["task"])
 
@@ -51,6 +49,7 @@ def label_of(session: Session, trace: dict, places: list[int], forced: Forced, r
         "boundaries": places,
         "forced_ids": [ids(place, 0) for place in range(number)],
         "forced": answers,
+        "finished": [bool(value) for value in forced.finished[row, :number, 0]],
         "agree": agree,
         "correct": [checks(found, trace["reference"]) for found in answers],
         "logprob": [round(float(value), 6) for value in forced.log_probability[row, :number, 0]],
@@ -85,7 +84,7 @@ def annotate(
     session: Session, folder: Path, kinds: Sequence[str], forcing: Forcing, shard: Shard = WHOLE, target: str = ""
 ) -> dict[str, Any]:
     """Appends the shard's labels that no file of the folder holds yet for its traces; what this run took, also kept in
-    annotate.json. target: the name under which they are kept ("": not compared).
+    annotate.json, and how many of all its answers are `unfinished`. target: the name under which they are kept ("": not compared).
 
     Raises ValueError where the folder holds labels that were made otherwise.
     """
@@ -94,20 +93,23 @@ def annotate(
     settings |= {"target": target} if target else {}
     with own_rows(folder, "labels", "annotate", settings, shard) as rows:
         traces = sorted(read_shards(folder, "traces"), key=lambda trace: trace["id"])  # whichever process wrote them
-        done = {label["id"] for label in held(folder, "labels")}
+        before, by_id = held(folder, "labels"), {trace["id"]: trace for trace in traces}
+        done = {label["id"] for label in before}
         missing = [trace for trace in traces if shard.has(trace["id"]) and trace["id"] not in done]
         forcer = make_forcer(session, forcing)
+        unfinished = count_unfinished(traces, before, forcing.max_answer)
         progress, count = Progress(len(missing), f"annotate {folder.name} "), 0
         for batch in labels(session, missing, session.boundaries(kinds), forcer, forcing):
             rows.append(batch)
             count += len(batch)
+            unfinished += count_unfinished([by_id[label["id"]] for label in batch], batch, forcing.max_answer)
             progress.update(count, f"{forcer.cost.boundaries} boundaries, {_pace(forcer.cost)}")
         measured = {"traces": count, "rows": forcing.rows, "branches": forcing.branches}
         measured |= dataclasses.asdict(forcer.cost)
         measured["seconds_a_boundary"] = forcer.cost.seconds / max(forcer.cost.boundaries, 1)
         if missing:
-            rows.report(measured)
-    return measured
+            rows.report(measured | {"unfinished": unfinished.to_json()})
+    return measured | {"unfinished": unfinished}
 
 
 def _pace(cost: ForceCost) -> str:

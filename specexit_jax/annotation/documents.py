@@ -6,8 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
+from specexit_jax.annotation.kinds import labels_at
 from specexit_jax.data.jsonl_index import JsonlIndex
 from specexit_jax.data.packing import Columns, PackedRows
+from specexit_jax.exits.boundaries import Boundaries
 from specexit_jax.exits.labels import confidence_targets, token_labels
 from specexit_jax.shards import shard_files
 
@@ -33,12 +35,19 @@ class Traces:
     A document's columns: tokens, loss_mask (what the model wrote) and, of labelled traces, labels and label_mask [n, 3],
     boundary (bool), agree (0 or 1 at boundaries), phase (thinking BEFORE T* and AFTER it; 0 elsewhere).
 
-    `lengths` of the documents, cut to `longest`; `cut`: how many were. The files stay on disk. Raises ValueError where
-    traces and labels do not fit together.
+    boundaries: those that count, of all that the labels have (None: all of them). `lengths` of the documents, cut to
+    `longest`; `cut`: how many were. The files stay on disk. Raises ValueError where traces and labels do not fit together.
     """
 
-    def __init__(self, folder: str | Path, longest: int, options: LabelOptions = LabelOptions(), labelled: bool = True):
-        folder = Path(folder)
+    def __init__(
+        self,
+        folder: str | Path,
+        longest: int,
+        options: LabelOptions = LabelOptions(),
+        labelled: bool = True,
+        boundaries: Boundaries | None = None,
+    ):
+        folder, self.boundaries = Path(folder), boundaries
         self.options, self.longest = options, longest
         self.traces, kept, whole = _index(folder, "traces"), {}, []
         for place, trace in enumerate(self.traces):
@@ -64,6 +73,8 @@ class Traces:
     def __getitem__(self, number: int) -> Columns:
         trace = self.traces[self._trace_of[number]]
         label = None if self._labels is None else self._labels[self._label_of[number]]
+        if label is not None and self.boundaries is not None:
+            (label,) = labels_at([trace], [label], self.boundaries)
         columns = document(trace, label, self.options)
         return {name: values[: self.longest] for name, values in columns.items()}
 

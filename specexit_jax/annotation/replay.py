@@ -8,12 +8,12 @@ decoding loop: the same `policy.decide`, over whole traces instead of verify ste
 import dataclasses
 from collections.abc import Mapping, Sequence
 from functools import partial
-from itertools import pairwise
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from specexit_jax.annotation.joined import ended, join_labels, leavable_tokens, thinking_tokens
 from specexit_jax.exits.calibration import Outcomes, task_weights
 from specexit_jax.exits.policy import Policy, Threshold
 from specexit_jax.exits.smoothers import Smoother
@@ -27,7 +27,8 @@ class Replayed:
 
     boundary: place among the label's boundaries, None without an exit; exit_index: index in `ids` of the forced
     `</think>`; signals: what the decision saw; ids: all generated tokens; thinking_tokens: those before `</think>`;
-    trial_tokens: those answered in trials that failed, which `ids` does not hold.
+    trial_tokens: those answered in trials that failed, which `ids` does not hold; finished: whether the answer came to its
+    end. An answer that annotation cut at max_answer would have gone on in a decode: `ids` is then its beginning.
     """
 
     id: str
@@ -39,22 +40,11 @@ class Replayed:
     correct: bool
     answer: str | None
     trial_tokens: int = 0
+    finished: bool = True
 
     @property
     def tokens(self) -> int:
         return len(self.ids)
-
-
-def join_labels(traces: Sequence[dict], labels: Sequence[dict]) -> list[dict]:
-    """The label of each trace, in the order of the traces. Raises ValueError where they do not fit together."""
-    by_id = {label["id"]: label for label in labels}
-    absent = [trace["id"] for trace in traces if trace["id"] not in by_id]
-    if absent:
-        raise ValueError(f"{len(absent)} traces have no labels (first: {absent[0]}): run launch.annotate to the end")
-    chosen = [by_id[trace["id"]] for trace in traces]
-    for trace, label in zip(traces, chosen, strict=True):
-        _check_label(trace, label)
-    return chosen
 
 
 def replay(
@@ -95,8 +85,9 @@ def outcomes(
     tokens, thinking = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
     for row, (trace, label, seen) in enumerate(zip(traces, chosen, smoothed, strict=True)):
         count = len(label["boundaries"])
-        values[row, :count], correct[row, :count] = seen, label["correct"]
-        present[row, :count] = np.asarray(label["boundaries"], np.int64) < _leavable(trace)
+        values[row, :count] = seen
+        correct[row, :count] = np.logical_and(label["correct"], label["finished"])
+        present[row, :count] = np.asarray(label["boundaries"], np.int64) < leavable_tokens(trace)
         thinking[row, :count] = np.asarray(label["boundaries"], np.int64) + 1
         tokens[row, :count] = [
             boundary + 1 + end_think_length + len(forced)
@@ -110,7 +101,7 @@ def outcomes(
         correct=correct,
         full_tokens=np.array([len(trace["ids"]) for trace in traces], np.int64),
         full_correct=np.array([trace["correct"] for trace in traces], bool),
-        closed=np.array([trace["think_end"] is not None for trace in traces], bool),
+        closed=np.array([ended(trace) for trace in traces], bool),
         weights=task_weights([trace["task"] for trace in traces]),
     )
 
@@ -139,14 +130,14 @@ def _decide_all(policy: Policy, traces, labels, signals) -> tuple[list[int], lis
     columns, shown = [0] * len(traces), [np.zeros((0, 3), np.float32)] * len(traces)
     buckets: dict[int, list[int]] = {}
     for index, trace in enumerate(traces):
-        buckets.setdefault(_bucket(_thinking(trace)), []).append(index)
+        buckets.setdefault(_bucket(thinking_tokens(trace)), []).append(index)
     for length, members in buckets.items():
         for start in range(0, len(members), ROWS):
             chunk = members[start : start + ROWS]
             batch = _batch([traces[i] for i in chunk], [labels[i] for i in chunk], signals, policy, length)
             exits, smoothed = map(np.asarray, _decide(policy, *batch, rows=ROWS))
             for row, index in enumerate(chunk):
-                thinking = _thinking(traces[index])
+                thinking = thinking_tokens(traces[index])
                 columns[index] = min(int(exits[row]), thinking)
                 shown[index] = smoothed[row, :thinking]
     return columns, shown
@@ -158,10 +149,10 @@ def _batch(traces, labels, signals, policy, length: int):
     values = np.zeros((ROWS, length, 3), np.float32)
     boundary, valid = np.zeros((ROWS, length), bool), np.zeros((ROWS, length), bool)
     for row, (trace, label) in enumerate(zip(traces, labels, strict=True)):
-        thinking = _thinking(trace)
+        thinking = thinking_tokens(trace)
         tokens[row, :thinking] = trace["ids"][:thinking]
         boundary[row, _granted(policy, label)] = True
-        valid[row, : _leavable(trace)] = True
+        valid[row, : leavable_tokens(trace)] = True
         if policy.needs_signals:
             values[row, :thinking] = _signals_of(trace["id"], signals, thinking)
     return tokens, values if policy.needs_signals else None, boundary, valid
@@ -190,7 +181,7 @@ def _tried(policy: Policy, trace: dict, label: dict, column: int) -> int:
     """Tokens of the answers at the boundaries before the exit."""
     if not _tries(policy):
         return 0
-    answers, last = zip(label["boundaries"], label["forced_ids"], strict=True), min(column, _leavable(trace))
+    answers, last = zip(label["boundaries"], label["forced_ids"], strict=True), min(column, leavable_tokens(trace))
     return sum(len(answer) for place, answer in answers if place < last)
 
 
@@ -204,10 +195,11 @@ def _signals_of(identity: str, signals: Mapping[str, np.ndarray] | None, thinkin
 
 
 def _outcome(policy: Policy, trace: dict, label: dict, column: int, seen, end_think: tuple[int, ...]) -> Replayed:
-    thinking, tried = _thinking(trace), _tried(policy, trace, label, column)
+    thinking, tried = thinking_tokens(trace), _tried(policy, trace, label, column)
     if column >= thinking:
         right, ids = bool(trace["correct"]), tuple(trace["ids"])
-        return Replayed(trace["id"], None, None, None, ids, thinking, right, trace["answer"], tried)
+        whole = trace.get("finish", "stop") == "stop"
+        return Replayed(trace["id"], None, None, None, ids, thinking, right, trace["answer"], tried, whole)
     place = label["boundaries"].index(column)
     return Replayed(
         id=trace["id"],
@@ -216,29 +208,11 @@ def _outcome(policy: Policy, trace: dict, label: dict, column: int, seen, end_th
         signals=tuple(float(value) for value in seen[column]) if policy.needs_signals else None,
         ids=(*trace["ids"][: column + 1], *end_think, *label["forced_ids"][place]),
         thinking_tokens=column + 1,
-        correct=bool(label["correct"][place]),
-        answer=label["forced"][place],
+        correct=bool(label["correct"][place] and label["finished"][place]),
+        answer=label["forced"][place] if label["finished"][place] else None,
         trial_tokens=tried,
+        finished=label["finished"][place],
     )
-
-
-def _check_label(trace: dict, label: dict) -> None:
-    boundaries = label["boundaries"]
-    counts = {key: len(label[key]) for key in ("forced_ids", "forced", "correct")}
-    if set(counts.values()) != {len(boundaries)}:
-        raise ValueError(f"label {trace['id']} has {len(boundaries)} boundaries but {counts}: annotate it again")
-    if any(b <= a for a, b in pairwise([-1, *boundaries])) or (boundaries and boundaries[-1] >= _thinking(trace)):
-        raise ValueError(f"label {trace['id']}: boundaries must ascend inside the thinking: annotate it again")
-
-
-def _thinking(trace: dict) -> int:
-    """Thinking tokens of a trace: those before `</think>`, all where it never came."""
-    return len(trace["ids"]) if trace["think_end"] is None else trace["think_end"]
-
-
-def _leavable(trace: dict) -> int:
-    """Leading tokens after which an exit is possible: a trace cut off at its last token had no room for `</think>`."""
-    return max(len(trace["ids"]) - 1, 0) if trace["think_end"] is None else trace["think_end"]
 
 
 def _bucket(length: int) -> int:

@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from specexit_jax.annotation.replay import join_labels
+from specexit_jax.annotation.joined import join_labels
 from specexit_jax.data.checkers import agrees
 
 

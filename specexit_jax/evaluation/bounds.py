@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from specexit_jax.annotation.replay import join_labels
+from specexit_jax.annotation.joined import join_labels
 from specexit_jax.evaluation.records import Record
 from specexit_jax.exits import calibration as rules
 from specexit_jax.exits.risk import learn_then_test
@@ -21,8 +21,8 @@ class Boundaries:
     """Every boundary of N annotated traces, n in all, concatenated in order.
 
     row: int32[n], the trace a boundary belongs to (non-decreasing); index: int32[n], its token's index in the ids.
-    agree, correct: bool[n], the forced answer agrees with the model's own / is right; tokens: int32[n], generated
-    tokens if the policy exits there; answers: the n forced answers.
+    agree, correct: bool[n], the forced answer agrees with the model's own / is right, neither where it did not end;
+    finished: bool[n], it did; tokens: int32[n], generated tokens if the policy exits there; answers: the n forced answers.
     first: int32[N], place among the n of the earliest agreeing boundary, NO_EXIT where none agrees.
     full_*: the trace without an exit, [N]. closed: bool[N], whether it closed its thinking itself.
     features: float32[n, A] captured features of the boundary token (A may be 0: the oracle needs none).
@@ -38,6 +38,7 @@ class Boundaries:
     index: np.ndarray
     agree: np.ndarray
     correct: np.ndarray
+    finished: np.ndarray
     tokens: np.ndarray
     answers: tuple[str | None, ...]
     first: np.ndarray
@@ -73,7 +74,7 @@ def gather_boundaries(
     chosen = join_labels(traces, labels)
     counts = np.asarray([len(label["boundaries"]) for label in chosen], np.int32)
     starts = np.concatenate([[0], np.cumsum(counts)])
-    own = [trace["think_end"] for trace in traces]
+    own, finished = [trace["think_end"] for trace in traces], _flat(chosen, "finished", bool)
     everything = Boundaries(
         ids=tuple(trace["id"] for trace in traces),
         problems=tuple(trace.get("problem", trace["id"]) for trace in traces),
@@ -82,8 +83,9 @@ def gather_boundaries(
         seeds=tuple(trace.get("seed", 0) for trace in traces),
         row=np.repeat(np.arange(len(traces), dtype=np.int32), counts),
         index=_flat(chosen, "boundaries", np.int32),
-        agree=_flat(chosen, "agree", bool),
-        correct=_flat(chosen, "correct", bool),
+        agree=_flat(chosen, "agree", bool) & finished,
+        correct=_flat(chosen, "correct", bool) & finished,
+        finished=finished,
         tokens=np.asarray(
             [
                 index + 1 + end_think_length + len(forced)
@@ -120,7 +122,7 @@ def select(boundaries: Boundaries, kept: np.ndarray) -> Boundaries:
     moved = np.where(kept, np.cumsum(kept) - 1, NO_EXIT).astype(np.int32)
     first = boundaries.first.copy()
     first[first != NO_EXIT] = moved[first[first != NO_EXIT]]
-    fields = ("row", "index", "agree", "correct", "tokens", "features", "extra")
+    fields = ("row", "index", "agree", "correct", "finished", "tokens", "features", "extra")
     arrays = {name: getattr(boundaries, name)[kept] for name in fields}
     answers = tuple(boundaries.answers[i] for i in np.flatnonzero(kept))
     return dataclasses.replace(boundaries, **arrays, answers=answers, first=first)
@@ -189,7 +191,7 @@ def as_outcomes(boundaries: Boundaries, scores: np.ndarray) -> rules.Outcomes:
         correct=correct,
         full_tokens=boundaries.full_tokens.astype(np.int64),
         full_correct=boundaries.full_correct,
-        closed=boundaries.closed,
+        closed=boundaries.closed & (np.asarray(boundaries.full_finish) == "stop"),
         weights=rules.task_weights(boundaries.tasks),
     )
 
@@ -216,7 +218,7 @@ def bound_records(boundaries: Boundaries, exits: np.ndarray, method: str) -> lis
                 steps=0,
                 accepted=(),
                 answer=boundaries.answers[place] if exited else boundaries.full_answers[i],
-                finish="stop" if exited else boundaries.full_finish[i],
+                finish=("stop" if boundaries.finished[place] else "length") if exited else boundaries.full_finish[i],
                 source="replay",
                 seed=boundaries.seeds[i],
             )

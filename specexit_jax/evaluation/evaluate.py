@@ -41,6 +41,8 @@ def evaluate(
         records += made
         write_records(workdir / "records.jsonl", records)
         notes.append("exits are replayed on annotated traces of eagle3; what was timed was decoded for real at batch 1")
+        if unfinished := shown.sections.get("unfinished_answers"):
+            notes.append(f"of the forced answers: {unfinished['told']}; an exit there is recorded as cut, and as wrong")
     records += harness.timed_records(session, problems, policy, kinds, setting)
     sections = dict(shown.sections) | loop_sections(session, problems, policy, kinds, setting, traces)
     sections |= {"target": setting.target, "notes": notes}

@@ -4,6 +4,8 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
+from specexit_jax.annotation.kinds import annotated_split
+from specexit_jax.annotation.unfinished import count_unfinished
 from specexit_jax.evaluation import harness
 from specexit_jax.evaluation.bounds import Boundaries
 from specexit_jax.evaluation.records import Record
@@ -12,7 +14,6 @@ from specexit_jax.evaluation.report.shown import Shown, chosen_views, offsets_of
 from specexit_jax.exits.policy_file import PolicyFile
 from specexit_jax.models.draft import DraftBundle
 from specexit_jax.session import Session
-from specexit_jax.shards import read_shards
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +51,8 @@ def exit_records(
     if "ceiling" in methods:
         made, sections["ceiling"] = _ceiling(session, file, draft, test, ceiling, workdir)
         records += made
+    if (unfinished := count_unfinished(traces, labels, setting.max_answer)).any:
+        sections["unfinished_answers"] = unfinished.to_json() | {"told": unfinished.told()}
     sections["offsets"] = offsets_of([*decoded, *records], labels)
     views = chosen_views(session.tokenizer, policy, records, traces, labels, along.signals)
     worst = told_exits(session.tokenizer, policy, records, traces, labels, along.signals)
@@ -61,7 +64,7 @@ def _ceiling(session: Session, file: PolicyFile, draft: DraftBundle, test, ceili
 
     def side(split: str) -> Boundaries:
         folder = workdir / split
-        traces, labels = read_shards(folder, "traces"), read_shards(folder, "labels")
+        traces, labels = annotated_split(session, folder, file.boundary_kinds)
         along = harness.extracted(session, traces, draft, folder, labels)
         return harness.boundaries_of(session, file.policy(), traces, labels, along)
 

@@ -7,20 +7,29 @@ from typing import Any
 import numpy as np
 
 from specexit_jax.annotation.features import load_signals
+from specexit_jax.annotation.kinds import annotated_kinds, labels_at
 from specexit_jax.evaluation.records import read_records
 from specexit_jax.evaluation.report.publish import PROVENANCE, provenance, publish, record_sections
 from specexit_jax.evaluation.report.shown import Shown, chosen_views, offsets_of, told_exits
+from specexit_jax.exits.boundaries import Boundaries
 from specexit_jax.exits.policy import Threshold
 from specexit_jax.exits.policy_file import PolicyFile
 from specexit_jax.shards import held
 
 
-def recompute(workdir: Path, split: str, policy: PolicyFile | None, tokenizer: Any = None) -> dict:
+def recompute(
+    workdir: Path,
+    split: str,
+    policy: PolicyFile | None,
+    tokenizer: Any = None,
+    boundaries: Boundaries | None = None,
+) -> dict:
     """`publish` for WORKDIR/records.jsonl, with the traces, labels and signals of WORKDIR/SPLIT as far as they are there.
 
     Sections of results.json that records do not give are carried over from the one in WORKDIR, and so is where and with
     what it was measured; the report says so. Records of an unfinished evaluation give what there is of it.
-    policy: by which the traces left. tokenizer: without one, ids stand for texts.
+    policy: by which the traces left. tokenizer: without one, ids stand for texts. boundaries: at which the policy exits, of
+    all that were annotated (None: all of them).
     """
     records = read_records(workdir / "records.jsonl")
     if not records:
@@ -28,7 +37,8 @@ def recompute(workdir: Path, split: str, policy: PolicyFile | None, tokenizer: A
     earlier = _earlier(workdir / "results.json")
     wanted = {record.id for record in records}
     traces = [trace for trace in held(workdir / split, "traces") if trace["id"] in wanted]
-    labels = [label for label in held(workdir / split, "labels") if label["id"] in wanted]
+    same = policy is not None and annotated_kinds(workdir / split) in (None, policy.boundary_kinds)
+    labels = _labels(workdir / split, traces, None if same else boundaries)
     made = record_sections(records)
     if labels:
         made["offsets"] = offsets_of(records, labels)
@@ -46,6 +56,14 @@ def recompute(workdir: Path, split: str, policy: PolicyFile | None, tokenizer: A
         worst = told_exits(tokenizer, rule, records, known, labels, signals)
     origin = {key: earlier[key] for key in PROVENANCE} if earlier else provenance()
     return publish(workdir, records, Shown(sections, views, worst), origin, [_note(list(carried))])
+
+
+def _labels(folder: Path, traces: list[dict], boundaries: Boundaries | None) -> list[dict]:
+    """Those of these traces that there are, at `boundaries`."""
+    there = {label["id"]: label for label in held(folder, "labels")}
+    own = [trace for trace in traces if trace["id"] in there]
+    labels = [there[trace["id"]] for trace in own]
+    return labels if boundaries is None else labels_at(own, labels, boundaries)
 
 
 def _earlier(path: Path) -> dict:

@@ -13,7 +13,9 @@ import numpy as np
 from specexit_jax.annotation.annotate import annotate
 from specexit_jax.annotation.features import Extracted, extract, load_signals, save_signals
 from specexit_jax.annotation.forcing import Forcing
-from specexit_jax.annotation.replay import join_labels, replay, smoothed_at_boundaries
+from specexit_jax.annotation.joined import join_labels
+from specexit_jax.annotation.kinds import kinds_to_annotate, labels_at
+from specexit_jax.annotation.replay import replay, smoothed_at_boundaries
 from specexit_jax.annotation.rollout import Rollout, name_of, request_of, roll_out, trace_of
 from specexit_jax.data.splits import Problem
 from specexit_jax.evaluation.bounds import (
@@ -107,10 +109,10 @@ def _without_others_steps(session: Session, method: Method, trace: dict) -> dict
 def annotated(
     session: Session, traces: Sequence[dict], kinds: Sequence[str], setting: Setting, folder: Path
 ) -> list[dict]:
-    """Labels of these traces, annotating what is missing."""
-    annotate(session, folder, kinds, setting.forcing, target=setting.target)
-    by_id = {label["id"]: label for label in read_shards(folder, "labels")}
-    return [by_id[trace["id"]] for trace in traces]
+    """Labels of these traces at boundaries of these kinds, annotating what is missing; a folder that was annotated at more
+    kinds goes on with all of them."""
+    annotate(session, folder, kinds_to_annotate(folder, kinds), setting.forcing, target=setting.target)
+    return labels_at(traces, join_labels(traces, read_shards(folder, "labels")), session.boundaries(kinds))
 
 
 def extracted(

@@ -26,7 +26,7 @@ class Record:
     steps: verify steps of the loop; 0 where nothing was decoded.
     accepted: accepted[n] = verify steps that accepted n drafts, exit-truncated steps left out; () without a decode.
     answer: the extracted answer, None when there is none.
-    finish: 'stop' or 'length' (ran into the buffer's end).
+    finish: 'stop' or 'length' (ran into the buffer's end, or was replayed with an answer that annotation cut).
     source: 'decode' (run for real) or 'replay' (a policy replayed on annotated traces).
     latency_s: batch-1 wall time in seconds, None where it was not measured.
     trial_tokens: answered in trials that failed, generated beside `tokens`.
@@ -88,7 +88,7 @@ def record_of_replay(method: str, trace: dict, replayed: Any) -> Record:
         steps=0,
         accepted=(),
         answer=replayed.answer,
-        finish="stop" if exited else trace["finish"],
+        finish=("stop" if replayed.finished else "length") if exited else trace["finish"],
         source="replay",
         seed=trace.get("seed", 0),
         trial_tokens=replayed.trial_tokens,

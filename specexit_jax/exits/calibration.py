@@ -22,7 +22,7 @@ class Outcomes:
 
     smoothed: signals as the policy sees them at the boundary; present: False in the padding; tokens: generated tokens
     in all after an exit there; thinking: tokens thought by then; correct: the forced answer is right; full_*: without an
-    exit; closed: the trace closed its thinking itself; weights: of the traces in every mean, summing to 1 (task_weights:
+    exit; closed: the trace closed its thinking itself and ended; weights: of the traces in every mean, summing to 1 (task_weights:
     tasks count alike).
     """
 

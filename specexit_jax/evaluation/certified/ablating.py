@@ -6,8 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
+from specexit_jax.annotation.joined import join_labels
 from specexit_jax.annotation.kinds import labels_at
-from specexit_jax.annotation.replay import join_labels, outcomes
+from specexit_jax.annotation.replay import outcomes
+from specexit_jax.annotation.unfinished import require_finished
 from specexit_jax.data.splits import Problem
 from specexit_jax.evaluation.certified.ablation import Arm, Paired, compared, row_of
 from specexit_jax.evaluation.certified.certify import Goal, Seen
@@ -30,9 +32,11 @@ class Split:
 
 
 def read_split(folder: Path) -> Split:
-    """All traces of a split with their labels."""
+    """All traces of a split with their labels. Raises ValueError where too many of its answers did not end."""
     traces = read_shards(folder, "traces")
-    return Split(folder, traces, join_labels(traces, read_shards(folder, "labels")))
+    labels = join_labels(traces, read_shards(folder, "labels"))
+    require_finished(folder, traces, labels)
+    return Split(folder, traces, labels)
 
 
 def test_split(

@@ -4,7 +4,9 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from specexit_jax.annotation.kinds import annotated_split
 from specexit_jax.annotation.replay import outcomes
+from specexit_jax.annotation.unfinished import require_finished
 from specexit_jax.evaluation.certified import certify
 from specexit_jax.evaluation.certified.certify import Goal, Seen
 from specexit_jax.evaluation.harness import extracted
@@ -15,7 +17,6 @@ from specexit_jax.exits.risk import CannotCertify
 from specexit_jax.exits.smoothers import smoother_named
 from specexit_jax.models.draft import DraftBundle
 from specexit_jax.session import Session
-from specexit_jax.shards import read_shards
 
 Say = Callable[[str], None]
 
@@ -33,9 +34,12 @@ class SeenSplit:
         return SeenSplit(f"{self.name} ({task})", tuple(name for name in self.tasks if name == task), own)
 
 
-def seen_split(session: Session, folder: Path, smoothers: Sequence[str]) -> SeenSplit:
-    """An annotated split under each of the smoothers; the draft's signals along it are kept in signals.npz."""
-    traces, labels = read_shards(folder, "traces"), read_shards(folder, "labels")
+def seen_split(session: Session, folder: Path, smoothers: Sequence[str], kinds: Sequence[str], say: Say) -> SeenSplit:
+    """An annotated split at boundaries of these kinds, under each of the smoothers; the draft's signals along it are kept in
+    signals.npz. Raises ValueError where it was not annotated at these kinds, or too many of its answers did not end."""
+    traces, labels = annotated_split(session, folder, kinds)
+    if (unfinished := require_finished(folder, traces, labels)).any:
+        say(f"{folder.name}: {unfinished.told()}; an exit there counts as wrong")
     draft = DraftBundle(session.draft, session.params.draft, session.params.d2t)
     signals, length = extracted(session, traces, draft, folder).signals, len(session.end_think_ids)
     by_smoother = {name: outcomes(smoother_named(name), traces, labels, signals, length) for name in smoothers}

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from specexit_jax.annotation.replay import join_labels, smoothed_at_boundaries
+from specexit_jax.annotation.joined import join_labels
+from specexit_jax.annotation.replay import smoothed_at_boundaries
 from specexit_jax.evaluation import statistics
 from specexit_jax.evaluation.records import Record
 from specexit_jax.evaluation.report.trace_figure import TraceView, text_stages

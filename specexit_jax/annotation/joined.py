@@ -1,0 +1,64 @@
+"""Traces and their labels brought together, and which of the forced answers came to an end."""
+
+from collections.abc import Collection, Sequence
+from itertools import pairwise
+
+
+def thinking_tokens(trace: dict) -> int:
+    """Tokens before `</think>`; all of them where it never came."""
+    return len(trace["ids"]) if trace["think_end"] is None else trace["think_end"]
+
+
+def leavable_tokens(trace: dict) -> int:
+    """Leading tokens after which an exit is possible: a trace cut off at its last token had no room for `</think>`."""
+    return max(len(trace["ids"]) - 1, 0) if trace["think_end"] is None else trace["think_end"]
+
+
+def ended(trace: dict) -> bool:
+    """Whether a trace closed its thinking and then came to the end of its answer."""
+    return trace["think_end"] is not None and trace.get("finish", "stop") == "stop"
+
+
+def join_labels(traces: Sequence[dict], labels: Sequence[dict]) -> list[dict]:
+    """The label of each trace, in the order of the traces, each with `finished` (see `finished_of`).
+
+    Raises ValueError where they do not fit together.
+    """
+    by_id = {label["id"]: label for label in labels}
+    absent = [trace["id"] for trace in traces if trace["id"] not in by_id]
+    if absent:
+        raise ValueError(f"{len(absent)} traces have no labels (first: {absent[0]}): run launch.annotate to the end")
+    chosen = [by_id[trace["id"]] for trace in traces]
+    for trace, label in zip(traces, chosen, strict=True):
+        _check_label(trace, label)
+    if all("finished" in label for label in chosen):
+        return chosen
+    stops = stop_ids_in(traces)
+    return [label | {"finished": finished_of(label, stops)} for label in chosen]
+
+
+def stop_ids_in(traces: Sequence[dict]) -> set[int]:
+    """The stop tokens that ended any of these traces."""
+    return {trace["ids"][-1] for trace in traces if trace.get("finish") == "stop" and trace["ids"]}
+
+
+def finished_of(label: dict, stop_ids: Collection[int] = ()) -> list[bool]:
+    """Whether the answer forced at each boundary came to its end.
+
+    Labels of earlier versions do not say so. An answer was read only where it had ended, and one that ended has a stop
+    token last; one without either counts as cut.
+    """
+    if "finished" in label:
+        return list(label["finished"])
+    pairs = zip(label["forced"], label["forced_ids"], strict=True)
+    return [answer is not None or (bool(ids) and ids[-1] in stop_ids) for answer, ids in pairs]
+
+
+def _check_label(trace: dict, label: dict) -> None:
+    boundaries = label["boundaries"]
+    each = ("forced_ids", "forced", "correct", *(("finished",) if "finished" in label else ()))
+    counts = {key: len(label[key]) for key in each}
+    if set(counts.values()) != {len(boundaries)}:
+        raise ValueError(f"label {trace['id']} has {len(boundaries)} boundaries but {counts}: annotate it again")
+    if any(b <= a for a, b in pairwise([-1, *boundaries])) or (boundaries and boundaries[-1] >= thinking_tokens(trace)):
+        raise ValueError(f"label {trace['id']}: boundaries must ascend inside the thinking: annotate it again")

@@ -1,0 +1,77 @@
+"""Forced answers that did not come to an end: how many, what cut them, and when they are too many to calibrate on.
+
+An answer that the buffer cuts (max_new_tokens) is cut there by a decode as well. One that annotation cuts, at max_answer,
+goes on in a decode: what an exit gives at that boundary is not known, and counts as wrong.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+from specexit_jax.annotation.joined import finished_of, leavable_tokens, stop_ids_in
+from specexit_jax.annotation.kinds import annotate_settings
+
+MOST = 0.005  # of the forced answers may be cut at max_answer
+
+
+@dataclasses.dataclass(frozen=True)
+class Unfinished:
+    """answers: forced where an exit is possible; cut: of them at max_answer; outside: of them at the buffer's end."""
+
+    answers: int = 0
+    cut: int = 0
+    outside: int = 0
+
+    def __add__(self, other: Unfinished) -> Unfinished:
+        return Unfinished(self.answers + other.answers, self.cut + other.cut, self.outside + other.outside)
+
+    @property
+    def any(self) -> bool:
+        return self.cut + self.outside > 0
+
+    @property
+    def share(self) -> float:
+        """Of the answers that max_answer cut."""
+        return self.cut / max(self.answers, 1)
+
+    def to_json(self) -> dict[str, float]:
+        return dataclasses.asdict(self) | {"share": self.share}
+
+    def told(self) -> str:
+        """A few words on what did not end."""
+        if not self.any:
+            return "all answers ended"
+        return (
+            f"{self.cut} of {self.answers} answers ({100 * self.share:.2f} %) cut at max_answer, {self.outside} at the "
+            "buffer's end"
+        )
+
+
+def count_unfinished(traces: Sequence[dict], labels: Sequence[dict], max_answer: int | None = None) -> Unfinished:
+    """Of these labels, whose traces are among `traces`. max_answer: tokens at which annotation cut an answer; None, where
+    that is not known: all that did not end count as cut there."""
+    by_id, found = {trace["id"]: trace for trace in traces}, Unfinished()
+    stops = stop_ids_in(traces) if any("finished" not in label for label in labels) else ()
+    for label in (label for label in labels if label["id"] in by_id):
+        room = leavable_tokens(by_id[label["id"]])
+        rows = zip(label["boundaries"], finished_of(label, stops), label["forced_ids"], strict=True)
+        left = [(whole, len(ids)) for place, whole, ids in rows if place < room]
+        cut = sum(not whole and (max_answer is None or length >= max_answer) for whole, length in left)
+        found += Unfinished(len(left), cut, sum(not whole for whole, _ in left) - cut)
+    return found
+
+
+def require_finished(folder: Path, traces: Sequence[dict], labels: Sequence[dict]) -> Unfinished:
+    """How many answers of a split did not end; raises ValueError where max_answer cut more than `MOST` of them."""
+    most = annotate_settings(folder).get("max_answer")
+    found = count_unfinished(traces, labels, most)
+    if found.share > MOST:
+        at = "max_answer" if most is None else f"max_answer {most}"
+        raise ValueError(
+            f"{found.cut} of {found.answers} forced answers of {folder} ({100 * found.share:.1f} %) were cut at {at} before "
+            f"they ended, so that what an exit there answers is not known: raise config.annotate.max_answer and annotate in a "
+            f"new workdir (at most {100 * MOST:g} % may be cut)"
+        )
+    return found

@@ -1,0 +1,89 @@
+"""Boundaries of the kinds that are asked for, of all that were annotated, wherever labels are used."""
+
+import numpy as np
+import pytest
+from annotated_case import IDS, KINDS, PARAGRAPHS, SESSION, sure_everywhere, traces_and_labels, write_split
+
+from specexit_jax.annotation.documents import Traces
+from specexit_jax.annotation.features import Extracted
+from specexit_jax.annotation.kinds import annotated_split, kinds_to_annotate, require_kinds
+from specexit_jax.evaluation import exit_records, harness
+from specexit_jax.evaluation.certified import calibrating
+from specexit_jax.evaluation.certified.certify import use
+from specexit_jax.exits.policy_file import PolicyFile
+
+OPEN = (-1e6, -1e6, 1e6)
+
+
+@pytest.fixture
+def both(tmp_path):
+    return write_split(tmp_path / "development", *traces_and_labels(60))
+
+
+@pytest.fixture
+def markers(tmp_path):
+    return write_split(tmp_path / "marked", *traces_and_labels(60, ("marker",)), kinds=("marker",))
+
+
+def test_a_policy_is_calibrated_at_the_boundaries_that_it_exits_at(both, markers, monkeypatch):
+    """Forced answers are right at paragraphs and wrong before markers."""
+    traces = traces_and_labels(60)[0]
+    monkeypatch.setattr(calibrating, "extracted", lambda *_: Extracted(sure_everywhere(traces), {}))
+    harmed = {}
+    for kinds in (("paragraph",), KINDS, ("marker",)):
+        seen = calibrating.seen_split(SESSION, both, ("none",), kinds, print)
+        harmed[kinds] = use(seen.by_smoother["none"], OPEN)["harmed"]
+    assert harmed == {("paragraph",): 0, KINDS: 60, ("marker",): 60}
+    with pytest.raises(ValueError, match="was annotated at marker boundaries, not at paragraph ones: annotate with"):
+        calibrating.seen_split(SESSION, markers, ("none",), ("paragraph",), print)
+
+
+def test_kinds_that_hold_others(both, markers, tmp_path):
+    require_kinds(both, ("released", "marker"))  # released boundaries end paragraphs
+    with pytest.raises(ValueError, match="not at paragraph, released ones"):
+        require_kinds(markers, ("paragraph", "marker", "released"))
+    require_kinds(tmp_path / "unknown", ("marker",))
+    assert kinds_to_annotate(both, ("paragraph",)) == KINDS
+    assert kinds_to_annotate(markers, ("paragraph",)) == ("paragraph",)
+    assert kinds_to_annotate(tmp_path, ("paragraph",)) == ("paragraph",)
+
+
+def test_labels_are_refused_where_a_boundary_is_not_among_them(both):
+    """Of a folder that does not say at which kinds it was annotated."""
+    (both / "annotate.json").unlink()
+    assert annotated_split(SESSION, both, ("paragraph",))[1][0]["boundaries"] == PARAGRAPHS
+    (both / "labels.jsonl").unlink()
+    write_split(both, [], traces_and_labels(60, ("marker",))[1])
+    (both / "annotate.json").unlink()
+    with pytest.raises(ValueError, match="has no boundary at token 3"):
+        annotated_split(SESSION, both, ("paragraph",))
+
+
+def test_the_draft_learns_from_the_boundaries_that_are_asked_for(both):
+    boundaries = SESSION.boundaries(("paragraph",))
+    rows = Traces(both, 64, boundaries=boundaries)[0]
+    assert np.flatnonzero(rows["boundary"][1:]).tolist() == PARAGRAPHS
+    assert rows["agree"][1:][PARAGRAPHS].tolist() == [1.0, 1.0]
+    assert np.flatnonzero(Traces(both, 64)[0]["boundary"][1:]).tolist() == [1, 3, 5, 7]
+    assert (rows["phase"] == 1).sum() == PARAGRAPHS[0] + 1, "T* is anew among them"
+    assert (Traces(both, 64)[0]["phase"] == 1).sum() == len(IDS[:8])
+
+
+def test_an_evaluation_takes_its_kinds_from_a_folder_with_more(both, monkeypatch):
+    asked, traces = [], traces_and_labels(60)[0]
+    monkeypatch.setattr(harness, "annotate", lambda session, folder, kinds, *_, **__: asked.append(kinds))
+    labels = harness.annotated(SESSION, traces, ("paragraph",), harness.Setting("test", *[None] * 8), both)
+    assert asked == [KINDS] and labels[0]["boundaries"] == PARAGRAPHS and labels[0]["first"] == 0
+
+
+def test_the_ceiling_sees_the_policys_boundaries(tmp_path, monkeypatch):
+    for name in ("draft", "development"):
+        write_split(tmp_path / name, *traces_and_labels(3))
+    seen = []
+    monkeypatch.setattr(harness, "extracted", lambda *parts: seen.append(parts[4]))
+    monkeypatch.setattr(harness, "boundaries_of", lambda *_: None)
+    monkeypatch.setattr(harness, "ceiling_records", lambda *_: None)
+    file = PolicyFile("default", "none", ("paragraph",), OPEN, None, 0.0, None, "development", 3, "digest")
+    setting = exit_records.CeilingSetting("development", 0.0, 0.0)
+    exit_records._ceiling(SESSION, file, None, None, setting, tmp_path)
+    assert [labels[0]["boundaries"] for labels in seen] == [PARAGRAPHS] * 2
