@@ -51,8 +51,8 @@ def annotated_kinds(folder: Path) -> tuple[str, ...] | None:
 
 
 def annotate_settings(folder: Path) -> dict:
-    """The settings of a split's annotate.json, of whichever process; {} without one."""
-    for path in shard_files(folder, "annotate", ".json"):
+    """The settings of a split's annotate.json, of whichever process; {} without one, or without labels."""
+    for path in shard_files(folder, "annotate", ".json") if shard_files(folder, "labels") else ():
         try:
             return dict(json.loads(path.read_text())["settings"])
         except (ValueError, KeyError, TypeError) as error:
