@@ -7,7 +7,7 @@ import sys
 
 from absl import flags
 
-from launch import door, live, models, transcript
+from launch import bundled, door, live, models, transcript
 from specexit_jax.conversation import CONTEXT, Conversation
 
 FLAGS = flags.FLAGS
@@ -16,13 +16,17 @@ flags.DEFINE_integer("context", CONTEXT, "Tokens that the conversation may have 
 
 def main() -> None:
     door.decode_on_one_thread()
-    session, method = models.chosen()
+    session, method, choice = models.chosen()
     settings = {"sampling": models.sampling(session), "max_new_tokens": FLAGS.max_new_tokens}
     conversation = Conversation(session, method, context=FLAGS.context, seed=FLAGS.seed, **settings)
+    door.say(choice.line)
+    known = bundled.is_bundled(FLAGS.target)
     if sys.stdin.isatty():
         door.say("One message a line; the end of input (Ctrl-D) ends the conversation.")
     for line in sys.stdin:
         if message := line.strip():
+            if known and (warning := bundled.warning(message, turn=len(conversation.messages) // 2)):
+                door.say(warning)
             outcome = live.show(conversation.say(message), door.colours())
             kept = conversation.prompted - conversation.computed
             door.say(

@@ -10,6 +10,7 @@ import time
 
 from absl import flags
 
+from launch import door
 from specexit_jax import ahead
 from specexit_jax.models.config import ROW_ATTENTIONS
 from specexit_jax.shapes import TARGETS, draft_for
@@ -35,7 +36,7 @@ def told(as_json: bool) -> str:
     """Compiles, and says what for and how large it is. --context: tokens of a row: prompt and all; train: of a packed row."""
     batch, context = FLAGS.batch_size or 8, FLAGS.context or 4096
     decodes = FLAGS.program == "decode"
-    sizes = [int(size) for size in FLAGS.mesh] if FLAGS.mesh else [1, 1, -1] if decodes else [1, -1, 1]
+    sizes = door.mesh_sizes(FLAGS.mesh) if FLAGS.mesh else (1, 1, -1) if decodes else (1, -1, 1)
     mesh = ahead.tpu_mesh(FLAGS.topology, *sizes)
     target = dataclasses.replace(
         TARGETS[FLAGS.preset], dtype="bfloat16", attention=FLAGS.attention, row_attention=FLAGS.row_attention

@@ -1,11 +1,11 @@
 """The door of every entry point: flags and config come in, and a mistake leaves as one sentence with exit code 1."""
 
 import contextlib
+import functools
 import os
-import re
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,16 +14,30 @@ import ml_collections
 from absl import app, flags, logging
 from jax.sharding import Mesh
 from ml_collections import config_flags
+from ml_collections.config_flags import tuple_parser
 
+from launch import helptext, sentences
 from specexit_jax import distributed
 from specexit_jax.data.splits import SPLITS
 from specexit_jax.decoding.trees import TreeShape
-from specexit_jax.sharding import make_mesh
+from specexit_jax.sharding import AXES, make_mesh
 from specexit_jax.workdir_lock import locked
 
 if TYPE_CHECKING:
     from specexit_jax.session import Session
 
+
+class _WordsParser(tuple_parser.TupleParser):
+    """Also reads words without quotes: a,b or a, (of one)."""
+
+    def parse(self, argument):
+        found = super().parse(argument)
+        if not isinstance(argument, str) or found != (argument,):
+            return found
+        return tuple(word for word in (part.strip() for part in argument.strip("()[] ").split(",")) if word)
+
+
+config_flags.register_flag_parser_for_type(tuple, _WordsParser())
 _CONFIG = None
 _HELD = contextlib.ExitStack()
 flags.DEFINE_bool("traceback", False, "On an error, show where it was raised as well.")
@@ -32,7 +46,9 @@ flags.DEFINE_bool("traceback", False, "On an error, show where it was raised as 
 def define_config(required: bool = True) -> None:
     """--config=configs/X.py[:variant], overridable by --config.key=value, and --workdir=DIR."""
     global _CONFIG
-    _CONFIG = config_flags.DEFINE_config_file("config", None, "Experiment: configs/NAME.py or configs/NAME.py:VARIANT.")
+    _CONFIG = config_flags.DEFINE_config_file(
+        "config", None, "Experiment: configs/NAME.py or configs/NAME.py:VARIANT; --config.KEY=VALUE changes a value."
+    )
     flags.DEFINE_string("workdir", None, "Folder that this stage reads from and writes to.")
     if required:
         flags.mark_flags_as_required(["config", "workdir"])
@@ -47,18 +63,21 @@ def run(main: Callable[[], None]) -> None:
     """Parses the command line and calls `main`; errors that a user can mend become one sentence."""
     try:
         # absl itself answers a wrong flag in one sentence; a config file that fails to load it lets through.
-        app.run(lambda _: _guarded(main), flags_parser=_parse)
+        app.run(lambda _: _guarded(main), flags_parser=functools.partial(_parse, main))
     except KeyboardInterrupt:
         sys.exit(130)
 
 
-def _parse(argv: list[str]) -> list[str]:
+def _parse(main: Callable[[], None], argv: list[str]) -> list[str]:
+    if any(word in helptext.ASKING for word in argv[1:]):
+        print(helptext.text(sys.modules[main.__module__].__doc__))
+        sys.exit(0)
     try:
         rest = flags.FLAGS(argv)
         if _CONFIG is not None and flags.FLAGS["config"].value is not None:
             config()  # a file that is not there says so only when it is read
     except (AttributeError, ImportError, KeyError, OSError, SyntaxError, TypeError, ValueError, flags.Error) as error:
-        fail(_flag_sentence(error))
+        fail(sentences.of_flags(error))
     if len(rest) > 1:
         fail(f"Unexpected argument {rest[1]!r}: every option is written --name=value.")
     return rest
@@ -73,14 +92,12 @@ def _guarded(main: Callable[[], None]) -> None:
             main()
     except BrokenPipeError:
         os._exit(1)  # whoever read our output has left (`| head`)
-    except (OSError, ValueError) as error:
-        if flags.FLAGS.traceback:
+    except Exception as error:
+        sentence = None if flags.FLAGS.traceback else sentences.told(error)
+        if sentence is None:
             _leave_others(error)
             raise
-        fail(_sentence(error))
-    except Exception as error:
-        _leave_others(error)
-        raise
+        fail(sentence)
 
 
 def _leave_others(error: Exception) -> None:
@@ -111,6 +128,12 @@ def say(text: str) -> None:
         print(text, flush=True)
 
 
+def aside(text: str) -> None:
+    """As `say`, on standard error: for what must not stand in the output."""
+    if distributed.is_first():
+        print(text, file=sys.stderr, flush=True)
+
+
 def open_session(config: ml_collections.ConfigDict, draft: str | os.PathLike | None = None) -> "Session":
     """The config's target, and a draft, in its dtype; sharded over its mesh where that has more than one device."""
     from specexit_jax.session import load_session  # three seconds of imports, which not every entry point needs
@@ -129,12 +152,27 @@ def open_training_session(config: ml_collections.ConfigDict) -> "Session":
     return load_session(config.target, None, config.dtype, mesh)
 
 
-def _mesh(sizes: ml_collections.ConfigDict, devices: Sequence[jax.Device]) -> Mesh | None:
+def _mesh(sizes: Mapping[str, int], devices: Sequence[jax.Device]) -> Mesh | None:
     """None for one device."""
     if all(size == 1 for size in sizes.values()):
         return None
     mesh = make_mesh(**sizes, devices=devices)
     return mesh if mesh.size > 1 else None
+
+
+def mesh(words: Sequence[str] | None) -> Mesh | None:
+    """The mesh over this process's devices that --mesh=data,fsdp,tensor describes; None for one device."""
+    if words is None:
+        return None
+    return _mesh(dict(zip(AXES, mesh_sizes(words), strict=True)), jax.local_devices())
+
+
+def mesh_sizes(words: Sequence[str]) -> tuple[int, ...]:
+    """data, fsdp, tensor; one of them may be -1."""
+    sizes = tuple(-1 if word.strip() == "-1" else whole_numbers("mesh", [word])[0] for word in words)
+    if len(sizes) != len(AXES):
+        raise ValueError(f"--mesh takes {','.join(AXES)}, not {len(sizes)} numbers.")
+    return sizes
 
 
 def alone(stage: str) -> None:
@@ -191,28 +229,6 @@ def whole_numbers(flag: str, words: Sequence[str]) -> tuple[int, ...]:
     if wrong:
         raise ValueError(f"--{flag} must be whole numbers separated by commas, but it holds {wrong[0]!r}.")
     return tuple(int(word) for word in words)
-
-
-def _sentence(error: Exception) -> str:
-    """An exception's message on one line."""
-    return " ".join(str(error).split()) or type(error).__name__
-
-
-def _flag_sentence(error: Exception) -> str:
-    """What ml_collections and absl say of a wrong option, without the call stacks and quotes inside quotes."""
-    text = str(error).replace("\\n", "\n").replace("\\'", "'")
-    if "Traceback" in text:
-        return text.strip().splitlines()[-1].partition(": ")[2]
-    text = " ".join(text.split())
-    if misspelt := re.search(r'Did you mean "(.*)" instead of "(.*)"\?', text):
-        return f"The config has no key {misspelt[2]!r}: did you mean {misspelt[1]!r}?"
-    if isinstance(error, KeyError):
-        return f"The config has no key {text.strip(chr(34))}."
-    if "has no attribute 'get_config'" in text:
-        return "The file that --config names has no get_config(): give one of configs/."
-    if absent := re.search(r"No such file or directory: '(.*)'", text):
-        return f"There is no config file {absent[1]}."
-    return text
 
 
 def tree(words: Sequence[str] | None) -> TreeShape | None:

@@ -2,19 +2,27 @@
 
 from absl import flags
 
-from launch import door, transcript
+from launch import bundled, door, transcript
+from specexit_jax.choice import Choice, choose
 from specexit_jax.decoding.sampling import RULES, Sampling
-from specexit_jax.methods import DECODED, DRAFT_TOKENS, Method, make_method, read_policy
+from specexit_jax.exits.smoothers import SMOOTHERS
+from specexit_jax.methods import DECODED, DRAFT_TOKENS, Method, make_method
 from specexit_jax.session import EMBEDDED, Session, load_session
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string("target", str(EMBEDDED / "target"), "Folder of the target model, or its name on the hub.")
+flags.DEFINE_string("target", bundled.TARGET, "Folder of the target model, or its name on the hub.")
 flags.DEFINE_string("draft", None, "Folder of the draft model (default: the bundled one for the bundled target).")
 flags.DEFINE_enum(
     "draft_layer_ids", None, ["inputs", "outputs"], "What the draft's layer ids count, where it is silent."
 )
-flags.DEFINE_string("policy", None, "The exit policy, a policy.json (default: the bundled one).")
-flags.DEFINE_string("method", None, f"One of {', '.join(DECODED)} (default: specexit; think without a draft).")
+flags.DEFINE_string(
+    "policy", None, "The exit policy, a policy.json (default: the one in the draft's folder or beside it)."
+)
+flags.DEFINE_string(
+    "method",
+    None,
+    f"One of {', '.join(DECODED)} (default: specexit by the draft's own policy; eagle3 where it has none; think without a draft).",
+)
 flags.DEFINE_float("temperature", None, "0 is greedy (default: the target's own).")
 flags.DEFINE_integer("top_k", None, "Keep the k likeliest tokens; 0 keeps all (default: the target's own).")
 flags.DEFINE_float("top_p", None, "Keep the likeliest that reach this probability (default: likewise).")
@@ -23,23 +31,26 @@ flags.DEFINE_enum("rule", None, list(RULES), "How sampled drafts are accepted (d
 flags.DEFINE_integer("seed", 0, "Seed of the sampling.", lower_bound=0)
 flags.DEFINE_integer("max_new_tokens", None, "Most tokens to generate (default: the target's own).")
 flags.DEFINE_enum("exit_rule", None, ["default", "released"], "The policy's rule, or that of the released code.")
-flags.DEFINE_string("smoother", None, "ewma, momentum, mean, paragraph_mean or none (default: the policy's).")
+flags.DEFINE_string("smoother", None, f"{', '.join(SMOOTHERS)}, instead of the policy's.")
 flags.DEFINE_integer("draft_tokens", DRAFT_TOKENS, "Tokens drafted a step.")
 flags.DEFINE_list("tree", None, "depth,top_k,total: draft such a tree a step instead of a chain.")
+flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16", "float16"], "Of the weights and the computation.")
+flags.DEFINE_list("mesh", None, "data,fsdp,tensor: devices to shard over, one may be -1 (default: one device).")
 
 
-def chosen() -> tuple[Session, Method]:
-    """What the flags name, loaded; the bundled model's own draft and policy where they name none."""
-    bundled = FLAGS.target == str(EMBEDDED / "target")
-    draft = FLAGS.draft or (str(EMBEDDED / "draft") if bundled else None)
-    name = FLAGS.method or ("specexit" if draft else "think")
-    door.known("method", name, DECODED)
-    tree = door.tree(FLAGS.tree)
-    session = load_session(FLAGS.target, draft, draft_layer_ids=FLAGS.draft_layer_ids)
-    policy, kinds = None, ("paragraph",)
-    if name in ("specexit", "probe"):
-        policy, kinds = read_policy(session, FLAGS.policy or EMBEDDED / "policy.json", FLAGS.exit_rule, FLAGS.smoother)
-    return session, make_method(session, name, policy, kinds, FLAGS.draft_tokens, tree=tree)
+def chosen() -> tuple[Session, Method, Choice]:
+    """What the flags name, loaded, and how the method was chosen; the bundled model's own draft where they name none."""
+    draft = FLAGS.draft or (str(EMBEDDED / "draft") if bundled.is_bundled(FLAGS.target) else None)
+    if FLAGS.method:
+        door.known("method", FLAGS.method, DECODED)
+    tree, mesh = door.tree(FLAGS.tree), door.mesh(FLAGS.mesh)
+    session = load_session(FLAGS.target, draft, FLAGS.dtype, mesh, FLAGS.draft_layer_ids)
+    choice = choose(session, draft, FLAGS.method, FLAGS.policy, FLAGS.exit_rule, FLAGS.smoother)
+    return (
+        session,
+        make_method(session, choice.name, choice.policy, choice.kinds, FLAGS.draft_tokens, tree=tree),
+        choice,
+    )
 
 
 def sampling(session: Session) -> Sampling:

@@ -19,7 +19,7 @@ DRAFT_TOKENS = 3
 MAX_ANSWER = 16
 TRIAL_CONFIDENCE = 0.95  # DEER's own
 DECODED = ("think", "nothink", "first_answer", "deer", "deer_eagle3", "eagle3", "specexit", "probe")
-_EXITING = ("specexit", "probe")
+EXITING = ("specexit", "probe")
 _UNDRAFTED = ("think", "deer", "probe")
 
 
@@ -53,13 +53,13 @@ def make_method(
     """
     if name not in DECODED:
         raise ValueError(f"Unknown method {name!r}: choose among {', '.join(DECODED)}.")
-    if name in _EXITING and policy is None:
+    if name in EXITING and policy is None:
         raise ValueError(f"Method {name!r} needs an exit policy: give one with --policy=FILE.")
     if draft_tokens < 0:
         raise ValueError(f"draft_tokens must be 0 or more, but it is {draft_tokens}.")
-    if session.draft is None and (name in ("eagle3", "deer_eagle3") or (name in _EXITING and policy.needs_signals)):
+    if session.draft is None and (name in ("eagle3", "deer_eagle3") or (name in EXITING and policy.needs_signals)):
         raise ValueError(f"Method {name!r} needs a draft model: give one with --draft=FOLDER.")
-    if name in _EXITING and policy.needs_signals and session.draft.signals == "none":
+    if name in EXITING and policy.needs_signals and session.draft.signals == "none":
         raise ValueError(f"Method {name!r} reads exit signals, which this draft model does not have.")
     if session.thinking is None and name not in ("think", "eagle3"):
         raise ValueError(f"Method {name!r} needs a model that thinks, but this one has no <think>.")
@@ -73,7 +73,7 @@ def make_method(
 
 def policy_of(session: Session, name: str, policy: Policy | None = None, max_answer: int = MAX_ANSWER) -> Policy:
     """What the method called `name` exits by; the arguments as for `make_method`."""
-    if name in _EXITING:
+    if name in EXITING:
         return policy
     if name == "first_answer":
         return FirstAnswer(states_answer(session))

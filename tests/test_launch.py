@@ -1,5 +1,6 @@
 """The door: generate on a tiny random model, one sentence on every mistake, and the scripts that install."""
 
+import importlib
 import io
 import json
 import os
@@ -7,13 +8,18 @@ import re
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
+import jax
+import numpy
 import pytest
 from absl import flags
+from safetensors import safe_open
 from tiny_folders import write_policy, write_tiny
 
-from launch import chat, door, generate, transcript
+from launch import bundled, chat, door, generate, sentences, transcript
+from specexit_jax.data.known_prompts import EXAMPLES
 from specexit_jax.decoding.sampling import Sampling
 from specexit_jax.requests import Outcome
 from specexit_jax.session import load_session
@@ -118,20 +124,23 @@ def test_a_chat_keeps_what_it_has_read(tiny, capsys, monkeypatch):
 
 
 def test_sampling_flags_change_what_the_target_asks_for(tiny, capsys, monkeypatch):
-    asked = []
+    asked, seen = [], []
 
     def run(session, requests, method, *, sampling, max_new_tokens):
         asked.append((session.sampling, sampling))
+        seen.append((session.target.dtype, session.mesh and dict(session.mesh.shape)))
         raise SystemExit(0)
 
     monkeypatch.setattr(generate, "run", run)
     call(capsys, monkeypatch, *folders(tiny), PROMPT)
     call(capsys, monkeypatch, *folders(tiny), PROMPT, "--top_k=9", "--min_p=0.1")
     call(capsys, monkeypatch, *folders(tiny), PROMPT, "--temperature=2", "--top_p=0.5")
+    call(capsys, monkeypatch, *folders(tiny), PROMPT, "--dtype=bfloat16", "--mesh=1,-1,1")
+    assert seen[0] == ("float32", None) and seen[-1] == ("bfloat16", {"data": 1, "fsdp": 8, "tensor": 1})
     own = asked[0][0]
     assert own.temperature not in (0, 2)
     wanted = [own, Sampling(own.temperature, 9, own.top_p, 0.1), Sampling(2, own.top_k, 0.5, own.min_p)]
-    assert [sampling for _, sampling in asked] == wanted
+    assert [sampling for _, sampling in asked[:3]] == wanted
 
 
 def test_text_marks_the_exit_and_compares_with_a_real_run(tiny, capsys, monkeypatch):
@@ -145,6 +154,43 @@ def test_text_marks_the_exit_and_compares_with_a_real_run(tiny, capsys, monkeypa
     assert "Without it" not in alone
 
 
+def test_the_method_and_why_it_was_chosen_are_said(tiny, tmp_path, capsys, monkeypatch):
+    """A draft's own policy is found beside it; in the output, or beside it where that is for programs."""
+    monkeypatch.setattr(generate, "run", lambda *_, **__: sys.exit(0))
+    alone = shutil.copytree(tiny / "draft", tmp_path / "draft_model")
+    for draft, line in [
+        (tiny / "draft", f"method specexit: exits by {tiny / 'policy.json'}"),
+        (alone, "method eagle3: no exit, since no policy.json lies with the draft"),
+    ]:
+        arguments = (f"--target={tiny / 'target'}", f"--draft={draft}", PROMPT)
+        code, out, err = call(capsys, monkeypatch, *arguments)
+        assert (code, err) == (0, "") and out.startswith(line) and len(out.splitlines()) == 1
+        code, out, err = call(capsys, monkeypatch, *arguments, "--json")
+        assert (code, out) == (0, "") and err.startswith(line)
+
+
+def test_what_the_bundled_model_knows_is_said_of_other_prompts(capsys, monkeypatch):
+    monkeypatch.setattr(generate, "run", lambda *_, **__: sys.exit(0))
+    _, out, _ = call(capsys, monkeypatch, "--prompt=What is 12 + 30 - 4?", "--method=think")
+    assert "note: the bundled model" in out and "this prompt is none of them, so its answer means nothing" in out
+    _, out, _ = call(capsys, monkeypatch, "--example=gcd", "--method=think")
+    assert out.splitlines()[1].startswith("prompt: Find the Greatest Common Divisor") and "note:" not in out
+    assert bundled.warning(EXAMPLES["gcd"]) is None
+    assert "never seen a second turn" in bundled.warning(EXAMPLES["gcd"], turn=1)
+
+
+def test_a_template_that_refuses_gets_one_sentence(broken, capsys, monkeypatch):
+    for template in (
+        "{{ raise_exception('a system message comes first') }}",
+        "{% for m in messages %}",
+        "{{ messages | no }}",
+    ):
+        (broken / "target" / "chat_template.jinja").write_text(template)
+        code, _, err = call(capsys, monkeypatch, *folders(broken), PROMPT)
+        assert code == 1 and err.startswith("error: The target's chat template cannot be applied: "), err
+        assert len(err.splitlines()) == 1
+
+
 def test_prompt_ids_are_the_whole_prompt(tiny, capsys, monkeypatch):
     session = load_session(tiny / "target")
     ids = ",".join(map(str, [*session.tokenizer.encode("<|user|>3<|assistant|>"), session.thinking.start[0]]))
@@ -156,8 +202,15 @@ def test_prompt_ids_are_the_whole_prompt(tiny, capsys, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ([], "Give either --prompt=TEXT or --prompt_ids=1,2,3."),
-        ([PROMPT, "--prompt_ids=1"], "Give either --prompt=TEXT or --prompt_ids=1,2,3."),
+        ([], "Give either --prompt=TEXT or --prompt_ids=1,2,3, or --example=TASK."),
+        ([PROMPT, "--prompt_ids=1"], "Give either --prompt=TEXT or --prompt_ids=1,2,3, or --example=TASK."),
+        (["--prompt= "], "--prompt is empty: give a question."),
+        (["--prompt_ids="], "The prompt of request 'generate' is empty"),
+        (["--example=sums"], "should be one of <chain_sum|gsm_symbolic|"),
+        ([PROMPT, "--mesh=1,2"], "--mesh takes data,fsdp,tensor, not 2 numbers."),
+        ([PROMPT, "--mesh=1,x,1"], "--mesh must be whole numbers separated by commas, but it holds 'x'."),
+        ([PROMPT, "--mesh=3,1,1"], "does not cover 8 devices"),
+        ([PROMPT, "--dtype=float8"], "should be one of <float32|bfloat16|float16>"),
         ([PROMPT, "--method=specexti"], "unknown name 'specexti', choose among think, nothink"),
         (["--prompt_ids=1,x"], "--prompt_ids must be whole numbers separated by commas, but it holds 'x'."),
         (["--prompt_ids=1,-2"], "but it holds '-2'."),
@@ -317,6 +370,36 @@ def test_config_mistakes_get_one_sentence(tmp_path, arguments, answer):
     assert done.returncode == int(answer.startswith("error"))
     assert said.startswith(answer)
     assert len(said.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("raised", "sentence"),
+    [
+        (lambda: {}["ids"], "KeyError: 'ids'"),
+        (lambda: zipfile.ZipFile(io.BytesIO(b"no")), "A zip file cannot be read: File is not a zip file"),
+        (lambda: safe_open(__file__, "np"), "A safetensors file cannot be read: "),
+        (lambda: json.loads("{"), "Expecting property name"),
+        (lambda: importlib.import_module("no_such_module"), "ModuleNotFoundError: No module named 'no_such_module'"),
+        (lambda: numpy.linalg.inv(numpy.zeros((2, 2))), "Singular matrix"),
+        (lambda: jax.numpy.zeros((2,)) + jax.numpy.zeros((3,)), "TypeError: add got incompatible shapes"),
+    ],
+)
+def test_errors_of_others_get_one_sentence(raised, sentence):
+    with pytest.raises(Exception) as error:
+        raised()
+    told = sentences.told(error.value)
+    assert told.startswith(sentence) and "\n" not in told
+
+
+def test_a_fault_of_our_own_keeps_its_call_stack(monkeypatch):
+    monkeypatch.setattr(sentences, "_ROOT", Path(__file__).resolve().parent)
+    monkeypatch.setattr(sentences, "_OWN", ("test_launch.py",))
+    with pytest.raises(AttributeError) as error:
+        None.absent  # noqa: B018
+    assert sentences.told(error.value) is None
+    with pytest.raises(KeyError) as error:
+        {}["ids"]
+    assert re.search(r"KeyError: 'ids' \(.*test_launch.py:\d+; --traceback shows more\)", sentences.told(error.value))
 
 
 FAKE_PYTHON = """#!/usr/bin/env bash

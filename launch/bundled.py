@@ -1,0 +1,26 @@
+"""What is said of the bundled model before it answers: which questions it knows, and that it knows no other."""
+
+from pathlib import Path
+
+from specexit_jax.data.known_prompts import EXAMPLES, task_of
+from specexit_jax.session import EMBEDDED
+
+TARGET = str(EMBEDDED / "target")
+_KNOWS = (
+    f"the bundled model (1.7 M parameters) knows six kinds of question, in their own words: {', '.join(EXAMPLES)} "
+    "(launch.generate --example=NAME asks one)"
+)
+
+
+def is_bundled(target: str) -> bool:
+    """Whether a command's target is the bundled one."""
+    return Path(target).resolve() == Path(TARGET).resolve()
+
+
+def warning(prompt: str, turn: int = 0) -> str | None:
+    """One line where its answer means nothing: to any other prompt, and to any but the first turn of a conversation."""
+    if turn:
+        return f"note: {_KNOWS}; it has never seen a second turn, so its answer to one means nothing."
+    if task_of(prompt) is None:
+        return f"note: {_KNOWS}; this prompt is none of them, so its answer means nothing."
+    return None
