@@ -35,7 +35,7 @@ ASSETS = Path(__file__).resolve().parent.parent / "specexit_jax" / "assets" / "e
 TASKS = ("chain_sum", "gsm_symbolic", "leg_counting", "gcd", "family_relationships", "syllogism")
 SOURCE = (
     "name", "config", "folder", "file", "split", "question", "answer", "checker", "task", "choices", "wrong", "entry_point",
-    "instruction", "answer_after",
+    "instruction", "answer_after", "answer_as", "shares",
 )  # fmt: skip
 METHODS = ("think", "nothink", "first_answer", "deer", "eagle3", "specexit", "probe", "oracle")
 

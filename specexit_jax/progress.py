@@ -20,6 +20,12 @@ def format_seconds(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
+def tell(sentence: str) -> None:
+    """A sentence on standard error, beside the progress of a run. Of several processes the first prints."""
+    if is_first():
+        print(sentence, file=sys.stderr, flush=True)
+
+
 class Progress:
     """Call `update(done, note)` after each piece of work; prints at most every `every` seconds, and at the end.
 

@@ -1,12 +1,15 @@
 """Rollouts: problems in, traces out, each on disk soon after it ends, so that a killed run goes on where it stopped."""
 
 import dataclasses
+import json
+import re
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from specexit_jax.data.checkers import accepts
+from specexit_jax.data.shares import DEFAULT, written
 from specexit_jax.data.splits import Problem
 from specexit_jax.data.tasks import final_answer
 from specexit_jax.methods import Method
@@ -104,6 +107,29 @@ def traces(
         yield trace_of(session, problem, outcome, sample), outcome
 
 
+def require_same_shares(folder: Path, source: str) -> None:
+    """Raises ValueError where the rollouts of another split beside `folder` divided the same data set by other shares: a
+    question could then stand in both. source: `Rollout.source`."""
+    own, shares = _apart(source)
+    for path in sorted(folder.parent.glob("*/rollout*.json")):
+        try:
+            earlier = json.loads(path.read_text())["settings"].get("source", "")
+        except (ValueError, KeyError, TypeError, AttributeError):
+            continue  # `require_settings` says so where that split is worked on
+        other, theirs = _apart(earlier)
+        if earlier and other == own and theirs != shares:
+            raise ValueError(
+                f"{path} was made with source.shares={theirs}, this run has {shares}: a question could stand in two splits; "
+                "use another workdir."
+            )
+
+
+def _apart(source: str) -> tuple[str, str]:
+    """A source's label without its shares, and those."""
+    found = re.search(r", shares=(\S*?)(?=, |$)", source)
+    return (source.replace(found[0], ""), found[1]) if found else (source, written(DEFAULT))
+
+
 def roll_out(
     session: Session,
     problems: Sequence[Problem],
@@ -116,6 +142,7 @@ def roll_out(
 
     Raises ValueError where the folder holds traces that were sampled otherwise.
     """
+    require_same_shares(folder, rollout.source)
     with own_rows(folder, stem, report_of(stem), rollout.settings(session), rollout.shard) as rows:
         before = held(folder, stem)
         if any(trace["seed"] - trace.get("sample", 0) != rollout.seed for trace in before):

@@ -2,7 +2,7 @@
 
 Qwen3's card and DeepSeek-R1's ask mathematics alike; of choices and code R1's says nothing, so Qwen's words serve both.
 Each of them is a test split. Columns and splits are those of the published data sets; of AIME 2024 the 30 problems are
-called "train" there.
+called "train" there. Their questions are divided as they are written (`exact`): earlier workdirs have them so.
 """
 
 import dataclasses
@@ -19,21 +19,21 @@ CODE = "Please complete the function above. Answer with the whole function and i
 
 
 def _math(name: str, task: str, split: str = "test", question: str = "problem", **more: str) -> Table:
-    return Table(name, split=f"test={split}", question=question, task=task, instruction=MATH, **more)
+    return Table(name, split=f"test={split}", question=question, task=task, instruction=MATH, exact=True, **more)
 
 
 def _code(name: str, task: str) -> Table:
     columns = {"question": "prompt", "answer": "test", "entry_point": "entry_point"}
-    return Table(name, split="test=test", checker="code", task=task, instruction=CODE, **columns)
+    return Table(name, split="test=test", checker="code", task=task, instruction=CODE, exact=True, **columns)
 
 
 _GPQA = Table(
     "Idavidrein/gpqa", "gpqa_diamond", split="test=train", question="Question", answer="Correct Answer", checker="choice",
-    task="gpqa_diamond", wrong="Incorrect Answer 1,Incorrect Answer 2,Incorrect Answer 3", instruction=CHOICE,
+    task="gpqa_diamond", wrong="Incorrect Answer 1,Incorrect Answer 2,Incorrect Answer 3", instruction=CHOICE, exact=True,
 )  # fmt: skip
 _ARC = Table(
     "allenai/ai2_arc", "ARC-Challenge", split="test=test", answer="answerKey", checker="choice", task="arc_challenge",
-    choices="choices", instruction=CHOICE,
+    choices="choices", instruction=CHOICE, exact=True,
 )  # fmt: skip
 _AIME24 = _math("HuggingFaceH4/aime_2024", "aime24", "train", file="aime24")
 _AIME25 = _math("math-ai/aime25", "aime25", file="aime25")

@@ -4,11 +4,16 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-FORMATS = {".jsonl": "json", ".json": "json", ".jsonl.gz": "json", ".parquet": "parquet", ".csv": "csv"}
+from specexit_jax.data.readers import rows_of
+
+FORMATS = {
+    ".jsonl": "json", ".json": "json", ".jsonl.gz": "json.gz", ".json.gz": "json.gz", ".parquet": "parquet", ".csv": "csv",
+    ".csv.gz": "csv.gz", ".tsv": "tsv", ".tsv.gz": "tsv.gz",
+}  # fmt: skip
 
 
 def format_of(name: str) -> str | None:
-    """What loads a file of this name; None where it is not a file's."""
+    """What reads a file of this name (`readers.rows_of`); None where it is not a file's."""
     return next((kind for suffix, kind in FORMATS.items() if name.endswith(suffix)), None)
 
 
@@ -17,20 +22,50 @@ def stream(name: str, config: str, split: str) -> Iterator[dict[str, Any]]:
 
     Raises FileNotFoundError or ValueError, one sentence.
     """
-    kind = format_of(name)
-    if kind and not Path(name).is_file():
-        raise FileNotFoundError(f"{name} is not a file: give source.name a data set's name on the hub, or a file.")
-    import datasets  # seconds of imports, which the world does not need
+    if format_of(name):
+        if not Path(name).is_file():
+            raise FileNotFoundError(f"{name} is not a file: give source.name a data set's name on the hub, or a file.")
+        yield from _told(name, _rows(name))
+    else:
+        yield from _told(f"The data set {name!r}, split {split!r},", _published(name, config, split))
 
-    datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # what is wrong is said once, below
+
+def _told(what: str, rows: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """The rows; what goes wrong while they are read becomes one sentence."""
     try:
-        if kind:
-            yield from datasets.load_dataset(kind, data_files={split: name}, split=split, streaming=True)
-        else:
-            yield from datasets.load_dataset(name, config or None, split=split, streaming=True)
+        yield from rows
     except (OSError, ValueError) as error:
         why = " ".join(str(error).split())
-        raise ValueError(f"The data set {name!r}, split {split!r}, cannot be read: {why}") from error
+        raise ValueError(f"{what} cannot be read: {why}") from error
+
+
+def _published(name: str, config: str, split: str) -> Iterator[dict[str, Any]]:
+    """A data set of the hub, or a copy of one. Its CSV and JSON files are read by us: `datasets` would type their cells."""
+    import datasets  # seconds of imports, which the world does not need
+
+    datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # what is wrong is said once
+    if (Path(name) / "state.json").is_file():
+        raise ValueError("it was left by save_to_disk, whose files are not a data set of the hub: save it as Parquet")
+    builder = datasets.load_dataset_builder(name, config or None)
+    files = [str(file) for file in (builder.config.data_files or {}).get(split, ())]
+    usual = not getattr(builder.config, "field", None) and getattr(builder.config, "sep", ",") == ","
+    if files and usual and all(format_of(file) for file in files):
+        for file in files:
+            yield from _rows(file)
+    else:
+        yield from builder.as_streaming_dataset(split=split)
+
+
+def _rows(name: str) -> Iterator[dict[str, Any]]:
+    """Of a local file, or of one that fsspec opens (hf://…)."""
+    if "://" in name:
+        import fsspec
+
+        with fsspec.open(name, "rb") as file:
+            yield from rows_of(format_of(name), file)
+        return
+    with open(name, "rb") as file:
+        yield from rows_of(format_of(name), file)
 
 
 def local(folder: str, names: Sequence[str], config: str, splits: Sequence[str]) -> tuple[str, str]:

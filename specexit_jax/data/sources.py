@@ -1,24 +1,25 @@
 """Where problems come from: the reasoning world, or a table of questions and answers on the hub or on disk.
 
 A table has its own splits, or one; the pipeline needs draft, development, calibration and test. What feeds several of
-them is divided by the hash of the question, so that none is shared, whatever is drawn and in whatever order.
+them is divided by the hash of the question, so that none is shared, whatever is drawn and in whatever order. White space
+does not make another question of it.
 """
 
 import dataclasses
 import hashlib
-import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from specexit_jax.data.cells import one_space, shortened
 from specexit_jax.data.checkers import require_checker
 from specexit_jax.data.files import format_of, local, stream
+from specexit_jax.data.options import ANSWERS
 from specexit_jax.data.questions import Columns
-from specexit_jax.data.splits import SPLITS, Problem, sample
+from specexit_jax.data.shares import DEFAULT, FED, parts_of, shares_of, split_by, written
+from specexit_jax.data.splits import Problem, sample
 from specexit_jax.data.tasks import TASKS
-
-# a question in two of a table's splits goes to the first of these
-FED = ("test", "calibration", "development", "draft")
+from specexit_jax.progress import tell
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,16 +39,19 @@ class World:
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """Rows of a data set: a name on the hub (with its `config`), or a .jsonl, .json, .parquet or .csv file.
+    """Rows of a data set: a name on the hub (with its `config`), or a file of one of `files.FORMATS`.
 
     folder: a local copy of what is called `name`, or a folder of such (`files.local`); file: what files there are called,
     if not as `task`.
     split: the data set's split that feeds the whole pipeline ("train"), or one for each that is needed:
-    "draft=train,development=train,calibration=test,test=test". question, answer: columns; of code, the prompt to complete
-    and the tests, with `entry_point`, the column of the function's name. choices: column of a list of options, or of
-    {text, label}; wrong: columns of wrong options, which are mixed with the answer by the hash of the question; either is
-    put under the question, lettered. instruction: put under every question. answer_after: what the reference follows in
-    its column ("####" in GSM8K). task: what tables call it.
+    "draft=train,development=train,calibration=test,test=test". shares: of those that share one of its splits
+    ("draft=12,development=4,calibration=12,test=12", the default). question, answer: columns; of code, the prompt to complete
+    and the tests, with `entry_point`, the column of the function's name. choices: the column of the options in one of the
+    forms of `options.read_options`, or several, one an option; answer_as: what the answer says of them, one of
+    `options.ANSWERS`, where it could be read in two ways. wrong: columns of wrong options, which are mixed with the answer
+    by the hash of the question. Options are put under the question, lettered. instruction: put under every question.
+    answer_after: what the reference follows in its column ("####" in GSM8K). task: what tables call it. exact: divided by
+    the question as it is written, white space and all.
     """
 
     name: str
@@ -64,6 +68,9 @@ class Table:
     entry_point: str = ""
     instruction: str = ""
     answer_after: str = ""
+    answer_as: str = ""
+    shares: str = ""
+    exact: bool = False
 
     def __post_init__(self):
         require_checker(self.checker)
@@ -73,15 +80,23 @@ class Table:
             )
         if self.checker == "code" and not self.entry_point:
             raise ValueError("The checker 'code' calls a function: name the column of its name in source.entry_point.")
+        if self.answer_as and not self.choices:
+            raise ValueError("source.answer_as is for options: name their column in source.choices.")
+        if self.answer_as not in ("", *ANSWERS):
+            raise ValueError(
+                f"source.answer_as is {self.answer_as!r}: choose {', '.join(ANSWERS[:-1])} or {ANSWERS[-1]}."
+            )
         unknown = [name for name in self.feeds if name not in FED]
         if unknown:
             raise ValueError(f"The source feeds no split {unknown[0]!r}: choose among {', '.join(FED)}.")
+        shares_of(self.shares, self.feeds)
 
     @property
     def label(self) -> str:
         """What rollouts remember it by: all that decides about a problem, without the folder that a file lies in."""
         parts = dataclasses.asdict(self) | {"name": Path(self.name).name if format_of(self.name) else self.name}
-        parts |= {"folder": "", "file": ""}
+        shares = shares_of(self.shares, self.feeds)
+        parts |= {"folder": "", "file": "", "exact": "", "shares": "" if shares == DEFAULT else written(shares)}
         return ", ".join(f"{key}={value}" for key, value in parts.items() if value)
 
     @property
@@ -89,37 +104,55 @@ class Table:
         """The data set's split behind each of the pipeline's."""
         if "=" not in self.split:
             return dict.fromkeys(FED, self.split)
-        parts = [part.strip().partition("=") for part in self.split.split(",")]
-        odd = [name for name, sign, _ in parts if not sign]
-        if odd:
-            raise ValueError(f"source.split is {self.split!r}: {odd[0]!r} is not of the form draft=train.")
-        return {name: other for name, _, other in parts}
+        return parts_of("source.split", self.split, "draft=train")
 
     def problems(self, split: str, count: int) -> list[Problem]:
         """The first `count` problems of a split of the pipeline, or all where it has fewer; read no further than needed.
 
-        Raises ValueError or OSError, one sentence, on a data set, split, column or row that is not there.
+        Of rows that ask the same the first counts; those that answer otherwise are told of, on standard error. Raises
+        ValueError or OSError, one sentence, on a data set, split, column or row that is not there.
         """
         feeds = self.feeds
         if split not in feeds:
             raise ValueError(f"The source names no split for {split!r}: add {split}=NAME to {self.split!r}.")
         taken = {key for other in self._before(split) for key in map(_key, self._questions(other))}
-        shared, found, own = [name for name in SPLITS if feeds.get(name) == feeds[split]], [], set()
+        belongs, found, own, twice = self._division(split), [], {}, []
         for number, row in enumerate(self._rows(feeds[split]), start=1):
             if len(found) == count:
                 break
             question = self._columns.text(row, self.question, number)
-            if _key(question) in taken or _share(question, shared) != split:
+            if _key(question) in taken or not belongs(question):
                 continue
             asked, reference = self._columns.asked(row, number)
-            if _key(asked) not in own:
-                own.add(_key(asked))
+            first, answer = own.setdefault(_key(asked), (number, reference))
+            if first == number:
                 found.append(self._problem(split, asked, reference))
+            elif one_space(answer) != one_space(reference):
+                twice.append((number, reference, first, answer, question))
         if not found:
             raise ValueError(
                 f"{self.name} holds no problem for the split {split!r}: name a larger one in source.split."
             )
+        if twice:
+            self._tell_of(twice)
         return found
+
+    def _division(self, split: str) -> Callable[[str], bool]:
+        """Whether a question of the data set's split behind `split` belongs to it."""
+        beside = [name for name in self.feeds if self.feeds[name] == self.feeds[split]]
+        if beside == [split]:
+            return lambda question: True
+        shares = shares_of(self.shares, self.feeds)
+        if split not in shares:
+            raise ValueError(f"source.shares gives {split!r} nothing: add {split}=N to {self.shares!r}.")
+        return lambda question: split_by(question if self.exact else one_space(question), shares, beside) == split
+
+    def _tell_of(self, twice: list[tuple[int, str, int, str, str]]) -> None:
+        number, reference, first, answer, question = twice[0]
+        tell(
+            f"{self.name}: {len(twice)} rows ask what an earlier one asks and answer otherwise (row {number} has "
+            f"{shortened(reference)}, row {first} {shortened(answer)}: {shortened(question)}): the first answer is kept."
+        )
 
     def _before(self, split: str) -> list[str]:
         """The data set's other splits whose questions this one must not have."""
@@ -144,11 +177,14 @@ class Table:
             called = dict.fromkeys([self.file or self._task, Path(self.name).name, self.name])
             splits = dict.fromkeys([split, *(ours for ours, other in self.feeds.items() if other == split)])
             name, config = local(self.folder, list(called), config, list(splits))
+        number = -1
         for number, row in enumerate(stream(name, config, split)):
             absent = [column for column in self._columns.named if column not in row]
             if absent and not number:
                 raise ValueError(f"{name} has no column {absent[0]!r}: it has {', '.join(row)}.")
             yield row
+        if number < 0:
+            raise ValueError(f"{name} holds no row.")
 
     def _problem(self, split: str, asked: str, reference: str) -> Problem:
         entry = {"question": f"{asked}\n\n{self.instruction}".strip(), "answer": reference}
@@ -157,15 +193,5 @@ class Table:
 
 
 def _key(question: str) -> bytes:
-    return hashlib.sha256(question.encode()).digest()[:12]
-
-
-def _share(question: str, splits: list[str]) -> str:
-    """Which of the splits that share a data set a question belongs to, by the shares of the world's."""
-    shares = {name: share for name, (_, share) in SPLITS.items() if name in splits}
-    slot = zlib.crc32(question.encode()) % sum(shares.values())
-    for name, share in shares.items():
-        slot -= share
-        if slot < 0:
-            return name
-    raise AssertionError("the shares of the splits do not cover the hash's range")
+    """Questions of the same key are the same question: white space does not count."""
+    return hashlib.sha256(one_space(question).encode()).digest()[:12]
