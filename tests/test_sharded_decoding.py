@@ -1,14 +1,17 @@
 """Decoding over meshes of eight virtual devices: the ids of the single device, caches by row and by head."""
 
 import dataclasses
+import re
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from decoding_case import DRAFT, TARGET, Requests, ask_of, boundary_table, run, tiny_params, tiny_spec
+from decoding_case import DRAFT, QUICK, TARGET, Requests, ask_of, boundary_table, run, tiny_params, tiny_spec
 from sharded_case import shard_tree
 
 from specexit_jax.backend import on_mesh
+from specexit_jax.decoding import segments
+from specexit_jax.decoding.sampling import Sampling
 from specexit_jax.decoding.scheduler import serve
 from specexit_jax.decoding.slots import Slots
 from specexit_jax.decoding.spec import DecodeParams
@@ -19,6 +22,7 @@ from specexit_jax.sharding import make_mesh
 
 WIDE = dataclasses.replace(TARGET, num_heads=8, num_kv_heads=4)
 WIDE_DRAFT = dataclasses.replace(DRAFT, num_heads=8, num_kv_heads=4, signals="draft")
+FILTERED = Sampling(0.9, top_k=12, top_p=0.95)
 POLICY = Threshold(jnp.array([0.4, 0.4, 1.5], jnp.float32))
 
 
@@ -45,7 +49,7 @@ def test_ids_are_those_of_one_device(sizes, tree):
 
 
 def test_slots_over_a_mesh_write_the_same_ids_into_sharded_caches():
-    spec = tiny_spec(3, target=WIDE, draft=WIDE_DRAFT)
+    spec = tiny_spec(3, target=WIDE, draft=WIDE_DRAFT, sampling=FILTERED)
     params, requests = tiny_params(WIDE, WIDE_DRAFT), Requests.random(8, 2)
     alone = run(spec, params, *requests.arguments(), POLICY, boundary_table())
     mesh = make_mesh(2, 1, 4)
@@ -57,6 +61,28 @@ def test_slots_over_a_mesh_write_the_same_ids_into_sharded_caches():
         np.testing.assert_array_equal(result.tokens[0], alone.tokens[row])
     keys = slots.cache.k[0]
     assert keys.addressable_shards[0].data.shape[:2] == (2, 1)  # 4 rows over 2, 4 heads over 4
+
+
+def test_the_loop_moves_neither_weights_nor_logits():
+    """What GSPMD makes of a segment over tensor: sums of activations, and nothing moved whole.
+
+    Floats are neither re-shuffled (all-to-all, permute: a kernel reshaped across what is split) nor gathered (all-gather: a
+    vocabulary that is ranked, logits [B, T, V]); what is, is the draft vocabulary's ids.
+    """
+    target = dataclasses.replace(WIDE, num_layers=2, capture=(0, 1, 1))
+    spec, mesh = tiny_spec(3, target=target, draft=WIDE_DRAFT, sampling=FILTERED), make_mesh(2, 1, 4)
+    with on_mesh(mesh):
+        loop = make_loop(spec, sharded(tiny_params(target, WIDE_DRAFT), mesh), POLICY, boundary_table())
+        state = segments.open_slots(loop, 4, 40)
+        compiled = segments.segment.lower(loop, 40, state, jnp.int32(9), jnp.int32(4)).compile(QUICK)
+    found = re.findall(r"= (.*) ([a-z-]+?)(?:-start)?\(", compiled.as_text())
+    moved = [
+        (kind, shapes)
+        for shapes, kind in found
+        if kind == "all-to-all" or (kind in ("collective-permute", "all-gather") and re.search(r"f32\[|bf16\[", shapes))
+    ]
+    assert not moved
+    assert sum(kind == "all-reduce" for _, kind in found) > 10  # it is sharded, and the words are those looked for
 
 
 def test_what_does_not_divide_stays_whole():

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from specexit_jax.decoding.edges import edge_of, is_split
 from specexit_jax.models.layers import reduce_last
 
 RULES = ("keyed", "rejection")
@@ -74,6 +75,8 @@ def _within_top(scores: Float[Array, "... V"], sampling: Sampling) -> Float[Arra
     keep_k = 0 < sampling.top_k < vocabulary
     if not keep_k and sampling.top_p == 1:
         return scores
+    if is_split(scores):
+        return jnp.where(scores >= edge_of(scores, sampling.top_k * keep_k, sampling.top_p), scores, -jnp.inf)
     ranked, _ = jax.lax.top_k(scores, sampling.top_k if keep_k else vocabulary)
     edge = ranked[..., -1:]
     if sampling.top_p < 1:

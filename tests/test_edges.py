@@ -1,0 +1,26 @@
+"""The edge of top-k and top-p found by counting, against the ranking that it stands for."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from specexit_jax.decoding.edges import edge_of
+from specexit_jax.decoding.sampling import Sampling, filter_scores
+
+
+def drawn() -> jax.Array:
+    """Scores as they come; with ties; with holes, and both zeros."""
+    rng = np.random.default_rng(3)
+    scores = rng.normal(0, 4, (3, 6, 3, 50)).astype(np.float32)
+    scores[1] = np.round(scores[1])
+    scores[2][rng.random(scores[2].shape) < 0.6] = -np.inf
+    scores[2, ..., 7:9] = -0.0, 0.0
+    return jnp.asarray(scores)
+
+
+@pytest.mark.parametrize(("top_k", "top_p"), [(5, 1.0), (49, 1.0), (0, 0.9), (8, 0.7), (0, 1e-6)])
+def test_the_edge_is_that_of_ranking(top_k, top_p):
+    scores = drawn()
+    ranked = filter_scores(scores, Sampling(1.0, top_k=top_k, top_p=top_p)) > -np.inf
+    np.testing.assert_array_equal((scores >= edge_of(scores, top_k, top_p)) & (scores > -np.inf), ranked)
