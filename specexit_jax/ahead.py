@@ -15,6 +15,7 @@ from jax.experimental import topologies
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from specexit_jax.backend import tracing_for
+from specexit_jax.decoding.sampling import some_keys
 from specexit_jax.decoding.spec import DecodeParams, DecodeSpec
 from specexit_jax.decoding.speculative import decode
 from specexit_jax.exits.policy import unreachable
@@ -77,7 +78,7 @@ def compile_decode(
     )
     rows = NamedSharding(mesh, P(("data", "fsdp")))
     row = functools.partial(jax.ShapeDtypeStruct, sharding=rows)
-    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), batch))
+    keys = jax.eval_shape(lambda: some_keys(0, batch))
     arguments = (
         row((batch, prompt), jnp.int32),
         row((batch,), jnp.int32),

@@ -1,18 +1,20 @@
 """A request and its outcome, and what the loop needs to know of either."""
 
 import dataclasses
-import zlib
+import hashlib
+import operator
 from collections.abc import Sequence
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from specexit_jax.decoding.sampling import Sampling
+from specexit_jax.decoding.sampling import PRNG, Sampling
 from specexit_jax.decoding.spec import DecodeSpec
 from specexit_jax.decoding.state import DecodeResult
 from specexit_jax.methods import Method
 from specexit_jax.session import Session, close_thinking
+
+NOISE = "blake2b-64"  # how keys are made, as reports of sampled rows record it; "crc32" before that was recorded
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,15 +113,26 @@ def spec_for(session: Session, method: Method, sampling: Sampling, length: int, 
     )
 
 
+def noise_of(sampling: Sampling) -> dict[str, str]:
+    """What a report records of the noise that its rows were sampled with: rows of two kinds are not mixed."""
+    return {} if sampling.greedy else {"noise": NOISE}
+
+
 def request_keys(ids: Sequence[str], seeds: Sequence[int]) -> jax.Array:
-    """Typed keys [B]: fold_in(key(seed), crc32(id)) of every request."""
-    names = np.array([zlib.crc32(name.encode()) for name in ids], np.uint32)
-    return _fold(jnp.asarray(np.asarray(seeds, np.uint32)), jnp.asarray(names))
+    """Typed keys [B]: 64 bits of (seed, id), by BLAKE2b; a seed is any integer.
+
+    32 bits would not do: of 200,000 ids about five pairs would share all their noise.
+    """
+    digests = [hashlib.blake2b(_named(*pair), digest_size=8).digest() for pair in zip(ids, seeds, strict=True)]
+    words = np.frombuffer(b"".join(digests), "<u4").astype(np.uint32).reshape(-1, 2)
+    return jax.random.wrap_key_data(words, impl=PRNG)
 
 
-@jax.jit
-def _fold(seeds, names):
-    return jax.vmap(lambda seed, name: jax.random.fold_in(jax.random.key(seed), name))(seeds, names)
+def _named(name: str, seed: int) -> bytes:
+    try:
+        return f"{operator.index(seed)}/{name}".encode(errors="surrogatepass")
+    except TypeError as error:
+        raise ValueError(f"The seed of request {name!r} must be an integer, but it is {seed!r}.") from error
 
 
 def outcome_of(

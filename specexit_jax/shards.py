@@ -20,6 +20,7 @@ from specexit_jax.workdir_lock import locked
 
 T = TypeVar("T")
 ROWS = {"rollout": "traces", "annotate": "labels"}  # of a report's stem, where they are called otherwise
+_ONCE = {"noise": "crc32"}  # settings that reports did not always record, and what they were then
 _NUMBERED = re.compile(r"-\d{5}-of-\d{5}")
 
 
@@ -79,8 +80,8 @@ def held(folder: Path, stem: str) -> list[dict]:
 def require_settings(folder: Path, stem: str, settings: dict[str, Any]) -> None:
     """Raises ValueError, naming the difference, where earlier work in the folder was done under other settings.
 
-    settings: what decides about the content of rows, as STEM.json records it; a key that either lacks is passed over, and so
-    is a report without a whole row beside it.
+    settings: what decides about the content of rows, as STEM.json records it; a key that either lacks is passed over, save
+    what all work had before it was recorded, and so is a report without a whole row beside it.
     """
     for key, old, new, path in _differences(folder, stem, json.loads(json.dumps(settings))):
         raise ValueError(f"{path} was made with {key} {old!r}, this run has {new!r}: use another workdir.")
@@ -128,6 +129,7 @@ def _differences(folder: Path, stem: str, settings: dict[str, Any]) -> Iterator[
             earlier = json.loads(path.read_text())["settings"]
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{path} is not a report of this stage ({error}): mend or remove it.") from error
+        earlier = _ONCE | earlier
         for key in sorted(earlier.keys() & settings.keys()):
             if earlier[key] != settings[key]:
                 yield key, earlier[key], settings[key], path

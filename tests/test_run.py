@@ -1,8 +1,8 @@
 """Sessions, methods and requests, on a tiny random model folder."""
 
 import dataclasses
+import hashlib
 import json
-import zlib
 
 import jax
 import numpy as np
@@ -118,10 +118,35 @@ def test_a_session_on_a_mesh_writes_the_same_tokens(folder, session, requests, s
 
 
 def test_keys_depend_on_seed_and_id_alone():
-    keys = request_keys(["a", "gcd/test/7"], [0, 123])
-    for row, (name, seed) in enumerate((("a", 0), ("gcd/test/7", 123))):
-        expected = jax.random.fold_in(jax.random.key(seed), zlib.crc32(name.encode()))
-        assert jax.random.key_data(keys[row]).tolist() == jax.random.key_data(expected).tolist()
+    names, seeds = ["a", "gcd/test/7", "a", "a", "a", "a", "\ud800"], [0, 123, -1, 2**32, 2**32 - 1, -(2**80), 0]
+    keys = jax.random.key_data(request_keys(names, seeds))
+    for row, (name, seed) in enumerate(zip(names, seeds, strict=True)):
+        expected = hashlib.blake2b(f"{seed}/{name}".encode(errors="surrogatepass"), digest_size=8).digest()
+        assert np.asarray(keys[row]).astype("<u4").tobytes() == expected
+        assert (
+            keys[row].tolist()
+            == jax.random.key_data(request_keys([name], [np.int64(seed)] if row < 2 else [seed]))[0].tolist()
+        )
+    assert len({tuple(key) for key in keys.tolist()}) == len(names)
+    with pytest.raises(ValueError, match=r"The seed of request 'a' must be an integer, but it is 1.5"):
+        request_keys(["a"], [1.5])
+
+
+def test_200_000_ids_share_no_noise():
+    """Names as a server gives them; of their crc32 nine pairs were equal."""
+    rng = np.random.default_rng(0)
+    names = [rng.bytes(8).hex() for _ in range(200_000)]
+    data = np.asarray(jax.random.key_data(request_keys(names, [0] * len(names))), np.uint64)
+    assert len(np.unique(data[:, 0] << np.uint64(32) | data[:, 1])) == len(names)
+
+
+def test_outcomes_do_not_depend_on_the_batch_where_jax_has_another_generator(session, requests, specexit):
+    expected = [one.ids for one in run(session, requests, specexit)]
+    jax.config.update("jax_default_prng_impl", "rbg")
+    try:
+        assert [one.ids for one in run(session, requests, specexit, batch_size=4)] == expected
+    finally:
+        jax.config.update("jax_default_prng_impl", "threefry2x32")
 
 
 def test_nothink_closes_the_prompt_as_the_template_does(session):

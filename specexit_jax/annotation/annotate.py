@@ -22,8 +22,9 @@ from specexit_jax.decoding.force_queue import ForceCost, Forcer
 from specexit_jax.exits.boundaries import Boundaries, boundary_positions
 from specexit_jax.exits.labels import sufficient_boundary
 from specexit_jax.progress import Progress
+from specexit_jax.requests import noise_of
 from specexit_jax.session import Session, text_of
-from specexit_jax.shards import WHOLE, Shard, held, own_rows, read_shards
+from specexit_jax.shards import WHOLE, Shard, held, own_rows, read_shards, require_settings
 
 
 def label_of(session: Session, trace: dict, places: list[int], forced: Forced, row: int) -> dict:
@@ -90,7 +91,8 @@ def annotate(
     """
     settings = {"kinds": list(kinds), "max_answer": forcing.max_answer, "keys": forcing.keys}
     settings |= {"max_new_tokens": forcing.max_new_tokens, "sampling": dataclasses.asdict(session.sampling)}
-    settings |= {"target": target} if target else {}
+    settings |= ({"target": target} if target else {}) | noise_of(session.sampling)
+    require_settings(folder, "rollout", noise_of(session.sampling))  # an answer has the noise that its trace has
     with own_rows(folder, "labels", "annotate", settings, shard) as rows:
         traces = sorted(read_shards(folder, "traces"), key=lambda trace: trace["id"])  # whichever process wrote them
         before, by_id = held(folder, "labels"), {trace["id"]: trace for trace in traces}

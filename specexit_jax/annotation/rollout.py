@@ -14,7 +14,7 @@ from specexit_jax.data.splits import Problem
 from specexit_jax.data.tasks import final_answer
 from specexit_jax.methods import Method
 from specexit_jax.progress import Progress
-from specexit_jax.requests import Outcome, Request
+from specexit_jax.requests import Outcome, Request, noise_of
 from specexit_jax.run import Clock, stream
 from specexit_jax.session import Session, chat_ids, is_thinking, text_of
 from specexit_jax.shards import WHOLE, OwnRows, Shard, held, own_rows
@@ -40,6 +40,7 @@ class Rollout:
         named = {"target": self.target, "source": self.source}
         sampling = dataclasses.asdict(session.sampling)
         kept = {"seed": self.seed, "max_new_tokens": self.max_new_tokens, "sampling": sampling}
+        kept |= noise_of(session.sampling)
         return kept | {name: value for name, value in named.items() if value}
 
 

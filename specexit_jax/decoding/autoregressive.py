@@ -129,7 +129,7 @@ def _choose(logits, key, position, sampling: Sampling):
     if sampling.greedy:
         return _lead(logits)
     scores = logits / jnp.float32(sampling.temperature)
-    noise = jax.random.gumbel(jax.random.fold_in(key, position), logits.shape, jnp.float32)
+    noise = jax.random.gumbel(jax.random.fold_in(key, position), logits.shape, jnp.float32, mode="high")
     token, gap = _lead(filter_scores(scores, sampling) + noise)
     for shift in (-1e-5, 1e-5) if sampling.top_p < 1 else ():
         shifted = dataclasses.replace(sampling, top_p=min(max(sampling.top_p + shift, 1e-9), 1.0))

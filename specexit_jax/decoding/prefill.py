@@ -2,12 +2,11 @@
 
 import functools
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
 
 from specexit_jax.decoding import drafting, layer_calls, verify
-from specexit_jax.decoding.sampling import keyed_sample
+from specexit_jax.decoding.sampling import keyed_sample, some_keys
 from specexit_jax.decoding.spec import DecodeSpec, Loop
 from specexit_jax.decoding.state import DecodeState, column, write_rows
 from specexit_jax.decoding.trees import Branches
@@ -37,7 +36,7 @@ def empty_state(loop: Loop, batch: int, slots: tuple[int, int]) -> DecodeState:
         tokens=jnp.zeros((batch, spec.slots), jnp.int32),
         length=zero,
         max_length=zero,
-        keys=jax.random.split(jax.random.key(0), batch),
+        keys=some_keys(0, batch),
         root=zero,
         drafts=drafts,
         branches=Branches(drafts, drafts) if spec.tree else None,

@@ -2,12 +2,17 @@
 
 token_t = argmax(filter(logits_t / temperature) + Gumbel(fold_in(request_key, t)))        (specexit.md section 3)
 
+The generator (threefry) and the form of the Gumbels are named: what a process has set as JAX's own default would let a
+row's noise depend on its neighbours (`rbg`), and end the Gumbels at 15.9, beyond which a thin tail of a large vocabulary
+is no longer sampled (mode "low"; "high" ends at 32).
+
 However a verify step slices the sequence, whichever rows share the batch and whatever the draft proposed, position t
 gets the same noise: `think`, `eagle3` and the prefix of `specexit` are the same tokens at any temperature. By the rule
 "rejection" they are tokens of the same law (rejection.py).
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 
 import jax
@@ -18,12 +23,14 @@ from specexit_jax.decoding.edges import edge_of, is_split
 from specexit_jax.models.layers import reduce_last
 
 RULES = ("keyed", "rejection")
+PRNG = "threefry2x32"  # of every key
+COLDEST, HOTTEST = 1e-30, 1e30  # logits / temperature stays within float32; colder than that no noise decides anything
 DRAFT, ACCEPT, RESIDUAL = 1, 2, 3  # purposes of the noise that rejection sampling draws for one position
 
 
 @dataclasses.dataclass(frozen=True)
 class Sampling:
-    """How tokens are chosen. temperature 0 is greedy; top_k 0, top_p 1 and min_p 0 filter nothing.
+    """How tokens are chosen. temperature 0, or below COLDEST, is greedy; top_k 0, top_p 1 and min_p 0 filter nothing.
 
     min_p: the least probability of a token that is kept, as a fraction of the likeliest one's. rule: how a draft is
     accepted, where there are drafts and tokens are sampled: "keyed" iff it equals the token that its position's noise
@@ -37,8 +44,8 @@ class Sampling:
     rule: str = "keyed"
 
     def __post_init__(self):
-        if self.temperature < 0:
-            raise ValueError(f"temperature must be 0 (greedy) or more, but it is {self.temperature}.")
+        if not 0 <= self.temperature <= HOTTEST:
+            raise ValueError(f"temperature must be between 0 (greedy) and {HOTTEST:g}, but it is {self.temperature}.")
         if self.top_k < 0:
             raise ValueError(f"top_k must be 0 (keep all) or more, but it is {self.top_k}.")
         if not 0 < self.top_p <= 1:
@@ -50,7 +57,7 @@ class Sampling:
 
     @property
     def greedy(self) -> bool:
-        return self.temperature == 0
+        return self.temperature < COLDEST
 
 
 def filter_scores(scores: Float[Array, "... V"], sampling: Sampling) -> Float[Array, "... V"]:
@@ -88,6 +95,11 @@ def _within_top(scores: Float[Array, "... V"], sampling: Sampling) -> Float[Arra
     return jnp.where(scores >= edge, scores, -jnp.inf)
 
 
+def some_keys(seed: int, number: int) -> Array:
+    """Typed keys [number] that belong to no request: for buffers, and for what is timed with random weights."""
+    return jax.random.split(jax.random.key(seed, impl=PRNG), number)
+
+
 def keyed_gumbel(
     keys: Array, positions: Int[Array, "B T"], vocabulary: int, purpose: int | None = None
 ) -> Float[Array, "B T V"]:
@@ -95,7 +107,7 @@ def keyed_gumbel(
 
     purpose: folded in last, for noise that has nothing to do with the position's other noise.
     """
-    return _keyed(jax.random.gumbel, keys, positions, vocabulary, purpose)
+    return _keyed(functools.partial(jax.random.gumbel, mode="high"), keys, positions, vocabulary, purpose)
 
 
 def keyed_uniform(keys: Array, positions: Int[Array, "B T"], number: int, purpose: int) -> Float[Array, "B T C"]:
@@ -109,7 +121,8 @@ def _keyed(draw: Callable, keys: Array, positions: Int[Array, "B T"], number: in
         key = key if purpose is None else jax.random.fold_in(key, purpose)
         return draw(key, (number,), jnp.float32)
 
-    return jax.vmap(jax.vmap(one, (None, 0)))(keys, positions)
+    with jax.threefry_partitionable(True):  # the other form draws other numbers
+        return jax.vmap(jax.vmap(one, (None, 0)))(keys, positions)
 
 
 def filtered_scores(logits: Float[Array, "... V"], sampling: Sampling) -> Float[Array, "... V"]:

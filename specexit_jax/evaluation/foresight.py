@@ -18,7 +18,7 @@ from specexit_jax.data.tasks import final_answer
 from specexit_jax.evaluation.statistics import auc
 from specexit_jax.methods import Method
 from specexit_jax.progress import Progress
-from specexit_jax.requests import Outcome, Request
+from specexit_jax.requests import Outcome, Request, noise_of
 from specexit_jax.run import stream
 from specexit_jax.session import Session, text_of
 from specexit_jax.shards import held, own_rows
@@ -86,7 +86,7 @@ def go_on(
     Goes on where a killed run stopped. method: without an exit. Raises ValueError where the folder holds other settings' rows.
     """
     settings = {name: getattr(setting, name) for name in ("continuations", "seed", "max_new_tokens", "target")}
-    settings["sampling"] = dataclasses.asdict(session.sampling)
+    settings |= {"sampling": dataclasses.asdict(session.sampling)} | noise_of(session.sampling)
     with own_rows(folder, "foresight", "foresight", settings) as kept:
         found = {row["id"]: row for row in held(folder, "foresight")}
         missing = [place for place in places if place.id not in found]

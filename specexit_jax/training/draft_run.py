@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 from specexit_jax.backend import on_mesh
 from specexit_jax.checkpoint import write_json
 from specexit_jax.data.batches import Batches, RowSource
+from specexit_jax.decoding.sampling import PRNG
 from specexit_jax.distributed import from_first, is_first
 from specexit_jax.models.config import DraftConfig, TargetConfig
 from specexit_jax.models.draft import Draft, DraftBundle, init_draft
@@ -122,7 +123,7 @@ def first_state(
     """A fresh state, made where it will live, and its shardings (None without a mesh)."""
 
     def fresh(target_params: dict) -> TrainState:
-        params = init_draft(draft, jax.random.key(run.seed))
+        params = init_draft(draft, jax.random.key(run.seed, impl=PRNG))
         if run.init == "target":
             params = _headed(params, target, target_params, jnp.asarray(d2t, jnp.int32))
         return init_draft_state(params, optimizer, run.losses, draft)

@@ -15,6 +15,7 @@ from specexit_jax.data.packing import Rows, pack
 from specexit_jax.data.splits import sample
 from specexit_jax.data.tokenizer import load_tokenizer, train_tokenizer
 from specexit_jax.data.world import thinking_text, write_trace
+from specexit_jax.decoding.sampling import PRNG
 from specexit_jax.models.config import TargetConfig
 from specexit_jax.models.hf import load_target, save_target
 from specexit_jax.models.target import Target, init_target
@@ -86,7 +87,7 @@ def train_target(
 
 def _first_params(run: TargetRun, model: TargetConfig) -> dict:
     if not run.init:
-        return init_target(model, jax.random.key(run.seed))
+        return init_target(model, jax.random.key(run.seed, impl=PRNG))
     found, params = load_target(run.init)
     shapes = [jax.eval_shape(lambda config=config: init_target(config, jax.random.key(0))) for config in (found, model)]
     if shapes[0] != shapes[1]:

@@ -2,10 +2,10 @@
 
 import dataclasses
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
+from specexit_jax.decoding.sampling import some_keys
 from specexit_jax.decoding.spec import DecodeParams
 from specexit_jax.decoding.speculative import decode
 from specexit_jax.evaluation.loop.host_loop import decode_from_host
@@ -77,7 +77,7 @@ def greedy_ids(case: Case, params: DecodeParams, prompts: np.ndarray, new_tokens
         DecodeParams(params.target),
         jnp.asarray(prompts, jnp.int32),
         jnp.full((batch,), width, jnp.int32),
-        jax.random.split(jax.random.key(0), batch),
+        some_keys(0, batch),
         jnp.zeros((batch,), bool),
         jnp.full((batch,), width + new_tokens, jnp.int32),
         NeverExit(),
