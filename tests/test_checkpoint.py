@@ -109,6 +109,41 @@ def test_the_checksum_knows_every_bit_and_place_and_no_mesh():
     assert checksum({"a": jnp.asarray([True, False])}) != checksum({"a": jnp.asarray([False, True])})
 
 
+def test_the_checksum_sees_what_changes_places_however_alike():
+    """x and -x, x and 2 x, neighbours and far ones, rows, columns, leaves; the sign of a zero and a NaN's payload."""
+    rng = np.random.default_rng(0)
+    table = rng.normal(size=(6, 8)).astype(np.float32)
+    wanted = checksum({"a": table, "b": table.T.copy()})
+    for factor in (-1, 2, -0.5):
+        for place in (1, 5, 8, 17, 47):
+            pair = table.copy().reshape(-1)
+            pair[place] = factor * pair[0]
+            swapped = pair.copy()
+            swapped[[0, place]] = pair[[place, 0]]
+            found = [checksum({"a": flat.reshape(table.shape)}) for flat in (pair, swapped)]
+            assert found[0] != found[1], (factor, place)
+    signs = np.where(rng.random(table.shape) < 0.5, -1, 1).astype(np.float32)
+    assert len({checksum({"a": order}) for order in (signs, signs[::-1].copy(), signs[:, ::-1].copy(), -signs)}) == 4
+    assert checksum({"a": table.T.copy(), "b": table}) != wanted
+    assert checksum({"b": table, "a": table.T.copy()}) == checksum({"a": table.T.copy(), "b": table})
+    assert checksum({"a": table[[1, 0, 2, 3, 4, 5]], "b": table.T.copy()}) != wanted
+    assert checksum({"a": np.float32([0.0, 1])}) != checksum({"a": np.float32([-0.0, 1])})
+    nans = np.array([0x7FC00000, 0x7FC00001], np.uint32).view(np.float32)
+    assert checksum({"a": nans[:1]}) != checksum({"a": nans[1:]})
+
+
+def test_a_checkpoint_of_before_is_restored_with_a_note(tmp_path, monkeypatch, capsys):
+    state = make_state(1)
+    with Checkpoints(tmp_path) as checkpoints:
+        monkeypatch.setattr("specexit_jax.checkpoint._CHECKSUM", "checksum")
+        checkpoints.save(1, state)
+        checkpoints.wait()
+        monkeypatch.undo()
+        found, _ = checkpoints.restore(1, jax.tree.map(jnp.zeros_like, state))
+        assert_same(found, state)
+    assert "its values are not checked" in capsys.readouterr().err
+
+
 def test_only_the_newest_are_kept_and_nothing_is_found_in_a_new_folder(tmp_path):
     with Checkpoints(tmp_path / "new", keep=2) as checkpoints:
         assert checkpoints.restore_latest(make_state()) is None
