@@ -14,7 +14,7 @@ from absl import flags
 
 from launch import door
 from specexit_jax.checkpoint import write_json
-from specexit_jax.evaluation.certified import calibrating
+from specexit_jax.evaluation.certified import calibrating, conditions
 from specexit_jax.evaluation.certified.certify import Goal, scored
 from specexit_jax.exits.policy_file import save_policy
 
@@ -30,6 +30,8 @@ def main() -> None:
     settings, kinds = config.calibrate, tuple(config.annotate.kinds)
     trained = workdir / "draft_model"
     session = door.open_session(config, trained if trained.is_dir() else config.draft)
+    certifying = settings.split if _EPSILON.value is None else settings.certify_on
+    bind = conditions.binder(session, workdir / certifying, config.rollout.max_new_tokens)
     development = calibrating.seen_split(session, workdir / settings.split, settings.smoothers, kinds, door.say)
     if _EPSILON.value is None:
         bounds = settings.bound, settings.standard_errors
@@ -45,8 +47,8 @@ def main() -> None:
         if _PER_TASK.value:
             own = calibrating.by_task(development, calibration, goal, kinds, session.draft_digest, door.say)
             for task, policy in own.items():
-                save_policy(workdir / "policies" / f"{task}.json", policy)
-    save_policy(workdir / "policy.json", file)
+                save_policy(workdir / "policies" / f"{task}.json", bind(policy))
+    save_policy(workdir / "policy.json", bind(file))
     door.say(f"{workdir / 'policy.json'}: {file.smoothing}, thresholds {file.thresholds}")
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from absl import flags
 
-from launch import door, from_records, stages
+from launch import door, from_records, stages, strictness
+from specexit_jax.binding import uncovered
 from specexit_jax.evaluation import harness
 from specexit_jax.evaluation.evaluate import evaluate
 from specexit_jax.evaluation.exit_records import CeilingSetting
@@ -48,6 +49,8 @@ def _evaluated(config, workdir: Path, policy_path: Path) -> dict:
     exits = any(name in (*harness.REPLAYED, *harness.BOUNDS) for name in methods)
     file = load_policy(policy_path, session.draft_digest) if exits else None
     setting = stages.setting_of(config, methods, tasks, _seeds(config.seed), _BATCH.value)
+    if file is not None:
+        strictness.told(uncovered(file, session, policy_path, max_new_tokens=setting.max_new_tokens))
     problems = stages.source_of(config, tasks).problems(setting.split, _LIMIT.value or settings.per_task)
     rules = config.calibrate
     ceiling = CeilingSetting(rules.split, rules.bound, rules.standard_errors, rules.certify_on)

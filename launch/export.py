@@ -1,4 +1,6 @@
-"""Writes a draft in the format of another engine: OUT/{config.json, model.safetensors, signals.specexit}.
+"""Writes a draft in the format of another engine: OUT/{config.json, model.safetensors, signals.specexit, policy.json}.
+
+The draft's policy.json goes along, made to fit what is written.
 
 python -m launch.export --target=TARGET --draft=WORKDIR/draft_model --out=FOLDER --format=eagle
 Formats: eagle (EAGLE, SGLang, vLLM; signals in a file of their own), angelslim (SpecExit's: signals are the last rows of
@@ -10,7 +12,7 @@ from pathlib import Path
 
 from absl import flags
 
-from launch import door
+from launch import door, export_policy
 from specexit_jax.models.config import check_pair
 from specexit_jax.models.hf import load_draft, load_target_config, save_draft, verifier_of
 from specexit_jax.models.hf_draft_config import CONVENTIONS, FORMATS, LAYER_IDS
@@ -20,6 +22,7 @@ FLAGS = flags.FLAGS
 flags.DEFINE_string("draft", None, "Folder of the draft, in any of the formats.", required=True)
 flags.DEFINE_string("target", None, "Folder of its target: refuses a draft of another, and names its captured layers.")
 flags.DEFINE_string("out", None, "Folder to write.", required=True)
+flags.DEFINE_string("policy", None, "The draft's policy.json; default: the one in its folder or beside it, if any.")
 flags.DEFINE_enum("format", "eagle", FORMATS, "The format to write.")
 flags.DEFINE_enum("layer_ids", "both", LAYER_IDS, "What the written layer ids count.")
 flags.DEFINE_enum("draft_layer_ids", None, CONVENTIONS, "What the draft's own layer ids count, where it is silent.")
@@ -32,7 +35,9 @@ def main() -> None:
         raise ValueError(f"{out} is not empty: name a folder that is not there yet.")
     if FLAGS.format == "speculators" and not FLAGS.target:
         raise ValueError("A speculators file names the model that verifies the draft: add --target=FOLDER-OR-HUB-NAME.")
-    bundle = load_draft(local_folder(FLAGS.draft, "draft"), layer_ids=FLAGS.draft_layer_ids)
+    folder = local_folder(FLAGS.draft, "draft")
+    bundle = load_draft(folder, layer_ids=FLAGS.draft_layer_ids)
+    policy, told = export_policy.chosen(FLAGS.policy, folder, bundle.config)
     if FLAGS.target:
         target = load_target_config(local_folder(FLAGS.target, "target"))
         check_pair(bundle.config, target)
@@ -42,6 +47,7 @@ def main() -> None:
     unread = FLAGS.format == "angelslim" and bundle.config.signals == "draft"
     note = ", where AngelSlim itself does not look for them" if unread else ""
     door.say(f"{out}: {FLAGS.format}, {FLAGS.dtype}, signals at {bundle.config.signals!r}{note}")
+    door.say(export_policy.written(policy, folder, bundle.config, out, FLAGS.dtype) if policy else told)
 
 
 if __name__ == "__main__":

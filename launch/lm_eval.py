@@ -9,8 +9,9 @@ from pathlib import Path
 
 from absl import flags
 
-from launch import door
-from specexit_jax.methods import DECODED, make_method, read_policy
+from launch import door, strictness
+from specexit_jax.exits.policy_file import load_policy
+from specexit_jax.methods import DECODED, make_method
 
 FLAGS = flags.FLAGS
 flags.DEFINE_list("tasks", None, "Tasks of lm-eval: names, or YAML files.", required=True)
@@ -40,13 +41,15 @@ def main() -> None:
     config, workdir = door.config(), Path(FLAGS.workdir)
     trained, own = workdir / "draft_model", workdir / "policy.json"
     session = door.open_session(config, trained if trained.is_dir() else config.draft or None)
-    policy, kinds = None, ("paragraph",)
+    file, policy, kinds = None, None, ("paragraph",)
     if FLAGS.method in ("specexit", "probe"):
-        policy, kinds = read_policy(session, own if own.is_file() else config.policy)
+        file = load_policy(own if own.is_file() else config.policy, session.draft_digest)
+        policy, kinds = file.policy(), file.boundary_kinds
     method = make_method(session, FLAGS.method, policy, kinds, config.evaluate.draft_tokens)
     settings = {name: FLAGS[name].value for name in ("temperature", "keep_thinking")}
     settings |= {"batch_size": FLAGS.batch_size or config.evaluate.batch_size, "seed": config.seed}
     settings |= {"max_gen_toks": FLAGS.max_gen_toks or config.rollout.max_new_tokens}
+    settings |= {"policy_file": file, "strict_policy": strictness.asked()}
     asked = ("num_fewshot", "limit", "system_instruction", "apply_chat_template", "gen_kwargs", "use_cache")
     options = {name: FLAGS[name].value for name in asked}
     door.say(evaluated(SpecExitLM(session, method, **settings), FLAGS.tasks, workdir, FLAGS.include_path, **options))

@@ -1,8 +1,10 @@
 """The flags by which a command names the model, the draft, the policy and the method that it decodes with."""
 
+import dataclasses
+
 from absl import flags
 
-from launch import bundled, door, transcript
+from launch import bundled, door, strictness, transcript
 from specexit_jax.choice import Choice, choose
 from specexit_jax.decoding.sampling import RULES, Sampling
 from specexit_jax.exits.smoothers import SMOOTHERS
@@ -44,13 +46,17 @@ def chosen() -> tuple[Session, Method, Choice]:
     if FLAGS.method:
         door.known("method", FLAGS.method, DECODED)
     tree, mesh = door.tree(FLAGS.tree), door.mesh(FLAGS.mesh)
-    session = load_session(FLAGS.target, draft, FLAGS.dtype, mesh, FLAGS.draft_layer_ids)
+    session = as_asked(load_session(FLAGS.target, draft, FLAGS.dtype, mesh, FLAGS.draft_layer_ids))
     choice = choose(session, draft, FLAGS.method, FLAGS.policy, FLAGS.exit_rule, FLAGS.smoother)
-    return (
-        session,
-        make_method(session, choice.name, choice.policy, choice.kinds, FLAGS.draft_tokens, tree=tree),
-        choice,
-    )
+    method = make_method(session, choice.name, choice.policy, choice.kinds, FLAGS.draft_tokens, tree=tree)
+    strictness.told(choice.uncovered)
+    return session, method, choice
+
+
+def as_asked(session: Session) -> Session:
+    """The session whose own sampling and length are those that the flags ask for."""
+    length = FLAGS.max_new_tokens or session.max_new_tokens
+    return dataclasses.replace(session, sampling=sampling(session), max_new_tokens=length)
 
 
 def sampling(session: Session) -> Sampling:

@@ -15,7 +15,8 @@ from specexit_jax.data.programs import require_sandbox
 from specexit_jax.data.sources import Table, World
 from specexit_jax.data.tasks import require_task
 from specexit_jax.evaluation.harness import Setting
-from specexit_jax.session import digest_of, local_folder
+from specexit_jax.models.content import target_digest
+from specexit_jax.session import local_folder
 from specexit_jax.shards import WHOLE, Shard
 
 
@@ -76,8 +77,10 @@ def setting_of(
 
 
 def target_name(config: ml_collections.ConfigDict) -> str:
-    """The target's name and the digest of its weights, wherever its folder lies."""
-    return f"{Path(config.target).name} {digest_of(local_folder(config.target, 'target'))}"
+    """The target's name and what its weights are, wherever its folder lies; workdirs of earlier versions are known by its
+    former digest."""
+    name = Path(config.target).name
+    return target_digest(local_folder(config.target, "target")).renamed(lambda digest: f"{name} {digest}")
 
 
 def define_shard() -> None:

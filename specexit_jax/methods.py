@@ -1,13 +1,14 @@
 """The methods that decode: how many tokens are drafted, which policy may exit, and at which boundaries."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool
 
+from specexit_jax.binding import uncovered
 from specexit_jax.decoding.trees import TreeShape
 from specexit_jax.exits.boundaries import Boundaries
 from specexit_jax.exits.policy import Deer, FirstAnswer, NeverExit, Policy
@@ -83,22 +84,37 @@ def policy_of(session: Session, name: str, policy: Policy | None = None, max_ans
 
 
 def read_policy(
-    session: Session, path: str | Path, exit_rule: str | None = None, smoother: str | None = None
+    session: Session,
+    path: str | Path,
+    exit_rule: str | None = None,
+    smoother: str | None = None,
+    tell: Callable[[str], None] | None = None,
 ) -> tuple[Policy, tuple[str, ...]]:
     """The policy of a policy.json made for this session's draft, and its boundary kinds.
 
-    exit_rule 'released' reads no file: that rule has thresholds of its own. `smoother` replaces the file's.
+    exit_rule 'released' reads no file: that rule has thresholds of its own. `smoother` replaces the file's. tell: is called
+    with one sentence where the policy was not made for this session's target, sampling and lengths, or not with this smoother.
     """
     if exit_rule == "released":
         return released(smoother or "ewma"), ("released",)
+    file = policy_file(session, path, exit_rule, smoother)
+    if tell is not None and (sentence := uncovered(file, session, path)):
+        tell(sentence)
+    return file.policy(), file.boundary_kinds
+
+
+def policy_file(
+    session: Session, path: str | Path, exit_rule: str | None = None, smoother: str | None = None
+) -> PolicyFile | None:
+    """The policy.json that `read_policy` reads, with `smoother` for its own; None where it reads none."""
+    if exit_rule == "released":
+        return None
     if exit_rule not in (None, "default"):
         raise ValueError(f"Unknown exit rule {exit_rule!r}: choose 'default' or 'released'.")
-    file: PolicyFile = load_policy(path, session.draft_digest)
+    file = load_policy(path, session.draft_digest)
     if exit_rule is not None and file.rule != exit_rule:
         raise ValueError(f"{path} holds a policy of the rule {file.rule!r}, but {exit_rule!r} was asked for.")
-    if smoother is not None:
-        file = dataclasses.replace(file, smoothing=smoother)
-    return file.policy(), file.boundary_kinds
+    return file if smoother is None else dataclasses.replace(file, smoothing=smoother)
 
 
 def states_answer(session: Session):

@@ -12,12 +12,12 @@ from specexit_jax.data.tokenizer import has_tokenizer, load_tokenizer
 from specexit_jax.decoding.sampling import Sampling
 from specexit_jax.decoding.spec import DecodeParams
 from specexit_jax.exits.boundaries import Boundaries, make_boundaries
-from specexit_jax.exits.policy_file import digest
 from specexit_jax.generation_config import max_new_tokens_of, read_defaults, sampling_of, tell_what_is_not_computed
 from specexit_jax.models.config import DraftConfig, TargetConfig, check_pair
+from specexit_jax.models.content import draft_digest, target_digest
 from specexit_jax.models.hf import load_draft, load_target
 from specexit_jax.models.hf_layout import on_device
-from specexit_jax.models.hf_tensors import INDEX, TORCH_INDEX, TORCH_WEIGHTS, WEIGHTS, local_folder, read_json
+from specexit_jax.models.hf_tensors import local_folder, read_json
 from specexit_jax.notes import note
 from specexit_jax.sharding import placer
 from specexit_jax.thinking import Thinking, chat_prompt, find_thinking
@@ -31,7 +31,8 @@ class Session:
 
     tokenizer: None for a folder without one, whose prompts are ids. thinking: None for a model that does not think.
     token_texts: the decoded text of every id of the model's vocabulary, "" for special tokens and for ids that the
-    tokenizer does not know. draft_digest: what a policy.json made for this draft carries. sampling and max_new_tokens
+    tokenizer does not know. target_digest, draft_digest: what the weights are (`models.content`), which a policy.json made for
+    them carries; None where they did not come from a folder. sampling and max_new_tokens
     are the target's own defaults (generation_config.json). mesh: what the parameters are sharded over, None for one device.
     """
 
@@ -45,6 +46,7 @@ class Session:
     sampling: Sampling
     max_new_tokens: int
     draft_digest: str | None = None
+    target_digest: str | None = None
     mesh: Mesh | None = None
 
     @property
@@ -92,6 +94,7 @@ def load_session(
         sampling=sampling_of(defaults, target),
         max_new_tokens=max_new_tokens_of(defaults, target),
         mesh=mesh,
+        target_digest=target_digest(target, config),
     )
     return session if draft is None else with_draft(session, draft, draft_layer_ids)
 
@@ -107,14 +110,8 @@ def with_draft(session: Session, folder: str | Path, layer_ids: str | None = Non
         session,
         draft=bundle.config,
         params=DecodeParams(session.params.target, bundle.params, jnp.asarray(bundle.d2t, jnp.int32)),
-        draft_digest=digest_of(folder),
+        draft_digest=draft_digest(folder, bundle.config),
     )
-
-
-def digest_of(folder: Path) -> str:
-    """The digest of a draft's weights, by which a policy knows the draft it was made for."""
-    names = (WEIGHTS, TORCH_WEIGHTS, INDEX, TORCH_INDEX)  # of shards, their index
-    return digest(next(folder / name for name in names if (folder / name).is_file()))
 
 
 def without_signals(session: Session) -> Session:

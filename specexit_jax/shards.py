@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from specexit_jax.checkpoint import write_json
+from specexit_jax.identity import same
 from specexit_jax.jsonl import append_jsonl, drop_torn_line, read_jsonl
 from specexit_jax.workdir_lock import locked
 
@@ -83,7 +84,7 @@ def require_settings(folder: Path, stem: str, settings: dict[str, Any]) -> None:
     settings: what decides about the content of rows, as STEM.json records it; a key that either lacks is passed over, save
     what all work had before it was recorded, and so is a report without a whole row beside it.
     """
-    for key, old, new, path in _differences(folder, stem, json.loads(json.dumps(settings))):
+    for key, old, new, path in _differences(folder, stem, settings):
         raise ValueError(f"{path} was made with {key} {old!r}, this run has {new!r}: use another workdir.")
 
 
@@ -131,8 +132,8 @@ def _differences(folder: Path, stem: str, settings: dict[str, Any]) -> Iterator[
             raise ValueError(f"{path} is not a report of this stage ({error}): mend or remove it.") from error
         earlier = _ONCE | earlier
         for key in sorted(earlier.keys() & settings.keys()):
-            if earlier[key] != settings[key]:
-                yield key, earlier[key], settings[key], path
+            if not same(settings[key], earlier[key]) and earlier[key] != json.loads(json.dumps(settings[key])):
+                yield key, earlier[key], json.loads(json.dumps(settings[key])), path
 
 
 def _has_row(path: Path) -> bool:

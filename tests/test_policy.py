@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from specexit_jax.exits.made_for import MadeFor, Sampled, Thought
 from specexit_jax.exits.policy import FirstAnswer, NeverExit, Threshold, unreachable
-from specexit_jax.exits.policy_file import PolicyFile, digest, load_policy, save_policy
+from specexit_jax.exits.policy_file import PolicyFile, load_policy, save_policy
 from specexit_jax.exits.released import SCORES, released
 from specexit_jax.exits.risk import Certificate
 from specexit_jax.exits.smoothers import SMOOTHERS, smoother_named
@@ -215,9 +216,13 @@ CERTIFICATE = Certificate(
     0.01, 0.05, "calibration", 6000, 40, 0.01, 0.0091, "development", 1, ((2.0, 2.0, -1.0), LIMITS)
 )
 CERTIFIED = dataclasses.replace(FILE, budget=300, certificate=CERTIFICATE)
+MADE = MadeFor(
+    "values:t", "sha256:ab", Sampled(0.8, 0, 0.95, 0.0), ("paragraph",), "ewma", 300, 880, Thought("<think>\n", (5, 6))
+)
+BOUND = dataclasses.replace(CERTIFIED, made_for=MADE)
 
 
-@pytest.mark.parametrize("written", [FILE, dataclasses.replace(FILE, rule="released"), CERTIFIED])
+@pytest.mark.parametrize("written", [FILE, dataclasses.replace(FILE, rule="released"), CERTIFIED, BOUND])
 def test_policy_file_round_trip(tmp_path, written):
     save_policy(tmp_path / "policy.json", written)
     read = load_policy(tmp_path / "policy.json", draft="sha256:ab")
@@ -244,11 +249,19 @@ def test_policy_file_round_trip(tmp_path, written):
         (lambda text: text.replace('"budget": 300', '"budget": -1'), "budget is -1"),
         (lambda text: text.replace('"risk_upper"', '"risk"'), "a certificate holds exactly"),
         (lambda text: text.replace('"step": 1', '"step": 2'), "step is a place among them"),
+        (lambda text: text.replace('"temperature": 0.8', '"temperature": "warm"'), "made_for.sampling is"),
+        (lambda text: text.replace('"top_k"', '"top"'), "made_for.sampling holds exactly temperature, top_k"),
+        (
+            lambda text: text.replace('"max_new_tokens": 880', '"max_new_tokens": null'),
+            "made_for.max_new_tokens is None",
+        ),
+        (lambda text: text.replace('"opens": "<think>\\n"', '"opens": 3'), "made_for.thinking is"),
+        (lambda text: text.replace('"made_for": {', '"made_for": 3, "x": {'), "unknown keys .x."),
     ],
 )
 def test_policy_file_refusals(tmp_path, edit, message):
     path = tmp_path / "policy.json"
-    save_policy(path, CERTIFIED)
+    save_policy(path, BOUND)
     path.write_text(edit(path.read_text()))
     with pytest.raises(ValueError, match=message) as caught:
         load_policy(path)
@@ -256,11 +269,8 @@ def test_policy_file_refusals(tmp_path, edit, message):
 
 
 def test_policy_of_another_draft_is_refused(tmp_path):
-    (tmp_path / "draft.safetensors").write_bytes(b"weights")
     save_policy(tmp_path / "policy.json", FILE)
     with pytest.raises(ValueError, match="calibrated for another draft"):
-        load_policy(tmp_path / "policy.json", draft=digest(tmp_path / "draft.safetensors"))
+        load_policy(tmp_path / "policy.json", draft="values:cd")
     with pytest.raises(FileNotFoundError, match="no such policy"):
         load_policy(tmp_path / "absent.json")
-    with pytest.raises(FileNotFoundError, match="no such weights"):
-        digest(tmp_path / "absent.safetensors")

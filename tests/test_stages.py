@@ -6,10 +6,12 @@ from types import SimpleNamespace
 import jax
 import pytest
 from programs_case import unboxed
+from tiny_folders import write_tiny
 
 from configs.embedded import get_config
 from launch import stages
 from specexit_jax.data.sources import Table, World
+from specexit_jax.identity import file_digest, same
 from specexit_jax.shards import Shard
 
 
@@ -94,14 +96,14 @@ def test_confidence_over_keys_needs_keys():
 
 
 def test_a_target_is_known_by_its_weights(tmp_path):
+    """Wherever its folder lies, and by its former name in workdirs of earlier versions."""
     names = []
-    for place, weights in [("one", b"a"), ("two", b"a"), ("three", b"b")]:
-        folder = tmp_path / place / "model"
-        folder.mkdir(parents=True)
-        (folder / "config.json").write_text("{}")
-        (folder / "model.safetensors").write_bytes(weights)
+    for place, seed in [("one", 0), ("two", 0), ("three", 1)]:
+        write_tiny(tmp_path / place, seed)
         config = get_config()
-        config.target = str(folder)
+        config.target = str(tmp_path / place / "target")
         names.append(stages.target_name(config))
     assert names[0] == names[1] != names[2]
-    assert names[0].startswith("model sha256:")
+    assert names[0].startswith("target values:")
+    former = f"target {file_digest(tmp_path / 'one' / 'target' / 'model.safetensors')}"
+    assert [same(name, former) for name in names] == [True, True, False]

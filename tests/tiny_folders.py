@@ -8,8 +8,9 @@ import jax
 import numpy as np
 
 from specexit_jax.data.tokenizer import train_tokenizer
-from specexit_jax.exits.policy_file import PolicyFile, digest, save_policy
+from specexit_jax.exits.policy_file import PolicyFile, save_policy
 from specexit_jax.models.config import DraftConfig, TargetConfig
+from specexit_jax.models.content import draft_digest
 from specexit_jax.models.draft import DraftBundle, init_draft
 from specexit_jax.models.hf import save_draft, save_target
 from specexit_jax.models.target import init_target
@@ -34,7 +35,7 @@ def write_tiny(folder: Path, seed: int = 0, temperature: float = 1.0) -> Path:
     save_draft(
         folder / "draft", DraftBundle(draft, _random(functools.partial(init_draft, draft), seed), ids.astype(np.int32))
     )
-    write_policy(folder, digest(folder / "draft" / "model.safetensors"))
+    write_policy(folder, str(draft_digest(folder / "draft", draft)))
     return folder
 
 

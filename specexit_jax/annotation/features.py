@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from specexit_jax.exits.signals import activate
+from specexit_jax.identity import same
 from specexit_jax.models.config import TargetConfig
 from specexit_jax.models.draft import Draft, DraftBundle
 from specexit_jax.models.target import Target
@@ -119,7 +120,7 @@ def load_signals(path: str | Path, draft: str) -> dict[str, np.ndarray]:
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist: extract the signals first")
     with np.load(path) as file:
-        if str(file["draft"]) != draft:
+        if not same(draft, str(file["draft"])):
             raise ValueError(f"{path} holds the signals of another draft: remove it to extract them again")
         starts = np.cumsum(file["lengths"])[:-1]
         return dict(zip(file["ids"].tolist(), np.split(file["rows"], starts), strict=True))

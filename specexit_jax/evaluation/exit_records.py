@@ -44,6 +44,7 @@ def exit_records(
     names = [name for name in harness.REPLAYED if name in methods]
     records = harness.replayed_records(session, names, policy, traces, labels, along.signals, setting.max_answer)
     sections = signal_sections(policy, traces, labels, along.signals)
+    file = dataclasses.replace(file, draft=session.draft_digest)  # which knows how policies of before call it
     sections |= exit_sections(file, workdir, traces, labels, along.signals, len(session.end_think_ids))
     test = harness.boundaries_of(session, policy, traces, labels, along)
     if "oracle" in methods:

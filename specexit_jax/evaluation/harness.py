@@ -32,6 +32,7 @@ from specexit_jax.evaluation.loop.latency import measure_latency
 from specexit_jax.evaluation.records import Record, record_of_replay, record_of_trace
 from specexit_jax.exits.policy import Policy, Threshold
 from specexit_jax.exits.risk import Certificate
+from specexit_jax.identity import same
 from specexit_jax.methods import DECODED, Method, make_method, policy_of
 from specexit_jax.progress import Progress
 from specexit_jax.run import execute, outcomes, plan
@@ -103,7 +104,7 @@ def _without_others_steps(session: Session, method: Method, trace: dict) -> dict
     """The trace without the acceptance of another draft, of none or of one unknown: its tokens are the same whoever
     speculated."""
     own = session.draft_digest if method.draft_tokens else None
-    return trace if trace.get("draft") == own else trace | {"accepted": []}
+    return trace if same(own, trace.get("draft")) else trace | {"accepted": []}
 
 
 def annotated(

@@ -1,7 +1,6 @@
-"""`policy.json`: a calibrated exit rule, and the draft it was calibrated for."""
+"""`policy.json`: a calibrated exit rule, the draft that it belongs to, and what it was calibrated for."""
 
 import dataclasses
-import hashlib
 import json
 import os
 from pathlib import Path
@@ -9,11 +8,13 @@ from pathlib import Path
 import jax.numpy as jnp
 
 from specexit_jax.exits.boundaries import KINDS
+from specexit_jax.exits.made_for import MadeFor, parse_made_for
 from specexit_jax.exits.policy import Policy, Threshold
 from specexit_jax.exits.released import SCORES, released
 from specexit_jax.exits.risk import Certificate
 from specexit_jax.exits.signals import SIGNALS
 from specexit_jax.exits.smoothers import SMOOTHERS, smoother_named
+from specexit_jax.identity import same
 
 RULES = ("default", "released")
 
@@ -25,7 +26,8 @@ class PolicyFile:
     smoothing: a name of `smoothers.SMOOTHERS`; thresholds: confidence at least, progress at least, remain (tokens) at
     most; budget: thinking tokens from which on any boundary is an exit, null without one; bound: the accuracy drop allowed on
     `split`, null where a certificate says more; certificate: what was shown of the thresholds, null where they were chosen
-    by grid; problems: how many of `split` they were chosen on; draft: digest of the draft (see `digest`).
+    by grid; problems: how many of `split` they were chosen on; draft: what the draft's weights are (`models.content`);
+    made_for: what it holds for, null in files of before, which do not say.
     """
 
     rule: str
@@ -38,6 +40,7 @@ class PolicyFile:
     split: str
     problems: int
     draft: str
+    made_for: MadeFor | None = None
 
     def policy(self) -> Policy:
         if self.rule == "released":
@@ -49,19 +52,12 @@ class PolicyFile:
         return jnp.asarray(self.thresholds, jnp.float32)
 
 
-def digest(path: str | Path) -> str:
-    """SHA-256 of a weights file, as policy.json stores it to know its draft again."""
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such weights file; a policy is tied to its draft's weights")
-    with path.open("rb") as file:
-        return "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def save_policy(path: str | Path, policy: PolicyFile) -> None:
     """Writes policy.json whole or not at all. Raises ValueError on a policy that load_policy would refuse."""
     path = Path(path)
     content = dataclasses.asdict(policy)
+    if policy.made_for is None:
+        del content["made_for"]
     content["thresholds"] = dict(zip(SIGNALS, policy.thresholds, strict=True))
     _parse(path, json.loads(json.dumps(content)))
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -87,7 +83,7 @@ def load_policy(path: str | Path, draft: str | None = None) -> PolicyFile:
     except ValueError as error:
         raise ValueError(f"{path} is not valid JSON ({error}): run launch.calibrate again") from error
     policy = _parse(path, content)
-    if draft is not None and policy.draft != draft:
+    if draft is not None and not same(draft, policy.draft):
         raise ValueError(
             f"{path} was calibrated for another draft ({policy.draft[:19]}…, this one is {draft[:19]}…): "
             "run launch.calibrate for this draft"
@@ -99,6 +95,7 @@ def _parse(path: Path, content) -> PolicyFile:
     names = [field.name for field in dataclasses.fields(PolicyFile)]
     if not isinstance(content, dict):
         raise ValueError(f"{path} does not hold a policy (a JSON object with {', '.join(names)})")
+    content = {"made_for": None} | content
     unknown, missing = sorted(set(content) - set(names)), [name for name in names if name not in content]
     if unknown or missing:
         raise ValueError(
@@ -114,7 +111,12 @@ def _parse(path: Path, content) -> PolicyFile:
     limits = tuple(float(thresholds[name]) for name in SIGNALS)
     certificate = _certificate(path, content["certificate"])
     kinds = tuple(content["boundary_kinds"])
-    return PolicyFile(**{**content, "thresholds": limits, "boundary_kinds": kinds, "certificate": certificate})
+    try:
+        made_for = parse_made_for(content["made_for"])
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    parsed = {"thresholds": limits, "boundary_kinds": kinds, "certificate": certificate, "made_for": made_for}
+    return PolicyFile(**content | parsed)
 
 
 def _certificate(path: Path, content) -> Certificate | None:

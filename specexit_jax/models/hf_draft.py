@@ -51,7 +51,7 @@ def load_draft(
     folder = Path(folder)
     path = folder / "config.json"
     written_config = read_json(path)
-    source = TensorSource(folder, _from_speculators if is_speculators(written_config) else lambda name: name)
+    source = TensorSource(folder, eagle_name if is_speculators(written_config) else lambda name: name)
     own = _EMBEDDING in source.names() and not _is_same_table(source, target_embedding)
     layer = written_config.get("transformer_layer_config") or written_config
     signals = written_config.get("signals") or _placement(source, require(layer, "hidden_size", path))
@@ -113,7 +113,8 @@ def layout_of(config: DraftConfig, apart: bool = False) -> Layout:
     return layout
 
 
-def _from_speculators(name: str) -> str:
+def eagle_name(name: str) -> str:
+    """EAGLE's name of a tensor that speculators calls otherwise."""
     return name.replace("layers.0.", "midlayer.", 1) if name.startswith("layers.0.") else name
 
 

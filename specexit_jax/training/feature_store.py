@@ -24,6 +24,7 @@ from specexit_jax.backend import on_mesh
 from specexit_jax.data.batches import RowSource
 from specexit_jax.data.packing import Rows
 from specexit_jax.distributed import barrier
+from specexit_jax.identity import same
 from specexit_jax.models.config import TargetConfig
 from specexit_jax.models.target import Target
 from specexit_jax.progress import Progress
@@ -135,7 +136,7 @@ class FeatureStore:
                 kept = file.metadata()
             expected = self._about | {"set of rows": _checksum(self._rows_of(number))}
             for what, value in expected.items():
-                if kept.get(what) != value:
+                if not same(value, kept.get(what)):
                     raise ValueError(f"{self.path(number)} was written for another {what}: remove {self.folder}")
 
 

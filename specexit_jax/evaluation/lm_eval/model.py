@@ -15,6 +15,8 @@ from lm_eval.api.registry import register_model
 from lm_eval.models.utils import has_bos_prefix
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window, simple_parse_args_string
 
+from specexit_jax.binding import uncovered
+from specexit_jax.decoding.sampling import Sampling
 from specexit_jax.evaluation.lm_eval.chat import chat_text
 from specexit_jax.evaluation.lm_eval.generation import answer_of, generation_of
 from specexit_jax.evaluation.lm_eval.loglikelihood import scores
@@ -22,7 +24,9 @@ from specexit_jax.evaluation.lm_eval.open import opened
 from specexit_jax.evaluation.lm_eval.report import decoding_numbers
 from specexit_jax.evaluation.report.publish import provenance
 from specexit_jax.exits.policy import NeverExit
+from specexit_jax.exits.policy_file import PolicyFile
 from specexit_jax.methods import Method
+from specexit_jax.notes import note
 from specexit_jax.progress import Progress
 from specexit_jax.requests import Outcome, Request, prepare
 from specexit_jax.run import stream
@@ -34,7 +38,8 @@ class SpecExitLM(TemplateLM):
     """A session and a method as lm-eval's model.
 
     temperature, max_gen_toks: over what the tasks ask for, see `generation_of`; keep_thinking: see `answer_of`. A request's
-    noise depends on seed, task, document and repeat alone: not on --limit, the batch or the method. outcomes: of every task,
+    noise depends on seed, task, document and repeat alone: not on --limit, the batch or the method. policy_file: what the
+    method exits by, so that generations that it was not made for are told of, or refused (strict_policy). outcomes: of every task,
     in the order in which they were done.
     """
 
@@ -48,6 +53,8 @@ class SpecExitLM(TemplateLM):
         temperature: float | None = None,
         max_gen_toks: int | None = None,
         keep_thinking: bool = False,
+        policy_file: PolicyFile | None = None,
+        strict_policy: bool = False,
     ):
         super().__init__()
         if session.tokenizer is None:
@@ -55,6 +62,7 @@ class SpecExitLM(TemplateLM):
         self.session, self.method, self.tokenizer = session, method, session.tokenizer
         self.batch_size, self.seed = batch_size, seed
         self.temperature, self.max_gen_toks, self.keep_thinking = temperature, max_gen_toks, keep_thinking
+        self.policy_file, self.strict_policy = policy_file, strict_policy
         self.outcomes: dict[str, list[Outcome]] = collections.defaultdict(list)
 
     @classmethod
@@ -107,6 +115,8 @@ class SpecExitLM(TemplateLM):
             groups[generation.sampling, generation.most].append(place)
         prepare(self.session, asked, self.method)
         self._warn_of_closed(asked)
+        for sampling, most in groups:
+            self._require_covered(sampling, most)
         answers, bar, done = [""] * len(asked), Progress(len(asked), "generate_until "), 0
         for (sampling, most), places in groups.items():
             own, place_of = [asked[place] for place in places], {asked[place].id: place for place in places}
@@ -137,6 +147,16 @@ class SpecExitLM(TemplateLM):
         if exits and not any(is_thinking(self.session, request.prompt_ids) for request in asked):
             text = "No prompt opens its thinking, so %r never ends it: give --apply_chat_template."
             logging.getLogger(__name__).warning(text, self.method.name)
+
+    def _require_covered(self, sampling: Sampling, most: int) -> None:
+        """Says where the policy was not made for such generations; raises ValueError where only those are wanted."""
+        if self.policy_file is None:
+            return
+        sentence = uncovered(self.policy_file, self.session, "the policy", sampling, most)
+        if sentence and self.strict_policy:
+            raise ValueError(f"{sentence} (strict_policy)")
+        if sentence:
+            note(sentence)
 
     def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
         """Ids of both. Raises ValueError where the context leaves its thinking open, which no answer could follow at once;

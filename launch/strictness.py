@@ -1,0 +1,21 @@
+"""--strict_policy, and what is said without it of a run that the policy was not made for."""
+
+from absl import flags
+
+from specexit_jax.notes import note
+
+flags.DEFINE_bool(
+    "strict_policy", False, "Refuse a run that the policy's certificate does not cover; default: one line says so."
+)
+
+
+def asked() -> bool:
+    return flags.FLAGS.strict_policy
+
+
+def told(sentence: str | None) -> None:
+    """Says it in one line; raises ValueError with --strict_policy."""
+    if sentence is not None and asked():
+        raise ValueError(f"{sentence} (--strict_policy)")
+    if sentence is not None:
+        note(sentence)
