@@ -7,7 +7,7 @@ import sys
 
 from absl import flags
 
-from launch import bundled, door, live, models, transcript
+from launch import bundled, door, live, models, strictness, transcript
 from specexit_jax.conversation import CONTEXT, Conversation
 
 FLAGS = flags.FLAGS
@@ -20,6 +20,7 @@ def main() -> None:
     settings = {"sampling": models.sampling(session), "max_new_tokens": FLAGS.max_new_tokens}
     conversation = Conversation(session, method, context=FLAGS.context, seed=FLAGS.seed, **settings)
     door.say(choice.line)
+    strictness.told(choice.uncovered)
     known = bundled.is_bundled(FLAGS.target)
     if sys.stdin.isatty():
         door.say("One message a line; the end of input (Ctrl-D) ends the conversation.")

@@ -7,7 +7,7 @@ The first line says which method decodes, and why (on standard error with --json
 
 from absl import flags
 
-from launch import bundled, door, live, models, transcript
+from launch import bundled, door, live, models, strictness, transcript
 from specexit_jax.data.known_prompts import EXAMPLES
 from specexit_jax.methods import make_method
 from specexit_jax.requests import Request, prepare
@@ -35,6 +35,7 @@ def main() -> None:
     prepare(session, [request], method, FLAGS.max_new_tokens)
     tell = door.aside if FLAGS.json or FLAGS.stream else door.say
     tell(choice.line)
+    strictness.told(choice.uncovered)
     if FLAGS.example:
         tell(f"prompt: {prompt}")
     if prompt is not None and bundled.is_bundled(FLAGS.target) and (warning := bundled.warning(prompt)):

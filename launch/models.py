@@ -4,7 +4,7 @@ import dataclasses
 
 from absl import flags
 
-from launch import bundled, door, strictness, transcript
+from launch import bundled, door, transcript
 from specexit_jax.choice import Choice, choose
 from specexit_jax.decoding.sampling import RULES, Sampling
 from specexit_jax.exits.smoothers import SMOOTHERS
@@ -48,9 +48,11 @@ def chosen() -> tuple[Session, Method, Choice]:
     tree, mesh = door.tree(FLAGS.tree), door.mesh(FLAGS.mesh)
     session = as_asked(load_session(FLAGS.target, draft, FLAGS.dtype, mesh, FLAGS.draft_layer_ids))
     choice = choose(session, draft, FLAGS.method, FLAGS.policy, FLAGS.exit_rule, FLAGS.smoother)
-    method = make_method(session, choice.name, choice.policy, choice.kinds, FLAGS.draft_tokens, tree=tree)
-    strictness.told(choice.uncovered)
-    return session, method, choice
+    return (
+        session,
+        make_method(session, choice.name, choice.policy, choice.kinds, FLAGS.draft_tokens, tree=tree),
+        choice,
+    )
 
 
 def as_asked(session: Session) -> Session:

@@ -3,6 +3,7 @@
 import dataclasses
 from pathlib import Path
 
+from specexit_jax.binding import policies_of
 from specexit_jax.exits.policy import Policy
 from specexit_jax.methods import EXITING, read_policy
 from specexit_jax.models.hf_tensors import local_folder
@@ -11,12 +12,14 @@ from specexit_jax.session import Session
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Choice:
-    """The method's name, what it exits by (None where it exits by no policy of a file), and why it was chosen."""
+    """The method's name, what it exits by (None where it exits by no policy of a file), and why it was chosen. uncovered: a
+    sentence where the policy was not made for this session's target, sampling and lengths, or not with this smoother."""
 
     name: str
     policy: Policy | None
     kinds: tuple[str, ...]
     why: str
+    uncovered: str | None = None
 
     @property
     def line(self) -> str:
@@ -26,8 +29,7 @@ class Choice:
 def policies_beside(draft: str | Path) -> list[Path]:
     """The policy.json in a draft's folder, and the one beside it, where launch.calibrate leaves it (WORKDIR/policy.json of
     WORKDIR/draft_model), as far as they are there."""
-    folder = local_folder(draft, "draft")
-    return [path for path in (folder / "policy.json", folder.parent / "policy.json") if path.is_file()]
+    return policies_of(local_folder(draft, "draft"))
 
 
 def choose(
@@ -51,7 +53,7 @@ def choose(
         return Choice("think", None, (), f"there is no draft (--draft names one){_ignored(asked)}")
     if policy or exit_rule == "released":
         by = str(policy) if exit_rule != "released" else f"the released rule{_ignored(['--policy'] if policy else [])}"
-        return Choice("specexit", *read_policy(session, policy or "", exit_rule, smoother), f"exits by {by}")
+        return _exits(session, "specexit", policy or "", exit_rule, smoother, f"exits by {by}")
     if session.thinking is None:
         return Choice("eagle3", None, (), f"the model does not think, so there is nothing to exit{_ignored(asked)}")
     if session.draft.signals == "none":
@@ -66,7 +68,7 @@ def _named(session, draft, name, policy, exit_rule, smoother, asked: list[str]) 
         raise ValueError(f"Method {name!r} needs a draft model: give one with --draft=FOLDER.")
     if exit_rule == "released":
         why = f"--method asks for it; exits by the released rule{_ignored(['--policy'] if policy else [])}"
-        return Choice(name, *read_policy(session, "", exit_rule, smoother), why)
+        return _exits(session, name, "", exit_rule, smoother, why)
     if policy is None:
         beside = policies_beside(draft)
         if not beside:
@@ -76,7 +78,7 @@ def _named(session, draft, name, policy, exit_rule, smoother, asked: list[str]) 
             )
         policy = _fitting(session, beside)[0] or beside[0]
     why = f"--method asks for it; exits by {policy}"
-    return Choice(name, *read_policy(session, policy, exit_rule, smoother), why)
+    return _exits(session, name, policy, exit_rule, smoother, why)
 
 
 def _beside(session, draft, exit_rule, smoother, asked: list[str]) -> Choice:
@@ -84,9 +86,15 @@ def _beside(session, draft, exit_rule, smoother, asked: list[str]) -> Choice:
     beside = policies_beside(draft)
     fitting, reason = _fitting(session, beside)
     if fitting:
-        return Choice("specexit", *read_policy(session, fitting, exit_rule, smoother), f"exits by {fitting}")
+        return _exits(session, "specexit", fitting, exit_rule, smoother, f"exits by {fitting}")
     missing = "no policy.json lies with the draft; launch.calibrate makes one, --policy names one"
     return Choice("eagle3", None, (), f"no exit, since {reason or missing}{_ignored(asked)}")
+
+
+def _exits(session: Session, name: str, path: str | Path, exit_rule, smoother, why: str) -> Choice:
+    told: list[str] = []
+    policy, kinds = read_policy(session, path, exit_rule, smoother, told.append)
+    return Choice(name, policy, kinds, why, told[0] if told else None)
 
 
 def _fitting(session: Session, paths: list[Path]) -> tuple[Path | None, str]:

@@ -6,8 +6,10 @@ import shutil
 import pytest
 from tiny_folders import write_policy, write_tiny
 
+from specexit_jax.binding import bound
 from specexit_jax.choice import choose
 from specexit_jax.exits.policy import Threshold
+from specexit_jax.exits.policy_file import load_policy, save_policy
 from specexit_jax.session import load_session
 
 
@@ -42,6 +44,16 @@ def test_a_policy_beside_the_draft_is_its_own(session, tiny, workdir):
     write_policy(draft, "sha256:" + "0" * 64)
     assert choose(session, draft).line == f"method specexit: exits by {workdir / 'policy.json'}"
     assert choose(session, draft, "probe").name == "probe"
+
+
+def test_what_the_policy_was_not_made_for_is_known(session, tiny, workdir):
+    draft = workdir / "draft_model"
+    save_policy(workdir / "policy.json", bound(load_policy(tiny / "policy.json"), session))
+    assert choose(session, draft).uncovered is choose(session, draft, "eagle3").uncovered is None
+    for found in (choose(session, draft, smoother="mean"), choose(session, draft, "probe", smoother="mean")):
+        assert found.uncovered.endswith(
+            "policy.json was calibrated for another run than this: smoothing mean instead of ewma."
+        )
 
 
 def test_a_policy_of_another_draft_is_not_used_but_named(session, workdir):

@@ -19,8 +19,11 @@ from safetensors import safe_open
 from tiny_folders import write_policy, write_tiny
 
 from launch import bundled, chat, door, generate, sentences, transcript
+from specexit_jax import notes
+from specexit_jax.binding import bound
 from specexit_jax.data.known_prompts import EXAMPLES
 from specexit_jax.decoding.sampling import Sampling
+from specexit_jax.exits.policy_file import load_policy, save_policy
 from specexit_jax.requests import Outcome
 from specexit_jax.session import load_session
 
@@ -141,6 +144,27 @@ def test_sampling_flags_change_what_the_target_asks_for(tiny, capsys, monkeypatc
     assert own.temperature not in (0, 2)
     wanted = [own, Sampling(own.temperature, 9, own.top_p, 0.1), Sampling(2, own.top_k, 0.5, own.min_p)]
     assert [sampling for _, sampling in asked[:3]] == wanted
+
+
+def test_a_run_that_the_policy_was_not_made_for_is_told_of_or_refused(broken, capsys, monkeypatch):
+    """In one line; the very run that it was made for is not."""
+    monkeypatch.setattr(notes, "_SAID", set())
+    path, session = broken / "policy.json", load_session(broken / "target", broken / "draft")
+    save_policy(path, bound(load_policy(path, session.draft_digest), session))
+    arguments = [*folders(broken), PROMPT, "--strict_policy"]
+    refusals = [
+        ("--temperature=0.5", f"{path} was calibrated for another run than this: temperature 0.5 instead of 1.0."),
+        ("--max_new_tokens=9", "max_new_tokens 9 instead of 48"),
+        ("--smoother=mean", "smoothing mean instead of ewma"),
+    ]
+    for asked, sentence in refusals:
+        code, _, err = call(capsys, monkeypatch, *arguments, asked)
+        assert code == 1 and sentence in err and len(err.splitlines()) == 1, err
+    monkeypatch.setattr(sys, "stdin", io.StringIO(""))
+    code, _, err = call(capsys, monkeypatch, *folders(broken), "--temperature=0.5", main=chat.main)
+    assert code == 0 and err.startswith(f"note: {path} was calibrated for another run") and len(err.splitlines()) == 1
+    code, _, err = call(capsys, monkeypatch, *folders(broken), "--strict_policy", main=chat.main)
+    assert (code, err) == (0, "")
 
 
 def test_text_marks_the_exit_and_compares_with_a_real_run(tiny, capsys, monkeypatch):
