@@ -1,6 +1,9 @@
-"""Strict arithmetic and eight virtual devices for every test; nothing compiled outlives its file; no test waits for ever."""
+"""Strict arithmetic and eight virtual devices for every test; no test waits for ever; what is compiled, is compiled once."""
 
 import gc
+import os
+import shutil
+import tempfile
 
 import jax
 import pytest
@@ -10,6 +13,18 @@ jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_default_matmul_precision", "highest")
+
+_CACHE, _WORTH = "JAX_COMPILATION_CACHE_DIR", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"
+
+
+def pytest_configure(config):
+    """One compilation cache for all workers and subprocesses of a run, removed after it unless the user named a folder."""
+    if _CACHE not in os.environ:
+        os.environ[_CACHE] = tempfile.mkdtemp(prefix="specexit-tests-")
+        config.add_cleanup(lambda: shutil.rmtree(os.environ[_CACHE], ignore_errors=True))
+    os.environ.setdefault(_WORTH, "0.2")
+    jax.config.update("jax_compilation_cache_dir", os.environ[_CACHE])
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", float(os.environ[_WORTH]))
 
 
 def pytest_collection_modifyitems(items):
