@@ -1,5 +1,6 @@
 """launch.evaluate --from_records: results and reports again from WORKDIR; nothing is decoded, no model is loaded."""
 
+import dataclasses
 from pathlib import Path
 
 import ml_collections
@@ -9,6 +10,8 @@ from specexit_jax.data.tokenizer import has_tokenizer, load_tokenizer
 from specexit_jax.evaluation.from_records import recompute
 from specexit_jax.exits.boundaries import make_boundaries
 from specexit_jax.exits.policy_file import load_policy
+from specexit_jax.identity import Identity
+from specexit_jax.models.content import former_digest
 from specexit_jax.models.hf import load_target_config
 from specexit_jax.session import local_folder, token_texts
 
@@ -24,6 +27,10 @@ def results(config: ml_collections.ConfigDict, workdir: Path, policy: Path) -> d
     folder = local_folder(config.target, "target")
     tokenizer = load_tokenizer(folder) if has_tokenizer(folder) else None
     file = load_policy(policy) if policy.is_file() else None
+    own = workdir / "draft_model"
+    draft = own if own.is_dir() else Path(config.draft)
+    if file is not None and draft.is_dir():  # signals that an earlier version kept are under the draft's former name
+        file = dataclasses.replace(file, draft=Identity(file.draft, lambda: former_digest(draft)))
     boundaries = None
     if file is not None and tokenizer is not None:
         texts = token_texts(tokenizer, load_target_config(folder).vocab_size)

@@ -22,6 +22,8 @@ from lm_eval.api.model import CachingLM
 from lm_eval.api.registry import get_model
 from lm_eval.tasks import TaskManager
 
+from specexit_jax import notes
+from specexit_jax.binding import bound
 from specexit_jax.data.splits import sample
 from specexit_jax.data.tasks import final_answer
 from specexit_jax.decoding.sampling import Sampling
@@ -30,6 +32,7 @@ from specexit_jax.evaluation.lm_eval.generation import answer_of, generation_of
 from specexit_jax.evaluation.lm_eval.model import SpecExitLM
 from specexit_jax.evaluation.lm_eval.report import decoding_table
 from specexit_jax.evaluation.lm_eval.run import named
+from specexit_jax.exits.policy_file import load_policy
 from specexit_jax.methods import make_method, read_policy
 from specexit_jax.models.target import Target
 from specexit_jax.requests import Outcome, Request
@@ -355,6 +358,25 @@ def test_model_arguments_load_what_they_name(folder):
         get_model("specexit").create_from_arg_obj(
             {"target": str(folder / "target"), "draft": str(folder / "draft"), "method": "specexit"}
         )
+
+
+def test_generations_that_the_policy_was_not_made_for_are_told_of_or_refused(
+    session, specexit, folder, monkeypatch, capsys
+):
+    monkeypatch.setattr(notes, "_SAID", set())
+    file = bound(load_policy(folder / "policy.json"), session)
+    model = SpecExitLM(session, specexit, policy_file=file)
+    model._require_covered(session.sampling, session.max_new_tokens)
+    assert not capsys.readouterr().err
+    model._require_covered(Sampling(), 20)
+    assert "temperature 0.0 instead of 1.0, max_new_tokens 20 instead of 48." in capsys.readouterr().err
+    strict = SpecExitLM(session, specexit, policy_file=file, strict_policy=True)
+    asked = [instance(prompts(session)[0], GREEDY)]
+    with pytest.raises(ValueError, match=r"temperature 0.0 instead of 1.0.* \(strict_policy\)"):
+        strict.generate_until(asked)
+    text = f"target={folder / 'target'},draft={folder / 'draft'},policy={folder / 'policy.json'},strict_policy=True"
+    opened = get_model("specexit").create_from_arg_string(text)
+    assert opened.strict_policy is True and opened.policy_file == load_policy(folder / "policy.json")
 
 
 class Asked(NamedTuple):

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from specexit_jax.binding import uncovered
 from specexit_jax.data.splits import Problem
 from specexit_jax.evaluation import harness
 from specexit_jax.evaluation.exit_records import CeilingSetting, exit_records
@@ -40,6 +41,8 @@ def evaluate(
         made, shown = exit_records(session, file, setting, ceiling, traces, records, workdir)
         records += made
         write_records(workdir / "records.jsonl", records)
+        if sentence := uncovered(file, session, "the policy", max_new_tokens=setting.max_new_tokens):
+            notes.append(sentence)
         notes.append("exits are replayed on annotated traces of eagle3; what was timed was decoded for real at batch 1")
         if unfinished := shown.sections.get("unfinished_answers"):
             notes.append(f"of the forced answers: {unfinished['told']}; an exit there is recorded as cut, and as wrong")

@@ -25,7 +25,7 @@ from specexit_jax.models.hf_tensors import INDEX, TORCH_INDEX, TORCH_WEIGHTS, WE
 from specexit_jax.models.raw_tensors import Raw, raw_tensors
 
 WHOLE = 2**26  # numbers in all that are read one and all of a target
-BLOCKS, BLOCK = 16, 1024  # of a tensor of a larger one, and the numbers of each
+BLOCKS, BLOCK = 64, 1024  # of a tensor of a larger one, and the numbers of each
 _CHUNK, _THREADS = 2**22, 16
 _COMPUTES = ("num_heads", "num_kv_heads", "head_dim", "rms_norm_eps", "rope_theta", "rope_scaling")
 
