@@ -19,8 +19,8 @@ def main() -> None:
     session, method, choice = models.chosen()
     settings = {"sampling": models.sampling(session), "max_new_tokens": FLAGS.max_new_tokens}
     conversation = Conversation(session, method, context=FLAGS.context, seed=FLAGS.seed, **settings)
-    door.say(choice.line)
     strictness.told(choice.uncovered)
+    door.say(choice.line)
     known = bundled.is_bundled(FLAGS.target)
     if sys.stdin.isatty():
         door.say("One message a line; the end of input (Ctrl-D) ends the conversation.")

@@ -34,8 +34,8 @@ def main() -> None:
     settings = {"sampling": models.sampling(session), "max_new_tokens": FLAGS.max_new_tokens}
     prepare(session, [request], method, FLAGS.max_new_tokens)
     tell = door.aside if FLAGS.json or FLAGS.stream else door.say
-    tell(choice.line)
     strictness.told(choice.uncovered)
+    tell(choice.line)
     if FLAGS.example:
         tell(f"prompt: {prompt}")
     if prompt is not None and bundled.is_bundled(FLAGS.target) and (warning := bundled.warning(prompt)):

@@ -158,8 +158,8 @@ def test_a_run_that_the_policy_was_not_made_for_is_told_of_or_refused(broken, ca
         ("--smoother=mean", "smoothing mean instead of ewma"),
     ]
     for asked, sentence in refusals:
-        code, _, err = call(capsys, monkeypatch, *arguments, asked)
-        assert code == 1 and sentence in err and len(err.splitlines()) == 1, err
+        code, out, err = call(capsys, monkeypatch, *arguments, asked)
+        assert code == 1 and not out and sentence in err and len(err.splitlines()) == 1, err
     monkeypatch.setattr(sys, "stdin", io.StringIO(""))
     code, _, err = call(capsys, monkeypatch, *folders(broken), "--temperature=0.5", main=chat.main)
     assert code == 0 and err.startswith(f"note: {path} was calibrated for another run") and len(err.splitlines()) == 1
