@@ -29,6 +29,7 @@ flags.DEFINE_float("temperature", None, "0 is greedy (default: the target's own)
 flags.DEFINE_integer("top_k", None, "Keep the k likeliest tokens; 0 keeps all (default: the target's own).")
 flags.DEFINE_float("top_p", None, "Keep the likeliest that reach this probability (default: likewise).")
 flags.DEFINE_float("min_p", None, "Keep tokens this likely beside the likeliest (default: likewise).")
+flags.DEFINE_float("repetition_penalty", None, "Of tokens that were there before; 1 is none (default: likewise).")
 flags.DEFINE_enum("rule", None, list(RULES), "How sampled drafts are accepted (default: keyed, reproducible).")
 flags.DEFINE_integer("seed", 0, "Seed of the sampling.", lower_bound=0)
 flags.DEFINE_integer("max_new_tokens", None, "Most tokens to generate (default: the target's own).")
@@ -63,5 +64,7 @@ def as_asked(session: Session) -> Session:
 
 def sampling(session: Session) -> Sampling:
     """The target's own sampling, changed by what the flags ask for."""
-    asked = {name: FLAGS[name].value for name in ("temperature", "top_k", "top_p", "min_p", "rule")}
+    asked = {
+        name: FLAGS[name].value for name in ("temperature", "top_k", "top_p", "min_p", "rule", "repetition_penalty")
+    }
     return transcript.sampling(session, **asked)

@@ -37,7 +37,6 @@ _ALWAYS = {
     "num_beams": (1,),
     "penalty_alpha": (0,),
     "presence_penalty": (0,),
-    "repetition_penalty": (1,),
     "sequence_bias": (),
     "stop_strings": (),
     "suppress_tokens": (),
@@ -59,16 +58,15 @@ def sampling_of(defaults: dict[str, Any], folder: Path = Path()) -> Sampling:
 
     Raises ValueError for a value that is no number, or out of its range.
     """
-    if not _samples(defaults):
-        return Sampling()
-    asked = {
+    penalty = {"repetition_penalty": _number(defaults, "repetition_penalty", 1.0, float, folder)}
+    filters = {
         "temperature": _number(defaults, "temperature", 1.0, float, folder),
         "top_k": max(_number(defaults, "top_k", 0, int, folder), 0),  # -1 is off, as in vLLM
         "top_p": _number(defaults, "top_p", 1.0, float, folder) or 1.0,
         "min_p": _number(defaults, "min_p", 0.0, float, folder),
     }
     try:
-        return Sampling(**asked)
+        return Sampling(**penalty | (filters if _samples(defaults) else {}))
     except ValueError as error:
         raise ValueError(f"{folder / NAME}: {error}") from None
 

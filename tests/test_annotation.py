@@ -38,7 +38,9 @@ FORCING = Forcing(rows=4, branches=2, max_answer=5, max_new_tokens=NEW)
 @pytest.fixture(scope="module")
 def session(tmp_path_factory):
     folder = write_tiny(tmp_path_factory.mktemp("annotation"))
-    return dataclasses.replace(load_session(folder / "target", folder / "draft"), sampling=Sampling(temperature=1.0))
+    return dataclasses.replace(
+        load_session(folder / "target", folder / "draft"), sampling=Sampling(temperature=1.0, repetition_penalty=1.2)
+    )
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,13 @@ from specexit_jax.models.target import init_target
 VOCABULARY = 24
 TARGET = TargetConfig("qwen3", VOCABULARY, 16, 24, 2, 4, 2, 8, qk_norm=True, capture=(0, 1, 1))
 SPEC = ForceSpec(TARGET, Sampling(temperature=1.0), 13, (1,), (2,))
-SAMPLINGS = [Sampling(), Sampling(0.9), Sampling(1.3, top_k=6), Sampling(1.0, top_p=0.8), Sampling(1.1, min_p=0.05)]
+SAMPLINGS = [
+    Sampling(),
+    Sampling(0.9),
+    Sampling(1.3, top_k=6),
+    Sampling(1.0, top_p=0.8),
+    Sampling(1.1, min_p=0.05, repetition_penalty=1.4),
+]
 
 
 @pytest.fixture(scope="module")

@@ -190,7 +190,7 @@ def test_options_of_a_task_are_ours(session, kwargs, settings, sampling, most):
     ("kwargs", "sentence"),
     [
         ({"num_beams": 10}, "num_beams"),
-        ({"repetition_penalty": 1.1}, "'repetition_penalty' was asked for, which this engine does not have"),
+        ({"no_repeat_ngram_size": 3}, "'no_repeat_ngram_size' was asked for, which this engine does not have"),
         ({"max_gen_toks": 0}, "max_gen_toks must be at least 1"),
     ],
 )

@@ -31,6 +31,8 @@ def target(tiny, tmp_path):
         ({"temperature": None, "top_p": None}, Sampling(), NEW_TOKENS),
         ({"do_sample": None, "temperature": 0.6, "top_k": -1}, Sampling(0.6), NEW_TOKENS),
         ({"do_sample": False, "temperature": 0.6, "max_new_tokens": 7}, Sampling(), 7),
+        ({"repetition_penalty": 1.05, "temperature": 0}, Sampling(repetition_penalty=1.05), NEW_TOKENS),
+        ({"repetition_penalty": None, "do_sample": False}, Sampling(), NEW_TOKENS),
         ({"do_sample": True, "min_p": None, "max_new_tokens": None}, Sampling(1.0), NEW_TOKENS),
     ],
 )
@@ -46,6 +48,7 @@ def test_a_null_is_as_if_it_were_absent(asked, sampling, new, tmp_path):
     [
         ({"do_sample": True, "temperature": "warm"}, "sets temperature to 'warm'; it is a number"),
         ({"do_sample": True, "top_k": 2.5}, "sets top_k to 2.5; it is a whole number"),
+        ({"repetition_penalty": 0}, "generation_config.json: repetition_penalty must be above 0"),
         ({"do_sample": True, "top_p": 3}, r"generation_config.json: top_p must be in \(0, 1\]"),
         ({"max_new_tokens": -3}, "sets max_new_tokens to -3"),
     ],
@@ -58,7 +61,6 @@ def test_values_out_of_range_name_their_file(asked, sentence):
 def test_what_is_not_computed_is_named_where_it_asks_for_anything():
     """Against transformers' own neutral values, and vLLM's of the penalties that it alone has."""
     asked = {
-        "repetition_penalty": 1.05,
         "presence_penalty": 1.5,
         "frequency_penalty": 0.5,
         "no_repeat_ngram_size": 3,
@@ -88,11 +90,11 @@ def test_what_is_not_computed_is_named_where_it_asks_for_anything():
 
 def test_the_line_is_said_once(target, capsys):
     path = target / "generation_config.json"
-    path.write_text(json.dumps({"do_sample": True, "repetition_penalty": 1.1, "temperature": None}))
+    path.write_text(json.dumps({"do_sample": True, "presence_penalty": 1.1, "temperature": None}))
     assert load_session(target).sampling == Sampling(1.0)
     load_session(target)
     (line,) = capsys.readouterr().err.splitlines()
-    assert line == f"note: {path} asks for repetition_penalty=1.1, which this engine does not compute: ignored."
+    assert line == f"note: {path} asks for presence_penalty=1.1, which this engine does not compute: ignored."
 
 
 def test_a_tokenizer_may_know_more_ids_than_the_model(target, capsys):

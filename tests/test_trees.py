@@ -111,7 +111,7 @@ def test_compacting_moves_a_path_to_the_front():
     ("shape", "sampling", "draft", "end"),
     [
         (TreeShape(3, 3, 8), SAMPLED, DRAFT, (2,)),
-        (TreeShape(4, 2, 10), Sampling(), DRAFT, (2,)),
+        (TreeShape(4, 2, 10), Sampling(repetition_penalty=1.5), DRAFT, (2,)),
         (TreeShape(3, 2, 7), SAMPLED, LATE, (2, 9, 7)),
     ],
     ids=["sampled", "greedy", "draft-signals-and-three-token-end"],

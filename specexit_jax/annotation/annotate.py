@@ -90,7 +90,7 @@ def annotate(
     Raises ValueError where the folder holds labels that were made otherwise.
     """
     settings = {"kinds": list(kinds), "max_answer": forcing.max_answer, "keys": forcing.keys}
-    settings |= {"max_new_tokens": forcing.max_new_tokens, "sampling": dataclasses.asdict(session.sampling)}
+    settings |= {"max_new_tokens": forcing.max_new_tokens, "sampling": session.sampling.settings()}
     settings |= ({"target": target} if target else {}) | noise_of(session.sampling)
     require_settings(folder, "rollout", noise_of(session.sampling))  # an answer has the noise that its trace has
     with own_rows(folder, "labels", "annotate", settings, shard) as rows:

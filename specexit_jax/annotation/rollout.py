@@ -38,7 +38,7 @@ class Rollout:
     def settings(self, session: Session) -> dict[str, Any]:
         """What decides about the tokens of a trace."""
         named = {"target": self.target, "source": self.source}
-        sampling = dataclasses.asdict(session.sampling)
+        sampling = session.sampling.settings()
         kept = {"seed": self.seed, "max_new_tokens": self.max_new_tokens, "sampling": sampling}
         kept |= noise_of(session.sampling)
         return kept | {name: value for name, value in named.items() if value}

@@ -111,6 +111,11 @@ def _look(spec: DecodeSpec, params: DecodeParams, tokens, length, key):
     positions = jnp.arange(tokens.shape[1], dtype=jnp.int32)[None, :]
     out = Target(spec.target).apply({"params": params.target}, tokens, positions)
     scores = out.logits[0, length - 1]
+    if spec.sampling.penalises:
+        penalty, places = spec.sampling.repetition_penalty, jnp.arange(tokens.shape[1], dtype=jnp.int32)
+        ids = jnp.arange(scores.shape[0], dtype=jnp.int32)
+        seen = jnp.any((tokens[0][:, None] == ids[None, :]) & (places < length)[:, None], axis=0)
+        scores = jnp.where(seen, jnp.where(scores > 0, scores / penalty, scores * penalty), scores)
     following, gap = _choose(scores, key, length, spec.sampling)
     if not spec.has_signals:
         return following, gap, None

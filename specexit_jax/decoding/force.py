@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from specexit_jax.decoding import verify
+from specexit_jax.decoding.penalty import penalised, seen_along, seen_before
 from specexit_jax.decoding.sampling import Sampling, keyed_sample, token_log_probability
 from specexit_jax.decoding.spec import prefixes_of
 from specexit_jax.decoding.state import column, write_rows
@@ -69,6 +70,7 @@ class ForceState:
     log_probabilities: Float[Array, "B X"]
     counts: Int[Array, "B N"]
     finished: Bool[Array, "B N"]
+    seen: Bool[Array, "B 1 V"] | None = None  # before `token`; only with a repetition penalty
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -87,7 +89,7 @@ def force_answers(
     """
     slots = prefixes_of(spec.live_prefixes, tokens.shape[1] + spec.reach)[-1] + SPARE
     cache, features = prefill_traces(spec, target_params, tokens, slots)
-    forced = answer_in_turn(spec, target_params, cache, boundaries, keys, max_length)
+    forced = answer_in_turn(spec, target_params, cache, boundaries, keys, max_length, tokens)
     if spec.return_features:
         features = jnp.take_along_axis(features, boundaries[:, :, None], axis=1, mode="clip")
         forced = forced.replace(features=features)
@@ -95,9 +97,18 @@ def force_answers(
 
 
 def answer_in_turn(
-    spec: ForceSpec, target_params: dict, cache: Cache, boundaries: Int[Array, "B N"], keys: Array, max_length
+    spec: ForceSpec,
+    target_params: dict,
+    cache: Cache,
+    boundaries: Int[Array, "B N"],
+    keys: Array,
+    max_length: Int[Array, " B"],
+    tokens: Int[Array, "B P"] | None = None,
 ) -> Forced:
-    """The answers of `force_answers` on traces that are in a cache already, SPARE slots beyond their reach included."""
+    """The answers of `force_answers` on traces that are in a cache already, SPARE slots beyond their reach included.
+
+    tokens: the traces, which a repetition penalty looks at.
+    """
     rows, number = boundaries.shape
     prefixes = prefixes_of(spec.live_prefixes, cache.slots - SPARE)
     place = jnp.sum((boundaries >= 0).astype(jnp.int32), axis=1) - 1
@@ -110,10 +121,11 @@ def answer_in_turn(
         log_probabilities=jnp.zeros((rows, number * spec.max_answer + 1), jnp.float32),
         counts=jnp.zeros((rows, number), jnp.int32),
         finished=jnp.zeros((rows, number), bool),
+        seen=seen_by_traces(spec, tokens, (column(boundaries, place) + 1)[:, None]),
     )
     for live, shorter in zip(reversed(prefixes), (*reversed(prefixes[:-1]), 0), strict=True):
         goes_on = functools.partial(_needs_more_than, spec, boundaries, shorter)
-        step = functools.partial(force_token, spec, target_params, boundaries, keys, max_length, live)
+        step = functools.partial(force_token, spec, target_params, boundaries, keys, max_length, live, tokens=tokens)
         state = jax.lax.while_loop(goes_on, step, state)
     total = state.log_probabilities[:, :-1].reshape(rows, number, -1).sum(axis=2)
     return Forced(
@@ -141,14 +153,18 @@ def _needs_more_than(spec: ForceSpec, boundaries, shorter: int, state: ForceStat
 
 
 def force_token(
-    spec: ForceSpec, target_params: dict, boundaries, keys, max_length, live: int, state: ForceState
+    spec: ForceSpec, target_params: dict, boundaries, keys, max_length, live: int, state: ForceState, tokens=None
 ) -> ForceState:
     """One more token of every row's current answer; a row whose answer ends goes on to the boundary before."""
     position = state.length[:, None]
     cache = state.cache.replace(length=state.length)
     out = Target(spec.target).apply({"params": target_params}, state.token[:, None], position, cache, live=live)
     start = column(boundaries, state.place) + 1
-    sampled = keyed_sample(out.logits, keys, position + 1, spec.sampling)
+    logits, seen = out.logits, state.seen
+    if spec.sampling.penalises:
+        seen = seen_along(seen, state.token[:, None, None])
+        logits = penalised(logits, seen, spec.sampling.repetition_penalty)
+    sampled = keyed_sample(logits, keys, position + 1, spec.sampling)
     sampled = verify.force_end(sampled, position + 1, start, spec.end_think_ids)
     token, ahead = sampled[:, 0], state.length + 1
     answered = ahead - start - len(spec.end_think_ids)  # this token's place in the answer; below 0: still `</think>`
@@ -160,6 +176,9 @@ def force_token(
     stops = kept & verify.is_any_of(token, spec.stop_ids)
     ends = stops | (ahead + 1 >= limit)
     place = jnp.where(ends, jnp.maximum(state.place - 1, -1), state.place)
+    if spec.sampling.penalises:
+        fresh = seen_by_traces(spec, tokens, (column(boundaries, place) + 1)[:, None])
+        seen = jnp.where(ends[:, None, None], fresh, seen)
     return ForceState(
         cache=out.cache,
         place=place,
@@ -169,4 +188,10 @@ def force_token(
         log_probabilities=write_rows(state.log_probabilities, token_log_probability(out.logits, sampled), slot),
         counts=state.counts + (here & kept[:, None]).astype(jnp.int32),
         finished=state.finished | (here & stops[:, None]),
+        seen=seen,
     )
+
+
+def seen_by_traces(spec: ForceSpec, tokens: Int[Array, "B P"] | None, start: Int[Array, "B N"]):
+    """[B, N, V]: the ids before `start` in each trace, for a repetition penalty; None without one."""
+    return seen_before(tokens, start, spec.target.vocab_size) if spec.sampling.penalises else None

@@ -13,7 +13,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from specexit_jax.decoding import verify
-from specexit_jax.decoding.force import ForceSpec
+from specexit_jax.decoding.force import ForceSpec, seen_by_traces
+from specexit_jax.decoding.penalty import penalised, seen_along
 from specexit_jax.decoding.sampling import keyed_sample, token_log_probability
 from specexit_jax.models.branches import BranchCache, branch_cache, resize_branches
 from specexit_jax.models.cache import Cache, resize
@@ -29,6 +30,7 @@ class Tasks:
     boundaries: Int[Array, "B P"]  # ascending positions of boundary tokens, padded with -1 behind
     keys: Array  # [B, C] typed PRNG keys
     max_length: Int[Array, " B"]  # tokens in all
+    tokens: Int[Array, "B L"] | None = None  # the traces, which a repetition penalty looks at
 
     def start(self, task: Int[Array, "B N"]) -> Int[Array, "B N"]:
         """Position of `</think>`, which is how much of the prefix a task sees; 0 of no task (-1)."""
@@ -56,6 +58,7 @@ class BranchState:
     log_probabilities: Float[Array, "B W"]  # sums
     counts: Int[Array, "B W"]
     finished: Bool[Array, "B W"]
+    seen: Bool[Array, "B N V"] | None = None  # before `token`; only with a repetition penalty
 
 
 @functools.partial(jax.jit, static_argnums=0, donate_argnums=2)
@@ -97,6 +100,7 @@ def open_branches(spec: ForceSpec, branches: int, slots: int, prefix: Cache, tas
         log_probabilities=jnp.zeros((rows, most), jnp.float32),
         counts=jnp.zeros((rows, most), jnp.int32),
         finished=jnp.zeros((rows, most), bool),
+        seen=seen_by_traces(spec, tasks.tokens, tasks.start(task)),
     )
 
 
@@ -144,8 +148,11 @@ def step(spec: ForceSpec, target_params: dict, prefix: Cache, tasks: Tasks, stat
     cache = BranchCache(prefix, state.k, state.v, start, state.used)
     out = Target(spec.target).apply({"params": target_params}, state.token, length, cache)
     logits, ahead = out.logits.reshape(rows * branches, 1, -1), length + 1
-    flat = ahead.reshape(-1, 1)
-    sampled = keyed_sample(logits, tasks.key(state.task).reshape(-1), flat, spec.sampling)
+    flat, seen, wanted = ahead.reshape(-1, 1), state.seen, logits
+    if spec.sampling.penalises:
+        seen = seen_along(seen, state.token[:, :, None])
+        wanted = penalised(logits, seen.reshape(logits.shape), spec.sampling.repetition_penalty)
+    sampled = keyed_sample(wanted, tasks.key(state.task).reshape(-1), flat, spec.sampling)
     sampled = verify.force_end(sampled, flat, start.reshape(-1), spec.end_think_ids)
     token = sampled.reshape(rows, branches)
     log_probability = token_log_probability(logits, sampled).reshape(rows, branches)
@@ -159,6 +166,8 @@ def step(spec: ForceSpec, target_params: dict, prefix: Cache, tasks: Tasks, stat
     slot = jnp.where(kept, state.task * spec.max_answer + answered, nowhere)
     mine = jnp.where(kept, state.task, nowhere)
     task, waiting = _take(state.task, state.waiting, ends)
+    if spec.sampling.penalises:
+        seen = jnp.where(ends[:, :, None], seen_by_traces(spec, tasks.tokens, tasks.start(task)), seen)
     return BranchState(
         k=out.cache.k,
         v=out.cache.v,
@@ -171,6 +180,7 @@ def step(spec: ForceSpec, target_params: dict, prefix: Cache, tasks: Tasks, stat
         log_probabilities=state.log_probabilities.at[row, mine].add(log_probability, mode="drop"),
         counts=state.counts.at[row, mine].add(1, mode="drop"),
         finished=state.finished.at[row, jnp.where(stops, mine, nowhere)].set(True, mode="drop"),
+        seen=seen,
     )
 
 

@@ -56,7 +56,8 @@ class Forcer:
         number = boundaries.shape[1]
         padded = np.full((len(tokens), rung(number, TASKS)), -1, np.int32)
         padded[:, :number] = boundaries
-        tasks = Tasks(jnp.asarray(padded), keys, jnp.asarray(max_length, jnp.int32))
+        looked_at = jnp.asarray(tokens, jnp.int32) if self.spec.sampling.penalises else None
+        tasks = Tasks(jnp.asarray(padded), keys, jnp.asarray(max_length, jnp.int32), looked_at)
         forced = self.answer(self.prefill(tokens, int(padded.max()) + 1), tasks)
         compiled = self._pieces.compile_seconds - compiled
         self.cost.compile_seconds += compiled

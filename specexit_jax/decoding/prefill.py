@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
 
 from specexit_jax.decoding import drafting, layer_calls, verify
+from specexit_jax.decoding.penalty import penalised, seen_before
 from specexit_jax.decoding.sampling import keyed_sample, some_keys
 from specexit_jax.decoding.spec import DecodeSpec, Loop
 from specexit_jax.decoding.state import DecodeState, column, write_rows
@@ -89,6 +90,9 @@ def prefill(
     max_length = jnp.minimum(max_length, jnp.int32(spec.buffer_length))
     done = prompt_length >= max_length
     logits = Target(spec.target).apply({"params": loop.params.target}, column(out.hidden, last)[:, None], method="head")
+    if spec.sampling.penalises:
+        seen = seen_before(state.tokens, prompt_length[:, None], logits.shape[-1])
+        logits = penalised(logits, seen, spec.sampling.repetition_penalty)
     root = keyed_sample(logits, keys, prompt_length[:, None], spec.sampling)[:, 0]
     stops = ~done & verify.is_any_of(root, spec.stop_ids)
     state = state.replace(

@@ -32,7 +32,8 @@ DRAFT, ACCEPT, RESIDUAL = 1, 2, 3  # purposes of the noise that rejection sampli
 class Sampling:
     """How tokens are chosen. temperature 0, or below COLDEST, is greedy; top_k 0, top_p 1 and min_p 0 filter nothing.
 
-    min_p: the least probability of a token that is kept, as a fraction of the likeliest one's. rule: how a draft is
+    repetition_penalty: of the tokens before a position (penalty.py); 1 is none, and greedy decoding obeys it too. min_p: the
+    least probability of a token that is kept, as a fraction of the likeliest one's. rule: how a draft is
     accepted, where there are drafts and tokens are sampled: "keyed" iff it equals the token that its position's noise
     makes the target choose, "rejection" by the classical rule, the draft sampling for itself.
     """
@@ -42,6 +43,7 @@ class Sampling:
     top_p: float = 1.0
     min_p: float = 0.0
     rule: str = "keyed"
+    repetition_penalty: float = 1.0
 
     def __post_init__(self):
         if not 0 <= self.temperature <= HOTTEST:
@@ -52,8 +54,19 @@ class Sampling:
             raise ValueError(f"top_p must be in (0, 1], but it is {self.top_p}.")
         if not 0 <= self.min_p <= 1:
             raise ValueError(f"min_p must be in [0, 1], but it is {self.min_p}.")
+        if not self.repetition_penalty > 0:
+            raise ValueError(f"repetition_penalty must be above 0 (1 is none), but it is {self.repetition_penalty}.")
         if self.rule not in RULES:
             raise ValueError(f"rule must be one of {', '.join(RULES)}, but it is {self.rule!r}.")
+
+    @property
+    def penalises(self) -> bool:
+        return self.repetition_penalty != 1
+
+    def settings(self) -> dict[str, float | str]:
+        """What a stage's settings say of it; a penalty of 1 is left out, as it was before there was one."""
+        said = dataclasses.asdict(self)
+        return said if self.penalises else {name: value for name, value in said.items() if name != "repetition_penalty"}
 
     @property
     def greedy(self) -> bool:

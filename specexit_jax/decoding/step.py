@@ -10,6 +10,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from specexit_jax.decoding import drafting, layer_calls, rejection, trees, trials, verify
 from specexit_jax.decoding.layer_calls import Pairs
+from specexit_jax.decoding.penalty import penalised, seen_by_nodes
 from specexit_jax.decoding.sampling import best_token, keyed_sample, perturbed_scores, token_log_probability
 from specexit_jax.decoding.spec import DecodeSpec, Loop
 from specexit_jax.decoding.state import DecodeState, column, write_rows
@@ -89,7 +90,12 @@ def verify_candidates(loop: Loop, live: int, state: DecodeState) -> Verified:
     logits = out.logits
     if loop.head is not None:
         logits = jnp.einsum("btd,dv->btv", out.hidden, loop.head, preferred_element_type=jnp.float32)
-    sampled = sample(loop, state, logits, positions + 1)
+    wanted = logits
+    if spec.sampling.penalises:
+        path = jnp.tril(jnp.ones((1, nodes.shape[1], nodes.shape[1]), bool)) if branches is None else visible
+        seen = seen_by_nodes(state.tokens, state.length, nodes, path, logits.shape[-1])
+        wanted = penalised(logits, seen, spec.sampling.repetition_penalty)
+    sampled = sample(loop, state, wanted, positions + 1)
     sampled = verify.force_end(sampled, positions + 1, state.exit_position, spec.end_think_ids)
     logs = token_log_probability(logits, sampled) if loop.tries else None
     if branches is None:

@@ -86,7 +86,7 @@ def go_on(
     Goes on where a killed run stopped. method: without an exit. Raises ValueError where the folder holds other settings' rows.
     """
     settings = {name: getattr(setting, name) for name in ("continuations", "seed", "max_new_tokens", "target")}
-    settings |= {"sampling": dataclasses.asdict(session.sampling)} | noise_of(session.sampling)
+    settings |= {"sampling": session.sampling.settings()} | noise_of(session.sampling)
     with own_rows(folder, "foresight", "foresight", settings) as kept:
         found = {row["id"]: row for row in held(folder, "foresight")}
         missing = [place for place in places if place.id not in found]

@@ -44,16 +44,17 @@ def generation_of(
         raise ValueError("Beam search (num_beams) was asked for, which this engine does not have: set num_beams=1.")
     filters = {name: kind(asked.pop(name) or 0) for name, kind in _FILTERS.items() if asked.get(name) is not None}
     warmth = float(asked.pop("temperature", session.sampling.temperature or 1.0))
+    penalty = float(asked.pop("repetition_penalty", session.sampling.repetition_penalty))
     if asked:
         raise ValueError(f"The generation option {min(asked)!r} was asked for, which this engine does not have.")
     if most < 1:
         raise ValueError(f"max_gen_toks must be at least 1, but it is {most}.")
     if temperature is not None:
-        sampling = dataclasses.replace(session.sampling, temperature=float(temperature))
+        sampling = dataclasses.replace(session.sampling, temperature=float(temperature), repetition_penalty=penalty)
     elif sampled:
-        sampling = Sampling(temperature=warmth, rule=session.sampling.rule, **filters)
+        sampling = Sampling(temperature=warmth, rule=session.sampling.rule, repetition_penalty=penalty, **filters)
     else:
-        sampling = Sampling()
+        sampling = Sampling(repetition_penalty=penalty)
     return Generation(sampling, most, tuple(str(text) for text in until if text))
 
 
