@@ -1,13 +1,14 @@
 """Policies: `released` against a plain-Python transcription of its five rules, `default` against its definition."""
 
 import dataclasses
+import json
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from specexit_jax.exits.made_for import MadeFor, Sampled, Thought
+from specexit_jax.exits.made_for import MadeFor, Sampled, Thought, differences
 from specexit_jax.exits.policy import FirstAnswer, NeverExit, Threshold, unreachable
 from specexit_jax.exits.policy_file import PolicyFile, load_policy, save_policy
 from specexit_jax.exits.released import SCORES, released
@@ -230,6 +231,19 @@ def test_policy_file_round_trip(tmp_path, written):
     assert read.policy().per_step == (written.rule == "released")
     assert getattr(read.policy(), "budget", None) == written.budget
     np.testing.assert_allclose(read.policy().thresholds, [0.8, 0.3, 200.0])
+
+
+def test_a_penalty_that_a_policy_was_not_made_with_is_told(tmp_path):
+    """Greedy decoding obeys it too; a file that does not know it was made without."""
+    save_policy(tmp_path / "policy.json", BOUND)
+    content = json.loads((tmp_path / "policy.json").read_text())
+    del content["made_for"]["sampling"]["repetition_penalty"]
+    (tmp_path / "policy.json").write_text(json.dumps(content))
+    assert load_policy(tmp_path / "policy.json") == BOUND
+    for warmth in (0.8, 0.0):
+        made = dataclasses.replace(MADE, sampling=Sampled(warmth, 0, 0.95, 0.0))
+        now = dataclasses.replace(made, sampling=Sampled(warmth, 0, 0.95, 0.0, 1.3))
+        assert differences(made, now) == ["repetition_penalty 1.3 instead of 1.0"]
 
 
 @pytest.mark.parametrize(

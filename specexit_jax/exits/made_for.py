@@ -17,6 +17,7 @@ class Sampled:
     top_k: int
     top_p: float
     min_p: float
+    repetition_penalty: float = 1.0  # of files that do not say
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +51,9 @@ def parse_made_for(content: Any) -> MadeFor | None:
     if content is None:
         return None
     fields = _fields(content, MadeFor, "made_for")
-    sampling = Sampled(**_fields(fields["sampling"], Sampled, "made_for.sampling"))
+    sampled = fields["sampling"]
+    sampled = {"repetition_penalty": 1.0} | sampled if isinstance(sampled, dict) else sampled
+    sampling = Sampled(**_fields(sampled, Sampled, "made_for.sampling"))
     thinking = _fields(fields["thinking"], Thought, "made_for.thinking")
     kinds, closes = fields["boundary_kinds"], thinking["closes"]
     sound = {
@@ -70,8 +73,9 @@ def differences(made: MadeFor, now: MadeFor) -> list[str]:
     """What of a run (`now`) is not as it was, a few words each. The draft is not compared: another one is refused."""
     found = [] if same(now.target, made.target) else ["another target"]
     greedy = made.sampling.temperature == now.sampling.temperature == 0  # then no filter matters
-    for field in dataclasses.fields(Sampled) if not greedy else ():
-        found += _told(field.name, getattr(made.sampling, field.name), getattr(now.sampling, field.name))
+    names = ("repetition_penalty",) if greedy else (field.name for field in dataclasses.fields(Sampled))
+    for name in names:
+        found += _told(name, getattr(made.sampling, name), getattr(now.sampling, name))
     for name in ("boundary_kinds", "smoothing", "budget", "max_new_tokens"):
         found += _told(name, getattr(made, name), getattr(now, name))
     found += _told("thinking opened by", made.thinking.opens, now.thinking.opens)
