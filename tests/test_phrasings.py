@@ -1,4 +1,4 @@
-"""Graders against 604 answers in the words of real models, each labelled by hand (fixtures/graders/README.md)."""
+"""Graders against 1,070 answers in the words of real models, each labelled by hand (fixtures/graders/README.md)."""
 
 import collections
 import json
@@ -29,10 +29,10 @@ def disagreements():
     return found
 
 
-def test_they_are_many_and_almost_half_of_them_wrong():
-    assert len(PHRASINGS) >= 150 and {row["checker"] for row in PHRASINGS} == set(CHECKERS)
+def test_they_are_many_and_two_in_five_of_them_wrong():
+    assert len(PHRASINGS) >= 1000 and {row["checker"] for row in PHRASINGS} == set(CHECKERS)
     assert len({(row["checker"], row["answer"], row["reference"]) for row in PHRASINGS}) == len(PHRASINGS)
-    assert 0.4 < sum(not row["right"] for row in PHRASINGS) / len(PHRASINGS) < 0.6
+    assert 0.35 < sum(not row["right"] for row in PHRASINGS) / len(PHRASINGS) < 0.6
 
 
 @pytest.mark.parametrize("checker", CHECKERS)
@@ -47,11 +47,8 @@ def test_all_together_agree_on_99_of_100(disagreements):
 
 
 def test_what_is_still_judged_otherwise_is_known(disagreements):
-    """Mend the list in fixtures/graders/README.md with the graders."""
-    assert collections.Counter(row["answer"] for rows in disagreements.values() for row in rows) == {
-        "The walk takes 204 minutes, of which 24 are spent in the coffee shop.": 1,
-        "Neither A nor B is right.": 1,
-    }
+    """A row that the graders judge otherwise than its label belongs here, by its answer, not out of the file."""
+    assert collections.Counter(row["answer"] for rows in disagreements.values() for row in rows) == {}
 
 
 def test_mathematics_is_judged_on_any_thread():

@@ -21,7 +21,7 @@ def accepts(checker: str, task: str, answer: str | None, reference: str) -> bool
     """Whether `answer` stands where `reference` is right; no answer (None) never does.
 
     `world`: by reasoning-gym's checker of the task. `math`: equal as mathematics, wherever in the texts it is stated.
-    `choice`: the same letter, or the option's words. `text`: the same words, whatever their case, spacing and punctuation.
+    `choice`: the same letter, or the option's words. `text`: the same words, whatever their case, spacing and sentence punctuation.
     `code`: the program in the answer passes the tests that the reference holds, in a sandbox (`programs.CodeTests`).
     """
     require_checker(checker)

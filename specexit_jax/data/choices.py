@@ -2,32 +2,29 @@
 
 import re
 
-from specexit_jax.data.statements import boxed, named, sentences
+from specexit_jax.data.letters import DENYING, L, is_letter, settled, undressed
+from specexit_jax.data.statements import boxed, field, last, mentions, named, sentences
 from specexit_jax.data.texts import normal
 
-_L = r"(?:\\?[a-z]+\{)?[\s*(\[]*([A-Z])\b(?!')[\s*)\]}]*"  # a letter in what may surround it
-_RIGHT = r"(?:the\s+)?(?:only\s+)?(?:correct|right|best)\b"
-_SAID = [
-    re.compile(pattern)
-    for pattern in (
-        rf"(?i:\b(?:correct|right|best)\s+(?:option|choice|one)\s+is\s+(?:option\s+|choice\s+)?){_L}",
-        rf"\b{_L}(?i:is\s+{_RIGHT})|(?i:\b(?:option|choice|only)\s+){_L}(?i:is\s+{_RIGHT}|fits\b)",
-        rf"(?i:\b(?:choose|pick|select|go\s+with|it\s+(?:is|must\s+be|has\s+to\s+be))\s+(?:option\s+|choice\s+)?|选择?\s*){_L}(?=[.,;:!。]|$)",
-        rf"(?i:\b(?:therefore|thus|hence|so)\b[,:]?\s+(?:option\s+|choice\s+)?){_L}[.!]?\s*$",
-        r"(?m)^[\W_]*([A-Z])[\W_]*$",
-    )
-]
-_FIRST = re.compile(r"^[\W_]*(?:(?i:option|choice)\s+)?([A-Z])[*\]}]*(?:\s*$|[.:)]|\s+-\s|[,;]?\s+(?:because|since)\b)")
-_OF_CONTENT = re.compile(
-    r"^[\W_]*(?:(?i:option|choice)\s+)?(?:\\?[a-z]+\{)?[\W_]*(?:(?i:option|choice)\s+)?([A-Z])\b(?!')(.*)", re.DOTALL
+_FIRST = re.compile(
+    r"^[\W_]{0,12}(?:(?i:option|choice|letter|answer)\s+)?([A-Z])(?:[)\]}]*\s*$|[)\]}]*[.:]|\)(?!\s+(?:is|are|was|seems|looks|sounds|would|could|might|may|can|cannot|can't|isn't|and|or)\b)|[)\]}]*\s+-+\s|[)\]}]*[,;]?\s+(?:because|since)\b)"
 )
-_ANOTHER = re.compile(r"[\s*)\]}]*(?:,|/|&|\bor\b|\band\b|,\s*(?:or|and)\b)\s*(?:option\s+)?[*(\[]*[A-Z]\b(?!')")
-_LETTERED = re.compile(r"^[\W_]*[A-Z][.:)]\s+")
-_LISTED = re.compile(r"(?m)^[\W_]*([A-Z])[.:)]")
+_NAMED_LATER = re.compile(
+    rf"^[^.!?\n]{{0,60}}?(?:,\s*|\(|--\s*|\boption\s+|\bchoice\s+)(?:(?:namely|that is|i\.e\.),?\s+)?{L}\W{{0,12}}(?:$|[.!?)\n])"
+)
+_LEADS = r"(?i:that|the|is|it|it's|clearly|thus|therefore|simply|definitely|indeed|most likely)"
+_BEGINS = re.compile(rf"^[\W_]{{0,12}}(?:{_LEADS}\s+)*[\W_]{{0,12}}{L}", re.DOTALL)
+_ANOTHER = re.compile(
+    r"[\s)\]}]*(?:,|/|&|\bor\b|\band\b|,\s*(?:or|and)\b)\s*(?:(?:option|choice|maybe|possibly)\s+)?[(\[]*[A-Z]\b(?!')"
+)
+_TAIL = 400  # characters behind "the answer is" in which its letter stands
+_LETTERED = re.compile(r"^[\W_]{0,12}[A-Z][.:)]\s+")
+_LISTED = re.compile(r"(?m)^[\W_]{0,12}([A-Z])[.:)]")
 
 
 def same_choice(answer: str, reference: str) -> bool:
     """Whether both settle on one letter, or the answer on the words of the reference (`C. Evaporation`)."""
+    answer = last(answer)
     letter, right = choice(answer), choice(reference)
     if letter or _hedged(answer):
         return letter is not None and letter == right
@@ -36,42 +33,43 @@ def same_choice(answer: str, reference: str) -> bool:
 
 
 def choice(text: str) -> str | None:
-    """The letter that a text settles on: boxed, called the answer, called correct, or standing alone."""
-    text = text.strip()
-    for content in (boxed(text), named(text)):
+    """The letter that a text settles on: boxed, in an answer field, last called the answer or right, or standing alone."""
+    text = last(text).strip()
+    for content in (boxed(text), field(text)):
         if content is not None and (letter := _letter(content)):
             return letter
     if boxed(text) is not None:
         return None
-    if re.fullmatch(r"[\W_]*[a-z][\W_]*", text):
+    if re.fullmatch(r"[\W_]{0,12}[a-z][\W_]{0,12}", text):
         return text.strip("*_()[]{}. \n").upper()
-    said = [(match.start(), match) for pattern in _SAID for match in pattern.finditer(text)]
+    flat = undressed(text)
+    called = next(((at, letter) for at, tail in mentions(flat) if (letter := _letter(tail[:_TAIL]))), None)
+    said = max(filter(None, (called, settled(flat))), key=lambda pair: pair[0], default=None)
     if said:
-        match = max(said, key=lambda pair: pair[0])[1]
-        return None if _ANOTHER.match(text, match.end()) else next(filter(None, match.groups()))
-    if len(set(_LISTED.findall(text))) > 1:  # the options, told over
+        return said[1]
+    if len(set(_LISTED.findall(flat))) > 1:  # the options, told over
         return None
-    first = _FIRST.match(text)
-    return first[1] if first else None
+    first = _FIRST.match(flat)
+    return first[1] if first and is_letter(flat, first.start(1)) else None
 
 
 def _letter(content: str) -> str | None:
     """The letter that a statement begins with; none where another is offered beside it."""
-    if re.fullmatch(r"(?:\\[a-z]+)?[\W_]*[a-z][\W_]*", content):  # an answer of one small letter
-        return re.sub(r"\\[a-z]+|[\W_]", "", content).upper()
-    found = _OF_CONTENT.match(content)
-    if not found or _ANOTHER.match(found[2]):
-        return None
-    if found[1] in "AI" and re.match(r"\s+(?!because\b|since\b|as\b|for\b|and\b|which\b|is\b)[a-z]", found[2]):
-        return None  # an article, or the one who writes
-    return found[1]
+    content = undressed(content)
+    if re.fullmatch(r"[\W_]{0,12}[a-z][\W_]{0,12}", content):  # an answer of one small letter
+        return re.sub(r"[\W_]", "", content).upper()
+    found = _BEGINS.match(content)
+    if not found or not is_letter(content, found.start(1)):
+        found = _NAMED_LATER.match(content)
+        return found[1] if found and not DENYING.search(found[0]) else None
+    return None if _ANOTHER.match(content[found.end(1) :]) else found[1]
 
 
 def _hedged(text: str) -> bool:
     """Whether what is stated offers several letters."""
-    content = boxed(text) or named(text) or text
-    found = _OF_CONTENT.match(content)
-    return bool(found and _ANOTHER.match(found[2]))
+    content = undressed(boxed(text) or named(text) or text)
+    found = _BEGINS.match(content)
+    return bool(found and _ANOTHER.match(content[found.end(1) :]))
 
 
 def _words(text: str) -> str:

@@ -1,88 +1,127 @@
-"""Answers that are equal as mathematics, by math-verify, wherever in the texts they are stated.
-
-math-verify stops a hopeless formula by a signal, which Python delivers to the main thread alone: on another thread it
-runs without that limit.
-"""
+"""Answers that are equal as mathematics, wherever in the texts they are stated."""
 
 import functools
-import logging
 import re
-import threading
 
-from specexit_jax.data.formulas import Formula, comparable, listed
+from specexit_jax.data.equality import load
+from specexit_jax.data.formulas import Listing, listed
+from specexit_jax.data.latex import without_text
+from specexit_jax.data.limits import within
+from specexit_jax.data.listings import same_listing
 from specexit_jax.data.number_words import in_digits
-from specexit_jax.data.statements import boxed, named, sentences
+from specexit_jax.data.quantities import BRACKETS, COMPOUND, NUMBER
+from specexit_jax.data.statements import boxed, last, named, sentences
 
-_SECONDS = 5
+_SECONDS = 2.0
+_BOUNDED = r"(?:(?:more|less|greater|fewer|larger|smaller|bigger) than|at (?:least|most)|between)"
 _NONE = re.compile(  # nothing is stated where this is said
     r"\b(?:cannot|can't|can not|unable|not able|don't know|do not know|not enough|impossible to|not sure|sorry|lacks?|missing"
-    r"|answer is not)\b",
+    rf"|answer is not|(?:is|are|be|costs?|has|have|takes?|needs?) (?:\w+ )?{_BOUNDED}|at (?:least|most)|between)\b"
+    rf"|^\W{{0,12}}(?:no |not )?{_BOUNDED}\b",
+    re.IGNORECASE,
+)
+_BOUND = re.compile(
+    rf"\W{{0,12}}(?:(?:strictly |a little |slightly |much )?{_BOUNDED}|over|under|above|below|unknown|unclear)\b",
     re.IGNORECASE,
 )
 _FORMULA = re.compile(r"\\\[(.+?)\\\]|\\\((.+?)\\\)|\$\$(.+?)\$\$|(?<!\\)\$((?:[^$\n\\]|\\.)+?)\$(?!\d)", re.DOTALL)
-_NUMBER = re.compile(
-    r"(?<![\w.])[-−]?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+|(?<=\d))(?:\s*(?:\\times|[×x*])\s*10\s*\^\s*\{?[-−]?\d+\}?|[eE][+-]?\d+)?"
-    r"(?:\s\d+)?(?:\s*/\s*\d+)?(?:\s*(?:%|percent\b))?"
-)
 _CUT = re.compile(
     r"(?<=[^\s.])[.!?](?=[\s*_\"')]|$)|[。！？;\n]|\s\((?=[A-Za-z]{2})"
-    r"|,?\s+(?:and not|not|which|because|since|where|so|that is|when|after|if)\b"
+    r"|,?\s+(?:and not|not|which|because|since|where|so|that is|when|after|if|rather than|instead of)\b"
+)
+_ASIDE = re.compile(
+    r",?\s+\(?(?:of which|including|which includes|not counting|excluding|because|since|rather than|instead of|not"
+    r"|\w+ (?:more|less|fewer) than)\b"
+)
+_AGAIN = re.compile(r"(?<=\S)\s+\([^(),]*\)\s*\.?\s*$")  # `42 (that is, 6 · 7).`
+_BETWEEN = re.compile(  # numbers of one list
+    r"\s*(?:[,;(]|,?\s*\(?\s*(?:and|or|i\.e\.,?|that is,?)(?=[\s$€£(]|$))\s*(?:(?:about|approximately|roughly|or)\b)?"
+    r"\s*[$€£(]?\s*(?:[A-Za-z]\s*=\s*)?"
 )
 _SENTENCE_END = re.compile(r"[.!?。！？:*$`)\]}>]\s*$")
 
 
 def same_value(answer: str, reference: str) -> bool:
-    """Whether both state the same value, tuple, interval, set of solutions or words; nothing stated equals nothing."""
-    right, found = _read(reference), _read(answer)
-    if not right or len(right) != len(found):
+    """Whether both state the same value, tuple, interval, set of solutions or words; nothing stated equals nothing.
+
+    What takes longer than two seconds is not the same, and nothing is raised, whatever the texts are.
+    """
+    load()
+    return within(_SECONDS, lambda: _same(answer, reference), False)
+
+
+def _same(answer: str, reference: str) -> bool:
+    try:
+        if same_listing(_read(reference), _read(answer)):
+            return True
+        return any(
+            re.search(r"\d,\d", text) and same_listing(*pair)
+            for text, pair in (
+                (answer, (_read(reference), _read(answer, True))),
+                (reference, (_read(reference, True), _read(answer))),
+            )
+        )
+    except Exception:  # sympy raises what it likes on formulas that nobody foresaw: they equal nothing
         return False
-    left = list(found)
-    for one in right:
-        other = next((formula for formula in left if _equal(one, formula)), None)
-        if other is None:
-            return False
-        left.remove(other)
-    return True
 
 
 @functools.lru_cache(maxsize=4096)
-def _read(text: str) -> tuple[Formula, ...]:
-    """The formulas of the final answer of a text."""
+def _read(text: str, decimal_comma: bool = False) -> Listing:
+    """The elements of the final answer of a text."""
+    text = last(text)
     content = boxed(text)
     if content is not None:
-        return listed(content)
+        found = listed(content, decimal_comma)
+        return (
+            found
+            if not found.words or named(without_text(content)) is None
+            else _read(without_text(content), decimal_comma)
+        )
     content = named(text)
     if content is not None:
+        if _BOUND.match(content):
+            return Listing()
         formula = _FORMULA.match(content.lstrip("*_ "))
-        return _of_prose(content if formula else _CUT.split(content, maxsplit=1)[0], whole=True)
-    parts, formula = sentences(text), listed(text)
-    bare = "\n" not in text.strip() and bool(formula) and not any(part.words for part in formula)
+        return _of_prose(content if formula else _CUT.split(content, maxsplit=1)[0], True, decimal_comma)
+    whole = listed(text, decimal_comma) if "\n" not in text.strip() else Listing()
+    parts = sentences(text)
+    bare = whole.items and not whole.words
     if (bare or len(parts) == 1) and not _NONE.search(text):
-        return _of_prose(text, whole=True)
+        return _of_prose(text, True, decimal_comma)
+    if "\n" in text.strip() and r"\begin{" in text and not (found := listed(text)).words and found.items:
+        return found
     for sentence in reversed(parts):
         if _NONE.search(sentence) or (sentence is parts[-1] and sentence.endswith(":")):
-            return ()
-        if found := _of_prose(sentence):
+            return Listing()
+        found = _of_prose(sentence, False, decimal_comma)
+        if found.items:
             return found
         if sentence is parts[-1] and not _SENTENCE_END.search(text):
-            return ()  # cut off before anything was stated
-    return ()
+            return Listing()  # cut off before anything was stated
+    return Listing()
 
 
-def _of_prose(text: str, whole: bool = False) -> tuple[Formula, ...]:
+def _of_prose(text: str, whole: bool, decimal_comma: bool) -> Listing:
     """The formulas that a statement consists of, else the last in it; `whole`: words count as an answer too."""
-    bold = [part for part in re.findall(r"\*\*(.+?)\*\*", text) if re.search(r"\d", part)]
-    found = listed(text)
-    if found and not any(formula.words for formula in found):
+    bold = [part for part in re.findall(r"\*\*([^*\n]+)\*\*", text) if re.search(r"\d", part)]
+    found = listed(text, decimal_comma)
+    if found.items and not found.words:
         return found
     formulas = [match for match in _FORMULA.finditer(text) if _mathematical(match)]
     if formulas:
-        return listed(_last_joined(text, formulas))
-    for part in (*bold[-1:], text):
+        return listed(_last_joined(text, formulas), decimal_comma)
+    main = _AGAIN.sub("", _ASIDE.split(text, maxsplit=1)[0])
+    for part in (*bold[-1:], main, text):
         digits = in_digits(part)
-        if numbers := [match for match in _NUMBER.finditer(digits) if re.search(r"\d", match[0])]:
-            return listed(_last_joined(digits, numbers))
-    return found if whole and found and all(len(formula.latex.split()) < 5 for formula in found) else ()
+        if ratio := re.search(r"\bratio\b.*?(\d+)\s+to\s+(\d+)", digits):
+            return listed(f"{ratio[1]}:{ratio[2]}")
+        for pattern in (COMPOUND, BRACKETS, NUMBER):
+            matches = [match for match in pattern.finditer(digits) if re.search(r"\d", match[0])]
+            last_one = pattern is NUMBER or (matches and not re.search(r"\d", digits[matches[-1].end() :]))
+            if not matches or not last_one or (pattern is COMPOUND and listed(matches[-1][0]).words):
+                continue
+            return listed(_last_joined(digits, matches), decimal_comma)
+    return found if whole and all(len(item.text.split()) < 5 for item in found.items) else Listing()
 
 
 def _mathematical(match: re.Match) -> bool:
@@ -92,52 +131,18 @@ def _mathematical(match: re.Match) -> bool:
 
 
 def _last_joined(text: str, matches: list[re.Match]) -> str:
-    """The last of the matches, with those that commas, `and` and `or` join to it."""
-    parts = [matches[-1][0]]
+    """The last of the matches, with those that commas, `and` and `or` join to it, and what each is said to be of."""
+    parts = [matches[-1]]
     for before, after in zip(matches[-2::-1], matches[:0:-1], strict=True):
-        if not re.fullmatch(r"\s*(?:,|,?\s*\band\b|,?\s*\bor\b)\s*[$€£]?", text[before.end() : after.start()]):
+        between = text[before.end() : after.start()]
+        if len(between) > 40 or not _BETWEEN.fullmatch(between):
             break
-        parts.insert(0, before[0])
-    return " , ".join(parts)
+        parts.insert(0, before)
+    said = [_assigned(text, match) + match[0] for match in parts]
+    return " , ".join(said)
 
 
-def _equal(reference: Formula, answer: Formula) -> bool:
-    if reference.words or answer.words:
-        return reference.latex == answer.latex or _bare(reference.latex) == _bare(answer.latex)
-    if _bare(reference.latex) == _bare(answer.latex) and reference.percent == answer.percent:
-        return True
-    pair = comparable(reference.latex, answer.latex)
-    if any(re.search(r"\d_|\d\s*:\s*\d", latex) for latex in pair):
-        return False  # a base or a ratio is the same only as written
-    left, right = (_parsed(latex) for latex in pair)
-    if left and right and _verified(left, right):
-        return True
-    if reference.percent == answer.percent:
-        return False
-    percent, plain = (reference, answer) if reference.percent else (answer, reference)  # 50 % is called 50, and 0.5
-    wanted = Formula(plain.latex)
-    return _equal(Formula(percent.latex), wanted) or _equal(Formula(rf"\frac{{{percent.latex}}}{{100}}"), wanted)
-
-
-def _bare(latex: str) -> str:
-    return re.sub(r"\s|[{}()]" if re.fullmatch(r"\(?\w*\)?|\d+_\{?\d+\}?", latex) else r"\s", "", latex)
-
-
-@functools.lru_cache(maxsize=4096)
-def _parsed(latex: str) -> tuple:
-    from math_verify import parse  # seconds of imports, which the world does not need
-
-    return tuple(parse(f"${latex}$", parsing_timeout=_limit()))
-
-
-def _verified(left: tuple, right: tuple) -> bool:
-    from math_verify import verify
-
-    return bool(verify(list(left), list(right), allow_set_relation_comp=True, timeout_seconds=_limit()))
-
-
-def _limit() -> int | None:
-    """Seconds for a formula; None where no signal could end it."""
-    for name in ("math_verify.parser", "math_verify.grader"):  # a formula without an end is a wrong answer, and no news
-        logging.getLogger(name).setLevel(logging.ERROR)
-    return _SECONDS if threading.current_thread() is threading.main_thread() else None
+def _assigned(text: str, match: re.Match) -> str:
+    """`x =` before a number."""
+    found = re.search(r"(?<![\w\\])[A-Za-z]\s*=\s*$", text[max(0, match.start() - 8) : match.start()])
+    return found[0] if found else ""

@@ -1,0 +1,86 @@
+"""Answers that loop until their budget is spent: judged wrong, soon, and without an error."""
+
+import threading
+import time
+
+import pytest
+
+from specexit_jax.data.checkers import accepts
+from specexit_jax.data.limits import within
+
+LOOPS = {
+    "digits": "1",
+    "number words": "one hundred and ",
+    "hundreds": "hundred ",
+    "groups": "1,000,",
+    "braces": "{",
+    "boxes": "\\boxed{",
+    "roots": "\\sqrt(",
+    "towers": "9^{9^{",
+    "answers": "the answer is ",
+    "fields": "'answer': ",
+    "options": "A is correct, or ",
+    "dashes": "— ",
+    "lines": "\n",
+    "答案是": "答案是",
+}
+REFERENCES = {"math": "12", "choice": "B", "text": "Paris"}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _imported():
+    accepts("math", "any", "1", "2")
+
+
+@pytest.mark.parametrize("checker", REFERENCES)
+@pytest.mark.parametrize("loop", LOOPS)
+def test_a_loop_is_wrong_and_soon_so(checker, loop):
+    answer = "The answer is " + LOOPS[loop] * (200_000 // len(LOOPS[loop]))
+    start = time.perf_counter()
+    assert accepts(checker, "any", answer, REFERENCES[checker]) is False
+    assert time.perf_counter() - start < 3
+
+
+@pytest.mark.parametrize(
+    "formula",
+    [
+        "9^{9^{9^{9}}}",
+        "99999999!",
+        "\\sum_{n=1}^{10^9} n^n",
+        "(x+1)^{99999}(x-1)^{99999}",
+        "\\frac{1}{0}",
+        "0^{-1}",
+        "\\binom{10^9}{10^8}",
+    ],
+)
+def test_a_formula_that_no_computation_ends_is_wrong(formula):
+    start = time.perf_counter()
+    assert accepts("math", "any", f"\\boxed{{{formula}}}", "x+12") is False
+    assert accepts("math", "any", f"\\boxed{{{formula}}}", "12") is False
+    assert time.perf_counter() - start < 6
+
+
+def _spin():
+    while True:
+        pass
+
+
+@pytest.mark.parametrize("own_thread", [False, True])
+def test_a_limit_holds_on_every_thread(own_thread):
+    found = []
+
+    def run():
+        found.extend((within(0.05, _spin, "late"), within(5, lambda: "soon", "late")))
+
+    if own_thread:
+        thread = threading.Thread(target=run)
+        thread.start()
+        thread.join()
+    else:
+        run()
+    assert found == ["late", "soon"]
+
+
+def test_a_limit_leaves_errors_alone():
+    with pytest.raises(ZeroDivisionError):
+        within(5, lambda: 1 / 0, None)
