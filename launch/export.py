@@ -46,6 +46,8 @@ def main() -> None:
     save_draft(out, bundle, FLAGS.dtype, FLAGS.format, FLAGS.layer_ids, verifier)
     unread = FLAGS.format == "angelslim" and bundle.config.signals == "draft"
     note = ", where AngelSlim itself does not look for them" if unread else ""
+    if bundle.config.norm_before_residual and FLAGS.format == "eagle":
+        note += "; norm_before_residual is on, which vLLM reads and SGLang does not: it would draft badly there"
     door.say(f"{out}: {FLAGS.format}, {FLAGS.dtype}, signals at {bundle.config.signals!r}{note}")
     door.say(export_policy.written(policy, folder, bundle.config, out, FLAGS.dtype) if policy else told)
 

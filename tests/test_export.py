@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -34,12 +35,15 @@ def export(*arguments: str) -> subprocess.CompletedProcess:
 
 @pytest.mark.parametrize(("form", "layer_ids"), [("eagle", "outputs"), ("speculators", "inputs")])
 def test_what_was_exported_is_imported_to_the_same_draft(tiny, tmp_path, form, layer_ids):
-    out = tmp_path / "out"
-    arguments = (f"--draft={tiny / 'draft'}", f"--out={out}", "--dtype=float32", f"--format={form}")
+    out, draft = tmp_path / "out", shutil.copytree(tiny / "draft", tmp_path / "draft")
+    config = json.loads((draft / "config.json").read_text()) | {"norm_before_residual": form == "eagle"}
+    (draft / "config.json").write_text(json.dumps(config))
+    arguments = (f"--draft={draft}", f"--out={out}", "--dtype=float32", f"--format={form}")
     done = export(*arguments, f"--target={tiny / 'target'}", f"--layer_ids={layer_ids}")
     assert done.returncode == 0, done.stderr
+    assert ("SGLang does not" in done.stdout) == (form == "eagle")
     table = load_target(tiny / "target")[1]["embed"]["embedding"]
-    before, after = load_draft(tiny / "draft"), load_draft(out, target_embedding=table)
+    before, after = load_draft(draft), load_draft(out, target_embedding=table)
     assert after.config == before.with_capture((0, 1, 1)).config
     jax.tree.map(np.testing.assert_array_equal, after.params, before.params)
     np.testing.assert_array_equal(after.d2t, before.d2t)
