@@ -24,7 +24,7 @@ def load() -> None:
 def equal_formulas(reference: str, answer: str, factor: Fraction = Fraction(1)) -> bool:
     """Whether two formulas in LaTeX have the same value, `factor` times that of the answer; an unread one has none."""
     if _TEXTUAL.search(reference) or _TEXTUAL.search(answer):
-        return bare(reference) == bare(answer)
+        return _fraction(bare(reference)) == _fraction(bare(answer))
     if factor == 1 and bare(reference) == bare(answer):
         return True
     wanted, found = parsed(reference), parsed(answer)
@@ -36,6 +36,22 @@ def equal_formulas(reference: str, answer: str, factor: Fraction = Fraction(1)) 
     if factor != 1 or any(constants):
         return False
     return verified(wanted, found) and _alike(wanted, found)
+
+
+def _fraction(latex: str) -> str:
+    """A ratio of two numbers as their fraction, as written."""
+    latex = re.sub(r"\\frac\{(\d+)\}\{(\d+)\}", r"\1/\2", latex)
+    return re.sub(r"^(\d+):(\d+)$", r"\1/\2", latex)
+
+
+def equal_matrices(reference: str, answer: str) -> bool:
+    """Whether two formulas in LaTeX have the same matrix as their value (`\\frac12 M`)."""
+    import sympy
+
+    wanted, found = (getattr(parsed(latex), "doit", lambda: None)() for latex in (reference, answer))
+    if not all(isinstance(one, sympy.MatrixBase) for one in (wanted, found)) or wanted.shape != found.shape:
+        return False
+    return bool((wanted - found).applyfunc(sympy.simplify).is_zero_matrix)
 
 
 def bare(latex: str) -> str:

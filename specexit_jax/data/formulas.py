@@ -13,11 +13,13 @@ _OPEN, _CLOSE = {"(": ")", "[": "]", r"\{": r"\}", r"\langle": r"\rangle", "{": 
 _TOKEN = re.compile(r"\\[A-Za-z]+|\\.|[()\[\]{},;=]|[^\\]", re.DOTALL)
 _EQUALS = re.compile(r"(?<![\\<>!:])=(?![<>])")
 _SYMBOL = re.compile(r"\s*\\?[A-Za-z]+(?:_\{?\w+\}?)?'?(?:\s*\(\s*[A-Za-z]\s*\))?\s*")
+_ABOUT = r"(?:about|approximately|approx\.?|roughly|around|nearly|almost|some)"
 _ROUGH = re.compile(
-    r"\s*(?:\\approx|\\sim(?:eq)?|about|approximately|approx\.?|roughly|around|nearly|almost|some|~)\s*", re.IGNORECASE
+    rf"\s*(?:\\approx|\\sim(?:eq)?|~|\\text\s*\{{\s*{_ABOUT}\s*\}}|{_ABOUT}(?![A-Za-z]))\s*", re.IGNORECASE
 )
 _LEAD = re.compile(
     r"\s*(?:exactly|only|just|precisely|equals?|is|i\.?e\.?,?|that is,?|namely|simply|or|and|=|:|=>|answer\s*:"
+    r"|(?:all|every|any) (?:real )?[a-z] (?:such that|with|where|satisfying|for which)"
     r"|\\implies|\\Rightarrow|\\therefore)(?![A-Za-z])\s*",
     re.IGNORECASE,
 )
@@ -59,7 +61,16 @@ def listed(statement: str, decimal_comma: bool = False) -> Listing:
     if whole and whole[0] in (r"\{", "{") and whole[1] in (r"\}", "}"):
         text = whole[2]
     parts = [part.strip() for part in split(text) if part.strip()]
-    return Listing(tuple(item for part in parts for item in _elements(part, _DEEPEST)), joined)
+    items = tuple(item for part in parts for item in _elements(part, _DEEPEST))
+    return Listing(_coordinates(items[0]) if len(items) == 1 else items, joined)
+
+
+def _coordinates(item: Item) -> tuple[Item, ...]:
+    """`(x, y) = (1, 2)` as x = 1 and y = 2; any other element as it is."""
+    names = split(item.name[1:-1]) if item.name.startswith("(") and item.name.endswith(")") else []
+    if len(names) < 2 or len(names) != len(item.parts):
+        return (item,)
+    return tuple(dataclasses.replace(part, name=_bare(name)) for name, part in zip(names, item.parts, strict=True))
 
 
 def _numbers(text: str) -> str:
@@ -122,9 +133,12 @@ def _elements(part: str, deep: int) -> list[Item]:
     name, value = "", part
     if len(sides) > 1 and all(sides) and _depth_even(sides):
         name, value = _named(sides)
-    if said := re.fullmatch(r"(?:[A-Za-z]{2,}\s+){2,}(?:that\s+)?(\\?[A-Za-z](?:_\{?\w+\}?)?)", name):
+    if said := re.fullmatch(
+        r"(?:[A-Za-z]{2,}\s+){1,8}(?:is|are|be|get|gives?|find|has|have|so|then|where|with|that)\s+(\\?[A-Za-z](?:_\{?\w+\}?)?)",
+        name,
+    ):
         name = said[1]  # `the solution is p`
-    if len(sides) > 1 and is_words(name) and re.search(r"[\d(]", name):
+    if len(sides) > 1 and is_words(name) and (re.search(r"[\d(]", name) or len(without_text(name).split()) > 4):
         return [Item("words", part)]  # a sentence with an equation in it
     if r"\approx" in value:
         before, after = value.split(r"\approx", 1)
@@ -132,11 +146,7 @@ def _elements(part: str, deep: int) -> list[Item]:
         name, value, rough = (before.strip(), after, True) if is_name else (name, before, rough)
     if belongs := re.match(r"\s*(\(?[A-Za-z, ]+\)?)\s*\\in(?![A-Za-z])\s*", value):
         name, value = belongs[1].strip(), value[belongs.end() :]
-    names = _bracketed(name)
     found = [dataclasses.replace(item, rough=rough or item.rough) for item in _values(value.strip(), deep)]
-    if names and len(found) == 1 and len(split(names[2])) == len(found[0].parts):
-        pairs = zip(split(names[2]), found[0].parts, strict=True)
-        return [dataclasses.replace(item, name=_bare(own)) for own, item in pairs]
     return [dataclasses.replace(item, name=_bare(name)) for item in found]
 
 

@@ -1,5 +1,6 @@
 """Letters of options in a text: what is called right, what is ruled out, what is only spoken of."""
 
+import itertools
 import re
 
 _DRESS = re.compile(r"\\(?:text(?:bf|it|rm|sf)?|math(?:rm|bf|it|sf)|mbox|boxed|fbox|bf|rm)\b\s*")
@@ -30,6 +31,7 @@ _BE = _any(
     "appears to be; is thus; is therefore; is clearly"
 )
 _TAKE = _any(
+    "(?:end|wind) up with; arrive at; (?:vote|choice|pick) is for; "
     "tak(?:e|ing); choos(?:e|ing); pick(?:ing)?; select(?:ing)?; go(?:ing)? (?:with|for); opt(?:ing)? for; "
     "settl(?:e|ing) (?:on|for); stick(?:ing)? (?:with|to); stay(?:ing)? with; vot(?:e|ing) for; mark(?:ing)?; "
     r"circle; say(?:ing)?; answer(?:ing)?(?:\s+with)?; conclude(?:\s+that)?(?:\s+(?:it is|the answer is))?; "
@@ -58,14 +60,16 @@ _SO = _any(
 )
 _PRAISED = (
     rf"(?:{_GOOD}\b|{_KIND}\s+(?:that|which|to|i)\b|"
-    + _any(r"answer; the one; consistent; supported; plausible; left; justified; (?:most|more|better)\s+\w+")
+    + _any(
+        r"answer; the one; the case; so; consistent; supported; plausible; left; justified; (?:most|more|better)\s+\w+"
+    )
     + r"\b)"
 )
 _JUST = "(?:only|just|us|with|on|definitely|therefore|thus)"
 _SAID = [  # what calls the letter in its first group right
     re.compile(pattern)
     for pattern in (
-        rf"(?i:\b{_GOOD}\s+(?:\w+\s+)?{_KIND}\b(?:\s+(?!{_BE})[\w'’]+){{0,6}}?\s*,?\s*(?:{_BE}|:|=|->|→|-(?=\s))\s*(?:\w+ly\s+)?){L}",
+        rf"(?i:\b{_GOOD}\s+(?:\w+\s+)?{_KIND}\b(?:\s*,?\s+(?!{_BE})[\w'’]+){{0,6}}?\s*,?\s*(?:{_BE}|:|=|->|→|-(?=\s))\s*(?:\w+ly\s+)?){L}",
         rf"(?i:\b{_COLONED}\s*(?::|=|->|→)\s*){L}",
         rf"(?i:(?:\b|(?=[选故应])){_TAKE}\s*(?:{_JUST}\s+)*){L}{_AFTER}",
         rf"\b{L}\s*(?i:(?:'s|(?:really\s+|clearly\s+|indeed\s+)?{_BE}|seems|appears|looks)"
@@ -75,7 +79,7 @@ _SAID = [  # what calls the letter in its first group right
         rf"\b{L}\s+(?i:{_WON})",
         rf"(?i:\b(?:makes?|making|leaves?|leaving|with|have|gives?|marks?|identif(?:y|ies)|consider)\s+){L}"
         rf"\s+(?i:(?:as\s+|being\s+|to\s+be\s+)?(?:the\s+|my\s+|our\s+)?(?:\w+\s+)?(?:{_GOOD}|answer)\b)",
-        rf"(?i:\b{_SO}\b[,:]?\s+|(?:=>|⇒|->|→|∴)\s*){L}\s*[.!]?\s*$",
+        rf"(?i:\b{_SO}\b[,:]?\s+|(?:=>|⇒|->|→|∴|:)\s*){L}\s*[.!]?\s*$",
         rf"(?i:^\W{{0,12}}(?:yes|ok|okay|right)?\W{{0,12}}){L}\W{{0,12}}$",
     )
 ]
@@ -98,6 +102,7 @@ _OTHERS = re.compile(  # what others might take, or was taken before
     r"(?i:\b"
     + _any(
         r"(?:many|some|most)\s+(?:of\b|students?|people|would|may|might|will|readers?); students?; people; someone; "
+        r"claim(?:s|ed)?; argue[sd]?; "
         r"others\s+(?:may|might|would|could|say|think|choose|pick); (?:one|you)\s+(?:might|may|could); tempt\w*; "
         "could be; might be; may be; at first; initially; first guess; leaned; leaning"
     )
@@ -108,6 +113,23 @@ _BAD = re.compile(
     + _any(
         r"fail\w*; wrong; incorrect; false; weakest; worst; least; eliminat\w+; exclud\w+; impossible; trap; "
         r"mistake\w*; distractor; invalid; inconsistent; contradict\w*"
+    )
+    + r"\b)"
+)
+_CHOSEN = re.compile(  # what a sentence that settles on its only letter has beside it
+    r"(?i:\b"
+    + _any(
+        r"closest; nearest; exactly; precisely; best; most; must; has to; got to; only; therefore; thus; so; hence;"
+        r" answer; correct; right; conclu\w+; required; asked; states?; describes?; fits?; match\w*; satisf\w+; works?; implies;"
+        r" means; clearly; indeed; case"
+    )
+    + r"\b)"
+)
+_WEIGHED = re.compile(  # what it has not
+    r"(?i:\b"
+    + _any(
+        r"let; let's; consider\w*; think; look\w*; whether; compare; first; next; also; says?; said; both; either; or; may; might;"
+        r" could; maybe; perhaps; possibl[ey]; close; sounds?; seems?; unclear; unsure; depends; needs?; see; know"
     )
     + r"\b)"
 )
@@ -125,7 +147,7 @@ _CLAUSE = re.compile(
 )
 _WITHDRAWN = re.compile(
     r"(?i:\b(?:no|wait|actually|hmm|but)\b[^.]{0,30}\b(?:that|this|it)(?:'s|\s+is|\s+was|\s+can't\s+be|\s+cannot\s+be)\s+"
-    r"(?:wrong|incorrect|not\s+right|not\s+it|a\s+mistake|right)\b)"
+    r"(?:wrong|incorrect|false|not\s+right|not\s+it|a\s+mistake|right)\b)"
 )
 _THING = re.compile(
     r"(?i:\b(?:vitamin|hepatitis|plan|type|figure|grade|group|class|section|part|point|line|reaction|phase)\s+)$"
@@ -141,6 +163,7 @@ def undressed(text: str) -> str:
     """A text without LaTeX and markdown around its letters, in plain quotes and dashes."""
     text = re.sub(r"\n[ \t]*\n\s*", "\n\n", re.sub(r"[^\S\n]+", " ", _DRESS.sub("", text)))
     text = re.sub(r"\\[()\[\]]|[*`$_]|\\(?=[ ,;:])|[\"“”「」]", "", text).replace("’", "'").replace("‘", "'")
+    text = re.sub(r"(?i)\bnone other than\s+", "", text)
     text = re.sub(r"(?<![\w(])\(?([a-j])\)(?=\W|$)", lambda match: f"({match[1].upper()})", text)
     text = re.sub(r"[\[{]\s*([A-Z])\s*[\]}]", r"(\1)", text)
     text = re.sub(r"(?<=[\u3040-\u9fff\uac00-\ud7af])(?=[A-Z])|(?<=[A-Z])(?=[\u3040-\u9fff\uac00-\ud7af])", " ", text)
@@ -163,9 +186,28 @@ def settled(text: str) -> tuple[int, str | None] | None:
             found += [(start + place, letter) for place, letter in _in_clause(clause)]
         start = end
     if not found:
-        return None
+        return _alone_at_the_end(text)
     at, letter = max(found, key=lambda pair: pair[0])
     return (at, None) if _WITHDRAWN.search(text, at) else (at, letter)
+
+
+def _alone_at_the_end(text: str) -> tuple[int, str] | None:
+    """The only letter of the last sentence that has one, where that sentence settles on something and denies nothing."""
+    ends = [
+        0,
+        *(match.end() for match in re.finditer(r"(?<=[.!?])(?<!^[A-Z]\.)\s+|\n+", text, re.MULTILINE)),
+        len(text),
+    ]
+    for start, end in list(itertools.pairwise(ends))[:-4:-1]:
+        sentence = text[start:end]
+        places = [match.start(1) for match in re.finditer(L, sentence) if is_letter(sentence, match.start(1))]
+        if not places or len(sentence) > 300:
+            continue
+        unsettled = any(one.search(sentence) for one in (_WEIGHED, _OTHERS, _BAD, DENYING, _SUPPOSED))
+        if len({sentence[place] for place in places}) > 1 or unsettled or sentence.rstrip().endswith("?"):
+            return None
+        return (start + places[-1], sentence[places[-1]]) if _CHOSEN.search(sentence) else None
+    return None
 
 
 def _in_clause(clause: str) -> list[tuple[int, str | None]]:

@@ -3,7 +3,7 @@
 import re
 
 from specexit_jax.data.elements import Item
-from specexit_jax.data.equality import bare, equal_formulas, parsed, verified
+from specexit_jax.data.equality import bare, equal_formulas, equal_matrices, parsed, verified
 from specexit_jax.data.formulas import Listing
 from specexit_jax.data.units import ratio
 
@@ -101,6 +101,8 @@ def same_item(reference: Item, answer: Item) -> bool:
         return len(reference.parts) == len(answer.parts) and all(map(same_item, reference.parts, answer.parts))
     if kinds == {"set"}:
         return len(reference.parts) == len(answer.parts) and _paired(reference.parts, answer.parts)
+    if kinds == {"formula", "matrix"}:
+        return equal_matrices(_latex(reference), _latex(answer))
     if "time" in kinds:
         one, other = (bare(item.text).casefold() for item in (reference, answer))
         return one == other or (one.rstrip("apm") == other.rstrip("apm") and not one[-1] == other[-1] == "m")
@@ -182,6 +184,9 @@ def _same_sets(reference: Listing, answer: Listing) -> bool:
 
 
 def _latex(item: Item) -> str:
+    if item.kind == "matrix":
+        rows = r" \\ ".join(" & ".join(map(_latex, row.parts)) for row in item.parts)
+        return rf"\begin{{pmatrix}} {rows} \end{{pmatrix}}"
     if item.kind == "set":
         return r"\{" + ",".join(map(_latex, item.parts)) + r"\}"
     if item.kind == "tuple":

@@ -24,7 +24,18 @@ _BOUND = re.compile(
     rf"\W{{0,12}}(?:(?:strictly |a little |slightly |much )?{_BOUNDED}|over|under|above|below|unknown|unclear)\b",
     re.IGNORECASE,
 )
-_FORMULA = re.compile(r"\\\[(.+?)\\\]|\\\((.+?)\\\)|\$\$(.+?)\$\$|(?<!\\)\$((?:[^$\n\\]|\\.)+?)\$(?!\d)", re.DOTALL)
+_SENTENCES = 20  # that are read, from the end
+_LONGEST = 600  # characters of a formula within a text
+_FORMULA = re.compile(
+    rf"\\\[(.{{1,{_LONGEST}}}?)\\\]|\\\((.{{1,{_LONGEST}}}?)\\\)|\$\$(.{{1,{_LONGEST}}}?)\$\$"
+    rf"|(?<!\\)\$((?:[^$\n\\]|\\.){{1,{_LONGEST}}}?)\$(?!\d)",
+    re.DOTALL,
+)
+_RATIO = re.compile(r"\bratio\b[^.\n]{0,80}?(\d+)\s+to\s+(\d+)")
+_CHANCE = re.compile(
+    r"\b(?:probability|chance|likelihood|odds)\b[^.\n]{0,80}?(\d+)\s+(?:in|out\s+of)\s+(\d+)", re.IGNORECASE
+)
+_REFUSED = re.compile(r"(?:\bnot|n't)\s+(?:\w+\s+)?[$\\(]*$")  # before a number
 _CUT = re.compile(
     r"(?<=[^\s.])[.!?](?=[\s*_\"')]|$)|[。！？;\n]|\s\((?=[A-Za-z]{2})"
     r"|,?\s+(?:and not|not|which|because|since|where|so|that is|when|after|if|rather than|instead of)\b"
@@ -90,7 +101,7 @@ def _read(text: str, decimal_comma: bool = False) -> Listing:
         return _of_prose(text, True, decimal_comma)
     if "\n" in text.strip() and r"\begin{" in text and not (found := listed(text)).words and found.items:
         return found
-    for sentence in reversed(parts):
+    for sentence in parts[: -_SENTENCES - 1 : -1]:
         if _NONE.search(sentence) or (sentence is parts[-1] and sentence.endswith(":")):
             return Listing()
         found = _of_prose(sentence, False, decimal_comma)
@@ -113,10 +124,14 @@ def _of_prose(text: str, whole: bool, decimal_comma: bool) -> Listing:
     main = _AGAIN.sub("", _ASIDE.split(text, maxsplit=1)[0])
     for part in (*bold[-1:], main, text):
         digits = in_digits(part)
-        if ratio := re.search(r"\bratio\b.*?(\d+)\s+to\s+(\d+)", digits):
+        if ratio := _RATIO.search(digits):
             return listed(f"{ratio[1]}:{ratio[2]}")
+        if chance := _CHANCE.search(digits):
+            return listed(f"{chance[1]}/{chance[2]}")
         for pattern in (COMPOUND, BRACKETS, NUMBER):
             matches = [match for match in pattern.finditer(digits) if re.search(r"\d", match[0])]
+            if matches and _REFUSED.search(digits[max(0, matches[-1].start() - 30) : matches[-1].start()]):
+                return Listing()
             last_one = pattern is NUMBER or (matches and not re.search(r"\d", digits[matches[-1].end() :]))
             if not matches or not last_one or (pattern is COMPOUND and listed(matches[-1][0]).words):
                 continue

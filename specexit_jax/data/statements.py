@@ -17,7 +17,7 @@ _HASHES = re.compile(r"####[ \t]*(\S[^\n]*)")
 _NOUN = r"(?:\b(?:answer|ans)\b\.?|答案|答え|答|\b(?:respuesta|réponse|antwort|risposta|resposta)\b|\bответ\b|정답|답)"
 _VERB = (
     r"(?:(?:is|are|equals|(?:must|should|would|has\s+to|will|can\s+only|therefore)\s+be|was|ist|es|est|è|é)\b"
-    r"|[:=：]|[—–-](?=\s)|是|为|は|은|는|(?<=\n))"
+    r"|['’]s(?=\s)|[:=：]|[—–-](?=\s)|是|为|は|은|는|(?<=\n))"
 )
 _NAMED = re.compile(
     rf"{_NOUN}(?!\s+(?:choices|options|key|sheet)\b)(?P<filler>(?:\s*,\s*\w+\s*,|\s+(?!is\b|are\b)[^\W\d]+(?:['’]s)?,?){{0,8}}?)\s*[\"'*_)\]]*\s*{_VERB}"
@@ -34,8 +34,9 @@ _SENTENCE = re.compile(r"(?<=[.!?])[*_\"')\]]*\s+|(?<=[。!?！？])|\n+")
 
 
 def last(text: str) -> str:
-    """The end of a text, where answers are stated."""
-    return text[-LAST:].replace("\r\n", "\n")
+    """The end of a text, where answers are stated, without runs of spaces and empty lines."""
+    text = re.sub(r"[^\S\n]+", " ", text[-LAST:].replace("\r\n", "\n"))
+    return re.sub(r"(?:\n ?){3,}", "\n\n", text)
 
 
 def boxed(text: str) -> str | None:
