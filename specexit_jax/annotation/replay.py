@@ -17,6 +17,7 @@ from specexit_jax.annotation.joined import ended, join_labels, leavable_tokens, 
 from specexit_jax.exits.calibration import Outcomes, task_weights
 from specexit_jax.exits.policy import Policy, Threshold
 from specexit_jax.exits.smoothers import Smoother
+from specexit_jax.exits.units import Units, problem_of
 
 ROWS = 64  # traces in a batch; the last one is padded, so that only the length buckets compile
 
@@ -93,6 +94,7 @@ def outcomes(
             boundary + 1 + end_think_length + len(forced)
             for boundary, forced in zip(label["boundaries"], label["forced_ids"], strict=True)
         ]
+    units = units_of(traces)
     return Outcomes(
         smoothed=values,
         present=present,
@@ -102,8 +104,15 @@ def outcomes(
         full_tokens=np.array([len(trace["ids"]) for trace in traces], np.int64),
         full_correct=np.array([trace["correct"] for trace in traces], bool),
         closed=np.array([ended(trace) for trace in traces], bool),
-        weights=task_weights([trace["task"] for trace in traces]),
+        weights=task_weights(units.task, units),
+        units=units,
     )
+
+
+def units_of(traces: Sequence[dict]) -> Units:
+    """Which problem, sample and task each row of traces.jsonl is of."""
+    samples = [trace.get("sample", trace.get("seed", 0)) for trace in traces]
+    return Units.of([problem_of(trace) for trace in traces], samples, [trace["task"] for trace in traces])
 
 
 def smoothed_at_boundaries(

@@ -12,6 +12,7 @@ from specexit_jax.annotation.joined import join_labels
 from specexit_jax.evaluation.records import Record
 from specexit_jax.exits import calibration as rules
 from specexit_jax.exits.risk import learn_then_test
+from specexit_jax.exits.units import Units, problem_of
 
 NO_EXIT = -1
 
@@ -77,7 +78,7 @@ def gather_boundaries(
     own, finished = [trace["think_end"] for trace in traces], _flat(chosen, "finished", bool)
     everything = Boundaries(
         ids=tuple(trace["id"] for trace in traces),
-        problems=tuple(trace.get("problem", trace["id"]) for trace in traces),
+        problems=tuple(problem_of(trace) for trace in traces),
         tasks=tuple(trace["task"] for trace in traces),
         splits=tuple(trace["split"] for trace in traces),
         seeds=tuple(trace.get("seed", 0) for trace in traces),
@@ -168,9 +169,11 @@ def certify_threshold(
 ) -> float:
     """The score to exit at, certified as a policy's thresholds are: a sweep fixed on the development split (its scores
     [n]), walked on the calibration split (its scores `seen`). Raises CannotCertify."""
-    limits = rules.threshold_axis(as_outcomes(development, scores), 0, 400)
+    padded = as_outcomes(development, scores)
+    limits = rules.threshold_axis(padded, 0, 400)
     path = np.stack([limits, *(np.full(len(limits), limit) for limit in rules.OPEN[1:])], axis=1)
-    return learn_then_test(path, as_outcomes(calibration, seen), epsilon, delta).thresholds[0]
+    found = learn_then_test(path, as_outcomes(calibration, seen), epsilon, delta, development=padded)
+    return found.thresholds[0]
 
 
 def as_outcomes(boundaries: Boundaries, scores: np.ndarray) -> rules.Outcomes:
@@ -183,6 +186,7 @@ def as_outcomes(boundaries: Boundaries, scores: np.ndarray) -> rules.Outcomes:
     smoothed[(*place, 0)], present[place] = scores, True
     tokens[place], correct[place] = boundaries.tokens, boundaries.correct
     thinking[place] = boundaries.index + 1
+    units = Units.of(boundaries.problems, boundaries.seeds, boundaries.tasks)
     return rules.Outcomes(
         smoothed=smoothed,
         present=present,
@@ -192,7 +196,8 @@ def as_outcomes(boundaries: Boundaries, scores: np.ndarray) -> rules.Outcomes:
         full_tokens=boundaries.full_tokens.astype(np.int64),
         full_correct=boundaries.full_correct,
         closed=boundaries.closed & (np.asarray(boundaries.full_finish) == "stop"),
-        weights=rules.task_weights(boundaries.tasks),
+        weights=rules.task_weights(boundaries.tasks, units),
+        units=units,
     )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from specexit_jax.exits.units import problem_of
 from specexit_jax.jsonl import read_jsonl
 
 SOURCES = ("decode", "replay")
@@ -78,7 +79,7 @@ def record_of_replay(method: str, trace: dict, replayed: Any) -> Record:
         method=method,
         task=trace["task"],
         id=trace["id"],
-        problem=trace.get("problem", trace["id"]),
+        problem=problem_of(trace),
         split=trace["split"],
         correct=bool(replayed.correct),
         tokens=len(replayed.ids),
@@ -101,7 +102,7 @@ def record_of_trace(method: str, trace: dict, latency_s: float | None = None) ->
         method=method,
         task=trace["task"],
         id=trace["id"],
-        problem=trace.get("problem", trace["id"]),
+        problem=problem_of(trace),
         split=trace["split"],
         correct=bool(trace["correct"]),
         tokens=len(trace["ids"]),

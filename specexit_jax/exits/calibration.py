@@ -10,6 +10,8 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from specexit_jax.exits.units import Units, sums_of
+
 OPEN = (-1e6, -1e6, 1e6)  # limits that every signal passes
 NEVER = (2.0, 2.0, -1.0)  # confidence, progress, remain that no signal reaches; finite, so that JSON can hold it
 CHUNK = 128  # settings scored at once
@@ -22,8 +24,8 @@ class Outcomes:
 
     smoothed: signals as the policy sees them at the boundary; present: False in the padding; tokens: generated tokens
     in all after an exit there; thinking: tokens thought by then; correct: the forced answer is right; full_*: without an
-    exit; closed: the trace closed its thinking itself and ended; weights: of the traces in every mean, summing to 1 (task_weights:
-    tasks count alike).
+    exit; closed: the trace closed its thinking itself and ended; weights: of the traces in every mean, summing to 1
+    (task_weights: tasks count alike); units: which problem each is a sample of (left out: each of its own).
     """
 
     smoothed: Float[np.ndarray, "N M 3"]
@@ -35,11 +37,17 @@ class Outcomes:
     full_correct: Bool[np.ndarray, " N"]
     closed: Bool[np.ndarray, " N"]
     weights: Float[np.ndarray, " N"]
+    units: Units | None = None
+
+    def __post_init__(self):
+        if self.units is None:
+            object.__setattr__(self, "units", Units.single(len(self.full_tokens)))
 
 
 @dataclasses.dataclass(frozen=True)
 class Scores:
-    """Of G settings: means over traces, the standard error of the accuracy drop, and traces that count as harmed."""
+    """Of G settings: means over traces, the standard error of the accuracy drop (a problem's samples are one observation),
+    traces that count as harmed, and risk, the mean over problems of the share of its traces that are."""
 
     tokens: Float[np.ndarray, " G"]
     accuracy: Float[np.ndarray, " G"]
@@ -47,6 +55,7 @@ class Scores:
     drop_error: Float[np.ndarray, " G"]
     harmed: Int[np.ndarray, " G"]
     exit_rate: Float[np.ndarray, " G"]
+    risk: Float[np.ndarray, " G"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,16 +69,20 @@ class Choice:
     exit_rate: float
 
 
-def task_weights(tasks: Sequence[str]) -> Float[np.ndarray, " N"]:
-    """Weights under which a mean over traces is the mean over tasks of each task's mean."""
-    _, task, count = np.unique(np.asarray(tasks), return_inverse=True, return_counts=True)
-    return 1.0 / (len(count) * count[task])
+def task_weights(tasks: Sequence[str], units: Units | None = None) -> Float[np.ndarray, " N"]:
+    """Weights under which a mean over traces is the mean over tasks of each task's mean over its problems; units: as in
+    `Outcomes`."""
+    units = units or Units.single(len(tasks))
+    _, task = np.unique(np.asarray(tasks), return_inverse=True)
+    problems = np.bincount(task[units.first])
+    return 1.0 / (len(problems) * problems[task] * np.bincount(units.problem)[units.problem])
 
 
 def select(outcomes: Outcomes, rows: Bool[np.ndarray, " N"]) -> Outcomes:
     """Some of the traces; their weights sum to 1 again."""
-    parts = {field.name: getattr(outcomes, field.name)[rows] for field in dataclasses.fields(Outcomes)}
-    return Outcomes(**parts | {"weights": parts["weights"] / parts["weights"].sum()})
+    names = [field.name for field in dataclasses.fields(Outcomes) if field.name != "units"]
+    parts = {name: getattr(outcomes, name)[rows] for name in names}
+    return Outcomes(**parts | {"weights": parts["weights"] / parts["weights"].sum()}, units=outcomes.units.take(rows))
 
 
 def threshold_grid(outcomes: Outcomes, sizes: tuple[int, int, int] = (64, 6, 6)) -> Float[np.ndarray, "G 3"]:
@@ -141,10 +154,22 @@ def _score(outcomes: Outcomes, exits: Int[np.ndarray, "G N"]) -> tuple[np.ndarra
     correct = _or_full(outcomes.correct, outcomes.full_correct)[row, exits]
     lost = outcomes.full_correct[None, :].astype(np.float64) - correct
     drop = lost @ outcomes.weights
-    error = np.sqrt((lost - drop[:, None]) ** 2 @ outcomes.weights**2)
-    harmed = np.where(outcomes.closed[None, :], outcomes.full_correct[None, :] & ~correct, ~correct)
+    units, apart = outcomes.units, (lost - drop[:, None]) * outcomes.weights
+    error = np.sqrt(np.square(apart if units.one_each else sums_of(apart, units.problem)).sum(axis=1))
+    harmed = _harms(outcomes, correct)
+    risk = harmed.sum(axis=1) / max(units.problems, 1) if units.one_each else harmed @ units.shares
     mean = [values.astype(np.float64) @ outcomes.weights for values in (tokens, correct, exited)]
-    return mean[0], mean[1], drop, error, harmed.sum(axis=1), mean[2]
+    return mean[0], mean[1], drop, error, harmed.sum(axis=1), mean[2], risk
+
+
+def _harms(outcomes: Outcomes, correct: Bool[np.ndarray, "G N"]) -> Bool[np.ndarray, "G N"]:
+    return np.where(outcomes.closed[None, :], outcomes.full_correct[None, :] & ~correct, ~correct)
+
+
+def harms(outcomes: Outcomes, exits: Int[np.ndarray, "G N"]) -> Bool[np.ndarray, "G N"]:
+    """Which traces count as harmed (see `score`) under each setting."""
+    row = np.arange(exits.shape[1])[None, :]
+    return _harms(outcomes, _or_full(outcomes.correct, outcomes.full_correct)[row, exits])
 
 
 def taken(outcomes: Outcomes, exits: Int[np.ndarray, " N"]) -> tuple[np.ndarray, np.ndarray]:

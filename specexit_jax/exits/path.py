@@ -20,11 +20,13 @@ _LEAST, _LEVELS = 0.3, 15  # a path is judged by its tokens at harms from 0.3 ep
 
 @dataclasses.dataclass(frozen=True)
 class Path:
-    """thresholds: safest first; smoothing: a name of `smoothers.SMOOTHERS`; swept: a name of `signals.SIGNALS`."""
+    """thresholds: safest first; smoothing: a name of `smoothers.SMOOTHERS`; swept: a name of `signals.SIGNALS`; fixed_on: the
+    split that it was fixed on."""
 
     smoothing: str
     swept: str
     thresholds: Float[np.ndarray, "P 3"]
+    fixed_on: Outcomes | None = None
 
 
 def sweeps(outcomes: Outcomes, signals: Sequence[str] = SIGNALS) -> tuple[str, list[Float[np.ndarray, "P 3"]]]:
@@ -43,7 +45,7 @@ def sweeps(outcomes: Outcomes, signals: Sequence[str] = SIGNALS) -> tuple[str, l
 
 @dataclasses.dataclass(frozen=True)
 class Scored:
-    """What every step of a path does on the development split: harm (a share of its problems) and tokens; full: the
+    """What every step of a path does on the development split: harm (a problem, on average) and tokens; full: the
     tokens of no exit."""
 
     path: Path
@@ -63,9 +65,11 @@ def scored_paths(
     for name, outcomes in development.items():
         swept, paths = sweeps(outcomes, signals)
         scores = score(outcomes, exit_boundaries(outcomes, np.concatenate(paths), budget))
-        parts = (np.split(values, len(paths)) for values in (scores.harmed / len(outcomes.full_tokens), scores.tokens))
+        parts = (np.split(values, len(paths)) for values in (scores.risk, scores.tokens))
         full = float(outcomes.weights @ outcomes.full_tokens)
-        found += [Scored(Path(name, swept, path), *both, full) for path, *both in zip(paths, *parts, strict=True)]
+        found += [
+            Scored(Path(name, swept, path, outcomes), *both, full) for path, *both in zip(paths, *parts, strict=True)
+        ]
     return found
 
 

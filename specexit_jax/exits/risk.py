@@ -1,27 +1,34 @@
 """Learn-then-test: thresholds with a bound on the share of problems that an exit turns from right to wrong.
 
 specexit.md section 5. A path through threshold space, ordered safest first on one split, is walked on another with
-exact binomial tests while they reject "risk > epsilon"; the last that passed has P(risk <= epsilon) >= 1 - delta.
-Fixed-sequence testing needs no correction for the number of steps, because the order was fixed beforehand.
+tests of the mean harm a problem while they reject "risk > epsilon"; the last that passed has P(risk <= epsilon) >= 1 - delta.
+Fixed-sequence testing needs no correction for the number of steps, because the order was fixed beforehand. Which test: `harm`.
 """
 
 import dataclasses
-import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Float
-from scipy.stats import beta, binom
 
-from specexit_jax.exits.calibration import Outcomes, exit_boundaries, score
+from specexit_jax.exits.calibration import Outcomes, exit_boundaries, harms
+from specexit_jax.exits.harm import harm_test, p_value, risk_upper
+from specexit_jax.exits.problems_needed import problems_needed
+
+__all__ = [
+    "CannotCertify", "Certificate", "learn_then_test", "p_value", "problems_needed", "require_enough", "risk_upper", "walk",
+]  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
 class Certificate:
     """What P(risk <= epsilon) >= 1 - delta was shown for: step `step` of the path `steps`, thresholds safest first.
 
-    harmed: of `problems` of `split`, at that step; risk_upper: what the risk is below with probability 1 - delta (exact
-    binomial, of that step alone); path_split: where the path was fixed.
+    problems, traces: of `split`; test: a name of `harm`; harmed: of the traces that the test looks at, at that step (one a problem
+    for `binomial`); risk: the mean harm a problem among them; risk_upper: what the risk is below with probability 1 - delta (by
+    the same test, of that step alone); path_split: where the path was fixed; tasks: problems of each; together: how many
+    certificates hold at once with probability 1 - together x delta (1: this one by itself); scope: what it holds for, in words.
+    None: files of earlier versions, whose makers did not know.
     """
 
     epsilon: float
@@ -34,30 +41,56 @@ class Certificate:
     path_split: str
     step: int
     steps: tuple[tuple[float, float, float], ...]
+    traces: int | None = None
+    test: str | None = None
+    risk: float | None = None
+    tasks: Mapping[str, int] | None = None
+    together: int | None = None
+    scope: str | None = None
 
     @property
     def thresholds(self) -> tuple[float, float, float]:
         return self.steps[self.step]
 
 
-def p_value(harmed: int, problems: int, epsilon: float) -> float:
-    """P(at most `harmed` of `problems`) if the risk were exactly epsilon: small values reject "risk > epsilon"."""
-    return float(binom.cdf(harmed, problems, epsilon))
+def scope_of(delta: float, tasks: Mapping[str, int], together: int = 1) -> str:
+    """In words, what a certificate on problems of these tasks holds for; together: as in `Certificate`."""
+    if len(tasks) > 1:
+        mixture = ", ".join(f"{task} {count}" for task, count in tasks.items())
+        told = f"holds for this mixture of tasks ({mixture}), not for each of them nor for another mixture"
+    else:
+        told = f"holds for problems like those of {next(iter(tasks), 'the split')} alone"
+    if together > 1:
+        return (
+            f"{told}; all {together} certificates made with it hold at once with probability {1 - together * delta:g}"
+        )
+    return (
+        f"{told}; with probability {1 - delta:g} by itself: of several such certificates each may fail with {delta:g}"
+    )
 
 
 def walk(harmed: Sequence[int], problems: int, epsilon: float, delta: float) -> int | None:
-    """The last step of the path before the first test that does not reject at level delta; None if the first fails."""
+    """The last step of the path before the first exact test that does not reject at level delta; None if the first fails."""
+    return _walk(len(harmed), lambda step: p_value(harmed[step], problems, epsilon), delta)
+
+
+def _walk(steps: int, p_value_of: Callable[[int], float], delta: float) -> int | None:
     passed = None
-    for step, count in enumerate(harmed):
-        if p_value(count, problems, epsilon) > delta:
+    for step in range(steps):
+        if p_value_of(step) > delta:
             break
         passed = step
     return passed
 
 
-def risk_upper(harmed: int, problems: int, delta: float) -> float:
-    """The exact one-sided upper limit of a binomial share at level 1 - delta (Clopper and Pearson)."""
-    return 1.0 if harmed >= problems else float(beta.ppf(1.0 - delta, harmed + 1, problems - harmed))
+def require_enough(problems: int, epsilon: float, delta: float, split: str = "calibration") -> None:
+    """Raises CannotCertify where so few problems could not certify even a policy that harms none of them."""
+    least = problems_needed(epsilon, delta)
+    if problems < least:
+        raise CannotCertify(
+            f"{problems} problems of {split} can never certify a risk of {epsilon:g} at delta {delta:g}: at least {least} "
+            "are needed, if none is harmed"
+        )
 
 
 def learn_then_test(
@@ -68,35 +101,43 @@ def learn_then_test(
     budget: int | None = None,
     split: str = "calibration",
     path_split: str = "development",
+    development: Outcomes | None = None,
 ) -> Certificate:
     """Walks `path` (safest first, fixed on path_split) on the calibration split; budget: see `policy.Threshold`.
 
-    Raises CannotCertify, with how many problems it would take, where so few could not certify even a policy that harms
-    none of them, and where the path's first step does not pass.
+    development: of path_split; it chooses the test where problems have several traces (`harm.harm_test`). Raises CannotCertify,
+    with how many problems it would take, where so few could not certify even a policy that harms none of them, and where the
+    path's first step does not pass.
     """
-    problems = len(calibration.full_tokens)
-    least = problems_needed(epsilon, delta)
-    if problems < least:
-        raise CannotCertify(
-            f"{problems} problems of {split} can never certify a risk of {epsilon:g} at delta {delta:g}: at least {least} "
-            "are needed, if none is harmed"
-        )
-    harmed = score(calibration, exit_boundaries(calibration, path, budget)).harmed
-    step = walk(harmed, problems, epsilon, delta)
+    units = calibration.units
+    require_enough(units.problems, epsilon, delta, split)
+    seen = None
+    if development is not None and not units.one_each:
+        seen = harms(development, exit_boundaries(development, path, budget)), development.units
+    test = harm_test(units, epsilon, delta, seen)
+    losses = test.losses(harms(calibration, exit_boundaries(calibration, path, budget)), units)
+    step = _walk(len(path), lambda step: test.p_value(losses[step], epsilon), delta)
     if step is None:
-        raise CannotCertify(_refusal(int(harmed[0]), problems, epsilon, delta, split))
-    count = int(harmed[step])
+        raise CannotCertify(_refusal(float(losses[0].sum()), units.problems, epsilon, delta, split))
+    own = losses[step]
+    tasks = units.tasks()
     return Certificate(
         epsilon=epsilon,
         delta=delta,
         split=split,
-        problems=problems,
-        harmed=count,
-        p_value=p_value(count, problems, epsilon),
-        risk_upper=risk_upper(count, problems, delta),
+        problems=units.problems,
+        harmed=test.harmed(own, units),
+        p_value=test.p_value(own, epsilon),
+        risk_upper=test.upper(own, delta),
         path_split=path_split,
         step=step,
         steps=tuple(tuple(float(limit) for limit in limits) for limits in path),
+        traces=len(units.problem),
+        test=test.name,
+        risk=float(own.mean()),
+        tasks=tasks,
+        together=1,
+        scope=scope_of(delta, tasks),
     )
 
 
@@ -104,29 +145,10 @@ class CannotCertify(ValueError):
     """The split certifies nothing at this epsilon and delta."""
 
 
-def _refusal(harmed: int, problems: int, epsilon: float, delta: float, split: str) -> str:
+def _refusal(harmed: float, problems: int, epsilon: float, delta: float, split: str) -> str:
     share = harmed / problems
-    told = f"even the safest step of the path harms {harmed} of {problems} problems of {split} ({100 * share:.2f} %), which"
+    told = f"even the safest step of the path harms {harmed:g} of {problems} problems of {split} ({100 * share:.2f} %), which"
     if share >= epsilon:
         return f"{told} no number of problems certifies below {epsilon:g}: raise epsilon"
     more = problems_needed(epsilon, delta, share)
     return f"{told} is not certified below {epsilon:g} at delta {delta:g}: at this share it takes about {more} problems"
-
-
-def problems_needed(epsilon: float, delta: float, observed: float = 0.0) -> int:
-    """The fewest problems on which an observed risk of at least `observed` is certified below epsilon.
-
-    A share of n problems is a whole number of them, rounded up; so a slightly larger n may fail again (one more
-    problem is allowed to be harmed there). Raises ValueError unless 0 <= observed < epsilon < 1 and 0 < delta < 1.
-    """
-    if not (0.0 <= observed < epsilon < 1.0 and 0.0 < delta < 1.0):
-        raise ValueError(
-            f"no number of problems certifies: observed risk {observed:g} must lie below epsilon {epsilon:g}, "
-            f"and epsilon and delta ({delta:g}) between 0 and 1"
-        )
-    problems, harmed = 1, 0
-    while True:
-        harmed = math.ceil(round(observed * problems, 9))
-        if p_value(harmed, problems, epsilon) <= delta:
-            return problems
-        problems += 1

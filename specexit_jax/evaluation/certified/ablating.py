@@ -16,6 +16,7 @@ from specexit_jax.evaluation.certified.certify import Goal, Seen
 from specexit_jax.evaluation.harness import Setting, annotated, decoded_by, decoded_traces, extracted
 from specexit_jax.exits.released import released
 from specexit_jax.exits.smoothers import smoother_named
+from specexit_jax.exits.units import problem_of
 from specexit_jax.methods import make_method
 from specexit_jax.models.draft import DraftBundle
 from specexit_jax.session import Session
@@ -115,7 +116,7 @@ def released_row(
 
 
 def _names(traces: Sequence[dict]) -> tuple[list[str], list[str]]:
-    return [trace["task"] for trace in traces], [trace.get("problem", trace["id"]) for trace in traces]
+    return [trace["task"] for trace in traces], [problem_of(trace) for trace in traces]
 
 
 def _outcomes(traces: Sequence[dict]) -> tuple[np.ndarray, np.ndarray]:

@@ -45,7 +45,8 @@ def certify(paths: Sequence[Scored], calibration: Seen, goal: Goal) -> tuple[Pat
     """The best of the paths for this epsilon, and how far it is certified. Raises CannotCertify where it is not."""
     path = choose_path(paths, goal.epsilon)
     seen, splits = calibration[path.smoothing], (goal.split, goal.path_split)
-    return path, learn_then_test(path.thresholds, seen, goal.epsilon, goal.delta, goal.budget, *splits)
+    sides = goal.epsilon, goal.delta, goal.budget, *splits, path.fixed_on
+    return path, learn_then_test(path.thresholds, seen, *sides)
 
 
 def policy_file(path: Path, certificate: Certificate, goal: Goal, kinds: Sequence[str], draft: str) -> PolicyFile:
