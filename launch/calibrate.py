@@ -4,7 +4,9 @@ python -m launch.calibrate --config=configs/embedded.py --workdir=runs/embedded 
 Without --epsilon: smoothing and thresholds by grid on the development split, within the accuracy that may be lost there.
 With it: P(risk <= epsilon) >= 1 - delta, the risk being the share of problems that full thinking has right and the exit
 wrong. A path fixed on the development split is walked on the calibration split (learn-then-test); refused where that split
-cannot certify. WORKDIR/frontier.json tells what other epsilons cost; --per_task adds WORKDIR/policies/TASK.json.
+cannot certify. WORKDIR/frontier.json tells what other epsilons cost; --per_task adds WORKDIR/policies/TASK.json, each of which
+holds by itself at delta, or with --simultaneous all k of them at once, each at delta / k. One problem counts once, however many
+samples it has.
 The draft is WORKDIR/draft_model where training left one there, else the config's.
 """
 
@@ -21,6 +23,9 @@ from specexit_jax.exits.policy_file import save_policy
 _EPSILON = flags.DEFINE_float("epsilon", None, "The risk that is certified; default: thresholds by grid.")
 _DELTA = flags.DEFINE_float("delta", 0.05, "The chance that a certified risk is above epsilon after all.")
 _PER_TASK = flags.DEFINE_bool("per_task", False, "Also certify a policy a task, in WORKDIR/policies.")
+_SIMULTANEOUS = flags.DEFINE_bool(
+    "simultaneous", False, "With --per_task: each of k tasks at delta / k, to hold at once."
+)
 
 
 def main() -> None:
@@ -28,6 +33,10 @@ def main() -> None:
     door.claim_stage("calibrate")
     config, workdir = door.config(), Path(flags.FLAGS.workdir)
     settings, kinds = config.calibrate, tuple(config.annotate.kinds)
+    if _SIMULTANEOUS.value and not _PER_TASK.value:
+        raise ValueError("--simultaneous shares delta among the policies of tasks: give --per_task too.")
+    if _EPSILON.value is not None:
+        calibrating.require_problems(workdir / settings.certify_on, _EPSILON.value, _DELTA.value)
     trained = workdir / "draft_model"
     session = door.open_session(config, trained if trained.is_dir() else config.draft)
     certifying = settings.split if _EPSILON.value is None else settings.certify_on
@@ -45,7 +54,8 @@ def main() -> None:
         rows = calibrating.frontier_of(paths, calibration, goal, settings.frontier, door.say)
         write_json(workdir / "frontier.json", {"split": split, "rows": rows})
         if _PER_TASK.value:
-            own = calibrating.by_task(development, calibration, goal, kinds, session.draft_digest, door.say)
+            sides = development, calibration, goal, kinds, session.draft_digest, door.say
+            own = calibrating.by_task(*sides, _SIMULTANEOUS.value)
             for task, policy in own.items():
                 save_policy(workdir / "policies" / f"{task}.json", bind(policy))
     save_policy(workdir / "policy.json", bind(file))

@@ -15,7 +15,8 @@ from scipy import stats
 
 from specexit_jax.data.checkers import agrees
 from specexit_jax.data.tasks import final_answer
-from specexit_jax.evaluation.statistics import auc
+from specexit_jax.evaluation.statistics import auc, resampled
+from specexit_jax.exits.units import problem_of
 from specexit_jax.methods import Method
 from specexit_jax.progress import Progress
 from specexit_jax.requests import Outcome, Request, noise_of
@@ -123,6 +124,7 @@ def _row(place: Place, answers: Sequence[str | None]) -> dict[str, Any]:
     return {
         "id": place.id,
         "trace": trace["id"],
+        "problem": problem_of(trace),
         "boundary": place.token,
         "agree": label["agree"][number],
         "forced": forced,
@@ -133,13 +135,12 @@ def _row(place: Place, answers: Sequence[str | None]) -> dict[str, Any]:
 
 def summary(rows: Sequence[dict], confidence: Sequence[float], resamples: int = 1000, seed: int = 0) -> dict[str, Any]:
     """AUC of agreement by the shares, by the probability that they estimate, and by the confidence at the same boundaries;
-    95 % intervals from a bootstrap over boundaries."""
+    95 % intervals from a bootstrap over problems, each with all of its traces' boundaries."""
     agree = np.asarray([row["agree"] for row in rows], bool)
     stands = np.asarray([row["stands"] for row in rows], bool)
     confidence = np.asarray(confidence, np.float64)
-    rng = np.random.default_rng(seed)
-    draws = rng.integers(len(rows), size=(resamples, len(rows)))
-    drawn = [_aucs(agree[chosen], stands[chosen], confidence[chosen]) for chosen in draws]
+    problems = [problem_of(row | {"id": row["trace"]}) for row in rows]
+    drawn = [_aucs(agree[own], stands[own], confidence[own]) for own in resampled(problems, resamples, seed)]
     low, high = np.nanquantile(np.asarray(drawn), (0.025, 0.975), axis=0)
     names = ("confidence", "share", "share_minus_confidence")
     value = _aucs(agree, stands, confidence)
@@ -150,6 +151,7 @@ def summary(rows: Sequence[dict], confidence: Sequence[float], resamples: int = 
     halves = [1 << n for n in range(stands.shape[1].bit_length()) if 1 << n < stands.shape[1]]
     return {
         "boundaries": len(rows),
+        "problems": len(set(problems)),
         "agreeing": float(agree.mean()),
         "continuations": stands.shape[1],
         "auc": told,

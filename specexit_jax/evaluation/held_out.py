@@ -83,7 +83,7 @@ class HeldOut:
         found: dict = {"metrics": self._metrics(seen), "positions": self._by_position(seen)}
         if "boundary" in self._rows and seen.signals is not None:
             agree, confidence = self._agreement(seen)
-            curve = reliability(agree, confidence)
+            curve = reliability(agree, confidence, problems=self._documents())
             found["calibration"] = {name: np.asarray(value).tolist() for name, value in curve._asdict().items()}
         return found
 
@@ -122,6 +122,12 @@ class HeldOut:
     def _agreement(self, seen: Seen) -> tuple[np.ndarray, np.ndarray]:
         known = self._rows["boundary"] & (self._rows["label_mask"][..., 0] > 0)
         return self._rows["agree"][known] > 0.5, seen.signals[known][:, 0]
+
+    def _documents(self) -> list[int]:
+        """Which document each boundary of `_agreement` is of."""
+        segments = self._rows["segment_ids"]
+        documents = np.arange(len(segments))[:, None] * (int(segments.max()) + 1) + segments
+        return documents[self._rows["boundary"] & (self._rows["label_mask"][..., 0] > 0)].tolist()
 
     def _signal_scores(self, seen: Seen) -> dict[str, float]:
         agree, confidence = self._agreement(seen)

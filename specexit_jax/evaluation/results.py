@@ -46,17 +46,14 @@ def in_order(methods: Iterable[str]) -> list[str]:
 def summarise(records: Sequence[Record]) -> dict:
     """The keys of `methods.<method>.tasks.<task>` for the records of one method on one task.
 
-    n counts problems; several seeds of a problem are averaged before any interval, for they are not independent.
+    n counts problems; several seeds of a problem are averaged before any interval, for they are not independent
+    (`statistics.share`: seeds that all say the same give the interval that one of them gives).
     tau_mean pools verify steps (bonus token counted); null without drafts. latency_s_mean is over the `latency_n`
     records that were timed.
     """
     problems = sorted({r.problem for r in records})
     seeds = {r.seed for r in records}
-    correct = _by_problem(records, "correct")
-    if len(seeds) == 1:
-        accuracy = statistics.wilson(int(correct.sum()), len(correct))
-    else:
-        accuracy = statistics.mean_interval(correct)
+    accuracy = statistics.share(_by_problem(records, "correct"))
     tokens = statistics.mean_interval(_by_problem(records, "tokens"))
     latencies = [r.latency_s for r in records if r.latency_s is not None]
     return {
@@ -111,7 +108,8 @@ def compare(records: Iterable[Record], method: str, baseline: str) -> dict:
     """A method against a baseline over the problems both have: differences paired, stratified by task.
 
     accuracy_difference = method - baseline; tokens_ratio = method / baseline; speedup = baseline / method latency
-    over the problems timed under both (null without any); harmed = baseline right and method wrong, mended the reverse.
+    over the problems timed under both (null without any); pairs, and of them harmed (baseline right and method wrong) and
+    mended (the reverse), count every seed; mcnemar_p is of problems, each one's seeds averaged (`statistics.sign_flips`).
     """
     first, second = (_by_key(records, name) for name in (method, baseline))
     shared = sorted(set(first) & set(second))
@@ -121,17 +119,19 @@ def compare(records: Iterable[Record], method: str, baseline: str) -> dict:
     mended = sum(first[key].correct and not second[key].correct for key in shared)
     timed = [key for key in shared if first[key].latency_s is not None and second[key].latency_s is not None]
     columns = [first, second]
+    correct = _strata(columns, shared, "correct")
     return {
         "method": method,
         "baseline": baseline,
         "pairs": len(shared),
-        "accuracy_difference": _plain(statistics.paired_difference(_strata(columns, shared, "correct"))),
+        "problems": sum(len(stratum) for stratum in correct),
+        "accuracy_difference": _plain(statistics.paired_difference(correct)),
         "tokens_ratio": _plain(statistics.paired_ratio(_strata(columns, shared, "tokens"))),
         "speedup": _plain(statistics.paired_ratio(_strata(columns[::-1], timed, "latency_s"))) if timed else None,
         "timed_pairs": len(timed),
         "harmed": harmed,
         "mended": mended,
-        "mcnemar_p": statistics.mcnemar(harmed, mended),
+        "mcnemar_p": statistics.sign_flips(np.concatenate(correct) @ [1.0, -1.0]),
     }
 
 
@@ -159,10 +159,8 @@ def shares(records: Iterable[Record], method: str, baseline: str = "eagle3") -> 
 
 def _by_problem(records: Sequence[Record], field: str) -> np.ndarray:
     """The field averaged over the seeds of each problem, float64[problems]."""
-    values: dict[str, list] = {}
-    for record in records:
-        values.setdefault(record.problem, []).append(float(getattr(record, field)))
-    return np.asarray([np.mean(v) for v in values.values()], np.float64)
+    values = np.asarray([getattr(record, field) for record in records], np.float64)
+    return statistics.by_problem(values, [record.problem for record in records])
 
 
 def _by_key(records: Iterable[Record], method: str) -> dict[tuple, Record]:
@@ -171,11 +169,8 @@ def _by_key(records: Iterable[Record], method: str) -> dict[tuple, Record]:
 
 def _strata(tables: Sequence[dict[tuple, Record]], keys: Sequence[tuple], field: str) -> list[np.ndarray]:
     """[problems, len(tables)] a task: the field of each table, averaged over a problem's seeds."""
-    tasks: dict[str, dict[str, list]] = {}
-    for task, identifier, seed in keys:
-        row = [float(getattr(table[task, identifier, seed], field)) for table in tables]
-        tasks.setdefault(task, {}).setdefault(identifier, []).append(row)
-    return [np.asarray([np.mean(rows, axis=0) for rows in problems.values()]) for problems in tasks.values()]
+    columns = np.asarray([[getattr(table[key], field) for table in tables] for key in keys], np.float64)
+    return statistics.strata_of(columns, [task for task, _, _ in keys], [problem for _, problem, _ in keys])
 
 
 def _plain(estimate: statistics.Estimate) -> dict | None:

@@ -1,17 +1,21 @@
 """Intervals, paired comparisons and the quality of a score: numpy on arrays, seeds fixed.
 
 A mean over tasks weighs every task alike whatever its number of problems, so intervals are stratified by task
-everywhere: a *stratum* is one task's array with a row a problem.
+everywhere: a *stratum* is one task's array with a row a problem. Traces of one problem (seeds, samples) are averaged
+first: one problem is one observation.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
+from scipy import signal, stats
+
+from specexit_jax.exits.units import codes_of, means_of
 
 RESAMPLES = 4000
 LEVEL = 0.95
+_FINEST = 2520  # differences of problems are multiples of one part in so many at most
 _CHUNK = 4_000_000  # resampled rows held at once: bounds memory near 100 MB
 
 
@@ -21,7 +25,20 @@ class Estimate(NamedTuple):
     high: float
 
 
-def wilson(successes: int, n: int, level: float = LEVEL) -> Estimate:
+def by_problem(values: np.ndarray, problems: Sequence[str]) -> np.ndarray:
+    """[P, ...]: values [N, ...] averaged over the traces of each problem, in the order of first appearance."""
+    return np.moveaxis(means_of(np.moveaxis(np.asarray(values, np.float64), 0, -1), codes_of(problems)), -1, 0)
+
+
+def strata_of(columns: np.ndarray, tasks: Sequence[str], problems: Sequence[str]) -> list[np.ndarray]:
+    """[problems, C] a task: columns [N, C] averaged over the traces of each problem."""
+    task, names = codes_of(tasks), np.asarray(problems, object)
+    return [
+        by_problem(columns[task == one], names[task == one].tolist()) for one in range(int(task.max(initial=-1)) + 1)
+    ]
+
+
+def wilson(successes: float, n: float, level: float = LEVEL) -> Estimate:
     """Wilson score interval of a proportion: stays in [0, 1] and keeps a width at 0 and n successes."""
     _check_count(successes, n)
     z = float(stats.norm.ppf(0.5 + level / 2))
@@ -29,6 +46,29 @@ def wilson(successes: int, n: int, level: float = LEVEL) -> Estimate:
     centre = (p + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * np.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
     return Estimate(p, min(p, float(max(centre - half, 0.0))), max(p, float(min(centre + half, 1.0))))
+
+
+def share(values: np.ndarray, weights: np.ndarray | None = None, level: float = LEVEL) -> Estimate:
+    """Interval of a share from each problem's own share in [0, 1], values [P]; weights: of the problems, default all alike.
+
+    Wilson's with an effective number of problems (Franco, Little, Louis & Slud 2019, J. Surv. Stat. Methodol. 7): P where problems
+    are all or nothing, hence `wilson` of problems then; more where their traces differ, by how much smaller the variance is. It
+    is estimated beside z^2 / 2 made-up problems that are wholly right and as many that are wholly wrong, so that a share of 0
+    or 1 keeps the width that P problems give.
+    """
+    values = np.asarray(values, np.float64)
+    if weights is None and np.isin(values, (0.0, 1.0)).all():
+        return wilson(int(values.sum()), len(values), level)
+    own = np.ones(len(values)) if weights is None else np.asarray(weights, np.float64)
+    own = own / own.sum()
+    problems, added = 1.0 / float(own @ own), float(stats.norm.ppf(0.5 + level / 2)) ** 2 / 2
+    mean = float(np.clip(own @ values, 0.0, 1.0))
+    middle = (problems * mean + added) / (problems + 2 * added)
+    spread = problems * float(own**2 @ np.square(values - middle)) * problems
+    spread += added * ((1.0 - middle) ** 2 + middle**2)
+    ratio = spread / (problems + 2 * added) / (middle * (1.0 - middle))
+    effective = problems / min(ratio, 1.0)
+    return wilson(mean * effective, effective, level)
 
 
 def mean_of_estimates(estimates: Sequence[Estimate]) -> Estimate:
@@ -112,6 +152,35 @@ def mcnemar(harmed: int, mended: int) -> float:
     return float(stats.binomtest(harmed, harmed + mended).pvalue)
 
 
+def sign_flips(differences: np.ndarray) -> float:
+    """Two-sided exact p-value of 'the differences of problems [P], in [-1, 1], are as often of one sign as of the other'.
+
+    Under it each keeps its size and gets its sign by the toss of a coin; the p-value is the chance of a sum so far from 0. With one
+    trace a problem this is McNemar's test. Differences are multiples of 1 / (seeds); of 1 / 2520 where no smaller part fits.
+    """
+    apart = np.asarray(differences, np.float64)
+    apart = apart[np.abs(apart) > 1e-9]
+    parts = next((n for n in range(1, _FINEST) if np.allclose(apart * n, np.rint(apart * n), atol=1e-6)), _FINEST)
+    sizes, counts = np.unique(np.rint(np.abs(apart) * parts).astype(np.int64), return_counts=True)
+    if len(sizes) <= 1:
+        return mcnemar(int((apart < 0).sum()), int((apart > 0).sum()))
+    chance = np.ones(1)  # of the sum of those that came up heads
+    for size, count in zip(sizes.tolist(), counts.tolist(), strict=True):
+        own = np.zeros(size * count + 1)
+        own[::size] = stats.binom.pmf(np.arange(count + 1), count, 0.5)
+        chance = np.maximum(signal.convolve(chance, own), 0.0)
+    sums = np.abs(2 * np.arange(len(chance)) - (len(chance) - 1))
+    return float(min(1.0, chance[sums >= abs(round(float(apart.sum()) * parts))].sum()))
+
+
+def resampled(problems: Sequence[str], resamples: int, seed: int = 0) -> Iterator[np.ndarray]:
+    """Rows of each draw of a bootstrap that resamples problems, whole; problems: of each row."""
+    codes = codes_of(problems)
+    rows = np.split(np.argsort(codes, kind="stable"), np.cumsum(np.bincount(codes))[:-1])
+    for drawn in np.random.default_rng(seed).integers(len(rows), size=(resamples, len(rows))):
+        yield np.concatenate([rows[problem] for problem in drawn])
+
+
 def auc(labels: np.ndarray, scores: np.ndarray) -> float:
     """P(score of a positive > score of a negative), ties counted half; nan when only one class is present."""
     labels = np.asarray(labels, bool)
@@ -140,14 +209,17 @@ class Reliability(NamedTuple):
 
     predicted: np.ndarray  # mean probability in the bin
     observed: np.ndarray  # frequency of the positive label
-    low: np.ndarray  # Wilson interval of `observed`
+    low: np.ndarray  # interval of `observed`, by problems where they are known
     high: np.ndarray
     count: np.ndarray
     left: np.ndarray  # left edge of the bin
     error: float  # expected calibration error: count-weighted |predicted - observed|
 
 
-def reliability(labels: np.ndarray, probabilities: np.ndarray, bins: int = 10) -> Reliability:
+def reliability(
+    labels: np.ndarray, probabilities: np.ndarray, bins: int = 10, problems: Sequence[str] | None = None
+) -> Reliability:
+    """Frequencies beside probabilities [n]; problems: of each, what is independent (left out: every label is)."""
     labels, probabilities = np.asarray(labels, bool), np.asarray(probabilities, np.float64)
     if len(labels) == 0:
         raise ValueError("a reliability diagram of no boundaries: annotate some traces first")
@@ -156,12 +228,22 @@ def reliability(labels: np.ndarray, probabilities: np.ndarray, bins: int = 10) -
     kept = count > 0
     hits = np.bincount(place, weights=labels, minlength=bins)[kept]
     predicted = np.bincount(place, weights=probabilities, minlength=bins)[kept] / count[kept]
-    intervals = [wilson(int(h), int(n)) for h, n in zip(hits, count[kept], strict=True)]
+    if problems is None:
+        intervals = [wilson(int(h), int(n)) for h, n in zip(hits, count[kept], strict=True)]
+    else:
+        codes = codes_of(problems)
+        intervals = [_share_of(labels[place == one], codes[place == one]) for one in np.flatnonzero(kept)]
     observed, low, high = np.asarray(intervals, np.float64).T
     error = float(np.sum(count[kept] * np.abs(predicted - observed)) / count.sum())
     return Reliability(predicted, observed, low, high, count[kept], np.flatnonzero(kept) / bins, error)
 
 
-def _check_count(successes: int, n: int) -> None:
+def _share_of(labels: np.ndarray, problems: np.ndarray) -> Estimate:
+    """`share` of labels, every label weighing alike."""
+    codes = codes_of(problems.tolist())
+    return share(means_of(labels, codes), np.bincount(codes))
+
+
+def _check_count(successes: float, n: float) -> None:
     if n <= 0 or not 0 <= successes <= n:
         raise ValueError(f"{successes} successes of {n}: need 0 <= successes <= n and n > 0")

@@ -122,9 +122,17 @@ def _parse(path: Path, content) -> PolicyFile:
 def _certificate(path: Path, content) -> Certificate | None:
     if content is None:
         return None
+    later = {
+        field.name: None for field in dataclasses.fields(Certificate) if field.default is None
+    }  # not in older files
     names = [field.name for field in dataclasses.fields(Certificate)]
-    if not isinstance(content, dict) or sorted(content) != sorted(names):
+    if not isinstance(content, dict) or {*content, *later} != set(names):
         raise ValueError(f"{path}: a certificate holds exactly {', '.join(names)}: run launch.calibrate again")
+    content = later | content
+    if content["tasks"] is not None and not (
+        isinstance(content["tasks"], dict) and all(map(_is_count, content["tasks"].values()))
+    ):
+        raise ValueError(f"{path}: the certificate's tasks are {content['tasks']!r}, expected null or a count of each")
     steps, step = content["steps"], content["step"]
     sound = isinstance(steps, list) and all(
         isinstance(x, list) and len(x) == 3 and all(map(_is_number, x)) for x in steps

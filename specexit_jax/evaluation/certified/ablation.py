@@ -97,10 +97,7 @@ def compared(pairs: Paired) -> dict:
 
 def strata(pairs: Paired, columns: np.ndarray) -> list[np.ndarray]:
     """[problems, C] a task: columns [N, C] averaged over the seeds of each problem."""
-    table: dict[str, dict[str, list]] = {}
-    for task, problem, row in zip(pairs.tasks, pairs.problems, columns.astype(np.float64), strict=True):
-        table.setdefault(task, {}).setdefault(problem, []).append(row)
-    return [np.asarray([np.mean(rows, axis=0) for rows in own.values()]) for own in table.values()]
+    return statistics.strata_of(columns, pairs.tasks, pairs.problems)
 
 
 def table_of(rows: Sequence[Mapping], name: str) -> str:

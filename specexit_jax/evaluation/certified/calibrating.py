@@ -9,12 +9,14 @@ from specexit_jax.annotation.replay import outcomes
 from specexit_jax.annotation.unfinished import require_finished
 from specexit_jax.evaluation.certified import certify
 from specexit_jax.evaluation.certified.certify import Goal, Seen
+from specexit_jax.evaluation.certified.told import harm_text, little_known
 from specexit_jax.evaluation.harness import extracted
 from specexit_jax.exits.calibration import choose_thresholds, threshold_grid
 from specexit_jax.exits.path import Scored
 from specexit_jax.exits.policy_file import PolicyFile
-from specexit_jax.exits.risk import CannotCertify
+from specexit_jax.exits.risk import CannotCertify, require_enough, scope_of
 from specexit_jax.exits.smoothers import smoother_named
+from specexit_jax.exits.units import problem_of
 from specexit_jax.models.draft import DraftBundle
 from specexit_jax.session import Session
 
@@ -28,6 +30,10 @@ class SeenSplit:
     name: str
     tasks: tuple[str, ...]
     by_smoother: Seen
+
+    @property
+    def problems(self) -> int:
+        return next(iter(self.by_smoother.values())).units.problems
 
     def of_task(self, task: str) -> "SeenSplit":
         own = certify.of_task(self.by_smoother, self.tasks, task)
@@ -44,6 +50,11 @@ def seen_split(session: Session, folder: Path, smoothers: Sequence[str], kinds: 
     signals, length = extracted(session, traces, draft, folder).signals, len(session.end_think_ids)
     by_smoother = {name: outcomes(smoother_named(name), traces, labels, signals, length) for name in smoothers}
     return SeenSplit(folder.name, tuple(trace["task"] for trace in traces), by_smoother)
+
+
+def require_problems(folder: Path, epsilon: float, delta: float) -> None:
+    """Raises CannotCertify where the split has too few problems, however they fare: before a model is loaded."""
+    require_enough(len({problem_of(trace) for trace in read_shards(folder, "traces")}), epsilon, delta, folder.name)
 
 
 def by_grid(
@@ -64,6 +75,7 @@ def by_grid(
         if best is None or choice.tokens < best[1].tokens:
             best = (name, choice)
     name, choice = best
+    say(little_known(development, certify.harm_of_problems(development.by_smoother[name], choice.thresholds, budget)))
     return PolicyFile(
         rule="default",
         smoothing=name,
@@ -73,7 +85,7 @@ def by_grid(
         bound=bound,
         certificate=None,
         split=development.name,
-        problems=len(development.tasks),
+        problems=development.problems,
         draft=draft,
     )
 
@@ -87,24 +99,48 @@ def by_certificate(
     used = certify.use(calibration.by_smoother[path.smoothing], found.thresholds, goal.budget)
     say(
         f"{calibration.name}: P(risk <= {goal.epsilon:g}) >= {1 - goal.delta:g} at step {found.step + 1} of "
-        f"{len(found.steps)} ({path.smoothing}, sweeping {path.swept}): {found.harmed} of {found.problems} problems harmed, "
+        f"{len(found.steps)} ({path.smoothing}, sweeping {path.swept}): {harm_text(dataclasses.asdict(found))}, "
         f"p {found.p_value:.2g}, {100 * (used['tokens_ratio'] - 1):+.1f} % tokens"
     )
     return certify.policy_file(path, found, goal, kinds, draft)
 
 
 def by_task(
-    development: SeenSplit, calibration: SeenSplit, goal: Goal, kinds: Sequence[str], draft: str, say: Say
+    development: SeenSplit,
+    calibration: SeenSplit,
+    goal: Goal,
+    kinds: Sequence[str],
+    draft: str,
+    say: Say,
+    simultaneous: bool = False,
 ) -> dict[str, PolicyFile]:
-    """A certified policy for each task that its own problems certify; why not is said of the others."""
-    found = {}
-    for task in sorted(set(calibration.tasks)):
-        paths = certify.scored(development.of_task(task).by_smoother, goal)
+    """A certified policy for each task that its own problems certify; why not is said of the others.
+
+    simultaneous: each of the k tasks at delta / k, so that all hold at once with probability 1 - delta (Bonferroni).
+    """
+    tasks, found = sorted(set(calibration.tasks)), {}
+    goal = dataclasses.replace(goal, delta=goal.delta / len(tasks)) if simultaneous else goal
+    for task in tasks:
+        own = calibration.of_task(task)
         try:
-            found[task] = by_certificate(paths, calibration.of_task(task), goal, kinds, draft, say)
+            require_enough(own.problems, goal.epsilon, goal.delta, own.name)
+            paths = certify.scored(development.of_task(task).by_smoother, goal)
+            found[task] = by_certificate(paths, own, goal, kinds, draft, say)
         except CannotCertify as refusal:
             say(f"{task}: no policy of its own: {refusal}")
+    if simultaneous:
+        return {task: _together(file, len(tasks)) for task, file in found.items()}
+    if len(found) > 1:
+        say(
+            f"each of these {len(found)} policies holds by itself; --simultaneous certifies them at delta / {len(tasks)} each"
+        )
     return found
+
+
+def _together(file: PolicyFile, count: int) -> PolicyFile:
+    one = file.certificate
+    scope = scope_of(one.delta, one.tasks, count)
+    return dataclasses.replace(file, certificate=dataclasses.replace(one, together=count, scope=scope))
 
 
 def frontier_of(
@@ -114,8 +150,7 @@ def frontier_of(
     rows = certify.frontier(paths, calibration.by_smoother, goal, sorted({*epsilons, goal.epsilon}))
     for row in rows:
         told = row.get("refused") or (
-            f"{100 * (row['tokens_ratio'] - 1):+.1f} % tokens, {row['harmed']} of {row['problems']} harmed, risk below "
-            f"{100 * row['risk_upper']:.2f} %"
+            f"{100 * (row['tokens_ratio'] - 1):+.1f} % tokens, {harm_text(row)}, risk below {100 * row['risk_upper']:.2f} %"
         )
         say(f"epsilon {100 * row['epsilon']:g} %: {told}")
     return rows

@@ -5,11 +5,12 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from specexit_jax.exits.calibration import Outcomes, exit_boundaries, score, select
+from specexit_jax.exits.calibration import Outcomes, exit_boundaries, harms, score, select
 from specexit_jax.exits.path import Path, Scored, choose_path, scored_paths
 from specexit_jax.exits.policy_file import PolicyFile
 from specexit_jax.exits.risk import CannotCertify, Certificate, learn_then_test
 from specexit_jax.exits.signals import SIGNALS
+from specexit_jax.exits.units import means_of
 
 Seen = Mapping[str, Outcomes]  # a smoother's name -> what its thresholds do on a split
 
@@ -78,7 +79,7 @@ def frontier(paths: Sequence[Scored], calibration: Seen, goal: Goal, epsilons: S
         except CannotCertify as refusal:
             rows.append({"epsilon": epsilon, "delta": goal.delta, "refused": str(refusal)})
             continue
-        facts = {name: getattr(found, name) for name in ("harmed", "problems", "risk_upper")}
+        facts = {name: getattr(found, name) for name in ("harmed", "problems", "traces", "test", "risk", "risk_upper")}
         shown = use(calibration[path.smoothing], found.thresholds, goal.budget)
         rows.append(
             {"epsilon": epsilon, "delta": goal.delta, "smoothing": path.smoothing, "thresholds": list(found.thresholds)}
@@ -90,18 +91,27 @@ def frontier(paths: Sequence[Scored], calibration: Seen, goal: Goal, epsilons: S
 
 
 def use(outcomes: Outcomes, thresholds: Sequence[float], budget: int | None = None) -> dict[str, float | int]:
-    """What exiting by these thresholds does on some traces: tokens (mean over tasks), harmed, accuracy, exits."""
+    """What exiting by these thresholds does on some traces: tokens (mean over tasks), traces harmed, risk (the mean harm a
+    problem), accuracy, exits."""
     found = score(outcomes, exit_boundaries(outcomes, np.asarray([thresholds], np.float64), budget))
     full = float(outcomes.weights @ outcomes.full_tokens)
     return {
-        "problems": len(outcomes.full_tokens),
+        "problems": outcomes.units.problems,
+        "traces": len(outcomes.full_tokens),
         "tokens": float(found.tokens[0]),
         "tokens_ratio": float(found.tokens[0]) / full,
         "harmed": int(found.harmed[0]),
+        "risk": float(found.risk[0]),
         "accuracy": float(found.accuracy[0]),
         "accuracy_lost": float(found.drop[0]),
         "exit_rate": float(found.exit_rate[0]),
     }
+
+
+def harm_of_problems(outcomes: Outcomes, thresholds: Sequence[float], budget: int | None = None) -> np.ndarray:
+    """float64 [P]: the share of each problem's traces that exiting by these thresholds harms."""
+    exits = exit_boundaries(outcomes, np.asarray([thresholds], np.float64), budget)
+    return means_of(harms(outcomes, exits), outcomes.units.problem)[0]
 
 
 def of_task(seen: Seen, tasks: Sequence[str], task: str) -> dict[str, Outcomes]:

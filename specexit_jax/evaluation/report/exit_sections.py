@@ -1,5 +1,6 @@
 """What a certified policy, its frontier and the policies of tasks do on the evaluated split: sections of results.json."""
 
+import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,7 +9,7 @@ import numpy as np
 
 from specexit_jax.annotation.replay import outcomes
 from specexit_jax.evaluation import statistics
-from specexit_jax.evaluation.certified.certify import Seen, transfer, use
+from specexit_jax.evaluation.certified.certify import Seen, harm_of_problems, transfer, use
 from specexit_jax.exits.policy_file import PolicyFile, load_policy
 from specexit_jax.exits.smoothers import smoother_named
 
@@ -35,6 +36,7 @@ def exit_sections(
     if rows:
         sections["frontier"] = [_frontier_row(row, seen) for row in rows]
     if own:
+        sections["risk"]["policies_together"] = min(_together(policy) for policy in own.values())
         sections["transfer"] = transfer({"pooled": file, **own}, seen, [trace["task"] for trace in traces])
     return sections
 
@@ -42,13 +44,19 @@ def exit_sections(
 def realised_risk(file: PolicyFile, seen: Seen) -> dict:
     """The share of problems that the exit turned from right to wrong, beside what was certified of it."""
     used = use(seen[file.smoothing], file.thresholds, file.budget)
-    low, high = statistics.wilson(used["harmed"], used["problems"])[1:]
-    found = {"harmed": used["harmed"], "problems": used["problems"]}
-    found |= {"risk": used["harmed"] / used["problems"], "risk_ci95": [low, high]}
+    harm = harm_of_problems(seen[file.smoothing], file.thresholds, file.budget)
+    found = {name: used[name] for name in ("harmed", "problems", "traces")}
+    found |= {"risk": used["risk"], "risk_ci95": list(statistics.share(harm)[1:])}
     if file.certificate is not None:
-        names = ("epsilon", "delta", "split", "problems", "harmed", "p_value", "risk_upper", "path_split")
-        found["certificate"] = {name: getattr(file.certificate, name) for name in names}
+        told = dataclasses.asdict(file.certificate)
+        found["certificate"] = {name: value for name, value in told.items() if name not in ("step", "steps")}
+    else:
+        found["chosen_on"] = {"split": file.split, "problems": file.problems}
     return found
+
+
+def _together(file: PolicyFile) -> int:
+    return (file.certificate.together or 1) if file.certificate else 1
 
 
 def _frontier_rows(path: Path) -> list[dict]:

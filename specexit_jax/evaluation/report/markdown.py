@@ -78,7 +78,10 @@ def _sections(results: dict, worst: Sequence[WorstExit]) -> Iterator[tuple]:
     frontier = found("frontier")
     yield "Accuracy against tokens", _Drawn("accuracy_tokens"), frontier and frontier_table(frontier)
     yield "Risk of the exit", found("risk") and risk_text(results["risk"])
-    yield "Policies of tasks", found("transfer") and transfer_table(results["transfer"])
+    yield (
+        "Policies of tasks",
+        found("transfer") and transfer_table(results["transfer"], (found("risk") or {}).get("policies_together")),
+    )
     yield "Signals along traces", _Drawn("signals")
     for kind, table in (found("offsets") or {}).items():
         yield f"Where exits fall (T* = `{kind}`)", table and offsets_table(table)

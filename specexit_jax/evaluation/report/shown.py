@@ -14,6 +14,7 @@ from specexit_jax.evaluation.report.trace_figure import TraceView, text_stages
 from specexit_jax.evaluation.report.where import exit_offsets
 from specexit_jax.evaluation.report.worst import WorstExit, reported_method, worst_exits
 from specexit_jax.exits.policy import Policy, Threshold
+from specexit_jax.exits.units import problem_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +47,8 @@ def signal_sections(policy: Threshold, traces: Sequence[dict], labels: Sequence[
         "correlation_with_correct": statistics.correlation(raw[:, 0], correct),
         "correlation_of_agreement_with_correct": statistics.correlation(agree, correct),
     }
-    bins = statistics.reliability(agree, raw[:, 0])
+    problems = [problem_of(trace) for trace, label in zip(traces, labels, strict=True) for _ in label["boundaries"]]
+    bins = statistics.reliability(agree, raw[:, 0], problems=problems)
     curve = {name: np.asarray(value).tolist() for name, value in bins._asdict().items()}
     return {"signals": metrics, "reliability": curve}
 
