@@ -6,11 +6,19 @@ import numpy as np
 import pytest
 from calibration_case import random_outcomes
 
-from specexit_jax.evaluation.certified.calibrating import SeenSplit, by_grid, by_task, frontier_of
+from specexit_jax.evaluation.certified.calibrating import (
+    SeenSplit,
+    by_certificate,
+    by_grid,
+    by_task,
+    frontier_of,
+    require_problems,
+)
 from specexit_jax.evaluation.certified.certify import Goal, certify, policy_file, scored, transfer, use
 from specexit_jax.exits.calibration import exit_boundaries, score, select
 from specexit_jax.exits.policy_file import load_policy, save_policy
 from specexit_jax.exits.risk import CannotCertify, p_value
+from specexit_jax.jsonl import append_jsonl
 
 GOAL = Goal(0.08, 0.05)
 
@@ -66,6 +74,28 @@ def test_policies_of_tasks_and_where_they_transfer(splits):
     assert table["b"]["a"] == use(one, policies["b"].thresholds)
 
 
+def test_the_scope_of_a_certificate_is_in_its_file_and_said(splits, tmp_path):
+    """Pooled: this mixture; a task's: by itself at delta, or all at once at delta / k."""
+    development, calibration = splits
+    said, goal, rest = [], dataclasses.replace(GOAL, epsilon=0.1), (("paragraph",), "sha256:ab")
+    pooled = by_certificate(scored(development.by_smoother, goal), calibration, goal, *rest, said.append).certificate
+    assert pooled.tasks == {"a": 750, "b": 2250} and (pooled.traces, pooled.test, pooled.together) == (
+        3000,
+        "binomial",
+        1,
+    )
+    assert "this mixture of tasks (a 750, b 2250), not for each of them" in pooled.scope and pooled.scope in said[-1]
+    alone = by_task(development, calibration, goal, *rest, said.append)
+    assert alone["a"].certificate.tasks == {"a": 750} and alone["a"].certificate.delta == 0.05
+    assert "each may fail with 0.05" in alone["a"].certificate.scope
+    both = by_task(development, calibration, goal, *rest, said.append, simultaneous=True)
+    for file in both.values():
+        assert (file.certificate.delta, file.certificate.together) == (0.025, 2) and file.certificate.p_value <= 0.025
+        assert "all 2 certificates made with it hold at once with probability 0.95" in file.certificate.scope
+    save_policy(tmp_path / "policy.json", both["a"])
+    assert load_policy(tmp_path / "policy.json") == both["a"]
+
+
 def test_a_task_with_too_few_problems_has_no_policy_of_its_own(splits):
     development, calibration = splits
     said = []
@@ -83,9 +113,25 @@ def test_a_budget_is_part_of_the_policy_and_counted_in_its_risk(splits):
     assert use(seen, found.thresholds, 110)["harmed"] == found.harmed != use(seen, found.thresholds)["harmed"]
 
 
-def test_by_grid_no_promise_is_made(splits):
-    file = by_grid(splits[0], 0.02, 1.0, None, ("paragraph",), "sha256:ab", lambda _: None)
-    assert file.certificate is None and file.bound == 0.02 and file.split == "development"
+def test_by_grid_no_promise_is_made_and_what_few_problems_say_is_told(splits):
+    said, rest = [], (0.02, 1.0, None, ("paragraph",), "sha256:ab")
+    file = by_grid(splits[0], *rest, said.append)
+    assert file.certificate is None and file.bound == 0.02 and file.split == "development" and file.problems == 1200
+    assert "on the 1200 problems that the thresholds were chosen on" in said[-1] and "warning" not in said[-1]
+    nine = {"none": select(splits[0].by_smoother["none"], np.arange(1200) < 9)}
+    by_grid(SeenSplit("development", ("a",) * 9, nine), *rest, said.append)
+    assert "(95 %: 0.00 to 29.91 %) on the 9 problems" in said[-1]
+    assert "warning: 9 problems say next to nothing" in said[-1]
+
+
+def test_a_refusal_that_depends_on_counts_comes_first(tmp_path):
+    """298 problems, of two samples each: refused without labels, signals or a model."""
+    rows = [{"id": f"p{i}/sample-{n}" if n else f"p{i}", "problem": f"p{i}"} for i in range(298) for n in range(2)]
+    append_jsonl(tmp_path / "calibration" / "traces.jsonl", rows)
+    with pytest.raises(CannotCertify, match="298 problems of calibration can never certify"):
+        require_problems(tmp_path / "calibration", 0.01, 0.05)
+    append_jsonl(tmp_path / "calibration" / "traces.jsonl", [{"id": "last"}])
+    require_problems(tmp_path / "calibration", 0.01, 0.05)
 
 
 def test_a_goal_names_signals_that_exist():

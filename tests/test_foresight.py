@@ -110,7 +110,10 @@ def test_the_auc_of_a_known_probability():
 def test_confidence_beside_what_could_be_known():
     rng = np.random.default_rng(1)
     chances = rng.beta(1.5, 0.5, size=600)
-    rows = [{"agree": bool(rng.random() < q), "stands": (rng.random(16) < q).tolist()} for q in chances]
+    rows = [
+        {"trace": str(i), "agree": bool(rng.random() < q), "stands": (rng.random(16) < q).tolist()}
+        for i, q in enumerate(chances)
+    ]
     agree = np.array([row["agree"] for row in rows])
     vague = chances + rng.normal(0, 0.3, 600)
     told = summary(rows, vague, resamples=200)
@@ -119,3 +122,17 @@ def test_confidence_beside_what_could_be_known():
     assert told["auc"]["share_minus_confidence"]["ci95"][0] > 0
     by = told["auc_by_continuations"]
     assert list(by) == ["1", "2", "4", "8", "16"] and by["1"] < by["4"] < by["16"] == told["auc"]["share"]["value"]
+
+
+def test_boundaries_and_samples_of_a_problem_are_one_observation():
+    """Four traces of a problem that all say the same tell what one tells: the same draws, the same interval."""
+    rng = np.random.default_rng(2)
+    chances = rng.beta(1.5, 0.5, size=80)
+    once = [
+        {"trace": str(i), "agree": bool(rng.random() < q), "stands": (rng.random(4) < q).tolist()}
+        for i, q in enumerate(chances)
+    ]
+    alike = [row | {"trace": f"{row['trace']}/sample-{n}" if n else row["trace"]} for row in once for n in range(4)]
+    one, four = summary(once, chances, 100), summary(alike, np.repeat(chances, 4), 100)
+    assert four["auc"]["share"]["ci95"] == pytest.approx(one["auc"]["share"]["ci95"])
+    assert (four["boundaries"], four["problems"]) == (320, 80)

@@ -8,11 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from configs.embedded import ASSETS
 from specexit_jax.exits.made_for import MadeFor, Sampled, Thought, differences
 from specexit_jax.exits.policy import FirstAnswer, NeverExit, Threshold, unreachable
 from specexit_jax.exits.policy_file import PolicyFile, load_policy, save_policy
 from specexit_jax.exits.released import SCORES, released
-from specexit_jax.exits.risk import Certificate
+from specexit_jax.exits.risk import Certificate, p_value, risk_upper, scope_of
 from specexit_jax.exits.smoothers import SMOOTHERS, smoother_named
 
 SPLIT, CLOSE, WIDTH = 1, 2, 6
@@ -280,6 +281,30 @@ def test_policy_file_refusals(tmp_path, edit, message):
     with pytest.raises(ValueError, match=message) as caught:
         load_policy(path)
     assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_certificate_of_an_earlier_version_is_read_and_what_it_lacks_is_unknown(tmp_path):
+    """Files hold what they held: the same limits and numbers, and null for what their makers did not record."""
+    path = tmp_path / "policy.json"
+    save_policy(path, CERTIFIED)
+    content = json.loads(path.read_text())
+    for name in ("traces", "test", "risk", "tasks", "together", "scope"):
+        assert content["certificate"].pop(name) is None
+    path.write_text(json.dumps(content))
+    assert load_policy(path) == CERTIFIED
+    content["certificate"]["tasks"] = {"gcd": "many"}
+    path.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"the certificate's tasks are \{'gcd': 'many'\}"):
+        load_policy(path)
+
+
+def test_the_bundled_certificate_tells_its_problems():
+    found = load_policy(ASSETS / "policy.json")
+    one = found.certificate
+    assert (one.problems, one.traces, one.harmed, one.test, one.risk) == (6000, 6000, 45, "binomial", 0.0075)
+    assert one.p_value == p_value(45, 6000, 0.01) and one.risk_upper == risk_upper(45, 6000, 0.05)
+    assert set(one.tasks.values()) == {1000} and len(one.tasks) == 6 and one.scope == scope_of(0.05, one.tasks)
+    assert found.thresholds == (0.9932224750518799, 0.08713337406516075, 215.99781799316406) == one.thresholds
 
 
 def test_policy_of_another_draft_is_refused(tmp_path):

@@ -1,5 +1,6 @@
 """Records, results.json, the tables made from them, figures and latency."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -155,8 +156,22 @@ def test_seeds_of_a_problem_are_not_independent():
     one, many = summarise(once), summarise(five)
     assert (many["n"], many["seeds"]) == (60, 5)
     assert many["accuracy"] == pytest.approx(one["accuracy"])
-    width = np.diff(many["accuracy_ci95"]) / np.diff(one["accuracy_ci95"])
-    assert 0.85 < float(width[0]) < 1.2  # five identical runs know no more than one
+    assert many["accuracy_ci95"] == one["accuracy_ci95"]  # five identical runs know no more than one
+    perfect = summarise([_record(number=i, seed=s) for i in range(30) for s in range(3)])
+    assert perfect["accuracy_ci95"][0] == pytest.approx(0.886, abs=1e-3)
+
+
+def test_three_identical_seeds_are_compared_as_one():
+    def runs(seeds: int) -> list[Record]:
+        both = [_record(m, number=i, seed=s) for m in ("eagle3", "specexit") for i in range(30) for s in range(seeds)]
+        return [dataclasses.replace(r, correct=r.method == "eagle3" or r.id[-1] != "3") for r in both]
+
+    one, three = (compare(runs(seeds), "specexit", "eagle3") for seeds in (1, 3))
+    assert one["mcnemar_p"] == three["mcnemar_p"] == 0.25 and three["problems"] == one["pairs"] == 30
+    assert three["accuracy_difference"] == one["accuracy_difference"]
+    assert "90 (30 problems)" in tables.comparison_table([three]) and "30 problems" not in tables.comparison_table(
+        [one]
+    )
 
 
 def test_comparison_is_paired_and_stratified():

@@ -136,3 +136,66 @@ def test_reliability_is_sklearns():
 def test_mcnemar():
     assert statistics.mcnemar(0, 0) == 1.0
     np.testing.assert_allclose(statistics.mcnemar(0, 6), 2 / 64)
+
+
+def test_identical_seeds_say_what_one_says():
+    """Three seeds that agree are one observation a problem: the interval and the p-value are those of one seed."""
+    rng = np.random.default_rng(8)
+    right = rng.random((60, 2)) < (0.9, 0.8)
+    names = [str(number) for number in range(60)]
+    thrice = statistics.by_problem(np.repeat(right, 3, axis=0), np.repeat(names, 3).tolist())
+    np.testing.assert_array_equal(thrice, right)
+    assert statistics.share(thrice[:, 0]) == statistics.wilson(int(right[:, 0].sum()), 60)
+    harmed, mended = (right[:, 0] & ~right[:, 1]).sum(), (~right[:, 0] & right[:, 1]).sum()
+    assert statistics.sign_flips(thrice @ [1, -1]) == statistics.mcnemar(int(harmed), int(mended))
+
+
+def test_a_share_of_one_keeps_the_width_of_its_problems():
+    assert statistics.share(np.ones(30)) == statistics.wilson(30, 30)
+    nearly = statistics.share(np.r_[np.ones(29), 2 / 3])
+    assert 0.85 < nearly.low < 0.9 and nearly.high < 1, "one seed of 90 wrong is not known better than none"
+
+
+@pytest.mark.parametrize("spread", [0.02, 0.5, 0.98])
+def test_the_interval_of_a_share_covers_with_correlated_seeds(spread):
+    """60 problems of three seeds; spread: the correlation of a problem's seeds."""
+    rng, truth = np.random.default_rng(9), 0.9
+    odds = 1 / spread - 1
+    drawn = rng.binomial(3, rng.beta(truth * odds, (1 - truth) * odds, (800, 60))) / 3
+    found = np.array([statistics.share(row) for row in drawn])
+    covers = (found[:, 1] <= truth) & (truth <= found[:, 2])
+    assert covers.mean() > 0.93
+    if spread < 0.1:  # nearly independent seeds are worth more than one
+        alone = statistics.wilson(54, 60)
+        assert np.median(found[:, 2] - found[:, 1]) < 0.75 * (alone.high - alone.low)
+
+
+def test_sign_flips_are_all_flips():
+    rng = np.random.default_rng(10)
+    for parts in (3, 4, 6):
+        apart = rng.integers(-parts, parts + 1, 11) / parts
+        signs = 1 - 2 * (np.arange(2**11)[:, None] >> np.arange(11) & 1)
+        exact = np.mean(np.abs(signs @ apart) >= abs(apart.sum()) - 1e-9)
+        assert statistics.sign_flips(apart) == pytest.approx(exact)
+    assert statistics.sign_flips(np.zeros(5)) == 1.0
+
+
+def test_a_p_value_of_correlated_seeds_is_rarely_small_without_an_effect():
+    """Five seeds of 40 problems that share a problem's luck; counted apart, they would reject in one draw of four."""
+    rng, small, naive = np.random.default_rng(11), 0, 0
+    for _ in range(400):
+        luck = rng.normal(size=(40, 1)) + 0.3 * rng.normal(size=(40, 5))
+        apart = (luck > 0.8).astype(int) - (luck < -0.8).astype(int)
+        small += statistics.sign_flips(apart.mean(axis=1)) <= 0.05
+        naive += statistics.mcnemar(int((apart > 0).sum()), int((apart < 0).sum())) <= 0.05
+    assert small <= 29 and naive > 80
+
+
+def test_boundaries_of_a_problem_do_not_narrow_a_reliability_curve():
+    rng = np.random.default_rng(12)
+    p = rng.random(300)
+    labels = rng.random(300) < p
+    once = statistics.reliability(labels, p)
+    problems = np.repeat(np.arange(300).astype(str), 20).tolist()
+    many = statistics.reliability(np.repeat(labels, 20), np.repeat(p, 20), problems=problems)
+    np.testing.assert_allclose([many.low, many.high, many.observed], [once.low, once.high, once.observed], atol=1e-9)

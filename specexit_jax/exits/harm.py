@@ -92,7 +92,7 @@ class Betting:
         most = float(log_capital.max())
         if most == -np.inf:
             return 1.0
-        return float(min(1.0, np.exp(-most) / np.exp(log_capital - most).mean()))
+        return float(np.exp(min(0.0, -most - np.log(np.exp(log_capital - most).mean()))))
 
     def harmed(self, losses: Float[np.ndarray, " P"], units: Units) -> int:
         return round(float(losses @ np.bincount(units.problem)))

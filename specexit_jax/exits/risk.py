@@ -102,12 +102,13 @@ def learn_then_test(
     split: str = "calibration",
     path_split: str = "development",
     development: Outcomes | None = None,
+    together: int = 1,
 ) -> Certificate:
     """Walks `path` (safest first, fixed on path_split) on the calibration split; budget: see `policy.Threshold`.
 
-    development: of path_split; it chooses the test where problems have several traces (`harm.harm_test`). Raises CannotCertify,
-    with how many problems it would take, where so few could not certify even a policy that harms none of them, and where the
-    path's first step does not pass.
+    development: of path_split; it chooses the test where problems have several traces (`harm.harm_test`); together: as in
+    `Certificate`. Raises CannotCertify, with how many problems it would take, where so few could not certify even a policy that
+    harms none of them, and where the path's first step does not pass.
     """
     units = calibration.units
     require_enough(units.problems, epsilon, delta, split)
@@ -136,8 +137,8 @@ def learn_then_test(
         test=test.name,
         risk=float(own.mean()),
         tasks=tasks,
-        together=1,
-        scope=scope_of(delta, tasks),
+        together=together,
+        scope=scope_of(delta, tasks, together),
     )
 
 

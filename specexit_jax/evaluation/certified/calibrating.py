@@ -14,11 +14,12 @@ from specexit_jax.evaluation.harness import extracted
 from specexit_jax.exits.calibration import choose_thresholds, threshold_grid
 from specexit_jax.exits.path import Scored
 from specexit_jax.exits.policy_file import PolicyFile
-from specexit_jax.exits.risk import CannotCertify, require_enough, scope_of
+from specexit_jax.exits.risk import CannotCertify, require_enough
 from specexit_jax.exits.smoothers import smoother_named
 from specexit_jax.exits.units import problem_of
 from specexit_jax.models.draft import DraftBundle
 from specexit_jax.session import Session
+from specexit_jax.shards import read_shards
 
 Say = Callable[[str], None]
 
@@ -100,7 +101,7 @@ def by_certificate(
     say(
         f"{calibration.name}: P(risk <= {goal.epsilon:g}) >= {1 - goal.delta:g} at step {found.step + 1} of "
         f"{len(found.steps)} ({path.smoothing}, sweeping {path.swept}): {harm_text(dataclasses.asdict(found))}, "
-        f"p {found.p_value:.2g}, {100 * (used['tokens_ratio'] - 1):+.1f} % tokens"
+        f"p {found.p_value:.2g}, {100 * (used['tokens_ratio'] - 1):+.1f} % tokens; it {found.scope}"
     )
     return certify.policy_file(path, found, goal, kinds, draft)
 
@@ -119,7 +120,8 @@ def by_task(
     simultaneous: each of the k tasks at delta / k, so that all hold at once with probability 1 - delta (Bonferroni).
     """
     tasks, found = sorted(set(calibration.tasks)), {}
-    goal = dataclasses.replace(goal, delta=goal.delta / len(tasks)) if simultaneous else goal
+    if simultaneous:
+        goal = dataclasses.replace(goal, delta=goal.delta / len(tasks), together=len(tasks))
     for task in tasks:
         own = calibration.of_task(task)
         try:
@@ -128,19 +130,7 @@ def by_task(
             found[task] = by_certificate(paths, own, goal, kinds, draft, say)
         except CannotCertify as refusal:
             say(f"{task}: no policy of its own: {refusal}")
-    if simultaneous:
-        return {task: _together(file, len(tasks)) for task, file in found.items()}
-    if len(found) > 1:
-        say(
-            f"each of these {len(found)} policies holds by itself; --simultaneous certifies them at delta / {len(tasks)} each"
-        )
     return found
-
-
-def _together(file: PolicyFile, count: int) -> PolicyFile:
-    one = file.certificate
-    scope = scope_of(one.delta, one.tasks, count)
-    return dataclasses.replace(file, certificate=dataclasses.replace(one, together=count, scope=scope))
 
 
 def frontier_of(

@@ -19,7 +19,8 @@ Seen = Mapping[str, Outcomes]  # a smoother's name -> what its thresholds do on 
 class Goal:
     """P(risk <= epsilon) >= 1 - delta, by thresholds on `signals`; budget: see `policy.Threshold`.
 
-    path_split fixes the path, split certifies.
+    path_split fixes the path, split certifies; together: how many certificates, this one among them, shall hold at once with
+    probability 1 - together x delta.
     """
 
     epsilon: float
@@ -28,6 +29,7 @@ class Goal:
     budget: int | None = None
     path_split: str = "development"
     split: str = "calibration"
+    together: int = 1
 
     def __post_init__(self):
         unknown = [name for name in self.signals if name not in SIGNALS]
@@ -47,7 +49,7 @@ def certify(paths: Sequence[Scored], calibration: Seen, goal: Goal) -> tuple[Pat
     path = choose_path(paths, goal.epsilon)
     seen, splits = calibration[path.smoothing], (goal.split, goal.path_split)
     sides = goal.epsilon, goal.delta, goal.budget, *splits, path.fixed_on
-    return path, learn_then_test(path.thresholds, seen, *sides)
+    return path, learn_then_test(path.thresholds, seen, *sides, goal.together)
 
 
 def policy_file(path: Path, certificate: Certificate, goal: Goal, kinds: Sequence[str], draft: str) -> PolicyFile:

@@ -35,7 +35,8 @@ def overall_table(results: dict) -> str:
 
 
 def comparison_table(comparisons: Sequence[dict]) -> str:
-    """Rows of `results.compare`: the differences' intervals come from resampling problems, tasks weighing alike."""
+    """Rows of `results.compare`: the differences' intervals come from resampling problems, tasks weighing alike; p takes a problem
+    as one observation, whatever its seeds."""
     header = ["method − baseline", "pairs", "accuracy, points (95 %)", "tokens (95 %)", "speed-up (95 %)",
               "right → wrong", "wrong → right", "McNemar p"]  # fmt: skip
     rows = []
@@ -43,7 +44,7 @@ def comparison_table(comparisons: Sequence[dict]) -> str:
         rows.append(
             [
                 f"{row['method']} − {row['baseline']}",
-                str(row["pairs"]),
+                _pairs(row),
                 _interval(row["accuracy_difference"], 100, 2, signed=True),
                 _ratio_change(row["tokens_ratio"]),
                 _interval(row["speedup"], 1, 2, unit="×"),
@@ -53,6 +54,11 @@ def comparison_table(comparisons: Sequence[dict]) -> str:
             ]
         )
     return markdown_table(header, rows)
+
+
+def _pairs(row: Mapping) -> str:
+    problems = row.get("problems", row["pairs"])
+    return str(row["pairs"]) if problems == row["pairs"] else f"{row['pairs']} ({problems} problems)"
 
 
 def shares_table(shares: Sequence[dict]) -> str:
