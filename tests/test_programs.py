@@ -1,7 +1,7 @@
 """Programs in answers: found, run against tests, and compared with one another."""
 
 import pytest
-from programs_case import Outcome, run_python, unboxed
+from programs_case import Outcome, run_trial, unboxed
 
 from specexit_jax.data.checkers import accepts, agrees
 from specexit_jax.data.extraction import program
@@ -23,11 +23,11 @@ def ran(monkeypatch):
     """The programs that were run, in a plain child process."""
     programs = []
 
-    def run(text, limits=None, stdin=""):
-        programs.append(text)
-        return run_python(text)
+    def run(trial, limits=None, stdin=""):
+        programs.append(trial)
+        return run_trial(trial)
 
-    unboxed(monkeypatch, run)
+    unboxed(monkeypatch, trial=run)
     return programs
 
 
@@ -135,5 +135,5 @@ def test_a_machine_that_cannot_isolate_is_refused(monkeypatch):
     unboxed(monkeypatch, refuse)
     with pytest.raises(ValueError, match="runs what models write, in a sandbox: no namespaces here"):
         require_sandbox()
-    unboxed(monkeypatch, lambda text, limits=None, stdin="": Outcome("timeout", ""))
+    unboxed(monkeypatch, trial=lambda trial, limits=None, stdin="": Outcome("timeout", ""))
     assert not passes(answer("n ** 0.50"), REFERENCE)

@@ -337,6 +337,10 @@ def test_several_at_once(layers, folders):
 )
 def test_success_is_the_end_of_the_tests(layers, program):
     assert run_tests(program, "assert f() == 1", layers=layers).status == "failed"
+
+
+@needs_a_sandbox
+def test_tests_that_end_are_passed(layers):
     assert run_tests("def f(): return 1", "assert f() == 1", layers=layers).passed
 
 

@@ -4,53 +4,43 @@ import ast
 import dataclasses
 import functools
 import json
-import secrets
 
 from specexit_jax.data.extraction import opening, program
 
-_START = """\
-import sys, types
-def _load(name, text, **names):
-    module = types.ModuleType(name)
-    module.__dict__.update(names)
-    sys.modules[name] = module
-    exec(compile(text, name, "exec"), module.__dict__)
-    return module.__dict__
-_solution = {{}}
-for _text in {texts!r}:  # the prompt's imports and helpers, then what the model made of them
-    _solution |= _load("solution", _text, **{{k: v for k, v in _solution.items() if not k.startswith("__")}})
-_candidate = _solution[{entry_point!r}]
-"""
-_VERDICT = "_load('tests', {tests!r}, **{{k: v for k, v in _solution.items() if not k.startswith('__')}})['check'](_candidate)\n"
+_SEED = "import random\nrandom.seed(0)\ndel random\n"  # what is drawn at random is the same for both of two programs
+_VERDICT = "tests['check'](program)\n"
 _RECORD = """\
-import hashlib, random
-random.seed(0)
-def _told(value):
+import hashlib
+
+def tell(value):
     if isinstance(value, bool) or value is None or isinstance(value, (str, bytes)):
         return repr(value)
     if isinstance(value, (int, float)):
         return format(value, ".6g") if isinstance(value, float) and not value.is_integer() else hex(int(value))
     if isinstance(value, (list, tuple)):
-        return type(value).__name__ + "(" + ",".join(map(_told, value)) + ")"
+        return type(value).__name__ + "(" + ",".join(map(tell, value)) + ")"
     if isinstance(value, (set, frozenset)):
-        return "set(" + ",".join(sorted(map(_told, value))) + ")"
+        return "set(" + ",".join(sorted(map(tell, value))) + ")"
     if isinstance(value, dict):
-        return "dict(" + ",".join(sorted(_told(k) + ":" + _told(v) for k, v in value.items())) + ")"
-    return type(value).__name__
-_seen = hashlib.sha256()
-_calls = [0]
-def _recorded(*args, **kwargs):
-    _calls[0] += 1
+        return "dict(" + ",".join(sorted(tell(k) + ":" + tell(v) for k, v in value.items())) + ")"
+    return getattr(value, "__name__", type(value).__name__)
+
+calls, seen = 0, hashlib.sha256()
+
+def recorded(*args, **named):
+    global calls
+    calls += 1
     try:
-        value = _candidate(*args, **kwargs)
-        told = _told(value)
+        value = program(*args, **named)
+        text = tell(value) if value is not None else "changed " + tell([args, named])
     except Exception as error:
-        value, told = None, "raised " + type(error).__name__
-    _seen.update(told.encode() + bytes(1))
+        value, text = None, "raised " + type(error).__name__
+    seen.update(text.encode(errors="surrogatepass") + bytes(1))
     return value
-_load('tests', {tests!r}, **{{k: v for k, v in _solution.items() if not k.startswith('__')}})['check'](_recorded)
+
+tests["check"](recorded)
+told = f"{calls}:{seen.hexdigest()}"
 """
-_END = "sys.__stdout__.write('\\n{nonce} ' + {result} + '\\n')\nsys.__stdout__.flush()\n"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,28 +95,26 @@ def same_outcomes(answer: str, own: str, reference: str) -> bool:
 
 @functools.lru_cache(maxsize=4096)
 def _passed(code: str, tests: CodeTests) -> bool:
-    return _run(code, tests, _VERDICT.format(tests=tests.tests), "''") is not None
+    return _told(code, tests, tests.tests, _VERDICT) is not None
 
 
 @functools.lru_cache(maxsize=4096)
 def _outcomes(code: str, tests: CodeTests) -> str | None:
     """How often the program was called and a digest of what came of it; None where it did not end."""
-    told = _RECORD.format(tests=_lenient(tests.tests))
-    found = _run(code, tests, told, "str(_calls[0]) + ':' + _seen.hexdigest()")
+    found = _told(code, tests, _lenient(tests.tests), _RECORD, seed=0)
     return None if found is None or found.startswith("0:") else found
 
 
-def _run(code: str, tests: CodeTests, body: str, result: str) -> str | None:
-    """What a script tells at its very end; None where it did not come there, as by an exit from within the program."""
-    from specexit_jax.sandbox.run import run_python  # the sandbox is for programs alone
+def _told(code: str, tests: CodeTests, text: str, verdict: str, seed: int | None = None) -> str | None:
+    """What the verdict tells at its very end; None where it did not come there, as by an exit from within the program."""
+    from specexit_jax.sandbox.run import Trial, run_trial  # the sandbox is for programs alone
 
-    nonce = secrets.token_hex(8)
-    start = _START.format(texts=(opening(tests.prompt), code), entry_point=tests.entry_point)
-    outcome = run_python(start + body + _END.format(nonce=nonce, result=result))
-    if outcome.status != "passed":
-        return None
-    ends = [line for line in outcome.stdout.splitlines() if line.startswith(f"{nonce} ")]
-    return ends[-1].removeprefix(f"{nonce} ") if ends else None
+    before = opening(
+        tests.prompt
+    )  # the prompt's imports and helpers: the program may use them, the tests have their own
+    programs = (before, code) if before else (code,)
+    outcome = run_trial(Trial(programs, text, given=before, subject=tests.entry_point, verdict=verdict, seed=seed))
+    return outcome.told if outcome.status == "passed" else None
 
 
 class _Lenient(ast.NodeTransformer):

@@ -5,15 +5,10 @@ import os
 import resource
 import signal
 import struct
-from pathlib import Path
-from typing import Any, NoReturn
 
 from specexit_jax.sandbox import landlock, namespaces, seccomp, syscalls
 
-PROOF, READY = (
-    3,
-    4,
-)  # descriptors: inside.py answers on the first, the second says what went wrong and is closed by exec
+READY = 4  # descriptor that says what went wrong, and is closed by exec
 DEVICES = ("/dev/null", "/dev/zero", "/dev/random", "/dev/urandom")
 _CAPABILITIES_3 = 0x20080522
 
@@ -26,7 +21,7 @@ class Unavailable(OSError):
         self.layer = layer
 
 
-def enter(request: dict[str, Any], handles: dict[int, int], status: int) -> NoReturn:
+def enter(request: dict, handles: dict[int, int], status: int) -> None:
     """Never returns: this process becomes the program. For the first process of new namespaces it starts another one.
 
     request: as supervisor.py reads it. handles: descriptors by the number that the program shall see them under.
@@ -37,7 +32,7 @@ def enter(request: dict[str, Any], handles: dict[int, int], status: int) -> NoRe
     os.setsid()
     if "namespaces" in request["layers"]:
         try:
-            namespaces.own_root(request["readable"], DEVICES, folder, limits["disk"])
+            namespaces.own_root(request["readable"], request["hidden"], DEVICES, folder, limits["disk"])
         except OSError as error:
             raise Unavailable("namespaces", error) from error
         if child := os.fork():
@@ -45,13 +40,13 @@ def enter(request: dict[str, Any], handles: dict[int, int], status: int) -> NoRe
         _end_with(1)
     os.chdir(folder)
     _take_only(handles)
-    for name in ("program", "tests"):
-        if request[name] is not None:
-            Path(f"{name}.py").write_text(request[name], encoding="utf-8", errors="surrogatepass")
+    for name, text in request["files"].items():
+        with open(name, "w", encoding="utf-8", errors="surrogatepass", newline="") as file:
+            file.write(text)
     syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
     if "landlock" in request["layers"]:
         try:
-            landlock.restrict(request["readable"], DEVICES, folder)
+            landlock.restrict(request["readable"], request["hidden"], DEVICES, folder)
         except OSError as error:
             raise Unavailable("landlock", error) from error
     _limit(limits, alone="namespaces" in request["layers"])
@@ -72,7 +67,7 @@ def _end_with(parent: int) -> None:
         os._exit(1)
 
 
-def _look_after(child: int, status: int) -> NoReturn:
+def _look_after(child: int, status: int) -> None:
     """The first process of a namespace buries the others; when it leaves, the kernel kills those that are left."""
     os.dup2(status, 3)
     os.closerange(0, 3)
@@ -85,19 +80,20 @@ def _look_after(child: int, status: int) -> NoReturn:
 
 
 def _take_only(handles: dict[int, int]) -> None:
-    """Descriptors 0 to 4 as asked, no others; the last is closed by exec."""
+    """The descriptors asked for, no others; READY is closed by exec."""
+    last = max(handles)
     above = {wanted: os.dup(given) for wanted, given in handles.items()}
-    while any(given <= READY for given in above.values()):
+    while any(given <= last for given in above.values()):
         above = {wanted: os.dup(given) for wanted, given in above.items()}
     for wanted, given in above.items():
         os.dup2(given, wanted, inheritable=wanted != READY)
-    missing = [number for number in range(READY) if number not in handles]
-    for number in missing:
-        os.close(number)
-    os.closerange(READY + 1, os.sysconf("SC_OPEN_MAX"))
+    for number in range(last):
+        if number not in handles:
+            os.closerange(number, number + 1)
+    os.closerange(last + 1, os.sysconf("SC_OPEN_MAX"))
 
 
-def _limit(limits: dict[str, Any], alone: bool) -> None:
+def _limit(limits: dict, alone: bool) -> None:
     """alone: the user's processes are counted in this run's namespace (for the real root nobody counts them)."""
     bounds = {
         resource.RLIMIT_AS: (limits["memory"],) * 2,

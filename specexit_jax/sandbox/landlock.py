@@ -29,10 +29,11 @@ def confines_signals() -> bool:
     return version() >= _SIGNALS
 
 
-def restrict(readable: Iterable[str], devices: Iterable[str], own: str) -> None:
+def restrict(readable: Iterable[str], hidden: Iterable[str], devices: Iterable[str], own: str) -> None:
     """For this process and all that it starts, for ever: read and execute `readable`, use `devices`, do all in the folder `own`.
 
-    Paths that do not exist are passed over. In `own` nothing can be executed. Needs no_new_privs. Raises OSError.
+    Paths that do not exist are passed over; the folders `hidden`, which lie in those of `readable`, can be listed alone. In
+    `own` nothing can be executed. Needs no_new_privs. Raises OSError.
     """
     known = version()
     handled = (1 << _BITS[min(known, max(_BITS))]) - 1
@@ -43,13 +44,23 @@ def restrict(readable: Iterable[str], devices: Iterable[str], own: str) -> None:
     rules = syscalls.call("landlock_create_ruleset", attributes, size, 0)
     try:
         for path in readable:
-            _allow(rules, path, _LOOK)
+            _allow_all_but(rules, path, hidden)
         for path in devices:
             _allow(rules, path, _READ | _WRITE)
         _allow(rules, own, _OWN & handled)
         syscalls.call("landlock_restrict_self", rules, 0)
     finally:
         os.close(rules)
+
+
+def _allow_all_but(rules: int, path: str, hidden: Iterable[str]) -> None:
+    within = [other for other in hidden if other == path or other.startswith(f"{path}/")]
+    if not within:
+        _allow(rules, path, _LOOK)
+    elif path not in within:
+        _allow(rules, path, _READ_DIR)
+        for name in os.listdir(path):
+            _allow_all_but(rules, os.path.join(path, name), within)
 
 
 def _allow(rules: int, path: str, rights: int) -> None:

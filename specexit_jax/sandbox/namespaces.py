@@ -9,7 +9,7 @@ from specexit_jax.sandbox import syscalls
 
 _MOUNTS, _UTS, _IPC, _USER, _PROCESSES, _NETWORK = 0x20000, 0x4000000, 0x8000000, 0x10000000, 0x20000000, 0x40000000
 _ALL = _UTS | _IPC | _PROCESSES | _NETWORK
-_NO_SETUID, _NO_DEVICES, _NO_EXECUTION, _BIND, _RECURSIVE, _PRIVATE = 2, 4, 8, 4096, 16384, 1 << 18
+_READ_ONLY, _NO_SETUID, _NO_DEVICES, _NO_EXECUTION, _BIND, _RECURSIVE, _PRIVATE = 1, 2, 4, 8, 4096, 16384, 1 << 18
 _ENTRIES = 4096  # files and folders in the run's own folder
 
 
@@ -26,8 +26,10 @@ def leave() -> None:
             file.write(text)
 
 
-def own_root(readable: Iterable[str], devices: Iterable[str], folder: str, size: int) -> None:
+def own_root(readable: Iterable[str], hidden: Iterable[str], devices: Iterable[str], folder: str, size: int) -> None:
     """Makes a root of `readable`, read-only, and of `folder` (bytes at most: `size`; kept in memory), and goes there.
+
+    The folders `hidden` are empty there.
 
     Raises OSError.
     """
@@ -41,6 +43,10 @@ def own_root(readable: Iterable[str], devices: Iterable[str], folder: str, size:
             _bind(real, folder + real)
             _set(folder + real, read_only=True, no_devices=True)
             bound.append(real)
+    for path in hidden:
+        syscalls.mount(
+            "tmpfs", folder + path, "tmpfs", _NO_SETUID | _NO_DEVICES | _NO_EXECUTION | _READ_ONLY, "mode=555,size=4k"
+        )
     for path in filter(os.path.islink, readable):  # such as /lib
         if not os.path.lexists(folder + path):
             os.makedirs(os.path.dirname(folder + path), exist_ok=True)

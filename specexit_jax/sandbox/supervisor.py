@@ -1,37 +1,53 @@
-"""The process between us and the program: starts it confined, reads what it prints, bounds it, and kills all of it.
+"""The process between us and a program: starts it confined, reads what it prints, bounds it, and kills all of it.
 
 Reads one line of JSON from standard input, writes one to standard output. Its standard input stays open as long as whoever
-asked wants an answer: when that process ends, however, the program ends too.
+asked wants an answer: when that process ends, however, the program ends too. Where two programs are asked for that talk with
+each other, pair.py has a supervisor for each. Starting takes more time than most programs: few modules are imported.
 """
 
 import json
 import os
-import secrets
 import selectors
 import signal
 import sys
 import time
-from typing import Any
 
 from specexit_jax.sandbox import confine, namespaces, syscalls, watch
 
 _LOOK_EVERY = 0.02  # seconds; more where a look takes long
 _REASONS = {"tasks": "killed", "disk": "killed", "memory": "memory", "cpu": "timeout", "wall": "timeout"}
+_TAIL = 4096  # bytes kept of the end of what was printed, to know what ended it
 
 
 def main() -> None:
     request = json.loads(sys.stdin.buffer.readline())
-    os.mkdir(request["folder"], 0o700)
-    try:
-        answer = _serve(request)
-    except confine.Unavailable as error:
-        answer = {"unavailable": error.layer, "why": str(error)}
-    finally:
-        watch.remove(request["folder"])
+    both = {name: request[name] for name in ("layers", "limits")}
+    works = {name: request[name] | both for name in ("program", "judge") if name in request}
+    if "judge" in works:
+        from specexit_jax.sandbox import pair
+
+        answer = pair.serve(**works)
+    else:
+        answer = serve(works["program"], {})
     print(json.dumps(answer), flush=True)
 
 
-def _serve(request: dict[str, Any]) -> dict[str, Any]:
+def serve(request: dict, channels: dict[int, int]) -> dict:
+    """Runs one program to its end. channels: descriptors that it shall have beside the usual three, by their numbers there.
+
+    Standard input is watched: its end, or anything that comes, ends the program. Answers {"unavailable": layer, "why": text}
+    where a layer cannot be had, and then nothing was run.
+    """
+    os.mkdir(request["folder"], 0o700)
+    try:
+        return _serve(request, channels)
+    except confine.Unavailable as error:
+        return {"unavailable": error.layer, "why": str(error)}
+    finally:
+        watch.remove(request["folder"])
+
+
+def _serve(request: dict, channels: dict[int, int]) -> dict:
     syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)
     if "namespaces" in request["layers"]:
         try:
@@ -44,16 +60,11 @@ def _serve(request: dict[str, Any]) -> dict[str, Any]:
         file.flush()
         stdin = os.open(f"/proc/self/fd/{given}", os.O_RDONLY)
     (out, out_end), (err, err_end), (ready, ready_end), (status, status_end) = (os.pipe() for _ in range(4))
-    proof, proof_end = _socket_pair()
-    token = secrets.token_bytes(32)
-    os.write(proof, token)  # it waits there until somebody reads it
-    handles = {0: stdin, 1: out_end, 2: err_end, confine.READY: ready_end}
-    if request["tests"] is not None:
-        handles[confine.PROOF] = proof_end
+    handles = channels | {0: stdin, 1: out_end, 2: err_end, confine.READY: ready_end}
     child = os.fork()
     if not child:
         _become(request, handles, status_end, ready_end)
-    for handle in (stdin, out_end, err_end, ready_end, status_end, proof_end):
+    for handle in (*handles.values(), status_end):
         os.close(handle)
     try:
         _until_started(ready)
@@ -64,10 +75,10 @@ def _serve(request: dict[str, Any]) -> dict[str, Any]:
     run.read_rest()
     if run.apart and (said := os.read(status, 16)):
         run.how = int(said)
-    return run.answer(request["tests"] is None or _answered(proof, token))
+    return run.answer()
 
 
-def _become(request: dict[str, Any], handles: dict[int, int], status: int, ready: int) -> None:
+def _become(request: dict, handles: dict[int, int], status: int, ready: int) -> None:
     layer, why = "", ""
     try:
         confine.enter(request, handles, status)
@@ -82,13 +93,6 @@ def _become(request: dict[str, Any], handles: dict[int, int], status: int, ready
         except OSError:
             continue
     os._exit(1)
-
-
-def _socket_pair() -> tuple[int, int]:
-    import socket
-
-    ours, theirs = socket.socketpair()
-    return ours.detach(), theirs.detach()
 
 
 def _until_started(ready: int) -> None:
@@ -116,22 +120,15 @@ def _kill(child: int) -> None:
         pass
 
 
-def _answered(proof: int, token: bytes) -> bool:
-    os.set_blocking(proof, False)
-    try:
-        return secrets.compare_digest(os.read(proof, 64), token)
-    except OSError:  # nothing came, or the program left without reading its token
-        return False
-
-
 class _Run:
     """A started program: what it has printed, how long it may go on, why it was ended."""
 
-    def __init__(self, request: dict[str, Any], child: int, out: int, err: int):
+    def __init__(self, request: dict, child: int, out: int, err: int):
         self.apart = "namespaces" in request["layers"]
         self.how = int(signal.SIGKILL)  # the program's wait status, until it has another
         self._child, self._folder, self._limits = child, request["folder"], request["limits"]
         self._printed = {out: bytearray(), err: bytearray()}
+        self._tail = b""
         self._out, self._err, self._reason = out, err, None
         self._begun, self._seconds = time.monotonic(), 0.0
 
@@ -176,9 +173,14 @@ class _Run:
         return next((name for name, much in taken.items() if much > bounds[name]), None)
 
     def _read(self, handle: int) -> bytes:
-        """Keeps the beginning of what was printed; the rest is read, so that nobody waits, and dropped."""
+        """Keeps the beginning of what was printed; the rest is read, so that nobody waits, and dropped.
+
+        However much it is, it ends nothing: whoever prints for ever runs into the limits of time.
+        """
         part = os.read(handle, 1 << 16)
         kept = self._printed[handle]
+        if handle == self._err:
+            self._tail = (self._tail + part)[-_TAIL:]
         kept += part[: self._limits["output"] - len(kept)]
         return part
 
@@ -187,17 +189,20 @@ class _Run:
             while self._read(handle):
                 pass
 
-    def answer(self, proven: bool) -> dict[str, Any]:
+    def answer(self) -> dict:
         code = os.waitstatus_to_exitcode(self.how)
         out, err = (bytes(self._printed[handle]).decode(errors="replace") for handle in (self._out, self._err))
         if self._reason:
             status, code = _REASONS.get(self._reason, "killed"), -signal.SIGKILL
         elif code == 0:
-            status = "passed" if proven else "failed"
+            status = "passed"
         elif code == -signal.SIGXCPU:
             status = "timeout"
         elif code == -signal.SIGKILL:
             status = "killed"
         else:
-            status = "memory" if "MemoryError" in err.rstrip().rpartition("\n")[2] else "failed"
-        return {"status": status, "returncode": code, "stdout": out, "stderr": err, "seconds": self._seconds}
+            status = "memory" if b"MemoryError" in self._tail.rstrip().rpartition(b"\n")[2] else "failed"
+        abandoned = self._reason == "abandoned"
+        return {"status": status, "returncode": code, "stdout": out, "stderr": err, "seconds": self._seconds} | (
+            {"abandoned": True} if abandoned else {}
+        )

@@ -2,7 +2,6 @@
 
 import ctypes
 import os
-import platform
 import sys
 
 MACHINES = ("x86_64", "aarch64")
@@ -21,7 +20,7 @@ _LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
 def machine() -> int:
     """Column of the tables. Raises OSError for another machine than those of MACHINES."""
-    name = platform.machine()
+    name = os.uname().machine
     if sys.platform != "linux" or name not in MACHINES:
         raise OSError(f"the sandbox knows Linux on {' and '.join(MACHINES)}, not {sys.platform} on {name}")
     return MACHINES.index(name)

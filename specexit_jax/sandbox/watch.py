@@ -1,6 +1,6 @@
 """What a group of processes takes in all: tasks, memory, CPU time, and disk; limits of the kernel's hold for each process alone."""
 
-import dataclasses
+import collections
 import os
 import stat
 
@@ -8,14 +8,8 @@ _PAGE, _TICKS = os.sysconf("SC_PAGE_SIZE"), os.sysconf("SC_CLK_TCK")
 _ENTRIES = 4096  # files and folders that a run may leave in its folder, as namespaces.py bounds them
 
 
-@dataclasses.dataclass(frozen=True)
-class Usage:
-    """Of the processes `ids`: processes and threads, bytes of memory in use (shared ones counted for each), seconds."""
-
-    ids: tuple[int, ...]
-    tasks: int
-    memory: int
-    cpu: float
+# Of the processes `ids`: processes and threads, bytes of memory in use (shared ones counted for each), seconds.
+Usage = collections.namedtuple("Usage", "ids tasks memory cpu")
 
 
 def usage(group: int, apart: int | None = None) -> Usage:
