@@ -8,6 +8,7 @@ import ml_collections
 from launch import door, stages
 from specexit_jax.annotation.documents import LabelOptions, Traces, frequent_tokens, packed
 from specexit_jax.annotation.kinds import require_kinds
+from specexit_jax.annotation.material import told
 from specexit_jax.checkpoint import write_json
 from specexit_jax.distributed import is_first
 from specexit_jax.evaluation.held_out import HeldOut
@@ -31,7 +32,7 @@ def train_on_traces(
     session = door.open_training_session(config)
     target = dataclasses.replace(session.target, row_attention=train.row_attention)
     traces = _traces(config, session, workdir / "draft")
-    door.say(f"{len(traces)} traces, {traces.lengths.sum()} tokens, {traces.cut} cut to a row of {train.row_length}")
+    door.say(told(traces))
     always = (*session.end_think_ids, *session.stop_ids)
     d2t = frequent_tokens(traces.traces, target.vocab_size, train.draft_vocab_size, always)
     draft = draft_config(target, train.intermediate_size, train.draft_vocab_size, train.signals, train.sliding_window)
@@ -43,6 +44,8 @@ def train_on_traces(
     model = (target, session.params.target, draft, d2t)
     rows = packed(traces, train.row_length, train.seed, train.pack)
     look = _look(config, session, model, losses, workdir / "development")
+    if look is not None and look.told:
+        door.say(look.told)
     if train.features == "offline":
         name = stages.target_name(config)
         store = FeatureStore(workdir / "features", target, rows, train.batch_size, losses, name)

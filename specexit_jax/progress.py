@@ -49,7 +49,8 @@ class Progress:
             return None
         return (done - self.origin[1]) / max(self.clock() - self.origin[0], 1e-9)
 
-    def update(self, done: int, note: str = "") -> None:
+    def update(self, done: int, note: str | Callable[[], str] = "") -> None:
+        """note: what stands behind the count, or what makes it where the line is printed."""
         now = self.clock()
         if self.origin is None:
             self.origin = (now, done)
@@ -58,4 +59,5 @@ class Progress:
         self.printed_at = now
         rate = self.rate(done)
         left = f", {format_seconds((self.total - done) / rate)} left" if rate and done < self.total else ""
-        print(f"{self.label}{done}/{self.total}{left}{'  ' + note if note else ''}", file=self.stream, flush=True)
+        said = note() if callable(note) else note
+        print(f"{self.label}{done}/{self.total}{left}{'  ' + said if said else ''}", file=self.stream, flush=True)

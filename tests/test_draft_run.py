@@ -69,6 +69,10 @@ def test_training_writes_a_draft_and_looks_at_held_out_rows(split, tmp_path, sig
     solved = solve_signals(*labelled_positions(reader, rows, 10**6, 0))
     own = bundle.params["fc"][:, -3:] if signals == "fc" else bundle.params["signal_head"]
     np.testing.assert_allclose(own, solved, rtol=1e-3, atol=1e-5)
+    steps = [line for line in read_metrics(tmp_path / "metrics.jsonl") if "loss" in line]
+    assert [len(line.keys() & {"learning_rate", "muon_learning_rate", "accept_0", "accept_1"}) for line in steps] == [
+        4
+    ] * 3
     looks = [line["step"] for line in read_metrics(tmp_path / "metrics.jsonl") if "held_out_token_loss" in line]
     assert looks == [2, 3]
     width = bundle.config.hidden_size

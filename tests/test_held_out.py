@@ -1,5 +1,7 @@
 """Held-out looks count what the training step counts, and split it by phase and position as a slow count does."""
 
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -114,8 +116,15 @@ def test_sharded_looks_see_the_same(rows):
 def test_rows_without_labels_give_acceptance_alone(rows):
     _, params = make_draft()
     kept = ("tokens", "loss_mask", "segment_ids", "positions")
-    found = look_at([{name: row[name] for name in kept} for row in rows], 4)(params)
+    look = look_at([{name: row[name] for name in kept} for row in rows], 4)
+    found = look(params)
     assert "simulated_accept_length_quarter_4" in found
     assert not any("confidence" in name or "before" in name for name in found)
+    bare = look_at([row | {"boundary": np.zeros_like(row["boundary"])} for row in rows], 4)
+    bare._look = look._look  # the same program: boundaries are counted on the host
+    report = bare.report(params)
+    assert "calibration" not in report and report["metrics"]["trace_accept_length"] == found["trace_accept_length"]
+    assert not any("confidence" in name or "progress" in name for name in report["metrics"])
+    assert json.loads(json.dumps(report, allow_nan=False)) == report
     with pytest.raises(ValueError, match="no held-out rows"):
         look_at([], 4)

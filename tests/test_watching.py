@@ -12,7 +12,10 @@ from specexit_jax import distributed, metrics
 from specexit_jax.metrics import MetricsWriter, read_metrics
 from specexit_jax.progress import Progress
 from specexit_jax.training.guard import BadLoss, Guard, keep_batch
+from specexit_jax.training.line import step_line
+from specexit_jax.training.optimizer import OptimizerConfig, schedules
 from specexit_jax.training.speed import Speed, peak_flops
+from specexit_jax.training.watch import Watch
 
 
 def test_speed_leaves_compilation_and_evaluation_out():
@@ -163,3 +166,39 @@ def test_event_files_hold_what_metrics_hold(tmp_path):
     events = accumulator.EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
     assert [(event.step, event.tensor_proto.float_val[0]) for event in events.Tensors("loss")] == [(1, 0.5), (2, 0.25)]
+
+
+METRICS = {
+    "loss": 1.23456, "accept_0": 0.71, "accept_1": 0.621, "accept_2": 0.5, "trace_accept_length": 2.345, "tokens": 1000,
+    "confidence_loss": 0.4,
+}  # fmt: skip
+
+
+def test_the_line_of_a_step_tells_what_trainers_look_at():
+    line = step_line(
+        METRICS, {"learning_rate": 3e-3}, {"tokens_per_second": 5210.4}, (200, {"held_out_confidence_auc": 0.9481})
+    )
+    assert line == (
+        "loss 1.2346, accept 0.71 0.62 0.50, 2.35 tokens a step, AUC 0.948 (held out, step 200), lr 3.00e-03, 5,210 tokens/s"
+    )
+    target = step_line({"loss": 1.0, "accuracy": 0.5}, {"learning_rate": 1e-3, "muon_learning_rate": 1.6e-2}, {}, None)
+    assert target == "loss 1.0000, accuracy 0.500, lr 1.00e-03, muon lr 1.60e-02"
+    assert step_line({"loss": 1.0}, {}, {}, (2, {"held_out_token_loss": 3.2})) == "loss 1.0000"
+
+
+def test_a_watched_run_shows_and_writes_them(tmp_path, capsys):
+    rates = schedules(
+        OptimizerConfig("muon", learning_rate=1e-3, muon_learning_rate=1e-2, warmup_steps=2, total_steps=4)
+    )
+    with Watch(3, 0, 1, tmp_path, None, Guard(0.0, {}), rates=rates) as watch:
+        watch.dispatched(0, METRICS)
+        watch.dispatched(1, METRICS)
+        watch.write(1, {"held_out_confidence_auc": 0.9})
+        watch.dispatched(2, METRICS)
+        watch.settle(log=True)
+    first, last = capsys.readouterr().err.splitlines()
+    assert "accept 0.71 0.62 0.50" in first and "lr 5.00e-04, muon lr 5.00e-03" in first and "AUC" not in first
+    assert "AUC 0.900 (held out, step 1)" in last and "lr 1.00e-03, muon lr 1.00e-02" in last and "tokens/s" in last
+    written = [line for line in read_metrics(tmp_path / "metrics.jsonl") if "loss" in line]
+    assert [line["learning_rate"] for line in written] == pytest.approx([5e-4, 1e-3, 1e-3])
+    assert written[-1]["muon_learning_rate"] == pytest.approx(1e-2) and written[-1]["tokens_per_second"] > 0

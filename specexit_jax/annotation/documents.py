@@ -36,7 +36,8 @@ class Traces:
     boundary (bool), agree (0 or 1 at boundaries), phase (thinking BEFORE T* and AFTER it; 0 elsewhere).
 
     boundaries: those that count, of all that the labels have (None: all of them). `lengths` of the documents, cut to
-    `longest`; `cut`: how many were. The files stay on disk. Raises ValueError where traces and labels do not fit together.
+    `longest`, of them `whole`, and of their `prompts`, int64 [documents]; `cut`: how many were. The files stay on disk.
+    Raises ValueError where traces and labels do not fit together.
     """
 
     def __init__(
@@ -49,13 +50,15 @@ class Traces:
     ):
         folder, self.boundaries = Path(folder), boundaries
         self.options, self.longest = options, longest
-        self.traces, kept, whole = _index(folder, "traces"), {}, []
+        self.traces, kept, whole, prompts = _index(folder, "traces"), {}, [], []
         for place, trace in enumerate(self.traces):
             if trace["id"] not in kept:  # work taken over from another process may have been done twice
                 kept[trace["id"]] = place
                 whole.append(len(trace["prompt_ids"]) + len(trace["ids"]))
-        self.lengths = np.minimum(np.array(whole, np.int64), longest)
-        self.cut = int(np.sum(np.array(whole) > longest))
+                prompts.append(len(trace["prompt_ids"]))
+        self.whole, self.prompts = np.array(whole, np.int64), np.array(prompts, np.int64)
+        self.lengths = np.minimum(self.whole, longest)
+        self.cut = int(np.sum(self.whole > longest))
         self._trace_of, self._labels, self._label_of = list(kept.values()), None, []
         if labelled:
             self._labels = _index(folder, "labels")
@@ -69,6 +72,10 @@ class Traces:
 
     def __len__(self) -> int:
         return len(self._trace_of)
+
+    @property
+    def labelled(self) -> bool:
+        return self._labels is not None
 
     def __getitem__(self, number: int) -> Columns:
         trace = self.traces[self._trace_of[number]]

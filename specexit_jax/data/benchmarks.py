@@ -2,7 +2,7 @@
 
 Qwen3's card and DeepSeek-R1's ask mathematics alike; of choices and code R1's says nothing, so Qwen's words serve both.
 Each of them is a test split. Columns and splits are those of the published data sets; of AIME 2024 the 30 problems are
-called "train" there. Their questions are divided as they are written (`exact`): earlier workdirs have them so.
+called "train" there.
 """
 
 import dataclasses
@@ -18,22 +18,29 @@ CHOICE = 'Please show your choice in the `answer` field with only the choice let
 CODE = "Please complete the function above. Answer with the whole function and its imports in one ```python block."
 
 
+class Published(Table):
+    """A benchmark's table. Its questions are divided by their text as it is written, white space and all: workdirs hold them so."""
+
+    def hashed(self, question: str) -> str:
+        return question
+
+
 def _math(name: str, task: str, split: str = "test", question: str = "problem", **more: str) -> Table:
-    return Table(name, split=f"test={split}", question=question, task=task, instruction=MATH, exact=True, **more)
+    return Published(name, split=f"test={split}", question=question, task=task, instruction=MATH, **more)
 
 
 def _code(name: str, task: str) -> Table:
     columns = {"question": "prompt", "answer": "test", "entry_point": "entry_point"}
-    return Table(name, split="test=test", checker="code", task=task, instruction=CODE, exact=True, **columns)
+    return Published(name, split="test=test", checker="code", task=task, instruction=CODE, **columns)
 
 
-_GPQA = Table(
+_GPQA = Published(
     "Idavidrein/gpqa", "gpqa_diamond", split="test=train", question="Question", answer="Correct Answer", checker="choice",
-    task="gpqa_diamond", wrong="Incorrect Answer 1,Incorrect Answer 2,Incorrect Answer 3", instruction=CHOICE, exact=True,
+    task="gpqa_diamond", wrong="Incorrect Answer 1,Incorrect Answer 2,Incorrect Answer 3", instruction=CHOICE,
 )  # fmt: skip
-_ARC = Table(
+_ARC = Published(
     "allenai/ai2_arc", "ARC-Challenge", split="test=test", answer="answerKey", checker="choice", task="arc_challenge",
-    choices="choices", instruction=CHOICE, exact=True,
+    choices="choices", instruction=CHOICE,
 )  # fmt: skip
 _AIME24 = _math("HuggingFaceH4/aime_2024", "aime24", "train", file="aime24")
 _AIME25 = _math("math-ai/aime25", "aime25", file="aime25")

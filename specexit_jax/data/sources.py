@@ -50,8 +50,7 @@ class Table:
     forms of `options.read_options`, or several, one an option; answer_as: what the answer says of them, one of
     `options.ANSWERS`, where it could be read in two ways. wrong: columns of wrong options, which are mixed with the answer
     by the hash of the question. Options are put under the question, lettered. instruction: put under every question.
-    answer_after: what the reference follows in its column ("####" in GSM8K). task: what tables call it. exact: divided by
-    the question as it is written, white space and all.
+    answer_after: what the reference follows in its column ("####" in GSM8K). task: what tables call it.
     """
 
     name: str
@@ -70,7 +69,6 @@ class Table:
     answer_after: str = ""
     answer_as: str = ""
     shares: str = ""
-    exact: bool = False
 
     def __post_init__(self):
         require_checker(self.checker)
@@ -96,7 +94,7 @@ class Table:
         """What rollouts remember it by: all that decides about a problem, without the folder that a file lies in."""
         parts = dataclasses.asdict(self) | {"name": Path(self.name).name if format_of(self.name) else self.name}
         shares = shares_of(self.shares, self.feeds)
-        parts |= {"folder": "", "file": "", "exact": "", "shares": "" if shares == DEFAULT else written(shares)}
+        parts |= {"folder": "", "file": "", "shares": "" if shares == DEFAULT else written(shares)}
         return ", ".join(f"{key}={value}" for key, value in parts.items() if value)
 
     @property
@@ -145,7 +143,11 @@ class Table:
         shares = shares_of(self.shares, self.feeds)
         if split not in shares:
             raise ValueError(f"source.shares gives {split!r} nothing: add {split}=N to {self.shares!r}.")
-        return lambda question: split_by(question if self.exact else one_space(question), shares, beside) == split
+        return lambda question: split_by(self.hashed(question), shares, beside) == split
+
+    def hashed(self, question: str) -> str:
+        """What of a question decides about its split."""
+        return one_space(question)
 
     def _tell_of(self, twice: list[tuple[int, str, int, str, str]]) -> None:
         number, reference, first, answer, question = twice[0]

@@ -69,9 +69,19 @@ class HeldOut:
         self._rows = {name: np.stack([row[name] for row in padded]) for name in rows[0]}
         self._size, self._mesh, self._losses = batch_size, mesh, losses
         self._place = places(self._rows)
+        self._scored = "boundary" in self._rows and draft.signals != "none" and bool(self._known().any())
         look = functools.partial(_look, Target(target), Draft(draft), losses)
         self._look = jax.jit(look, out_shardings=None if mesh is None else whole(mesh))
         self._frozen = (target_params, np.asarray(d2t, np.int32))
+
+    @property
+    def told(self) -> str:
+        """A sentence on what these rows cannot show; "" where they show all."""
+        if not np.asarray(chain_masks(self._rows, 1)).any():
+            return "The held-out rows hold nothing that a draft could write (train.row_length): acceptance is not looked at."
+        if not self._scored and "boundary" in self._rows:
+            return "The held-out rows hold no labelled boundary: confidence, progress and remain are not looked at."
+        return ""
 
     def __call__(self, params: dict) -> dict[str, float]:
         """Acceptance of each step and in all, before and after T*, by quarters of the traces; scores of the signals."""
@@ -81,7 +91,7 @@ class HeldOut:
         """The metrics, acceptance against position (tokens from the first generated one) and the calibration curve."""
         seen = self._see(params)
         found: dict = {"metrics": self._metrics(seen), "positions": self._by_position(seen)}
-        if "boundary" in self._rows and seen.signals is not None:
+        if self._scored:
             agree, confidence = self._agreement(seen)
             curve = reliability(agree, confidence, problems=self._documents())
             found["calibration"] = {name: np.asarray(value).tolist() for name, value in curve._asdict().items()}
@@ -110,7 +120,7 @@ class HeldOut:
         for suffix, group in groups.items():
             for kind, length in zip(KINDS, accept_lengths(seen, group), strict=True):
                 found[f"{kind}_accept_length{suffix}"] = length
-        if "boundary" in self._rows and seen.signals is not None:
+        if self._scored:
             found |= self._signal_scores(seen)
         return {name: value for name, value in found.items() if not math.isnan(value)}  # of an empty group
 
@@ -119,8 +129,12 @@ class HeldOut:
         means = [_mean(loss[inside]) for loss, inside in zip(seen.loss, seen.inside, strict=True)]
         return float(weights @ means / weights.sum())
 
+    def _known(self) -> np.ndarray:
+        """Boundaries with a label of confidence, bool [B, T]."""
+        return self._rows["boundary"] & (self._rows["label_mask"][..., 0] > 0)
+
     def _agreement(self, seen: Seen) -> tuple[np.ndarray, np.ndarray]:
-        known = self._rows["boundary"] & (self._rows["label_mask"][..., 0] > 0)
+        known = self._known()
         return self._rows["agree"][known] > 0.5, seen.signals[known][:, 0]
 
     def _documents(self) -> list[int]:
@@ -137,7 +151,7 @@ class HeldOut:
         return {
             "confidence_auc": auc(agree, confidence),
             "confidence_brier": brier(agree, confidence),
-            "confidence_calibration_error": reliability(agree, confidence).error if len(agree) else float("nan"),
+            "confidence_calibration_error": reliability(agree, confidence).error,
             "progress_mae": _mean(np.abs(seen.signals[progress][:, 1] - labels[progress][:, 1])),
             "log_remain_mae": _mean(np.abs(logs[0] - logs[1])),
         }

@@ -24,7 +24,7 @@ from specexit_jax.sharding import fetched, rows_of_process, tree_shardings
 from specexit_jax.training.draft import DraftTrainingConfig, init_draft_state, make_draft_step
 from specexit_jax.training.features import mean_square
 from specexit_jax.training.loop import Hook, LoopConfig, fit
-from specexit_jax.training.optimizer import OptimizerConfig, make_optimizer
+from specexit_jax.training.optimizer import OptimizerConfig, make_optimizer, schedules
 from specexit_jax.training.signal_fit import labelled_positions, signal_inputs, solve_signals
 from specexit_jax.training.state import TrainState
 from specexit_jax.training.teacher import STORED
@@ -95,7 +95,7 @@ def train_draft(
         with on_mesh(mesh):  # for the step alone: what processes agree on between steps has a mesh of its own
             return step(state, batch)
 
-    state = fit(loop, state, step_on_mesh, batches, workdir, hooks, mesh)
+    state = fit(loop, state, step_on_mesh, batches, workdir, hooks, mesh, schedules(optimizer_config))
     params = fetched(folded(state.params, scale), mesh)
     if draft.signals != "none" and run.signal_positions:
         reader = signal_inputs(target, target_params, draft, params, mesh)

@@ -58,13 +58,15 @@ def fit(
     workdir: Path,
     hooks: tuple[Hook, ...] = (),
     mesh: Mesh | None = None,
+    rates: Mapping[str, Callable[[int], Any]] | None = None,
 ) -> TrainState:
     """Trains to `total_steps`, resuming from workdir/checkpoints; appends workdir/metrics.jsonl.
 
     `batches(step)` must depend on the step alone; where it has `iterate(start)`, an iterator of the same, that is read
-    instead. With a mesh, batches are split over it by row, every process giving its own rows of the global batch.
-    `step_fn` may consume its state, and its metrics are the same in every process. Raises BadLoss (the batch saved),
-    OSError (a checkpoint cannot be written), Interrupted after SIGTERM or SIGINT to any process (state saved).
+    instead. rates: learning rates by name, to be shown and logged. With a mesh, batches are split over it by row, every
+    process giving its own rows of the global batch. `step_fn` may consume its state, and its metrics are the same in every
+    process. Raises BadLoss (the batch saved), OSError (a checkpoint cannot be written), Interrupted after SIGTERM or SIGINT
+    to any process (state saved).
     """
     workdir = Path(workdir)
     with caught_signals() as signals, Checkpoints(workdir / "checkpoints", config.keep) as checkpoints:
@@ -72,7 +74,7 @@ def fit(
         guard, agreement = Guard(config.spike_factor, notes), Agreement()
         done, signal = start, 0
         rows, asked, saved_at = _rows(batches, start), agreement.ask(state, 0, 0), time.monotonic()
-        with _watch(config, start, workdir, batches, guard, mesh) as watch:
+        with _watch(config, start, workdir, batches, guard, mesh, rates) as watch:
             for done in range(start + 1, config.total_steps + 1):
                 batch = next(rows)
                 state, metrics = step_fn(state, batch if mesh is None else shard_batch(batch, mesh))
@@ -119,6 +121,8 @@ def _rows(batches: Batches, start: int) -> Iterator[Rows]:
     return iterate(start) if iterate else map(batches, itertools.count(start))
 
 
-def _watch(config: LoopConfig, start: int, workdir: Path, batches: Batches, guard: Guard, mesh: Mesh | None) -> Watch:
-    devices = mesh.size if mesh else 1
-    return Watch(config.total_steps, start, config.log_every, workdir, batches, guard, config.flops_per_step, devices)
+def _watch(
+    config: LoopConfig, start: int, workdir: Path, batches: Batches, guard: Guard, mesh: Mesh | None, rates
+) -> Watch:
+    devices, flops = mesh.size if mesh else 1, config.flops_per_step
+    return Watch(config.total_steps, start, config.log_every, workdir, batches, guard, flops, devices, rates)

@@ -62,6 +62,12 @@ def make_schedule(config: OptimizerConfig, peak: float) -> optax.Schedule:
     return rate
 
 
+def schedules(config: OptimizerConfig) -> dict[str, optax.Schedule]:
+    """The learning rates of update number `step`, as the fields of the config are called."""
+    names = ("learning_rate",) if config.name == "adamw" else ("learning_rate", "muon_learning_rate")
+    return {name: make_schedule(config, getattr(config, name)) for name in names}
+
+
 def muon_dimensions(path: tuple, leaf: jax.Array) -> MuonDimensionNumbers | None:
     """Which axes of a parameter Muon reads as input and output, or None where AdamW takes it.
 

@@ -21,7 +21,7 @@ from specexit_jax.models.hf import load_target, save_target
 from specexit_jax.models.target import Target, init_target
 from specexit_jax.training.lm import make_train_step
 from specexit_jax.training.loop import LoopConfig, fit
-from specexit_jax.training.optimizer import OptimizerConfig, make_optimizer
+from specexit_jax.training.optimizer import OptimizerConfig, make_optimizer, schedules
 from specexit_jax.training.state import TrainState, init_state
 
 SPLIT = "target"
@@ -61,6 +61,12 @@ def prepare(run: TargetRun, workdir: Path) -> tuple[PreTrainedTokenizerBase, Row
     tokenizer.save_pretrained(str(folder))
     made = documents(problems, tokenizer, run.mixture, run.seed + 2)
     kept = [document for document in made if len(document[0]) <= run.row_length]
+    if not kept:
+        lengths = [len(ids) for ids, _ in made]
+        raise ValueError(
+            f"train.row_length is {run.row_length}, and the documents have {min(lengths)} to {max(lengths)} tokens: none is left "
+            f"to train on; for all of them give train.row_length={max(lengths)}."
+        )
     print(
         f"{len(kept)} documents, {sum(len(ids) for ids, _ in kept)} tokens; {len(made) - len(kept)} too long for a row"
     )
@@ -80,7 +86,8 @@ def train_target(
     optimizer = make_optimizer(optimizer_config)
     state = init_state(_first_params(run, model), optimizer)
     step = make_train_step(Target(model), optimizer)
-    state = fit(loop, state, step, Batches(RowsInMemory(rows), run.batch_size, run.seed), workdir)
+    batches, rates = Batches(RowsInMemory(rows), run.batch_size, run.seed), schedules(optimizer_config)
+    state = fit(loop, state, step, batches, workdir, rates=rates)
     save_folder(workdir / "target", model, state.params, tokenizer, run.temperature)
     return state
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import jax
 
@@ -13,6 +13,7 @@ from specexit_jax.data.batches import Batches
 from specexit_jax.metrics import MetricsWriter
 from specexit_jax.progress import Progress
 from specexit_jax.training.guard import BadLoss, Guard, keep_batch
+from specexit_jax.training.line import step_line
 from specexit_jax.training.speed import Speed, peak_flops
 
 Metrics = Mapping[str, jax.Array]
@@ -21,15 +22,17 @@ Metrics = Mapping[str, jax.Array]
 class Watch:
     """Looks at each step once, in order, a step after it was dispatched: the device never waits for the host.
 
-    flops: of a step, over all `devices`.
+    flops: of a step, over all `devices`. rates: learning rates by name, of update number `step`.
     """
 
     def __init__(
         self, steps: int, start: int, log_every: int, workdir: Path, batches: Batches, guard: Guard,
-        flops: float = 0.0, devices: int = 1,
+        flops: float = 0.0, devices: int = 1, rates: Mapping[str, Callable[[int], Any]] | None = None,
     ):  # fmt: skip
+        self._rates, self._look = rates or {}, None
         self._log_every, self._workdir, self._batches, self._guard = log_every, workdir, batches, guard
         self._speed = Speed(flops, devices * (peak_flops(jax.devices()[0].device_kind) or 0.0))
+        self._pace = Speed()  # since the last line, where `_speed` counts since the last entry of metrics.jsonl
         self._writer = MetricsWriter(workdir / "metrics.jsonl", start)
         self._progress = Progress(steps, "step ")
         self._pending: tuple[int, Metrics] | None = None
@@ -51,19 +54,26 @@ class Watch:
             path = keep_batch(self._workdir, step, self._batches(step))
             raise BadLoss(f"{problem}; its batch is saved in {path}, the last checkpoint is intact") from None
         done = step + 1
-        self._speed.step(values.get("tokens", 0.0))
-        self._progress.update(done, f"loss {values['loss']:.4f}")
+        for speed in (self._speed, self._pace):
+            speed.step(values.get("tokens", 0.0))
+        self._progress.update(done, lambda: step_line(values, self._rates_of(step), self._pace.read(), self._look))
         if log or done % self._log_every == 0:
-            self._writer.write(done, values | self._speed.read())
+            self._writer.write(done, values | self._rates_of(step) | self._speed.read())
 
     def write(self, done: int, values: Mapping[str, float] | None) -> None:
         """What a hook found after `done` steps."""
         if values:
+            self._look = done, values
             self._writer.write(done, values)
 
-    def aside(self) -> AbstractContextManager[None]:
+    @contextmanager
+    def aside(self) -> Iterator[None]:
         """Time inside (saving, evaluation, what they compile) is no step's."""
-        return self._speed.aside()
+        with self._speed.aside(), self._pace.aside():
+            yield
+
+    def _rates_of(self, step: int) -> dict[str, float]:
+        return {name: float(rate(step)) for name, rate in self._rates.items()}
 
     def __enter__(self) -> Self:
         return self

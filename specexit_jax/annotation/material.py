@@ -1,0 +1,50 @@
+"""What traces leave to train a draft on once they are cut to rows: told, and refused where it is nothing, before any work."""
+
+import numpy as np
+
+from specexit_jax.annotation.documents import Traces
+from specexit_jax.exits.signals import SIGNALS
+
+_CHAIN = 2  # tokens of the model's own that the shortest chain takes: its root, and what the draft writes after it
+
+
+def told(traces: Traces) -> str:
+    """How many traces and tokens there are, how many are cut, how many of those to nothing, and which signals lack labels.
+
+    Raises ValueError, one sentence, where the rows hold nothing that a draft could learn to write, or, of labelled traces,
+    no boundary with a label.
+    """
+    shown = f"{len(traces)} traces, {traces.lengths.sum()} tokens, {traces.cut} cut to a row of {traces.longest}"
+    nothing, whole = int(np.sum(traces.lengths - traces.prompts < _CHAIN)), f"train.row_length={traces.whole.max()}"
+    if nothing == len(traces):
+        raise ValueError(
+            f"train.row_length is {traces.longest}: it leaves of all {nothing} traces nothing but prompts (of up to "
+            f"{traces.prompts.max()} tokens), and so nothing to train on; for whole traces give {whole}."
+        )
+    if traces.cut:
+        shown += f" (the longest has {traces.whole.max()})"
+    if nothing:
+        shown += f", {nothing} of them to nothing to train on"
+    missing = _unlabelled(traces) if traces.labelled else []
+    if len(missing) == len(SIGNALS):
+        raise ValueError(
+            f"no boundary within train.row_length={traces.longest} has a label, which the signals need: for whole traces give "
+            f"{whole}, or train without signals (train.signals=none)."
+            if traces.cut
+            else f"none of the {len(traces)} traces has a boundary with a label, which the signals need: annotate other kinds "
+            "(annotate.kinds), or train without signals (train.signals=none)."
+        )
+    if missing:
+        shown += f"; no boundary has a label of {' or '.join(missing)}, which stays untrained: no trace closes its thinking there"
+    return shown
+
+
+def _unlabelled(traces: Traces) -> list[str]:
+    """The signals that no boundary has a label of; reads no further than it must."""
+    seen = np.zeros(len(SIGNALS), bool)
+    for number in range(len(traces)):
+        columns = traces[number]
+        seen |= (columns["label_mask"][columns["boundary"]] > 0).any(axis=0)
+        if seen.all():
+            break
+    return [name for name, known in zip(SIGNALS, seen, strict=True) if not known]
