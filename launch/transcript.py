@@ -6,6 +6,7 @@ import json
 from specexit_jax.decoding.sampling import Sampling
 from specexit_jax.requests import Outcome
 from specexit_jax.session import Session, text_of
+from specexit_jax.thinking import END_THINK
 
 DIM, BOLD, PLAIN = "\033[2m", "\033[1m", "\033[0m"
 
@@ -67,8 +68,12 @@ def split(session: Session, outcome: Outcome) -> tuple[str, str]:
     if outcome.think_end is None:
         whole = text_of(session, outcome.ids)
         return (whole, "") if outcome.thinking_tokens else ("", whole)
-    after = outcome.think_end + len(session.end_think_ids)
-    return text_of(session, outcome.ids[: outcome.think_end]), text_of(session, outcome.ids[after:])
+    thought, rest = (
+        text_of(session, outcome.ids[: outcome.think_end]),
+        text_of(session, outcome.ids[outcome.think_end :]),
+    )
+    before, _, after = rest.partition(END_THINK)  # its first id may hold what stands before it, its last what follows
+    return thought + before, after
 
 
 def _moment(outcome: Outcome) -> str:

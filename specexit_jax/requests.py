@@ -148,8 +148,8 @@ def outcome_of(
         prompt_ids=request.prompt_ids,
         ids=tuple(result.tokens[row, start:stop].tolist()),
         finished=bool(result.finished[row]),
-        think_end=end - start if end >= 0 else None,
-        thinking_tokens=end - start if end >= 0 else unclosed,
+        think_end=max(end - start, 0) if end >= 0 else None,  # what the prompt ends in may begin it
+        thinking_tokens=max(end - start, 0) if end >= 0 else unclosed,
         exit=exits - start if exits >= 0 else None,
         exit_signals=tuple(result.exit_signals[row].tolist()) if exits >= 0 and reads else None,
         steps=int(result.steps[row]),

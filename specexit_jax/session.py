@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from specexit_jax.data.tokenizer import has_tokenizer, load_tokenizer
+from specexit_jax.decoding.closing import closing_table
 from specexit_jax.decoding.sampling import Sampling
 from specexit_jax.decoding.spec import DecodeParams
 from specexit_jax.exits.boundaries import Boundaries, make_boundaries
@@ -20,7 +21,7 @@ from specexit_jax.models.hf_layout import on_device
 from specexit_jax.models.hf_tensors import local_folder, read_json
 from specexit_jax.notes import note
 from specexit_jax.sharding import placer
-from specexit_jax.thinking import Thinking, chat_prompt, find_thinking
+from specexit_jax.thinking import END_THINK, Thinking, chat_prompt, find_thinking
 
 EMBEDDED = Path(__file__).parent / "assets" / "embedded"
 
@@ -81,14 +82,17 @@ def load_session(
             f"The tokenizer in {target} has {known} ids, but the model only {config.vocab_size}: prompts that hold one of "
             f"the others are refused{'' if thinking else ', and it is taken for a model that does not think'}."
         )
+    texts = token_texts(tokenizer, config.vocab_size)
+    several = thinking is not None and len(thinking.end) > 1  # then what is written around `</think>` decides its ids
+    closing = jnp.asarray(closing_table(texts, END_THINK)) if several else None
     defaults = read_defaults(target)
     tell_what_is_not_computed(target, defaults)
     session = Session(
         target=config,
         draft=None,
-        params=DecodeParams(target=params),
+        params=DecodeParams(target=params, closing=closing),
         tokenizer=tokenizer,
-        token_texts=token_texts(tokenizer, config.vocab_size),
+        token_texts=texts,
         stop_ids=_stop_ids(target, tokenizer, defaults, config.vocab_size),
         thinking=thinking,
         sampling=sampling_of(defaults, target),
@@ -109,7 +113,7 @@ def with_draft(session: Session, folder: str | Path, layer_ids: str | None = Non
     return dataclasses.replace(
         session,
         draft=bundle.config,
-        params=DecodeParams(session.params.target, bundle.params, jnp.asarray(bundle.d2t, jnp.int32)),
+        params=session.params.replace(draft=bundle.params, d2t=jnp.asarray(bundle.d2t, jnp.int32)),
         draft_digest=draft_digest(folder, bundle.config),
     )
 

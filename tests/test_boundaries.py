@@ -13,6 +13,20 @@ def test_every_paragraph_ending_token_is_a_boundary():
     assert np.flatnonzero(make_boundaries(TEXTS).always).tolist() == [1, 2, 3, 8, 10, 11]
 
 
+@pytest.mark.parametrize(
+    ("ends", "goes_on"),
+    [
+        ((".\r\n\r\n", "\r\n\r\n", "\n\r\n", "\r\n\n"), ("\r\n", ".\r\n", "\r\r", "\r\n\r", "\r\n\r\nx")),  # CRLF
+        (("\n \n", ".\n\t\n", "\n\u3000\n", "\n\f\n"), ("\n ", "\n \nx", "\nx\n")),  # a line of blanks
+        (("\u2029", ".\u2029", "\u2028\u2028", "\x85\x85"), ("\u2028", "\x85", "\f", "\v")),  # Unicode's ends of lines
+    ],
+)
+def test_a_paragraph_ends_in_a_blank_line_however_lines_end(ends, goes_on):
+    assert make_boundaries((*ends, *goes_on)).always.tolist() == [True] * len(ends) + [False] * len(goes_on)
+    lines = make_boundaries(("\r\n", ".\r\n", "\u2028", "\n", "\r", "x\n "), ("marker",)).ends_line
+    assert lines.tolist() == [True, True, True, True, False, False]
+
+
 def test_released_kind_is_the_six_texts_only():
     assert np.flatnonzero(make_boundaries(TEXTS, ("released",)).always).tolist() == [1, 2, 10]
 

@@ -23,7 +23,9 @@ from decoding_case import (
 )
 
 from specexit_jax.annotation.features import extract
+from specexit_jax.annotation.replay import replay
 from specexit_jax.decoding.autoregressive import decode_slowly
+from specexit_jax.decoding.closing import closing_table
 from specexit_jax.decoding.force import ForceSpec, force_answers
 from specexit_jax.decoding.sampling import Sampling, token_log_probability
 from specexit_jax.decoding.speculative import decode, head_of
@@ -48,15 +50,34 @@ def threshold_policy(seed: int) -> Threshold:
 def oracle(seed: int, row: int, sampling: Sampling, draft=DRAFT, end=(2,), exits=True):
     """One request as the oracle decodes it; it knows no draft length."""
     spec, one = tiny_spec(0, sampling=sampling, draft=draft, end_think_ids=end), Requests.random(8, seed).row(row)
+    params = params_of(draft, len(end) > 1)
     policy = threshold_policy(seed) if exits else NeverExit()
     prompt = one.prompts[0, : int(one.prompt_length[0])].tolist()
     arguments = (one.keys[0], bool(one.thinking[0]), int(one.max_length[0]))
-    return decode_slowly(spec, params_of(draft), prompt, *arguments, policy, boundary_table())
+    return decode_slowly(spec, params, prompt, *arguments, policy, boundary_table())
 
 
 @functools.cache
-def params_of(draft):
-    return tiny_params(draft=draft)
+def params_of(draft, in_text=False):
+    """in_text: the model's own `</think>` is looked for in texts, of which many tokens have a piece."""
+    if not in_text:
+        return tiny_params(draft=draft)
+    pieces = (
+        "<",
+        "</",
+        "</thi",
+        ")</think",
+        "</think",
+        "/think>",
+        "think>",
+        "nk>\n\n",
+        "think>\n",
+        ">",
+        "> a",
+        "</think>.",
+    )
+    texts = [pieces[token % len(pieces)] if token > 6 else "." for token in range(VOCABULARY)]
+    return params_of(draft).replace(closing=jnp.asarray(closing_table(texts, "</think>")))
 
 
 def same(result, row: int, slow) -> bool:
@@ -124,14 +145,16 @@ def truths(seed: int, sampling, draft, end):
 def test_equals_the_oracle_when_drafts_are_good(monkeypatch, draft_tokens, sampling, draft, end):
     run_rigged = rigged(monkeypatch)
     spec = tiny_spec(draft_tokens, sampling=sampling, draft=draft, end_think_ids=end)
-    equal, accepted, exits = 0, np.zeros(draft_tokens + 1, int), 0
+    equal, accepted, exits, closed = 0, np.zeros(draft_tokens + 1, int), 0, 0
     for seed in range(8):
         arguments = (*Requests.random(8, seed).arguments(), threshold_policy(seed), boundary_table())
-        result = run_rigged(spec, params_of(draft), truths(seed, sampling, draft, end), *arguments)
+        params = params_of(draft, len(end) > 1)
+        result = run_rigged(spec, params, truths(seed, sampling, draft, end), *arguments)
         equal += sum(same(result, row, oracle(seed, row, sampling, draft, end)) for row in range(8))
         accepted += np.asarray(result.accept_histogram.sum(axis=0))
         exits += int((result.exit_position >= 0).sum())
-    assert equal >= 63
+        closed += int(((result.think_end >= 0) & (result.exit_position < 0)).sum())
+    assert equal >= 63 and closed >= 8
     assert accepted.min() > 0, "every acceptance length must occur for the test to mean anything"
     assert exits >= 4
 
@@ -192,7 +215,7 @@ class ExitAfter:
     """Exits after thinking token number `last` of each row, wherever that is."""
 
     last: jax.Array
-    needs_signals = False
+    needs_signals = per_step = False
 
     def init(self, batch):
         return jnp.zeros((batch,), jnp.int32)
@@ -241,9 +264,8 @@ def test_forced_answers_are_what_an_exit_writes():
     boundaries = np.asarray(requests.prompt_length)[:, None] + last
     boundaries = np.where(boundaries < np.minimum(think_end, np.asarray(trace.length) - 1)[:, None], boundaries, -1)
     force = ForceSpec(spec.target, spec.sampling, 12, spec.stop_ids, end, live_prefixes=(24,), return_features=True)
-    quick = jax.jit(force_answers.__wrapped__, static_argnums=0, compiler_options=QUICK)
     places = jnp.asarray(boundaries, jnp.int32)
-    forced = quick(force, params.target, trace.tokens, places, requests.keys, requests.max_length)
+    forced = _forced(force, params.target, trace.tokens, places, requests.keys, requests.max_length)
     forced, checked = jax.device_get(forced), 0
     for number in range(4):
         exited = run(spec, params, *arguments, ExitAfter(jnp.asarray(last[:, number], jnp.int32)), boundary_table())
@@ -260,6 +282,43 @@ def test_forced_answers_are_what_an_exit_writes():
             checked += length
     assert checked > 60
     assert (forced.length[boundaries < 0] == 0).all()
+
+
+_forced = jax.jit(force_answers.__wrapped__, static_argnums=0, compiler_options=QUICK)
+
+
+def test_an_exit_needs_room_for_all_of_the_end_in_loop_oracle_and_replay():
+    """One request under limits that end around its exit: at none is half a `</think>` written."""
+    end, last, row = (2, 9), 3, 0
+    spec, params = tiny_spec(0, draft=None, end_think_ids=end), params_of(DRAFT)
+    one = Requests.random(8, 5).row(row)
+    start = int(one.prompt_length[0])
+    limits = (start + last + 1 + np.arange(8)).astype(np.int32)
+    same = [np.repeat(values, 8, axis=0) for values in (one.prompts, one.prompt_length)]
+    requests = Requests(*same, jnp.repeat(one.keys, 8), np.ones((8,), bool), limits)
+    arguments = requests.arguments()
+    think = run(spec, params, *arguments, NeverExit(), boundary_table())
+    decoded = run(spec, params, *arguments, ExitAfter(jnp.full((8,), last, jnp.int32)), boundary_table())
+    assert (decoded.exit_position >= 0).tolist() == [False, False, *[True] * 6] and think.think_end.max() < 0
+    places = np.full((8, 4), -1, np.int32)
+    places[:, 0] = start + last
+    force = ForceSpec(spec.target, spec.sampling, 12, spec.stop_ids, end, live_prefixes=(24,), return_features=True)
+    forced = jax.device_get(_forced(force, params.target, think.tokens, places, requests.keys, limits))
+    for row, limit in enumerate(limits.tolist()):
+        trace = {"id": "a", "task": "a", "ids": think.tokens[row, start : int(think.length[row])].tolist()}
+        trace |= {"think_end": None, "correct": False, "answer": None}
+        ids = forced.ids[row, 0, : int(forced.length[row, 0])].tolist()
+        label = {"id": "a", "boundaries": [last], "forced_ids": [ids], "forced": [None], "correct": [False]}
+        label |= {"finished": [bool(ids)]}
+        written = decoded.tokens[row, start : int(decoded.length[row])].tolist()
+        for told in ({}, {"exits_before": limit - start - len(end)}):
+            (shown,) = replay(ExitAfter(jnp.int32(last)), [trace], [label | told], None, end)
+            assert list(shown.ids) == written and (shown.exit_index is None) == (row < 2)
+        if row in (1, 2):
+            prompt = one.prompts[0, :start].tolist()
+            policy = ExitAfter(jnp.int32(last))
+            slow = decode_slowly(spec, params, prompt, one.keys[0], True, limit, policy, boundary_table())
+            assert slow.tokens[start:] == written
 
 
 @functools.partial(jax.jit, static_argnums=0, compiler_options=QUICK)

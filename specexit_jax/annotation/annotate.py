@@ -12,13 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from specexit_jax.annotation.forcing import Forcing, force_batch, make_forcer
+from specexit_jax.annotation.forcing import Forcing, force_batch, make_forcer, room_of
 from specexit_jax.annotation.joined import thinking_tokens
 from specexit_jax.annotation.unfinished import count_unfinished
 from specexit_jax.data.checkers import accepts, agrees
 from specexit_jax.data.tasks import final_answer
 from specexit_jax.decoding.force import Forced
 from specexit_jax.decoding.force_queue import ForceCost, Forcer
+from specexit_jax.decoding.verify import exits_below
 from specexit_jax.exits.boundaries import Boundaries, boundary_positions
 from specexit_jax.exits.labels import sufficient_boundary
 from specexit_jax.progress import Progress
@@ -69,14 +70,19 @@ def label_of(session: Session, trace: dict, places: list[int], forced: Forced, r
 def labels(
     session: Session, traces: Sequence[dict], boundaries: Boundaries, forcer: Forcer, forcing: Forcing
 ) -> Iterator[list[dict]]:
-    """Labels batch by batch, shortest traces first."""
+    """Labels batch by batch, shortest traces first, each with `exits_before`: the leading tokens after which an exit fits."""
+
+    def room(trace: dict) -> int:
+        most = room_of(trace, forcing, session.target.max_position)
+        return min(exits_below(most, len(session.end_think_ids)), thinking_tokens(trace))
+
     ordered = sorted(traces, key=lambda trace: len(trace["prompt_ids"]) + len(trace["ids"]))
     for start in range(0, len(ordered), forcing.rows):
         chosen = ordered[start : start + forcing.rows]
         places = [boundary_positions(boundaries, trace["ids"], thinking_tokens(trace)) for trace in chosen]
         forced = force_batch(forcer, forcing, chosen, places)
         yield [
-            label_of(session, trace, own, forced, row)
+            label_of(session, trace, own, forced, row) | {"exits_before": room(trace)}
             for row, (trace, own) in enumerate(zip(chosen, places, strict=True))
         ]
 

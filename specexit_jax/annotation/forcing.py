@@ -38,6 +38,11 @@ def make_forcer(session: Session, forcing: Forcing) -> Forcer:
     return Forcer(spec, session.params.target, forcing.branches, session.mesh)
 
 
+def room_of(trace: dict, forcing: Forcing, context: int) -> int:
+    """Tokens that a trace's request might generate, the context's end being an end too."""
+    return min(forcing.max_new_tokens, context - len(trace["prompt_ids"]))
+
+
 def force_batch(forcer: Forcer, forcing: Forcing, traces: Sequence[dict], places: Sequence[list[int]]) -> Forced:
     """Forced answers of up to `rows` traces, [rows, N, keys, ...]; `places` index into each trace's generated ids."""
     longest = max(len(trace["prompt_ids"]) + len(trace["ids"]) for trace in traces)
@@ -49,7 +54,7 @@ def force_batch(forcer: Forcer, forcing: Forcing, traces: Sequence[dict], places
         ids = [*trace["prompt_ids"], *trace["ids"]]
         tokens[row, : len(ids)] = ids
         positions[row, : len(own)] = np.asarray(own, np.int32) + prompt
-        limit[row] = min(prompt + forcing.max_new_tokens, forcer.spec.target.max_position)
+        limit[row] = prompt + room_of(trace, forcing, forcer.spec.target.max_position)
     return forcer.force(tokens, positions, _keys(traces, forcing), limit)
 
 

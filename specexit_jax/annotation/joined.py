@@ -3,15 +3,22 @@
 from collections.abc import Collection, Sequence
 from itertools import pairwise
 
+from specexit_jax.decoding.verify import exits_below
+
 
 def thinking_tokens(trace: dict) -> int:
     """Tokens before `</think>`; all of them where it never came."""
     return len(trace["ids"]) if trace["think_end"] is None else trace["think_end"]
 
 
-def leavable_tokens(trace: dict) -> int:
-    """Leading tokens after which an exit is possible: a trace cut off at its last token had no room for `</think>`."""
-    return max(len(trace["ids"]) - 1, 0) if trace["think_end"] is None else trace["think_end"]
+def leavable_tokens(trace: dict, label: dict, end_length: int = 1) -> int:
+    """Leading tokens after which an exit is possible: those of the thinking that leave room for the ids of `</think>`.
+
+    A label says how many (`exits_before`); where it does not, a trace that never closed its thinking was cut off.
+    """
+    thinking = thinking_tokens(trace)
+    unclosed = exits_below(thinking, end_length) if trace["think_end"] is None else thinking
+    return max(min(label.get("exits_before", unclosed), thinking), 0)
 
 
 def ended(trace: dict) -> bool:

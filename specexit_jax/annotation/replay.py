@@ -62,7 +62,7 @@ def replay(
     which forced_ids do not repeat. Boundaries are the labels' own: annotate with the kinds the policy was made for.
     """
     chosen = join_labels(traces, labels)
-    columns, shown = _decide_all(policy, traces, chosen, signals)
+    columns, shown = _decide_all(policy, traces, chosen, signals, len(end_think_ids))
     return [
         _outcome(policy, trace, label, column, seen, tuple(end_think_ids))
         for trace, label, column, seen in zip(traces, chosen, columns, shown, strict=True)
@@ -88,7 +88,7 @@ def outcomes(
         count = len(label["boundaries"])
         values[row, :count] = seen
         correct[row, :count] = np.logical_and(label["correct"], label["finished"])
-        present[row, :count] = np.asarray(label["boundaries"], np.int64) < leavable_tokens(trace)
+        present[row, :count] = np.array(label["boundaries"]) < leavable_tokens(trace, label, end_think_length)
         thinking[row, :count] = np.asarray(label["boundaries"], np.int64) + 1
         tokens[row, :count] = [
             boundary + 1 + end_think_length + len(forced)
@@ -123,7 +123,7 @@ def smoothed_at_boundaries(
     labels: one for each trace, in their order (`join_labels`).
     """
     policy = Threshold(jnp.zeros((3,), jnp.float32), smoother)
-    _, smoothed = _decide_all(policy, traces, labels, signals)
+    _, smoothed = _decide_all(policy, traces, labels, signals, 1)
     return [seen[np.asarray(label["boundaries"], np.int64)] for seen, label in zip(smoothed, labels, strict=True)]
 
 
@@ -132,7 +132,7 @@ def _decide(policy: Policy, tokens, signals, boundary, valid, rows: int):
     return policy.decide(policy.init(rows), tokens, signals, boundary, valid)
 
 
-def _decide_all(policy: Policy, traces, labels, signals) -> tuple[list[int], list[np.ndarray]]:
+def _decide_all(policy: Policy, traces, labels, signals, end_length: int) -> tuple[list[int], list[np.ndarray]]:
     """Per trace: the index of the last token kept (its thinking length where there is no exit), and smoothed [n, 3]."""
     if policy.per_step:
         raise ValueError("the released rule depends on how verification sliced the text: decode with it, do not replay")
@@ -143,7 +143,7 @@ def _decide_all(policy: Policy, traces, labels, signals) -> tuple[list[int], lis
     for length, members in buckets.items():
         for start in range(0, len(members), ROWS):
             chunk = members[start : start + ROWS]
-            batch = _batch([traces[i] for i in chunk], [labels[i] for i in chunk], signals, policy, length)
+            batch = _batch([traces[i] for i in chunk], [labels[i] for i in chunk], signals, policy, length, end_length)
             exits, smoothed = map(np.asarray, _decide(policy, *batch, rows=ROWS))
             for row, index in enumerate(chunk):
                 thinking = thinking_tokens(traces[index])
@@ -152,7 +152,7 @@ def _decide_all(policy: Policy, traces, labels, signals) -> tuple[list[int], lis
     return columns, shown
 
 
-def _batch(traces, labels, signals, policy, length: int):
+def _batch(traces, labels, signals, policy, length: int, end_length: int):
     """Padded tokens [ROWS, length], signals [ROWS, length, 3] or None, boundary and valid [ROWS, length]."""
     tokens = np.zeros((ROWS, length), np.int32)
     values = np.zeros((ROWS, length, 3), np.float32)
@@ -161,7 +161,7 @@ def _batch(traces, labels, signals, policy, length: int):
         thinking = thinking_tokens(trace)
         tokens[row, :thinking] = trace["ids"][:thinking]
         boundary[row, _granted(policy, label)] = True
-        valid[row, : leavable_tokens(trace)] = True
+        valid[row, : leavable_tokens(trace, label, end_length)] = True
         if policy.needs_signals:
             values[row, :thinking] = _signals_of(trace["id"], signals, thinking)
     return tokens, values if policy.needs_signals else None, boundary, valid
@@ -186,11 +186,12 @@ def _granted(policy: Policy, label: dict) -> list[int]:
     return [place for place, stood in zip(label["boundaries"], np.asarray(stands), strict=True) if stood]
 
 
-def _tried(policy: Policy, trace: dict, label: dict, column: int) -> int:
+def _tried(policy: Policy, trace: dict, label: dict, column: int, end_length: int) -> int:
     """Tokens of the answers at the boundaries before the exit."""
     if not _tries(policy):
         return 0
-    answers, last = zip(label["boundaries"], label["forced_ids"], strict=True), min(column, leavable_tokens(trace))
+    answers = zip(label["boundaries"], label["forced_ids"], strict=True)
+    last = min(column, leavable_tokens(trace, label, end_length))
     return sum(len(answer) for place, answer in answers if place < last)
 
 
@@ -204,7 +205,7 @@ def _signals_of(identity: str, signals: Mapping[str, np.ndarray] | None, thinkin
 
 
 def _outcome(policy: Policy, trace: dict, label: dict, column: int, seen, end_think: tuple[int, ...]) -> Replayed:
-    thinking, tried = thinking_tokens(trace), _tried(policy, trace, label, column)
+    thinking, tried = thinking_tokens(trace), _tried(policy, trace, label, column, len(end_think))
     if column >= thinking:
         right, ids = bool(trace["correct"]), tuple(trace["ids"])
         whole = trace.get("finish", "stop") == "stop"

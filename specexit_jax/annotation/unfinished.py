@@ -55,7 +55,7 @@ def count_unfinished(traces: Sequence[dict], labels: Sequence[dict], max_answer:
     by_id, found = {trace["id"]: trace for trace in traces}, Unfinished()
     stops = stop_ids_in(traces) if any("finished" not in label for label in labels) else ()
     for label in (label for label in labels if label["id"] in by_id):
-        room = leavable_tokens(by_id[label["id"]])
+        room = leavable_tokens(by_id[label["id"]], label)
         rows = zip(label["boundaries"], finished_of(label, stops), label["forced_ids"], strict=True)
         left = [(whole, len(ids)) for place, whole, ids in rows if place < room]
         cut = sum(not whole and (max_answer is None or length >= max_answer) for whole, length in left)

@@ -10,9 +10,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from specexit_jax.decoding.sampling import Sampling, filter_scores, token_log_probability
 from specexit_jax.decoding.spec import DecodeParams, DecodeSpec
+from specexit_jax.decoding.verify import exits_below
 from specexit_jax.exits.policy import NeverExit
 from specexit_jax.exits.signals import activate
 from specexit_jax.models.draft import Draft
@@ -61,6 +63,7 @@ def decode_slowly(
             slow.signals.append(signal.tolist())
         if len(tokens) > len(prompt) and thinking:
             exits, smoothed, state = _consider(policy, boundaries, state, tokens[-1], signal, following)
+            exits = exits and len(tokens) - 1 < exits_below(limit, len(end))
             if exits and hasattr(policy, "stands"):
                 exits, answered = _stands(spec, params, tokens, key, limit, policy)
                 slow.trials += not exits
@@ -74,9 +77,20 @@ def decode_slowly(
         if tokens[-1] in spec.stop_ids:
             slow.finished = True
             break
-        if thinking and tuple(tokens[-len(end) :]) == end:
-            slow.think_end, thinking = len(tokens) - len(end), False
+        if thinking and (ids := _closed_by(end, params.closing, tokens)):
+            slow.think_end, thinking = len(tokens) - ids, False
     return slow
+
+
+def _closed_by(end: tuple[int, ...], table, tokens: list[int]) -> int:
+    """How many ids the `</think>` has that the last token completes; 0 where it completes none."""
+    if table is None:
+        return len(end) if tuple(tokens[-len(end) :]) == end else 0
+    state, run, table = 0, 0, np.asarray(table)
+    for token in tokens:
+        fresh, state = divmod(int(table[state % len(table), token]), 16)
+        run = 0 if not state else 1 if fresh else run + 1
+    return run if state == len(table) else 0
 
 
 def _stands(spec: DecodeSpec, params: DecodeParams, tokens: list[int], key, limit: int, policy) -> tuple[bool, int]:

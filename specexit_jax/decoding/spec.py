@@ -4,7 +4,7 @@ import dataclasses
 from typing import Any
 
 import flax.struct
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Int8
 
 from specexit_jax.backend import on_cpu
 from specexit_jax.decoding.sampling import Sampling
@@ -141,11 +141,15 @@ def prefixes_of(chosen: tuple[int, ...], longest: int, multiple: int = 16) -> tu
 
 @flax.struct.dataclass
 class DecodeParams:
-    """The weights. draft and d2t (absolute target id of each draft-vocabulary id) are None where there is no draft."""
+    """The weights. draft and d2t (absolute target id of each draft-vocabulary id) are None where there is no draft.
+
+    closing: where the model's own `</think>` is looked for in text (`closing.closing_table`); None: as end_think_ids.
+    """
 
     target: Any
     draft: Any = None
     d2t: Int[Array, " W"] | None = None
+    closing: Int8[Array, "M V"] | None = None
 
     @property
     def draft_embedding(self) -> Float[Array, "V E"]:

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from specexit_jax.decoding import drafting, layer_calls, rejection, trees, trials, verify
+from specexit_jax.decoding import closing, drafting, layer_calls, rejection, trees, trials, verify
 from specexit_jax.decoding.layer_calls import Pairs
 from specexit_jax.decoding.penalty import penalised, seen_by_nodes
 from specexit_jax.decoding.sampling import best_token, keyed_sample, perturbed_scores, token_log_probability
@@ -40,6 +40,7 @@ class Accepted:
     stopped: Bool[Array, " B"]  # the last of them is a stop token
     limited: Bool[Array, " B"]  # the limit cut them
     closing: Int[Array, " B"]  # column that completes the model's own </think>; T where there is none
+    closing_ids: Int[Array, " B"]  # ids that it is written in
     valid: Bool[Array, "B T"]  # columns that are still thinking
 
 
@@ -67,7 +68,7 @@ class Decision:
 def step(loop: Loop, live: int, state: DecodeState) -> DecodeState:
     """One iteration; rows that are done go through it unchanged."""
     verified = verify_candidates(loop, live, state)
-    accepted = accept(loop.spec, state, verified)
+    accepted = accept(loop, state, verified)
     observed = observe(loop, live, state, verified)
     decision = decide(loop, state, verified, accepted, observed)
     before = state
@@ -153,25 +154,35 @@ def simulated(spec: DecodeSpec, state: DecodeState, verified: Verified) -> Verif
     return verified.replace(sampled=sampled, equal=equal)
 
 
-def accept(spec: DecodeSpec, state: DecodeState, verified: Verified) -> Accepted:
+def accept(loop: Loop, state: DecodeState, verified: Verified) -> Accepted:
     """Drafts equal to the keyed sample, up to a stop token and the length limit; which of them are thinking."""
-    candidates = verified.candidates
+    spec, candidates = loop.spec, verified.candidates
     columns = jnp.arange(candidates.shape[1], dtype=jnp.int32)[None, :]
     equal = verified.equal
     stop = verify.first_column(verify.is_any_of(candidates, spec.stop_ids) & (columns < equal[:, None]))
     unlimited = jnp.minimum(equal, stop + 1)
     room = state.max_length - state.length
     count = jnp.where(state.done, 0, jnp.minimum(unlimited, room))
-    ends = verify.completes(candidates, tokens_before(state, len(spec.end_think_ids) - 1), spec.end_think_ids)
-    closing = verify.first_column(ends & (columns < count[:, None]) & state.thinking[:, None])
-    thinks = columns < jnp.minimum(jnp.minimum(count, stop), closing)[:, None]
+    ends, closing_ids = ends_of_thinking(loop, state, candidates)
+    completed = verify.first_column(ends & (columns < count[:, None]) & state.thinking[:, None])
+    thinks = columns < jnp.minimum(jnp.minimum(count, stop), completed)[:, None]
     return Accepted(
         count=count,
         stopped=~state.done & (stop < count),
         limited=unlimited > room,
-        closing=closing,
+        closing=completed,
+        closing_ids=column(closing_ids, completed),
         valid=thinks & state.thinking[:, None],
     )
+
+
+def ends_of_thinking(loop: Loop, state: DecodeState, candidates: Int[Array, "B T"]):
+    """Columns [B, T] at which a `</think>` is complete, and the number of ids [B, T] that it then has."""
+    ids, table = loop.spec.end_think_ids, loop.params.closing
+    if table is not None:
+        return closing.completes_text(candidates, tokens_before(state, table.shape[0] - 1), table)
+    ends = verify.completes(candidates, tokens_before(state, len(ids) - 1), ids)
+    return ends, jnp.full_like(candidates, len(ids))
 
 
 def observe(loop: Loop, live: int, state: DecodeState, verified: Verified) -> Observed:
@@ -194,9 +205,10 @@ def observe(loop: Loop, live: int, state: DecodeState, verified: Verified) -> Ob
 
 
 def decide(loop: Loop, state: DecodeState, verified: Verified, accepted: Accepted, observed: Observed) -> Decision:
-    """The first boundary of the accepted thinking tokens that the policy grants and that leaves room for </think>."""
+    """The first boundary of the accepted thinking tokens that the policy grants and that leaves room for </think>, whole."""
     width = verified.candidates.shape[1]
-    valid = accepted.valid & (verified.positions + 1 < state.max_length[:, None])
+    room = verify.exits_below(state.max_length, len(loop.spec.end_think_ids))
+    valid = accepted.valid & (verified.positions < room[:, None])
     closes = accepted.closing < width
     cut, smoothed = loop.policy.decide(
         state.policy_state, verified.candidates, observed.signals, observed.boundary, valid, closes
@@ -223,7 +235,7 @@ def commit(
     stops = active & ~stopped & verify.is_any_of(root, spec.stop_ids) & (length < state.max_length)
     finished = state.finished | stopped | stops
     closes = ~decision.exits & (accepted.closing < count)
-    opening = state.length + accepted.closing - (len(spec.end_think_ids) - 1)
+    opening = state.length + accepted.closing + 1 - accepted.closing_ids
     think_end = jnp.where(decision.exits, length, jnp.where(closes, opening, state.think_end))
     kept = jnp.minimum(count, jnp.sum(accepted.valid.astype(jnp.int32), axis=1))  # of thinking
     signals = state.signals

@@ -41,6 +41,12 @@ def completes(tokens: Int[Array, "B T"], before: Int[Array, "B M"], sequence: tu
     return found
 
 
+def exits_below(max_length, end_length: int):
+    """The position below which a token may be the last before an exit: all ids of `</think>` must fit behind it where there
+    may be max_length tokens. So it is in the loop, in its oracle and in replays. Integers or arrays of them."""
+    return max_length - end_length
+
+
 def impose(
     tokens: Int[Array, "B T"], positions: Int[Array, "B T"], start: Int[Array, " B"], sequence: tuple[int, ...]
 ) -> Int[Array, "B T"]:

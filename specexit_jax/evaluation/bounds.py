@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from specexit_jax.annotation.joined import join_labels
+from specexit_jax.annotation.joined import join_labels, leavable_tokens
 from specexit_jax.evaluation.records import Record
 from specexit_jax.exits import calibration as rules
 from specexit_jax.exits.risk import learn_then_test
@@ -69,7 +69,7 @@ def gather_boundaries(
 
     features, extra: id -> [boundaries, A] and [boundaries, E], rows in the order of the label's boundaries.
     end_think_length: ids of `</think>`, which forced_ids do not repeat.
-    A boundary at the very end of a trace that ran out of room is left out: `</think>` cannot be written after it.
+    A boundary that leaves no room for `</think>` is left out: no exit can be there.
     Raises ValueError for a trace without labels, or arrays that do not match the boundaries.
     """
     chosen = join_labels(traces, labels)
@@ -114,7 +114,8 @@ def gather_boundaries(
         features=_join(traces, counts, features, "features"),
         extra=_join(traces, counts, extra, "extra columns"),
     )
-    last = everything.full_thinking - np.where(everything.closed, 0, 1)
+    pairs = zip(traces, chosen, strict=True)
+    last = np.asarray([leavable_tokens(trace, label, end_think_length) for trace, label in pairs], np.int32)
     return select(everything, everything.index < last[everything.row])
 
 

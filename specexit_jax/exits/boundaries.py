@@ -1,13 +1,15 @@
 """Where a thought may be cut: the last token of a step, read off the vocabulary's texts (specexit.md section 3).
 
 A boundary is the last token that an exit keeps; `</think>` is put after it. Three kinds:
-  paragraph  every token whose text ends a paragraph ("\\n\\n", ".\\n\\n", ":\\n\\n", "?\\n\\n", ...): the default
+  paragraph  every token whose text ends a paragraph ("\\n\\n", ".\\n\\n", "?\\r\\n\\r\\n", ...): the default. A blank line may hold
+             blanks; CRLF is a line's end, and so are Unicode's; its paragraph separator ends a paragraph by itself
   marker     additionally the token that ends a line before a discourse marker ("But", "Wait", ...): the cut is made
              before the marker, so this kind looks at the token that follows; within a verify step that token is the
              keyed sample of the same column, known for every column, so slicing still changes nothing
   released   the six split texts of the released code that are a single token, and nothing else
 """
 
+import re
 from collections.abc import Sequence
 
 import flax.struct
@@ -18,6 +20,9 @@ from jaxtyping import Array, Bool, Int
 KINDS = ("paragraph", "marker", "released")
 MARKERS = ("But", "So", "Wait", "Hmm", "Alternatively")
 RELEASED_SPLITS = ("\n\n", "\n\n\n", ".\n\n", ".\n\n\n", " \n\n", " \n\n\n")
+_END, _BLANK = r"(?:\r\n|\n|\x85|\u2028)", r"[ \t\v\f\xa0\u3000]*"
+_LINE = re.compile(rf"(?:{_END}|\u2029)\Z")
+_PARAGRAPH = re.compile(rf"(?:{_END}{_BLANK}{_END}|\u2029)\Z")
 
 
 @flax.struct.dataclass
@@ -44,13 +49,13 @@ def make_boundaries(token_texts: Sequence[str], kinds: Sequence[str] = ("paragra
         raise ValueError(f"unknown boundary kind {named}: choose among {', '.join(KINDS)}")
     always = np.zeros(len(token_texts), bool)
     if "paragraph" in kinds:
-        always |= np.array([text.endswith("\n\n") for text in token_texts])
+        always |= np.array([_PARAGRAPH.search(text) is not None for text in token_texts])
     if "released" in kinds:
         always |= np.array([text in RELEASED_SPLITS for text in token_texts])
     if not always.any() and "marker" not in kinds:
         raise ValueError("no token of this vocabulary ends a paragraph (\\n\\n): nowhere to exit, use kind 'marker'")
     marked = "marker" in kinds
-    ends_line = np.array([marked and text.endswith("\n") for text in token_texts])
+    ends_line = np.array([marked and _LINE.search(text) is not None for text in token_texts])
     marker = np.array([marked and text.strip() in MARKERS for text in token_texts])
     return Boundaries(jnp.asarray(always), jnp.asarray(ends_line), jnp.asarray(marker))
 

@@ -44,7 +44,7 @@ def decode_from_host(loop: Loop, live: int, state: DecodeState, iterations: int)
 def _verify(loop: Loop, live: int, state: DecodeState):
     """Verify, accept, decide, commit: the state, fused features [B, T, E], the window [B, T + 1] and what of it was kept."""
     verified = step.verify_candidates(loop, live, state)
-    accepted = step.accept(loop.spec, state, verified)
+    accepted = step.accept(loop, state, verified)
     observed = step.observe(loop, live, state, verified)
     decision = step.decide(loop, state, verified, accepted, observed)
     state, window, count = step.commit(loop, state, verified, accepted, observed, decision)
