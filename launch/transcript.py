@@ -41,7 +41,8 @@ def text(session: Session, outcome: Outcome, colours: bool) -> str:
         parts.append(styled("── the model closed its thinking itself ──", BOLD, colours))
     parts.append(answer.strip("\n"))
     if not outcome.finished:
-        parts.append(styled(f"[cut off after {len(outcome.ids)} tokens]", BOLD, colours))
+        where = ", where the context was full" if outcome.cut else ""
+        parts.append(styled(f"[cut off after {len(outcome.ids)} tokens{where}]", BOLD, colours))
     return "\n\n".join([part for part in parts if part] + [numbers(outcome)])
 
 

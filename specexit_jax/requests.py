@@ -12,6 +12,7 @@ from specexit_jax.decoding.sampling import PRNG, Sampling
 from specexit_jax.decoding.spec import DecodeSpec
 from specexit_jax.decoding.state import DecodeResult
 from specexit_jax.methods import Method
+from specexit_jax.notes import note
 from specexit_jax.session import Session, close_thinking
 
 NOISE = "blake2b-64"  # how keys are made, as reports of sampled rows record it; "crc32" before that was recorded
@@ -31,7 +32,8 @@ class Outcome:
     """One decoded request; every index is into `ids`, the generated tokens (stop token included), None = there is none.
 
     think_end: of `</think>`, whoever wrote it; exit: the same, where the policy forced it; exit_signals: what the
-    policy saw then (confidence, progress, remain), where it reads any; accepted[n]: verify steps that accepted n
+    policy saw then (confidence, progress, remain), where it reads any; cut: not finished, since the target's context was
+    full; accepted[n]: verify steps that accepted n
     drafts; seconds: wall time from its admission (of a closed batch: of the whole), compilation left out; signals:
     float32 [tokens, 3] where recorded; trials, trial_tokens: exits taken back, and the tokens answered in them, which
     `ids` does not hold.
@@ -52,6 +54,7 @@ class Outcome:
     signals: np.ndarray | None = None
     trials: int = 0
     trial_tokens: int = 0
+    cut: bool = False
 
     @property
     def tau(self) -> float | None:
@@ -67,18 +70,40 @@ def prepare(
     twice = len(requests) - len({(request.id, request.seed) for request in requests})
     if twice:
         raise ValueError(f"{twice} requests share their id and seed with another: ids must be unique.")
-    if method.closes_thinking:
-        requests = [
-            dataclasses.replace(request, prompt_ids=tuple(close_thinking(session, request.prompt_ids)))
-            for request in requests
-        ]
+    requests = [as_decoded(session, request, method) for request in requests]
     for request in requests:
         check(session, request, max_new_tokens)
-    return list(requests)
+    return requests
+
+
+def as_decoded(session: Session, request: Request, method: Method) -> Request:
+    """The request with the prompt that the method decodes."""
+    if not method.closes_thinking:
+        return request
+    return dataclasses.replace(request, prompt_ids=tuple(close_thinking(session, request.prompt_ids)))
+
+
+def parted(session: Session, requests: Sequence[Request], method: Method) -> tuple[list[Request], list[Outcome]]:
+    """The requests that can be decoded, and an outcome without a token of each whose prompt fills the target's context: for
+    whoever has many, and would rather count such a one as unanswered than do without the others. Names the first of them."""
+    context, fitting, left = session.target.max_position, [], []
+    for request in requests:
+        prompt = as_decoded(session, request, method).prompt_ids
+        if len(prompt) < context:
+            fitting.append(request)
+        else:
+            left.append(_unanswered(request, prompt, method))
+    if left:
+        note(
+            f"{len(left)} of {len(requests)} prompts fill the target's context of {context} tokens (the first: "
+            f"{left[0].id!r}, {len(left[0].prompt_ids)} tokens): they count as unanswered."
+        )
+    return fitting, left
 
 
 def check(session: Session, request: Request, max_new_tokens: int | None) -> None:
-    """Raises ValueError on a prompt that the session cannot decode."""
+    """Raises ValueError on a prompt that the session cannot decode: one with room for no token at all, among others. What does
+    not fit of max_new_tokens is cut (`Outcome.cut`)."""
     length, context = len(request.prompt_ids), session.target.max_position
     if not length:
         raise ValueError(f"The prompt of request {request.id!r} is empty: give at least one token.")
@@ -90,10 +115,10 @@ def check(session: Session, request: Request, max_new_tokens: int | None) -> Non
         )
     if max_new_tokens is not None and max_new_tokens < 1:
         raise ValueError(f"max_new_tokens must be at least 1, but it is {max_new_tokens}.")
-    if length + (max_new_tokens or 1) > context:
+    if length >= context:
         raise ValueError(
-            f"The prompt of request {request.id!r} has {length} tokens, which with {max_new_tokens or 1} new ones do "
-            f"not fit the target's context of {context}: shorten the prompt or lower max_new_tokens."
+            f"The prompt of request {request.id!r} has {length} tokens, which leave no room in the target's context of "
+            f"{context}: shorten it."
         )
 
 
@@ -135,10 +160,17 @@ def _named(name: str, seed: int) -> bytes:
         raise ValueError(f"The seed of request {name!r} must be an integer, but it is {seed!r}.") from error
 
 
+def _unanswered(request: Request, prompt: Sequence[int], method: Method) -> Outcome:
+    empty = {"steps": 0, "accepted": (0,) * (method.draft_tokens + 1), "seconds": 0.0, "cut": True, "finished": False}
+    nowhere = {"think_end": None, "thinking_tokens": 0, "exit": None, "exit_signals": None}
+    return Outcome(request.id, request.seed, tuple(prompt), (), **empty, **nowhere)
+
+
 def outcome_of(
-    request: Request, method: Method, thinking: bool, result: DecodeResult, row: int, seconds: float
+    request: Request, method: Method, thinking: bool, result: DecodeResult, row: int, seconds: float, context: int
 ) -> Outcome:
-    """What one row of a result (numpy arrays) says of its request; thinking: whether its prompt left `<think>` open."""
+    """What one row of a result (numpy arrays) says of its request; thinking: whether its prompt left `<think>` open; context:
+    the target's."""
     start, stop = int(result.prompt_length[row]), int(result.length[row])
     end, exits = int(result.think_end[row]), int(result.exit_position[row])
     unclosed, reads = stop - start if thinking else 0, method.policy.needs_signals
@@ -148,6 +180,7 @@ def outcome_of(
         prompt_ids=request.prompt_ids,
         ids=tuple(result.tokens[row, start:stop].tolist()),
         finished=bool(result.finished[row]),
+        cut=not result.finished[row] and stop >= context,
         think_end=max(end - start, 0) if end >= 0 else None,  # what the prompt ends in may begin it
         thinking_tokens=max(end - start, 0) if end >= 0 else unclosed,
         exit=exits - start if exits >= 0 else None,

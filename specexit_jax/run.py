@@ -132,7 +132,7 @@ def _refilled(
     for (place, request), result, seconds in serve(slots, asks):
         clock.seconds = time.perf_counter() - slots.compile_seconds - began
         thinking = is_thinking(session, request.prompt_ids)
-        yield place, outcome_of(request, method, thinking, result, 0, seconds)
+        yield place, outcome_of(request, method, thinking, result, 0, seconds, session.target.max_position)
 
 
 def _in_order(found: Iterator[tuple[int, Outcome]]) -> Iterator[Outcome]:
@@ -157,7 +157,7 @@ def plan(
 ) -> list[Batch]:
     """The batches of the requests, shortest prompts first; checks every request before any work is done.
 
-    sampling and max_new_tokens (a row) default to the target's own; the default length gives way to the context's end.
+    sampling and max_new_tokens (a row) default to the target's own; a row's length gives way to the context's end.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, but it is {batch_size}.")
@@ -200,7 +200,9 @@ def outcomes(batch: Batch, result: DecodeResult, seconds: float = 0.0) -> list[O
     """One outcome for each request of the batch."""
     result = jax.tree.map(np.asarray, result)
     return [
-        outcome_of(request, batch.method, bool(batch.thinking[row]), result, row, seconds)
+        outcome_of(
+            request, batch.method, bool(batch.thinking[row]), result, row, seconds, batch.spec.target.max_position
+        )
         for row, request in enumerate(batch.requests)
     ]
 

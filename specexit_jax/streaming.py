@@ -61,7 +61,8 @@ def pieces_of(
             said = text.upto(ids, done)
             if done:
                 seconds = time.perf_counter() - slots.compile_seconds - start
-                outcome = outcome_of(request, method, is_thinking(session, request.prompt_ids), result, 0, seconds)
+                thinking, context = is_thinking(session, request.prompt_ids), session.target.max_position
+                outcome = outcome_of(request, method, thinking, result, 0, seconds, context)
                 yield Piece(said, fresh, _thinks(session, request, result), _signals(method, result), outcome)
                 return
             if fresh:

@@ -14,6 +14,7 @@ from specexit_jax.annotation import rollout as rollout_module
 from specexit_jax.annotation.annotate import annotate, label_of
 from specexit_jax.annotation.features import extract, load_signals, save_signals
 from specexit_jax.annotation.forcing import Forcing, force_batch, make_forcer
+from specexit_jax.annotation.replay import replay
 from specexit_jax.annotation.rollout import Rollout, request_of, roll_out
 from specexit_jax.annotation.unfinished import count_unfinished
 from specexit_jax.data.programs import CodeTests
@@ -22,7 +23,7 @@ from specexit_jax.decoding.force import Forced
 from specexit_jax.decoding.sampling import Sampling
 from specexit_jax.evaluation import harness
 from specexit_jax.evaluation.harness import boundaries_of
-from specexit_jax.exits.policy import unreachable
+from specexit_jax.exits.policy import NeverExit, unreachable
 from specexit_jax.jsonl import append_jsonl, read_jsonl
 from specexit_jax.methods import make_method
 from specexit_jax.models.draft import DraftBundle
@@ -304,3 +305,37 @@ def test_labels_may_come_in_any_order(session, folder):
 def test_jsonl_rows_are_json(folder):
     for line in (folder / "labels.jsonl").read_text().splitlines():
         assert set(json.loads(line)) >= {"id", "boundaries", "forced", "agree", "first", "stable"}
+
+
+def test_a_question_that_fills_the_context_is_a_trace_without_an_answer(session, problems, tmp_path, capsys):
+    """It is named, labelled and wrong; the others are as they are without it."""
+    entry = {"question": "Count the legs. " * 20, "answer": "2"}
+    long = Problem("chain_sum/test/long", "chain_sum", "test", entry)
+    roomy = dataclasses.replace(ROLLOUT, max_new_tokens=200)
+    took = roll_out(session, [long, *problems[:2]], make_method(session, "think"), tmp_path, roomy)
+    told = capsys.readouterr().err
+    assert "1 of 3 prompts fill the target's context of 96 tokens (the first: 'chain_sum/test/long'" in told
+    found = {trace["id"]: trace for trace in read_shards(tmp_path, "traces")}
+    none = found.pop(long.id)
+    assert (none["ids"], none["finish"], none["cut"], none["answer"], none["correct"]) == (
+        [],
+        "length",
+        True,
+        None,
+        False,
+    )
+    cut = [trace for trace in found.values() if trace["cut"]]
+    assert all(len(trace["prompt_ids"]) + len(trace["ids"]) == 96 and trace["finish"] == "length" for trace in cut)
+    assert took["cut"] == 1 + len(cut) and f"{1 + len(cut)} of 3 traces ended at the target's context of 96" in told
+    annotate(session, tmp_path, ("paragraph",), dataclasses.replace(FORCING, max_new_tokens=200))
+    labels = {label["id"]: label for label in read_shards(tmp_path, "labels")}
+    assert labels[long.id]["boundaries"] == []
+    for trace in found.values():
+        thinking = len(trace["ids"]) if trace["think_end"] is None else trace["think_end"]
+        assert labels[trace["id"]]["exits_before"] == min(96 - len(trace["prompt_ids"]) - 1, thinking)
+    bundle = DraftBundle(session.draft, session.params.draft, session.params.d2t)
+    extracted = extract(session.target, session.params.target, [none], bundle, [labels[long.id]])
+    assert extracted.signals[long.id].shape == (0, 3) and extracted.features[long.id].shape == (0, 48)
+    (shown,) = replay(NeverExit(), [none], [labels[long.id]], None, session.end_think_ids)
+    assert shown.ids == () and not shown.correct
+    assert harness.decodable(session, [long, *problems[:2]], [none, *found.values()]) == problems[:2]

@@ -201,9 +201,22 @@ def test_options_that_we_do_not_have_are_refused(session, kwargs, sentence):
 
 def test_every_prompt_is_checked_before_any_work(session, specexit, monkeypatch):
     monkeypatch.setattr("specexit_jax.evaluation.lm_eval.model.stream", lambda *a, **k: pytest.fail("decoded"))
-    asked = [instance("3*4?", GREEDY, 0), instance("3*4?" * 40, WARM, 1)]
-    with pytest.raises(ValueError, match="'t/1' has .* do not fit the target's context of 96"):
-        SpecExitLM(session, specexit).generate_until(asked)
+    asked = [instance("3*4?", GREEDY, 0), instance("3*4?", WARM, 1)]
+    small = dataclasses.replace(session, target=dataclasses.replace(session.target, vocab_size=10))
+    with pytest.raises(ValueError, match="'t/0' holds token [0-9]+, but the vocabulary has ids from 0 to 9"):
+        SpecExitLM(small, specexit).generate_until(asked)
+
+
+def test_a_prompt_that_fills_the_context_is_unanswered_and_holds_up_no_other(session, specexit, capsys):
+    asked = [instance("3*4?" * 40, dict(WARM), 0), instance("3*4?", GREEDY | {"max_gen_toks": 200}, 1)]
+    model = SpecExitLM(session, specexit)
+    assert model.generate_until(asked)[0] == ""
+    found = {one.id: one for one in model.outcomes["t"]}
+    assert found["t/0"].cut and found["t/0"].ids == () and len(found["t/1"].ids) > 0
+    assert "1 of 2 prompts fill the target's context of 96 tokens (the first: 't/0'" in capsys.readouterr().err
+    assert found["t/1"].finished or len(found["t/1"].prompt_ids) + len(found["t/1"].ids) == 96
+    numbers = model.get_model_info()["specexit"]["tasks"]["t"]
+    assert numbers["unfinished_rate"] >= 0.5
 
 
 def test_answers_are_cached_one_by_one(session, specexit, tmp_path, monkeypatch):

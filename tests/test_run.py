@@ -13,7 +13,7 @@ from tiny_folders import write_tiny
 from specexit_jax.data.tokenizer import prompt_text
 from specexit_jax.exits.policy import unreachable
 from specexit_jax.methods import make_method, read_policy
-from specexit_jax.requests import Request, request_keys
+from specexit_jax.requests import Request, parted, request_keys
 from specexit_jax.run import plan, run, stream
 from specexit_jax.session import chat_ids, close_thinking, is_thinking, load_session, text_of, without_signals
 from specexit_jax.sharding import make_mesh
@@ -91,10 +91,14 @@ def test_prompts_come_in_few_shapes(session, requests, specexit):
         assert batch.thinking[:used].all()
 
 
-def test_the_default_length_gives_way_to_the_context(session, requests, specexit):
-    (batch,) = plan(dataclasses.replace(session, max_new_tokens=1000), requests[:1], specexit)
-    assert batch.spec.buffer_length == session.target.max_position
-    assert batch.max_length[0] == session.target.max_position
+def test_a_length_gives_way_to_the_context(session, requests, specexit):
+    context = session.target.max_position
+    for changed, settings in (
+        (dataclasses.replace(session, max_new_tokens=1000), {}),
+        (session, {"max_new_tokens": 1000}),
+    ):
+        (batch,) = plan(changed, requests[:1], specexit, **settings)
+        assert batch.spec.buffer_length == context and batch.max_length[0] == context
 
 
 def test_a_stream_tells_each_outcome_once_and_times_it(session, requests, specexit):
@@ -115,6 +119,26 @@ def test_a_session_on_a_mesh_writes_the_same_tokens(folder, session, requests, s
     plain = run(session, requests, specexit, batch_size=2)
     found = run(sharded, requests, specexit, batch_size=2)
     assert [(one.ids, one.exit) for one in found] == [(one.ids, one.exit) for one in plain]
+
+
+def test_what_the_context_cuts_is_told_and_what_it_has_no_room_for_is_left_out(session, requests, specexit, capsys):
+    ids = requests[0].prompt_ids
+    full = dataclasses.replace(requests[0], id="full", prompt_ids=(*ids, *ids * 9)[-96:])
+    last = dataclasses.replace(full, id="last", prompt_ids=full.prompt_ids[-95:])
+    fitting, left = parted(session, [requests[1], full, last], specexit)
+    assert [request.id for request in fitting] == ["q1", "last"]
+    assert (
+        "1 of 3 prompts fill the target's context of 96 tokens (the first: 'full', 96 tokens)"
+        in capsys.readouterr().err
+    )
+    (none,) = left
+    assert (none.ids, none.finished, none.cut, none.tau) == ((), False, True, None)
+    for batch_size in (1, 2):
+        cut = run(session, fitting, specexit, batch_size=batch_size, max_new_tokens=90)
+        assert [len(one.ids) for one in cut if not one.finished] == [96 - len(one.prompt_ids) for one in cut if one.cut]
+        assert cut[1].cut or cut[1].finished
+    short = run(session, [requests[1]], specexit, max_new_tokens=2)
+    assert not any(one.cut for one in short)
 
 
 def test_keys_depend_on_seed_and_id_alone():
@@ -239,7 +263,7 @@ def test_first_answer_leaves_after_the_first_statement(session, requests):
     ("change", "sentence"),
     [
         ({"prompt_ids": ()}, "is empty"),
-        ({"prompt_ids": (1,) * 96}, "has 96 tokens"),
+        ({"prompt_ids": (1,) * 96}, "has 96 tokens, which leave no room in the target's context of 96: shorten it"),
         ({"prompt_ids": (1, 4000)}, "holds token 4000"),
         ({"id": "q1"}, "ids must be unique"),
     ],

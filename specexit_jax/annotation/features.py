@@ -45,9 +45,11 @@ def _each(
     traces: Sequence[dict],
     visit: Callable[[list[dict], jax.Array, np.ndarray], None],
 ) -> None:
-    """Call visit(traces of a batch, features [ROWS, T, 3D], tokens [ROWS, T]) over all traces, shortest first."""
+    """Call visit(traces of a batch, features [ROWS, T, 3D], tokens [ROWS, T]) over the traces that have a token, shortest
+    first: a prompt that fills the context has none."""
     bar = Progress(len(traces), "features ")
-    order = sorted(range(len(traces)), key=lambda i: len(traces[i]["prompt_ids"]) + len(traces[i]["ids"]))
+    written = [i for i, trace in enumerate(traces) if trace["ids"]]
+    order = sorted(written, key=lambda i: len(traces[i]["prompt_ids"]) + len(traces[i]["ids"]))
     for start in range(0, len(order), ROWS):
         chosen = [traces[i] for i in order[start : start + ROWS]]
         longest = max(len(trace["prompt_ids"]) + len(trace["ids"]) for trace in chosen)
@@ -87,6 +89,11 @@ def extract(
         raise ValueError("this draft has no signal heads: train one with signals at 'fc' or 'draft'")
     boundaries = {label["id"]: np.asarray(label["boundaries"], np.int64) for label in labels}
     found = Extracted({}, {})
+    for trace in traces:
+        if not trace["ids"] and draft is not None:
+            found.signals[trace["id"]] = np.zeros((0, 3), np.float32)
+        if not trace["ids"] and boundaries:
+            found.features[trace["id"]] = np.zeros((0, len(config.capture_layers) * config.hidden_size), np.float32)
 
     def visit(chosen: list[dict], features: jax.Array, tokens: np.ndarray) -> None:
         if draft is not None:

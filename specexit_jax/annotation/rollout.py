@@ -1,6 +1,7 @@
 """Rollouts: problems in, traces out, each on disk soon after it ends, so that a killed run goes on where it stopped."""
 
 import dataclasses
+import itertools
 import json
 import re
 import time
@@ -13,8 +14,9 @@ from specexit_jax.data.shares import DEFAULT, written
 from specexit_jax.data.splits import Problem
 from specexit_jax.data.tasks import final_answer
 from specexit_jax.methods import Method
+from specexit_jax.notes import note
 from specexit_jax.progress import Progress
-from specexit_jax.requests import Outcome, Request, noise_of
+from specexit_jax.requests import Outcome, Request, noise_of, parted
 from specexit_jax.run import Clock, stream
 from specexit_jax.session import Session, chat_ids, is_thinking, text_of
 from specexit_jax.shards import WHOLE, OwnRows, Shard, held, own_rows
@@ -55,7 +57,8 @@ def request_of(session: Session, problem: Problem, seed: int, sample: int = 0) -
 
 
 def trace_of(session: Session, problem: Problem, outcome: Outcome, sample: int = 0) -> dict:
-    """One line of traces.jsonl. draft: the digest of the draft whose acceptance it has, None where none speculated."""
+    """One line of traces.jsonl. cut: as in `Outcome`. draft: the digest of the draft whose acceptance it has, None where none
+    speculated."""
     text = text_of(session, outcome.ids)
     # where the prompt closed the thinking, everything generated is the answer
     closed = "" if is_thinking(session, outcome.prompt_ids) else "</think>"
@@ -76,6 +79,7 @@ def trace_of(session: Session, problem: Problem, outcome: Outcome, sample: int =
         "answer": answer,
         "correct": accepts(problem.checker, problem.task, answer, problem.answer),
         "finish": "stop" if outcome.finished else "length",
+        "cut": outcome.cut,
         "seed": outcome.seed,
         "steps": outcome.steps,
         "accepted": list(outcome.accepted),
@@ -92,18 +96,20 @@ def traces(
     rollout: Rollout,
     clock: Clock | None = None,
 ) -> Iterator[tuple[dict, Outcome]]:
-    """(trace, outcome) of every (problem, sample), as each is done."""
+    """(trace, outcome) of every (problem, sample), as each is done; first those whose prompt fills the context, unanswered."""
     requests = [request_of(session, problem, rollout.seed, sample) for problem, sample in problems]
     asked = {request.id: pair for request, pair in zip(requests, problems, strict=True)}
-    for outcome in stream(
+    fitting, unanswered = parted(session, requests, method)
+    found = stream(
         session,
-        requests,
+        fitting,
         method,
         batch_size=rollout.batch_size,
         in_order=False,
         clock=clock,
         max_new_tokens=rollout.max_new_tokens,
-    ):
+    )
+    for outcome in itertools.chain(unanswered, found):
         problem, sample = asked[outcome.id]
         yield trace_of(session, problem, outcome, sample), outcome
 
@@ -171,13 +177,13 @@ def _write(
     title: str,
 ) -> dict[str, Any]:
     """Appends the traces as they are done; what it took."""
-    clock, written, tokens = Clock(), [], 0
+    clock, written, tokens, cut = Clock(), [], 0, 0
     progress, flushed = Progress(len(wanted), title), time.monotonic()
     try:
         found = traces(session, wanted, method, rollout, clock)
         for count, (trace, _) in enumerate(found, start=1):
             written.append(trace)
-            tokens += len(trace["ids"])
+            tokens, cut = tokens + len(trace["ids"]), cut + trace["cut"]
             if time.monotonic() - flushed > _FLUSH:
                 rows.append(written)
                 written, flushed = [], time.monotonic()
@@ -185,8 +191,11 @@ def _write(
     finally:
         if written:
             rows.append(written)
+    if cut:
+        note(f"{cut} of {len(wanted)} traces ended at the target's context of {session.target.max_position} tokens.")
     return {
         "traces": len(wanted),
+        "cut": cut,
         "tokens": tokens,
         "seconds": clock.seconds,
         "tokens_per_second": tokens / clock.seconds if clock.seconds else None,

@@ -33,6 +33,8 @@ def evaluate(
     policy, kinds = (None, ("paragraph",)) if file is None else (file.policy(), file.boundary_kinds)
     notes = [f"split {setting.split}, {len(problems)} problems, sampled at temperature {session.sampling.temperature}"]
     traces = harness.decoded_traces(session, problems, "eagle3", setting, folder)
+    if cut := sum(trace.get("cut", False) for trace in traces):
+        notes.append(f"{cut} of {len(traces)} traces of eagle3 ended at the target's context, counted as unfinished")
     for name in (name for name in _WITHOUT_EXIT if name in setting.methods):
         rows = traces if name == "eagle3" else harness.decoded_traces(session, problems, name, setting, folder)
         records += [harness.record_of_trace(name, trace) for trace in rows]
@@ -46,7 +48,8 @@ def evaluate(
         notes.append("exits are replayed on annotated traces of eagle3; what was timed was decoded for real at batch 1")
         if unfinished := shown.sections.get("unfinished_answers"):
             notes.append(f"of the forced answers: {unfinished['told']}; an exit there is recorded as cut, and as wrong")
-    records += harness.timed_records(session, problems, policy, kinds, setting)
-    sections = dict(shown.sections) | loop_sections(session, problems, policy, kinds, setting, traces)
+    timed = harness.decodable(session, problems, traces)
+    records += harness.timed_records(session, timed, policy, kinds, setting)
+    sections = dict(shown.sections) | loop_sections(session, timed, policy, kinds, setting, traces)
     sections |= {"target": setting.target, "notes": notes}
     return publish(workdir, records, Shown(sections, shown.views, shown.worst))

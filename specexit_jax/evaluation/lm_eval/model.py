@@ -4,7 +4,6 @@ Importing this module registers the class as "specexit". Needs lm-eval, which no
 """
 
 import collections
-import dataclasses
 import logging
 from collections.abc import Sequence
 from typing import Any
@@ -28,7 +27,7 @@ from specexit_jax.exits.policy_file import PolicyFile
 from specexit_jax.methods import Method
 from specexit_jax.notes import note
 from specexit_jax.progress import Progress
-from specexit_jax.requests import Outcome, Request, prepare
+from specexit_jax.requests import Outcome, Request, parted, prepare
 from specexit_jax.run import stream
 from specexit_jax.session import Session, close_thinking, is_thinking
 
@@ -105,7 +104,8 @@ class SpecExitLM(TemplateLM):
         return chat_text(self.session, chat_history, reply=add_generation_prompt)
 
     def generate_until(self, requests: Sequence[Instance], disable_tqdm: bool = False) -> list[str]:
-        """The answers in the order of the requests, each cached as soon as it is there; every prompt is checked first."""
+        """The answers in the order of the requests, each cached as soon as it is there; every prompt is checked first. One that
+        fills the context has the answer ""."""
         asked = self._requests(requests)
         groups: dict[tuple, list[int]] = collections.defaultdict(list)
         generations = []
@@ -113,19 +113,23 @@ class SpecExitLM(TemplateLM):
             generation = generation_of(self.session, instance.args[1], self.temperature, self.max_gen_toks)
             generations.append(generation)
             groups[generation.sampling, generation.most].append(place)
-        prepare(self.session, asked, self.method)
+        fitting, unanswered = parted(self.session, asked, self.method)
+        prepare(self.session, fitting, self.method)
+        left = {outcome.id: outcome for outcome in unanswered}
         self._warn_of_closed(asked)
         for sampling, most in groups:
             self._require_covered(sampling, most)
-        answers, bar, done = [""] * len(asked), Progress(len(asked), "generate_until "), 0
+        answers, bar, done = [""] * len(asked), Progress(len(asked), "generate_until "), len(left)
+        for place, request in enumerate(asked):
+            if request.id in left:
+                self.outcomes[str(requests[place].task_name)].append(left[request.id])
         for (sampling, most), places in groups.items():
-            own, place_of = [asked[place] for place in places], {asked[place].id: place for place in places}
-            # Set as the default, the length gives way to the context's end.
-            session = dataclasses.replace(self.session, max_new_tokens=most)
-            settings = {"sampling": sampling, "batch_size": self.batch_size, "in_order": False}
-            for outcome in stream(session, own, self.method, **settings):
+            place_of = {asked[place].id: place for place in places}
+            own = [request for request in fitting if request.id in place_of]
+            settings = {"sampling": sampling, "batch_size": self.batch_size, "in_order": False, "max_new_tokens": most}
+            for outcome in stream(self.session, own, self.method, **settings):
                 place, done = place_of[outcome.id], done + 1
-                answers[place] = answer_of(session, outcome, generations[place].until, self.keep_thinking)
+                answers[place] = answer_of(self.session, outcome, generations[place].until, self.keep_thinking)
                 self.outcomes[str(requests[place].task_name)].append(outcome)
                 self.cache_hook.add_partial("generate_until", requests[place].args, answers[place])
                 if not disable_tqdm:
