@@ -312,6 +312,7 @@ def test_of_the_tests_little_is_given_away(line):
         '["done"]', '["done", {"a": 1}, []]', '["done", ["yours", 0], []]', '["done", ["instance", "Secret", []], []]', '["end"]',
         "[]", "3", '["done", ["library", "os", "system", "true"], []]', '["done", ["array", "O", [1], [["mine"]]], []]',
         '["raised", [], [], ""]', '["done", ["set", [["list", []]]], []]', '["done", 3, [[0, 3], [1, 4]]]', "nonsense", "",
+        '["raised", 3, 4, 5]', '["done", ["single", "True"], []]', '["do", "call", 0, [], {}, true]',
     ],
 )  # fmt: skip
 def test_an_answer_that_is_none_ends_the_judge(monkeypatch, answer):
@@ -329,6 +330,24 @@ def test_an_answer_that_is_none_ends_the_judge(monkeypatch, answer):
     with pytest.raises(Left):
         ours.ask("call", 0, ([1],))
     ours.close()
+    os.close(c)
+
+
+def test_changes_that_nobody_looks_at_are_refused(monkeypatch):
+    def leave(why):
+        raise EOFError(why)
+
+    monkeypatch.setattr(calls, "leave", leave)
+    (a, b), (c, d) = os.pipe(), os.pipe()
+    ours, question = calls.Calls(a, d, judge._perform, judge._may_keep), [3, 1]
+    os.write(b, b'["done", ["list", []], [[0, ["list", []]]]]\n' * 2)
+    ours.unseen = {0}
+    with pytest.raises(EOFError, match="nobody asked for"):
+        ours.ask("call", 0, (question,))
+    assert question == [3, 1]
+    assert ours.ask("call", 1, (question,)) == [] == question
+    ours.close()
+    os.close(b)
     os.close(c)
 
 

@@ -109,13 +109,36 @@ def test_a_program_is_run_once(ran):
         ),
         ("So:\ndef root(n):\n    return 1\nThat is all.", "return 1", "That"),
         ("```\nreturn n\n```", PROMPT.strip(), "```"),
+        (
+            "```python\nx = root(4)\ny = 2\nz = input()\nw = x + 1\n```\n```python\ndef root(n):\n    return y\n```",
+            "y = 2",
+            "root(4)",
+        ),
+        ("```python\nx = root(4)\nw = x + 1\n```\n```python\ndef root(n):\n    return 1\n```", "return 1", "w ="),
+        ("```python\nx = sum([1])\n```\n```python\ndef root(n):\n    return x\n```", "except Exception", "```"),
+        (
+            "```python\ndef root(n):\n    return two()\n```\n```python\ndef two():\n    return 2\nprint(two())\n```",
+            "return 2",
+            "print",
+        ),
+        ("```python\ndef root(n):\n    return 1\n```\n```python\ndef other():\n    return 2\n```", "return 1", "other"),
+        (
+            "```python\nimport math\n```\n```python\nfrom __future__ import annotations\ndef root(n):\n    return 1\n```",
+            "from __future__ import annotations\n\nimport math",
+            "```",
+        ),
+        ('```python\ndef root(n):\n    s = """\n```\n"""\n    return len(s)\n```\nDone.', "return len(s)", "Done"),
+        ("```python\ndef root(n):\n    return 1\n```\n```python\ndef root(n): ...\n```", "return 1", "..."),
+        ("```python\ndef root(n):\n    return (1\n```\nIt's done.\n```\n2.0\n```", "return (1", "done"),
+        ("> ```py\n> def root(n):\n>     return 1\n> ```\nThat.", "    return 1", ">"),
         ("found = 1\n    return found", "\n    found = 1\n    return found", "```"),  # stripped of its first margin
     ],
 )
 def test_programs_are_found(text, kept, left):
     found = program(text, PROMPT, "root")
     assert kept in found and left not in found
-    compile(found, "root", "exec")
+    if kept != "return (1":  # which was no program to begin with
+        compile(found, "root", "exec")
 
 
 @pytest.mark.parametrize(

@@ -22,9 +22,11 @@ def program(answer: str, prompt: str, entry_point: str) -> str | None:
     fenced = blocks(answer)
     python = [code for tag, code in fenced if tag in PYTHON]
     known = names_bound(parsed(opening(prompt)))
-    for pieces in (python, [code for _, code in fenced if parsed(code) is not None], _bare(answer), _indented(answer)):
+    others = [code for _, code in fenced if parsed(code) is not None]
+    for pieces in (python, others, _bare(answer), [] if fenced else _indented(answer)):
         if (at := _defining(pieces, entry_point)) is not None:
-            return assembled(pieces[:at], _whole(pieces[at]), pieces[at + 1 :], known, entry_point)
+            pieces = [*map(_whole, pieces)]
+            return assembled(pieces[:at], pieces[at], pieces[at + 1 :], known, entry_point)
     bodies = python if fenced else [answer]
     for at in reversed(range(len(bodies))):
         if completed := _completed(bodies[at], prompt, entry_point):

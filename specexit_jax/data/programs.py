@@ -23,7 +23,7 @@ def tell(value):
         return "set(" + ",".join(sorted(map(tell, value))) + ")"
     if isinstance(value, dict):
         return "dict(" + ",".join(sorted(tell(k) + ":" + tell(v) for k, v in value.items())) + ")"
-    return getattr(value, "__name__", type(value).__name__)
+    return "object " + getattr(value, "__name__", type(value).__name__)
 
 calls, seen = 0, hashlib.sha256()
 

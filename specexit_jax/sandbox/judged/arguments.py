@@ -6,12 +6,12 @@ import re
 
 
 def free(code):
-    """The names of a compiled module that may be neither its own nor built in; attributes are among them."""
+    """The names of a compiled module that may be neither its own nor built in, nor Python's; attributes are among them."""
     names = set(code.co_names)
     for constant in code.co_consts:
         if hasattr(constant, "co_names"):
             names |= free(constant)
-    return names - set(dir(builtins))
+    return {name for name in names - set(dir(builtins)) if not name.startswith("__")}
 
 
 def looked_at(text, names):

@@ -103,14 +103,14 @@ class Calls:
         while (said := self._receive())[0] == "do":
             self.answer(said)
         try:
-            value, error = self._believed(what, said, args, named)
+            value, error = self._believed(what, said, args, named, number not in self.unseen)
         except BaseException as wrong:
             leave(f"an answer that is none: {type(wrong).__name__}: {wrong}")
         if error is not None:
             raise error
         return value
 
-    def _believed(self, what, said, args, named):
+    def _believed(self, what, said, args, named, seen):
         """(value, None) or (None, exception to raise)."""
         if said == ["end"] and what == "next":
             return None, StopIteration()
@@ -122,6 +122,8 @@ class Calls:
         value = args[told[1]] if type(told) is list and told[0] == "argument" else self.codec.decode(told)
         if what in _OF_TYPE and type(value) is not _OF_TYPE[what]:
             raise Refused(f"{what} gave {type(value).__name__}")
+        if changed and not seen:
+            raise Refused("changes that nobody asked for")
         for key, new in changed:
             restore((named if type(key) is str else args)[key], self.codec.decode(new))
         return value, None

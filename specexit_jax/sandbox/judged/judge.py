@@ -19,6 +19,8 @@ def _may_keep(value):
     """Functions and iterators of the tests, which a program can be called with; none that would give it a hold here."""
     if isinstance(value, types.BuiltinFunctionType) and value.__module__ in ("builtins", "os", "posix", "sys"):
         return value.__name__ in _PURE
+    if isinstance(value, type) and issubclass(value, type):  # it would make classes here
+        return False
     return callable(value) or isinstance(value, collections.abc.Iterator)
 
 
