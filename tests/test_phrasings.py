@@ -1,4 +1,4 @@
-"""Graders against 1,207 answers in the words of real models, each labelled by hand (fixtures/graders/README.md)."""
+"""Graders against 1,257 answers in the words of real models, each labelled by hand (fixtures/graders/README.md)."""
 
 import collections
 import json

@@ -74,8 +74,8 @@ def test_inputs_behind_a_failed_assertion_count():
 def test_raising_is_an_outcome_and_not_ending_is_none():
     assert same_outcomes(answer("1 // 0"), answer("n // 0"), REFERENCE)
     assert not same_outcomes(answer("1 // 0"), answer("[][n]"), REFERENCE)
-    left = answer("exit()")
-    assert not same_outcomes(left, answer("quit()"), REFERENCE)
+    left = answer("__import__('sys').exit()")
+    assert not same_outcomes(left, answer("__import__('sys').exit(0)"), REFERENCE)
     assert same_outcomes(left, left, REFERENCE)  # the same program, whatever it does
 
 
