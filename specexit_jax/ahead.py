@@ -15,10 +15,12 @@ from jax.experimental import topologies
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from specexit_jax.backend import tracing_for
+from specexit_jax.checkpoint import flatten
 from specexit_jax.decoding.sampling import some_keys
 from specexit_jax.decoding.spec import DecodeParams, DecodeSpec
 from specexit_jax.decoding.speculative import decode
 from specexit_jax.exits.policy import unreachable
+from specexit_jax.layouts import laid_out
 from specexit_jax.models.config import DraftConfig, TargetConfig
 from specexit_jax.models.draft import Draft, init_draft
 from specexit_jax.models.target import Target, init_target
@@ -150,10 +152,14 @@ def sentence(found: dict) -> str:
 
 
 def _placed(mesh: Mesh, init, dtype: str) -> Any:
-    """Parameters as shapes with the table's shardings, in `dtype`."""
+    """Parameters as shapes in `dtype`, where and as `placer` would put them."""
     tree = jax.eval_shape(init, jax.random.key(0))
-    tree = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, jnp.dtype(dtype)), tree)
-    return jax.tree.map(_with_sharding, tree, tree_shardings(tree, mesh))
+    shapes, shardings = flatten(tree), jax.tree.leaves(tree_shardings(tree, mesh))
+    leaves = [
+        jax.ShapeDtypeStruct(leaf.shape, jnp.dtype(dtype), sharding=laid_out(path, sharding))
+        for (path, leaf), sharding in zip(shapes.items(), shardings, strict=True)
+    ]
+    return jax.tree.unflatten(jax.tree.structure(tree), leaves)
 
 
 def _with_sharding(leaf, sharding: NamedSharding) -> jax.ShapeDtypeStruct:

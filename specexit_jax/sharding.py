@@ -12,6 +12,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from specexit_jax.checkpoint import flatten
+from specexit_jax.layouts import laid_out
 
 P = PartitionSpec
 AXES = ("data", "fsdp", "tensor")
@@ -79,7 +80,12 @@ def tree_shardings(tree: Any, mesh: Mesh) -> Any:
 
 def placer(mesh: Mesh) -> Callable[[np.ndarray, str], jax.Array]:
     """Puts one parameter, given with its path, straight onto its devices: what a checkpoint's loader asks for."""
-    return lambda array, path: jax.device_put(array, NamedSharding(mesh, spec_of(path, array.shape, mesh)))
+
+    def place(array: np.ndarray, path: str) -> jax.Array:
+        sharding = NamedSharding(mesh, spec_of(path, array.shape, mesh))
+        return jax.device_put(array, laid_out(path, sharding) if sharding.is_fully_addressable else sharding)
+
+    return place
 
 
 def row_sharding(mesh: Mesh) -> NamedSharding:

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from specexit_jax.layouts import laid_out
 from specexit_jax.models.config import DraftConfig, TargetConfig
 
 Arrays = Sequence[np.ndarray]
@@ -32,7 +33,9 @@ Place = Callable[[np.ndarray, str], jax.Array]  # (host array, path) -> where it
 
 def on_device(array: np.ndarray, path: str) -> jax.Array:
     """The default device."""
-    return jnp.asarray(array)
+    array = jnp.asarray(array)
+    where = laid_out(path, array.sharding)
+    return array if where is array.sharding else jax.device_put(array, where)
 
 
 def target_layout(config: TargetConfig) -> Layout:

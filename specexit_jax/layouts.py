@@ -1,0 +1,29 @@
+"""In which order a TPU keeps the axes of a kernel.
+
+By itself it keeps them as they are numbered. Where a product wants another order, the compiler copies the weight: once before
+the decoding loop, which takes as much memory again, or in every turn of it. So kernels are put there in the order in which they
+are read; their shapes, and what a checkpoint holds, stay as they are.
+"""
+
+import re
+
+from jax.experimental.layout import Format, Layout
+from jax.sharding import Sharding
+
+_PLATFORMS = ("tpu",)
+# Axes from major to minor. A product contracts D; the axes that choose among its results (gate or up, head, place in a group)
+# come first.
+_ORDERS = (
+    (r"(^|/)mlp/gate_up$", (1, 0, 2)),  # [D, 2, F]
+    (r"(^|/)attention/qkv$", (1, 2, 0, 3)),  # [D, K, G + 2, H]
+    (r"(^|/)attention/o$", (1, 0, 2, 3)),  # [K, G, H, D]
+)
+
+
+def laid_out(path: str, sharding: Sharding) -> Sharding | Format:
+    """Where a parameter is put: on a process's own TPUs with the order of its axes, elsewhere as it comes."""
+    platform = next(iter(sharding.device_set)).platform
+    order = next((order for pattern, order in _ORDERS if re.search(pattern, path)), None)
+    if platform not in _PLATFORMS or order is None:
+        return sharding
+    return Format(Layout(major_to_minor=order), sharding)
