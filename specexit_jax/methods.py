@@ -18,6 +18,7 @@ from specexit_jax.session import Session
 
 DRAFT_TOKENS = 3
 MAX_ANSWER = 16
+PARAGRAPHS = ("paragraph",)
 TRIAL_CONFIDENCE = 0.95  # DEER's own
 DECODED = ("think", "nothink", "first_answer", "deer", "deer_eagle3", "eagle3", "specexit", "probe")
 EXITING = ("specexit", "probe")
@@ -40,13 +41,13 @@ def make_method(
     session: Session,
     name: str,
     policy: Policy | None = None,
-    kinds: Sequence[str] = ("paragraph",),
+    kinds: Sequence[str] = PARAGRAPHS,
     draft_tokens: int = DRAFT_TOKENS,
     *,
     max_answer: int = MAX_ANSWER,
     tree: TreeShape | None = None,
 ) -> Method:
-    """The method called `name`; `policy` and its boundary kinds are what `specexit` and `probe` exit by.
+    """The method called `name`; `policy` and its boundary kinds (() for paragraphs) are what `specexit` and `probe` exit by.
 
     tree: methods that draft verify such a tree a step, not a chain of `draft_tokens`. max_answer: tokens after which a
     trial of `deer` (undrafted, as published) or `deer_eagle3` is judged, finished or not.
@@ -68,7 +69,7 @@ def make_method(
     drafted = (tree.depth if tree else draft_tokens) if drafts else 0
     chosen = policy_of(session, name, policy, max_answer)
     exits = not isinstance(chosen, NeverExit)
-    table = session.boundaries(kinds) if exits else jnp.zeros((session.target.vocab_size,), bool)
+    table = session.boundaries(kinds or PARAGRAPHS) if exits else jnp.zeros((session.target.vocab_size,), bool)
     return Method(name, drafted, chosen, table, name == "nothink", tree if drafts else None)
 
 

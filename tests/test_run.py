@@ -246,7 +246,7 @@ def test_deer_tries_and_takes_back_what_a_random_model_never_believes(session, r
 
 
 def test_first_answer_leaves_after_the_first_statement(session, requests):
-    outcomes = run(session, requests, make_method(session, "first_answer", draft_tokens=2))
+    outcomes = run(session, requests, make_method(session, "first_answer", kinds=(), draft_tokens=2))
     states = [["answer" in session.token_texts[token] for token in outcome.ids] for outcome in outcomes]
     left = [outcome for outcome in outcomes if outcome.exit is not None]
     assert left
