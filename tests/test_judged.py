@@ -168,7 +168,7 @@ def test_what_is_printed_beyond_what_is_kept_fails_nothing():
     prints = "```python\ndef doubled(n):\n    print('x' * 5000)\n    return 2 * n\n```"
     assert passes(prints, CodeTests(cheats.PROMPT, cheats.TESTS, "doubled").reference())
     for flood in ("while True: print('x' * 1000)", "while True: print('x' * 1000, file=__import__('sys').stderr)"):
-        assert run_tests(flood, "", Limits(wall=1)).status == "timeout"
+        assert run_tests(flood, "", Limits(wall=0.5)).status == "timeout"
     ended = "import sys\nsys.stderr.write('x' * 200_000 + '\\n')\nraise MemoryError"
     assert run_python(ended).status == "memory"
 

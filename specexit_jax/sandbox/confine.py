@@ -1,10 +1,12 @@
 """The child's way in: every layer is put on, then Python is started anew on the program."""
 
+import contextlib
 import ctypes
 import os
 import resource
 import signal
 import struct
+import sys
 
 from specexit_jax.sandbox import landlock, namespaces, seccomp, syscalls
 
@@ -57,7 +59,31 @@ def enter(request: dict, handles: dict[int, int], status: int) -> None:
         seccomp.restrict(signals)
     except OSError as error:
         raise Unavailable("seccomp", error) from error
-    os.execve(request["python"], [request["python"], *request["arguments"]], request["environment"])
+    if request["anew"]:
+        os.execve(request["python"], [request["python"], *request["arguments"]], request["environment"])
+    _run_here(request["arguments"], request["environment"])
+
+
+def _run_here(arguments: list[str], environment: dict[str, str]) -> None:
+    """As Python would that was started so, without the time that starting takes: for texts of which we need to hide nothing."""
+    os.close(READY)
+    os.environ.clear()
+    os.environ.update(environment)
+    at = arguments.index("-c")
+    sys.argv[:], sys.path[:] = (
+        ["-c", *arguments[at + 2 :]],
+        [path for path in sys.path if path.startswith(sys.base_prefix)],
+    )
+    code = 1
+    try:
+        exec(compile(arguments[at + 1], "<string>", "exec"), {"__name__": "__main__"})
+        code = 0
+    except BaseException as error:
+        sys.excepthook(type(error), error, error.__traceback__)
+    finally:
+        with contextlib.suppress(OSError, ValueError):
+            sys.stdout.flush()
+        os._exit(code)
 
 
 def _end_with(parent: int) -> None:

@@ -196,6 +196,7 @@ def _interpreter(role: str) -> dict[str, Any]:
         "python": _python(),
         "arguments": ["-I", "-S", "-B", "-X", "utf8", "-c", start, *map(str, channels), *packages],
         "readable": [*_SYSTEM, library, os.path.realpath(paths["platstdlib"]), *packages, _python()],
+        "anew": role != "judge",  # what judges is ours, and sees all that its supervisor does
         "hidden": [
             path for name in _ANSWERS for folder in packages if os.path.isdir(path := os.path.join(folder, name))
         ],
