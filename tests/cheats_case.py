@@ -205,6 +205,14 @@ OTHERS = {
         "half",
         "import numpy\nnumpy.allclose = lambda *a, **k: True\ndef half(x): return x\n",
     ),
+    "no_numbers_at_all": (
+        "def mean(xs):\n    \"\"\" The mean.\"\"\"\n",
+        "import numpy as np\ndef check(candidate):\n    for xs in ([1.0, 2.0], [3.0]):\n"
+        "        assert np.allclose(candidate(xs), sum(xs) / len(xs))\n"
+        "        np.testing.assert_allclose(candidate(xs), sum(xs) / len(xs))\n",
+        "mean",
+        "def mean(xs): return []\n",
+    ),
     "the_end_of_a_loop": (
         "def doubled(n):\n    \"\"\" Twice n.\"\"\"\n",
         "def check(candidate):\n    assert all(map(lambda n: candidate(n) == 2 * n, range(9)))\n",

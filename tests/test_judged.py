@@ -41,6 +41,7 @@ RIGHT = {
     "back": "def back(s): return ''.join(chr((ord(c) - 99) % 26 + 97) for c in s)",
     "total": "def total(x, y): return x + y",
     "half": "import numpy\ndef half(x): return numpy.float32(x) / 2",
+    "mean": "def mean(xs): return sum(xs) / len(xs)",
     "ordered": "def ordered(xs):\n    xs.sort()\n    return xs",
 }
 

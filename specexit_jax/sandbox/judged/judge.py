@@ -8,6 +8,7 @@ import types
 
 from specexit_jax.sandbox.judged.arguments import free, looked_at
 from specexit_jax.sandbox.judged.calls import Afar, Calls
+from specexit_jax.sandbox.judged.closeness import mend
 from specexit_jax.sandbox.judged.program import load, public, work
 
 _PURE = frozenset(
@@ -55,6 +56,10 @@ def main(arguments):
     if not looked_at(told["tests"], set(found)):
         calls.unseen = frozenset(value._number for value in found.values() if type(value) is Afar)
     sys.modules["solution"].__dict__.update(found)
+    if "numpy" in told["tests"]:
+        import numpy.testing
+
+        mend(numpy)
     names = {"tests": load("tests", tests, given | found), "program": found[subject] if subject else None}
     end = load("verdict", told["verdict"], names).get("told", "")
     sys.stdout.flush()
