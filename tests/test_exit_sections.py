@@ -68,3 +68,31 @@ def test_a_broken_frontier_is_named_and_the_released_rule_has_no_sections(tmp_pa
         exit_sections(POLICY, tmp_path, traces, labels, signals_of(traces), 1)
     released = dataclasses.replace(POLICY, rule="released", smoothing="ewma")
     assert exit_sections(released, tmp_path, traces, labels, {}, 1) == {}
+
+
+def test_samples_that_agree_give_the_risk_of_one_and_the_report_says_what_is_not_known(tmp_path):
+    traces, labels = traces_and_labels()
+    signals = signals_of(traces)
+    one = exit_sections(POLICY, tmp_path, traces, labels, signals, 1)["risk"]
+    names = {trace["id"]: [trace["id"], *(f"{trace['id']}/sample-{n}" for n in (1, 2))] for trace in traces}
+    many = [
+        [row | {"id": name} for row in rows for name in names[row["id"]]] for rows in (traces, labels)
+    ]  # no "problem": known by the ids
+    many[0] = [{key: value for key, value in trace.items() if key != "problem"} for trace in many[0]]
+    along = {name: signals[own] for own, alike in names.items() for name in alike}
+    three = exit_sections(POLICY, tmp_path, *many, along, 1)["risk"]
+    assert (three["problems"], three["traces"], three["harmed"]) == (
+        one["problems"],
+        3 * one["traces"],
+        3 * one["harmed"],
+    )
+    assert three["risk"] == pytest.approx(one["risk"]) and three["risk_ci95"] == pytest.approx(one["risk_ci95"])
+    assert f"Of {3 * len(traces)} traces of {len(traces)} problems" in risk_text(three)
+    assert "fewer than 300 say little" in risk_text(three)
+    earlier = Certificate(0.3, 0.05, "calibration", 99, 1, 0.01, 0.29, "development", 0, (POLICY.thresholds,))
+    bets = dataclasses.replace(earlier, traces=396, test="betting", risk=0.01, harmed=4, scope="holds for sums alone")
+    told = [risk_text(three | {"certificate": dataclasses.asdict(found)}) for found in (earlier, bets)]
+    assert "did not record the mixture of tasks" in told[0] and "The certificate holds for sums alone." in told[1]
+    assert "1.00 % of a problem's traces harmed (4 of 396 traces of 99 problems)" in told[1]
+    table = transfer_table({"pooled": {"sums": {"tokens_ratio": 0.5, "harmed": 1, "problems": 9, "risk": 0.25}}}, 6)
+    assert "those of the 6 tasks hold at once" in table and "−50 % / 25.0 %" in table

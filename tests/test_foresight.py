@@ -60,6 +60,7 @@ def annotated(session, think, tmp_path_factory):
 
 
 def test_its_own_noise_gives_the_trace_back(session, think, annotated):
+    assert len({trace["problem"] for trace in annotated[0]}) == 9 and len(annotated[0]) == 36
     places = chosen_places(*annotated, 10_000, seed=0)
     assert len(places) > 4 and all(place.trace["think_end"] > place.token for place in places)
     for place in places[:4]:
