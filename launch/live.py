@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from launch import transcript
+from specexit_jax.exits.signals import share_text
 from specexit_jax.requests import Outcome
 from specexit_jax.streaming import Piece
 
@@ -29,7 +30,7 @@ def meters(signals: tuple[float, float, float]) -> str:
     """One line: a bar for each signal and its value; the bar of what remains is full at 512 tokens."""
     confidence, progress, remain = signals
     return (
-        f"    confidence {_bar(confidence)} {confidence:.2f}   progress {_bar(progress)} {progress:.2f}   "
+        f"    confidence {_bar(confidence)} {share_text(confidence)}   progress {_bar(progress)} {share_text(progress)}   "
         f"remain {_bar(remain / REMAIN)} {remain:.0f}"
     )
 

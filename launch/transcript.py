@@ -4,6 +4,7 @@ import dataclasses
 import json
 
 from specexit_jax.decoding.sampling import Sampling
+from specexit_jax.exits.signals import share_text
 from specexit_jax.requests import Outcome
 from specexit_jax.session import Session, text_of
 from specexit_jax.thinking import END_THINK
@@ -82,7 +83,7 @@ def _moment(outcome: Outcome) -> str:
         return f"exit after {outcome.exit} thinking tokens"
     confidence, progress, remain = outcome.exit_signals
     return (
-        f"exit after {outcome.exit} thinking tokens: confidence {confidence:.2f}, progress {progress:.2f}, "
+        f"exit after {outcome.exit} thinking tokens: confidence {share_text(confidence)}, progress {share_text(progress)}, "
         f"remain {remain:.0f} tokens"
     )
 

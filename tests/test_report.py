@@ -12,15 +12,18 @@ from specexit_jax.evaluation.loop import latency
 from specexit_jax.evaluation.records import (
     Record,
     one_per_problem,
+    read_records,
     record_of_replay,
+    record_of_trace,
     write_json,
     write_records,
 )
-from specexit_jax.evaluation.report import figures, tables, trace_figure
+from specexit_jax.evaluation.report import figures, scales, tables, trace_figure
 from specexit_jax.evaluation.report import markdown as report
 from specexit_jax.evaluation.report import style as figure_style
 from specexit_jax.evaluation.report.where import BINS, exit_offsets
 from specexit_jax.evaluation.results import METHODS, build_results, compare, histogram, shares, summarise, tau
+from specexit_jax.exits.signals import share_text
 from specexit_jax.jsonl import read_jsonl
 
 
@@ -294,14 +297,14 @@ def test_interleaved_ratio_sees_three_per_cent_through_drift():
         latency.interleaved_ratio(side(1.0), side(1.0), rounds=20)
 
 
-def _view(exit_at: int | None) -> trace_figure.TraceView:
+def _view(exit_at: int | None, thresholds=(0.5, 0.5, 10.0)) -> trace_figure.TraceView:
     signals = np.abs(np.random.default_rng(0).random((60, 3))) * [1.0, 1.0, 50.0]
     stages = trace_figure.text_stages(
         [(0, 20, "35 + 40"), (20, 30, "So 75.\n\n"), (30, 60, "Wait, let me\ncheck that.")]
     )
     assert stages == [(0, 30, "first attempt"), (30, 60, "“Wait, let me check that.”")]
     return trace_figure.TraceView(
-        "t", signals, [19, 29, 59], [False, True, True], signals, 29, exit_at, (0.5, 0.5, 10.0), stages
+        "t", signals, [19, 29, 59], [False, True, True], signals, 29, exit_at, thresholds, stages
     )
 
 
@@ -338,3 +341,68 @@ def test_methods_at_one_place_share_a_label():
     figure = figures.accuracy_tokens_figure({"eagle3": point, "think": point})
     assert [text.get_text() for text in figure.axes[0].texts] == ["think = eagle3"]
     assert set(figure_style.COLOURS) == set(METHODS)
+
+
+def test_an_answer_without_thinking_is_no_thinking(tmp_path):
+    trace = {"id": "a-1", "task": "a", "split": "test", "correct": True, "ids": [5, 6, 7, 1], "think_end": None, "exit": None,
+             "steps": 0, "accepted": [], "answer": "7", "finish": "stop", "seed": 0}  # fmt: skip
+    assert record_of_trace("nothink", trace | {"thinking_tokens": 0}).thinking_tokens == 0
+    assert record_of_trace("nothink", trace).thinking_tokens == 0  # of a trace that does not say
+    assert record_of_trace("think", trace | {"thinking_tokens": 4}).thinking_tokens == 4  # never closed: all of it
+    assert record_of_trace("think", trace).thinking_tokens == 4
+    earlier = _record("nothink", tokens=4, thinking_tokens=4)  # as records were written before
+    write_records(tmp_path / "records.jsonl", [earlier, _record()])
+    assert [record.thinking_tokens for record in read_records(tmp_path / "records.jsonl")] == [0, 95]
+
+
+def test_tokens_a_step_have_one_name_each():
+    """tau is a mean over tasks of what was decoded; the figure's numbers pool all steps of all tasks."""
+    results = _results()
+    text = report.report_markdown(results)
+    assert (
+        "τ is tokens per verify step, bonus token counted, exit-truncated steps left out, a mean over tasks too, of the "
+        "problems that were decoded (`eagle3` 50, `specexit` 50)." in text
+    )
+    pooled = figures.acceptance_figure({n: np.array(c) for n, c in results["acceptance"].items()})
+    shown = [t.get_text() for t in pooled.axes[0].get_legend().get_texts()] + [pooled.axes[0].get_xlabel()]
+    assert not any("τ" in text for text in shown) and shown[0] == "eagle3  (2.33 tokens a step, all steps pooled)"
+
+
+@pytest.mark.parametrize(("share", "shown"), [
+    (0.85, "0.85"), (0.5, "0.50"), (0.9932, "0.9932"), (0.997, "0.9970"), (0.99996, "0.999960"), (1.0, "1.00"), (0.0, "0.00"),
+    (1 - 1e-9, "0.9999999990"), (0.0871, "0.087"), (0.0004, "0.00040"), (0.9999937, "0.9999937"), (1.5, "1.50"),
+])  # fmt: skip
+def test_shares_have_digits_enough_to_tell_them_from_one(share, shown):
+    assert share_text(share) == shown
+    if 0 < share < 1:
+        assert 0 < float(shown) < 1
+
+
+def test_confidence_is_drawn_where_it_happens():
+    """Equal steps on the axis are equal factors of 1 - confidence; 1 itself has a place."""
+    scale = scales.NearOne(4)
+    values = np.array([0.0, 0.9, 0.99, 0.999, 1.0])
+    drawn = scale.forward(values)
+    assert drawn == pytest.approx([0, 1, 2, 3, 4], abs=0.05)
+    assert scale.inverse(drawn) == pytest.approx(values, abs=1e-9)
+    assert scale.ticks() == ([0.0, 0.5, 0.9, 0.99, 0.999, 1.0], ["0", "0.5", "0.9", "0.99", "0.999", "1"])
+    assert (
+        scales.NearOne.of(np.array([0.2, 0.5])).decades == 2
+        and scales.NearOne.of(np.array([0.99999, 1.0])).decades == 6
+    )
+    (part,) = trace_figure.signals_figure([_view(29, (0.9974, 0.3, 10.0))]).subfigs
+    confidence = next(axes for axes in part.axes if "confidence" in axes.get_ylabel())
+    assert confidence.get_yscale() == "function"
+    texts = [text.get_text() for axes in part.axes for text in axes.texts]
+    assert "≥ 0.9974" in texts and "≥ 0.30" in texts and "≤ 10" in texts
+
+
+def test_reliability_is_told_where_the_boundaries_are():
+    confidence = np.concatenate([np.linspace(0.1, 0.9, 50), 1 - np.geomspace(1e-2, 1e-5, 1000)])
+    agree = np.random.default_rng(0).random(len(confidence)) < confidence
+    bins = statistics.reliability(agree, confidence, edges=statistics.NEAR_ONE)
+    assert bins.count.sum() == len(confidence) and (bins.predicted >= 0.99).sum() >= 3 and (bins.count > 0).all()
+    assert (bins.left <= bins.predicted).all() and (bins.predicted <= bins.right).all()
+    assert bins.error == statistics.reliability(agree, confidence).error
+    figure = figures.reliability_figure(bins, 0.9, 0.1)
+    assert figure.axes[0].get_xscale() == "function" and figure.axes[1].get_xscale() == "function"

@@ -110,3 +110,23 @@ def test_tables_are_aligned_and_titles_escaped():
     assert '<td style="text-align:right">2</td>' in text
     assert text.count("<h1>") == 1 and text.index("<h1>A &lt;i&gt;</h1>") < text.index("<nav") < text.index("<h2")
     assert "<h1>" not in report_page("## B\n", {})
+
+
+def test_wide_tables_wrap_between_numbers_and_scroll_by_themselves():
+    cells = ["100.0 (61.0–100.0) / 17 / 0.30", "−15.8 % (−16.0 to −15.6)", "think, paper: Qwen3-4B-Thinking-2507"]
+    text = report_page(
+        "## B\n\n| x | y | z |\n|---|---:|---:|\n| " + " | ".join(cells) + " |\n\nOutside (1) / 2.\n", {}
+    )
+    assert "<span>100.0</span> <span>(61.0–100.0)</span> / <span>17</span> / <span>0.30</span></td>" in text
+    assert "<span>−15.8 %</span> <span>(−16.0 to −15.6)</span></td>" in text
+    assert (
+        "<td>think, paper: Qwen3-4B-Thinking-2507</td>" not in text
+        and "think, paper: Qwen3-4B-Thinking-2507</td>" in text
+    )
+    assert "Outside (1) / 2." in text
+    style = re.search(r"<style>(.*)</style>", text, re.DOTALL)[1]
+    rules = {name.strip(): body for name, body in re.findall(r"([^{}]+)\{([^{}]*)\}", style)}
+    assert "overflow-x: auto" in rules[".wide"] and "nowrap" not in rules["th, td"] and "nowrap" in rules["td span"]
+    assert "position: sticky" in rules["th:first-child, td:first-child"]
+    assert text.count('<div class="wide"><table>') == text.count("</table></div>") == 1
+    assert "<script>" not in report_page("| <script> / (x) |\n|---|\n| <b> / (<i>) |\n", {})

@@ -76,6 +76,7 @@ def trace_of(session: Session, problem: Problem, outcome: Outcome, sample: int =
         "ids": list(outcome.ids),
         "text": text,
         "think_end": outcome.think_end,
+        "thinking_tokens": outcome.thinking_tokens,
         "answer": answer,
         "correct": accepts(problem.checker, problem.task, answer, problem.answer),
         "finish": "stop" if outcome.finished else "length",

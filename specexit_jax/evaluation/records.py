@@ -12,6 +12,7 @@ from specexit_jax.jsonl import read_jsonl
 
 SOURCES = ("decode", "replay")
 FINISHES = ("stop", "length")
+CLOSED = "nothink"  # the method whose prompts close the thinking: all that it generates is the answer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,7 +107,7 @@ def record_of_trace(method: str, trace: dict, latency_s: float | None = None) ->
         split=trace["split"],
         correct=bool(trace["correct"]),
         tokens=len(trace["ids"]),
-        thinking_tokens=len(trace["ids"]) if trace["think_end"] is None else trace["think_end"],
+        thinking_tokens=_thinking(method, trace),
         exit_index=trace["exit"],
         exited=trace["exit"] is not None,
         steps=trace["steps"],
@@ -120,6 +121,13 @@ def record_of_trace(method: str, trace: dict, latency_s: float | None = None) ->
     )
 
 
+def _thinking(method: str, trace: dict) -> int:
+    """Where it never closes, all of what a trace says is thinking: nothing of one whose prompt had closed it."""
+    if trace["think_end"] is not None:
+        return trace["think_end"]
+    return 0 if method == CLOSED else trace.get("thinking_tokens", len(trace["ids"]))
+
+
 def read_records(path: str | Path) -> list[Record]:
     """The records of a file; raises FileNotFoundError, or ValueError naming the first line that holds none."""
     names = {field.name: field.default for field in dataclasses.fields(Record)}
@@ -129,6 +137,8 @@ def read_records(path: str | Path) -> list[Record]:
         if not required <= set(row) <= set(names):
             wrong = sorted(required - set(row) or set(row) - set(names))
             raise ValueError(f"{path}: record {number} lacks or does not know {', '.join(wrong)}: evaluate again")
+        if row["method"] == CLOSED:
+            row = row | {"thinking_tokens": 0}  # earlier files count its answers there
         records.append(Record(**{**row, "accepted": tuple(row["accepted"])}))
     return records
 

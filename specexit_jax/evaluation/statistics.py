@@ -204,8 +204,12 @@ def brier(labels: np.ndarray, probabilities: np.ndarray) -> float:
     return float(np.mean(np.square(np.asarray(probabilities, np.float64) - np.asarray(labels, np.float64))))
 
 
+# left edges of bins for probabilities that are mostly near 1
+NEAR_ONE = (0.0, 0.25, 0.5, 0.75, 0.9, 0.97, 0.99, 0.997, 0.999, 0.9997, 0.9999)
+
+
 class Reliability(NamedTuple):
-    """Bins of equal width over [0, 1]; empty bins are left out. All arrays [bins]."""
+    """Bins over [0, 1]; empty bins are left out. All arrays [bins]."""
 
     predicted: np.ndarray  # mean probability in the bin
     observed: np.ndarray  # frequency of the positive label
@@ -213,21 +217,30 @@ class Reliability(NamedTuple):
     high: np.ndarray
     count: np.ndarray
     left: np.ndarray  # left edge of the bin
-    error: float  # expected calibration error: count-weighted |predicted - observed|
+    error: float  # expected calibration error: count-weighted |predicted - observed| over bins of equal width
+    right: np.ndarray  # right edge of the bin
 
 
 def reliability(
-    labels: np.ndarray, probabilities: np.ndarray, bins: int = 10, problems: Sequence[str] | None = None
+    labels: np.ndarray,
+    probabilities: np.ndarray,
+    bins: int = 10,
+    problems: Sequence[str] | None = None,
+    edges: Sequence[float] | None = None,
 ) -> Reliability:
-    """Frequencies beside probabilities [n]; problems: of each, what is independent (left out: every label is)."""
+    """Frequencies beside probabilities [n]; problems: of each, what is independent (left out: every label is).
+
+    edges: left ends of the bins, ascending from 0; default: `bins` of equal width, by which the error is in any case.
+    """
     labels, probabilities = np.asarray(labels, bool), np.asarray(probabilities, np.float64)
     if len(labels) == 0:
         raise ValueError("a reliability diagram of no boundaries: annotate some traces first")
-    place = np.clip((probabilities * bins).astype(np.int64), 0, bins - 1)
-    count = np.bincount(place, minlength=bins)
+    starts = np.arange(bins) / bins if edges is None else np.asarray(edges, np.float64)
+    place = np.clip(np.searchsorted(starts, probabilities, side="right") - 1, 0, len(starts) - 1)
+    count = np.bincount(place, minlength=len(starts))
     kept = count > 0
-    hits = np.bincount(place, weights=labels, minlength=bins)[kept]
-    predicted = np.bincount(place, weights=probabilities, minlength=bins)[kept] / count[kept]
+    hits = np.bincount(place, weights=labels, minlength=len(starts))[kept]
+    predicted = np.bincount(place, weights=probabilities, minlength=len(starts))[kept] / count[kept]
     if problems is None:
         intervals = [wilson(int(h), int(n)) for h, n in zip(hits, count[kept], strict=True)]
     else:
@@ -235,7 +248,10 @@ def reliability(
         intervals = [_share_of(labels[place == one], codes[place == one]) for one in np.flatnonzero(kept)]
     observed, low, high = np.asarray(intervals, np.float64).T
     error = float(np.sum(count[kept] * np.abs(predicted - observed)) / count.sum())
-    return Reliability(predicted, observed, low, high, count[kept], np.flatnonzero(kept) / bins, error)
+    if edges is not None:
+        error = reliability(labels, probabilities, bins).error
+    right = np.append(starts, 1.0)[1:][kept]
+    return Reliability(predicted, observed, low, high, count[kept], starts[kept], error, right)
 
 
 def _share_of(labels: np.ndarray, problems: np.ndarray) -> Estimate:

@@ -6,6 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from specexit_jax.evaluation.report.scales import NearOne
 from specexit_jax.evaluation.report.style import COLOURS, INK, styled
 from specexit_jax.evaluation.results import in_order, tau
 from specexit_jax.evaluation.statistics import Reliability
@@ -114,12 +115,12 @@ def acceptance_figure(histograms: Mapping[str, np.ndarray]) -> Figure:
             shares = 100 * counts / counts.sum()
             at = np.arange(len(counts)) + (place - (len(shown) - 1) / 2) * width
             mean = tau(counts)
-            label = name if mean is None else f"{name}  (τ = {mean:.2f})"
+            label = name if mean is None else f"{name}  ({mean:.2f} tokens a step, all steps pooled)"
             bars = axes.bar(at, shares, 0.92 * width, color=COLOURS.get(name, "#db2777"), label=label, linewidth=0)
             if len(shown) * len(counts) <= 24:
                 axes.bar_label(bars, [f"{share:.0f}" for share in shares], fontsize=7.5, color=INK, padding=1.5)
         axes.set(
-            xlabel="drafts accepted in a verify step (τ counts the bonus token)", ylabel="share of verify steps (%)",
+            xlabel="drafts accepted in a verify step (its tokens are one more)", ylabel="share of verify steps (%)",
             title="Acceptance", xticks=range(max(len(counts) for counts in shown.values())),
         )  # fmt: skip
         axes.grid(visible=False, axis="x")
@@ -131,24 +132,26 @@ def acceptance_figure(histograms: Mapping[str, np.ndarray]) -> Figure:
 def reliability_figure(bins: Reliability, auc: float, brier: float) -> Figure:
     """Confidence against how often the forced answer agrees, with the count of boundaries beneath."""
     with styled():
-        figure = Figure(figsize=(5.0, 5.2), layout="constrained")
+        figure = Figure(figsize=(6.2, 5.6), layout="constrained")
         axes, below = figure.subplots(2, 1, sharex=True, gridspec_kw={"height_ratios": [3.4, 1]})
-        axes.plot([0, 1], [0, 1], color="#94a3b8", linewidth=1, linestyle=(0, (4, 2)))
+        scale = NearOne.of(np.concatenate([bins.predicted, bins.left]))
+        line = scale.inverse(np.linspace(0, scale.forward(np.array(1.0)), 200))
+        axes.plot(line, line, color="#94a3b8", linewidth=1, linestyle=(0, (4, 2)))
         spread = np.maximum([bins.observed - bins.low, bins.high - bins.observed], 0.0)
         axes.errorbar(
             bins.predicted, bins.observed, yerr=spread, color=COLOURS["specexit"], fmt="o-", markersize=5,
             linewidth=1.4,
             elinewidth=1, capsize=2.5,
         )  # fmt: skip
-        axes.set(
-            xlim=(-0.02, 1.02), ylim=(-0.03, 1.03), ylabel="forced answer agrees", title="Reliability of confidence"
-        )
+        axes.set(ylabel="forced answer agrees", title="Reliability of confidence")
+        NearOne.of(np.concatenate([bins.observed, bins.low, bins.high])).on(axes.yaxis)  # no finer than counts can tell
         summary = (
             f"AUC {auc:.3f}\nBrier {brier:.3f}\ncalibration error {bins.error:.3f}\n{bins.count.sum():,} boundaries"
         )
-        axes.text(0.04, 0.96, summary, transform=axes.transAxes, va="top", fontsize=8.5, color=INK, linespacing=1.5)
-        step = float(np.min(np.diff(bins.left))) if len(bins.left) > 1 else 0.1
-        below.bar(bins.left + step / 2, bins.count, 0.9 * step, color="#94a3b8", linewidth=0)
-        below.set(xlabel="confidence", ylabel="boundaries")
+        place = {"transform": axes.transAxes, "ha": "right", "va": "bottom"}
+        axes.text(0.97, 0.04, summary, **place, fontsize=8.5, color=INK, linespacing=1.5)
+        below.bar(bins.left, bins.count, bins.right - bins.left, align="edge", color="#94a3b8", edgecolor="white")
+        scale.on(below.xaxis)
+        below.set(xlabel="confidence (equal steps are equal factors of 1 − confidence)", ylabel="boundaries")
         below.grid(visible=False, axis="x")
         return figure

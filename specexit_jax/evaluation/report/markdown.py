@@ -111,6 +111,13 @@ def _provenance(results: dict, notes: Sequence[str]) -> str:
     return "\n\n".join([*lines, *notes])
 
 
+def _decoded(methods: Mapping[str, dict]) -> str:
+    """Of how many problems each method's tau is: where exits are replayed, fewer were decoded than evaluated."""
+    known = {name: methods[name]["overall"] for name in in_order(methods)}
+    counts = [f"`{name}` {one['decoded_n']:,}" for name, one in known.items() if one["tau_mean"] is not None]
+    return f" ({', '.join(counts)})" if counts else ""
+
+
 def _reading(results: dict) -> str:
     methods = results["methods"]
     timed = max(method["overall"]["latency_n"] for method in methods.values())
@@ -123,6 +130,9 @@ def _reading(results: dict) -> str:
     ]
     return (
         "Every number is a mean over tasks. Tokens are all generated tokens. Latency is wall time of decoding at batch "
-        f"1 on {timed} problems, compilation excluded. τ is tokens per verify step, bonus token counted, exit-"
-        "truncated steps left out.\n\n" + "; ".join(known) + "." + "".join(f"\n\n{line}" for line in tried)
+        f"1 on {timed} problems, compilation excluded. τ is tokens per verify step, bonus token counted, exit-truncated "
+        f"steps left out, a mean over tasks too, of the problems that were decoded{_decoded(methods)}.\n\n"
+        + "; ".join(known)
+        + "."
+        + "".join(f"\n\n{line}" for line in tried)
     )

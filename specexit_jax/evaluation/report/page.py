@@ -11,6 +11,8 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 from markupsafe import Markup, escape
 
+_NUMBERS = re.compile(r"[^A-Za-z]*(?:to[^A-Za-z]+)?(?:/[^A-Za-z]*)*")  # cells without words
+_BETWEEN = re.compile(r"( / | (?=\())")
 _TEMPLATE = Path(__file__).with_name("page.html.jinja")
 
 
@@ -29,6 +31,7 @@ def report_page(markdown: str, images: Mapping[str, bytes]) -> str:
     reader.add_render_rule("table_open", lambda *_: '<div class="wide"><table>\n')
     reader.add_render_rule("table_close", lambda *_: "</table></div>\n")
     tokens = reader.parse(markdown)
+    _pieces(tokens)
     title, contents = _headings(tokens)
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     template = environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
@@ -36,6 +39,31 @@ def report_page(markdown: str, images: Mapping[str, bytes]) -> str:
         tokens = tokens[3:]
     body = Markup(reader.renderer.render(tokens, reader.options, {}))
     return template.render(title=title, contents=contents, body=body) + "\n"
+
+
+def _pieces(tokens: list[Token]) -> None:
+    """Cells of numbers break between them and nowhere else: `100.0 (61.0–100.0) / 17`, each a piece of its own."""
+    for before, inline in pairwise(tokens):
+        if before.type in ("td_open", "th_open") and _NUMBERS.fullmatch(inline.content):
+            inline.children = [
+                one
+                for child in inline.children
+                for one in (_in_pieces(child.content) if child.type == "text" else [child])
+            ]
+
+
+def _in_pieces(text: str) -> list[Token]:
+    found = []
+    for piece in _BETWEEN.split(text):
+        if _BETWEEN.fullmatch(piece):
+            found.append(Token("text", "", 0, content=piece))
+        elif piece:
+            found += [
+                Token("piece_open", "span", 1),
+                Token("text", "", 0, content=piece),
+                Token("piece_close", "span", -1),
+            ]
+    return found
 
 
 def _headings(tokens: list[Token]) -> tuple[str, list[tuple[str, str]]]:

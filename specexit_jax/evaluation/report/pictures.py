@@ -27,7 +27,11 @@ def draw(results: dict, views: Sequence[TraceView] = ()) -> Iterator[tuple[str, 
     if views:
         yield "signals", signals_figure(views)
     if curve := results.get("reliability"):
-        bins = Reliability(*(np.asarray(curve[name]) for name in Reliability._fields))
+        known = {name: np.asarray(curve[name]) for name in Reliability._fields if name in curve}
+        known.setdefault(
+            "right", np.minimum(known["left"] + 0.1, 1.0)
+        )  # of earlier results, with ten bins of equal width
+        bins = Reliability(**known)
         yield "reliability", reliability_figure(bins, results["signals"]["auc"], results["signals"]["brier"])
     if histograms := results.get("acceptance"):
         yield "acceptance", acceptance_figure({name: np.asarray(counts) for name, counts in histograms.items()})

@@ -48,7 +48,7 @@ def signal_sections(policy: Threshold, traces: Sequence[dict], labels: Sequence[
         "correlation_of_agreement_with_correct": statistics.correlation(agree, correct),
     }
     problems = [problem_of(trace) for trace, label in zip(traces, labels, strict=True) for _ in label["boundaries"]]
-    bins = statistics.reliability(agree, raw[:, 0], problems=problems)
+    bins = statistics.reliability(agree, raw[:, 0], problems=problems, edges=statistics.NEAR_ONE)
     curve = {name: np.asarray(value).tolist() for name, value in bins._asdict().items()}
     return {"signals": metrics, "reliability": curve}
 

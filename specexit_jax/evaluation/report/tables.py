@@ -50,7 +50,7 @@ def comparison_table(comparisons: Sequence[dict]) -> str:
                 _interval(row["speedup"], 1, 2, unit="×"),
                 str(row["harmed"]),
                 str(row["mended"]),
-                number(row["mcnemar_p"], 3),
+                "< 0.001" if row["mcnemar_p"] < 0.001 else number(row["mcnemar_p"], 3),
             ]
         )
     return markdown_table(header, rows)

@@ -9,7 +9,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 
+from specexit_jax.evaluation.report.scales import NearOne
 from specexit_jax.evaluation.report.style import FAINT, INK, styled
+from specexit_jax.exits.signals import REMAIN_MAX, share_text
 
 _SIGNALS = (("confidence", "#dc2626"), ("progress", "#2563eb"), ("remain", "#0f766e"))
 _DOUBTS = ("Wait", "But", "Hmm", "Alternatively", "Actually", "Let me", "I could", "Another", "Hold on")
@@ -58,20 +60,28 @@ def signals_figure(traces: Sequence[TraceView]) -> Figure:
     if not traces:
         raise ValueError("a figure of signals needs at least one trace")
     with styled():
-        figure = Figure(figsize=(10, 0.6 + 3.25 * len(traces)), layout="constrained")
+        figure = Figure(figsize=(10, 0.6 + 3.9 * len(traces)), layout="constrained")
         outer = figure.subfigures(len(traces), 1, squeeze=False, hspace=0.04)[:, 0]
+        limits = [np.asarray(trace.thresholds[:1]) for trace in traces if trace.thresholds is not None]
+        scale = NearOne.of(np.concatenate([*limits, *(_seen(trace)[:, 0] for trace in traces)]))
         for place, (part, trace) in enumerate(zip(outer, traces, strict=True)):
-            strip, unit, remain = part.subplots(
-                3, 1, sharex=True, gridspec_kw={"height_ratios": [0.26, 1.55, 1.0], "hspace": 0.04}
+            panels = part.subplots(
+                4, 1, sharex=True, gridspec_kw={"height_ratios": [0.26, 1.4, 0.8, 1.0], "hspace": 0.04}
             )
-            _draw_stages(strip, trace)
-            _draw_signals(unit, remain, trace)
-            for axes in (strip, unit, remain):
-                _draw_marks(axes, trace, labelled=axes is unit)
-            remain.set_xlabel("tokens of thinking" if place == len(traces) - 1 else "")
+            _draw_stages(panels[0], trace)
+            _draw_signals(panels[1:], trace, scale)
+            for axes in panels:
+                _draw_marks(axes, trace, labelled=axes is panels[1])
+            panels[-1].set_xlabel("tokens of thinking" if place == len(traces) - 1 else "")
             if place == 0:
                 _legend(part)
         return figure
+
+
+def _seen(trace: TraceView) -> np.ndarray:
+    """What the policy compared, where it compared anything, float [n, 3]."""
+    bold = trace.signals if trace.smoothed is None else trace.smoothed
+    return bold[np.isfinite(bold).all(axis=1)]
 
 
 def _draw_stages(axes: Axes, trace: TraceView) -> None:
@@ -91,42 +101,57 @@ def _draw_stages(axes: Axes, trace: TraceView) -> None:
             axes.text(start + 0.4 / characters, 0.46, shown, fontsize=7.2, va="center", color=INK, clip_on=True)
 
 
-def _draw_signals(unit: Axes, remain: Axes, trace: TraceView) -> None:
+def _draw_signals(panels: Sequence[Axes], trace: TraceView, scale: NearOne) -> None:
     """What the policy compared, boundary by boundary; the signals themselves, unsmoothed, as faint points beside it."""
     steps, read = np.arange(len(trace.signals)), list(trace.boundaries)
     bold = trace.signals if trace.smoothed is None else trace.smoothed
     shown = np.isfinite(bold).all(axis=1)  # smoothed values are known at boundaries only
-    for column, (_, colour) in enumerate(_SIGNALS):
-        axes = remain if column == 2 else unit
+    for column, (axes, (name, colour)) in enumerate(zip(panels, _SIGNALS, strict=True)):
         if trace.smoothed is not None:
             axes.plot(read, trace.signals[read, column], ".", color=colour, markersize=4, alpha=0.4, linestyle="none")
         axes.plot(steps[shown], bold[shown, column], color=colour, linewidth=1.7, solid_capstyle="round")
-        if trace.thresholds is not None:
-            axes.axhline(trace.thresholds[column], color=colour, linewidth=0.8, linestyle=(0, (1, 2)))
-    agree = np.asarray(trace.agree, bool)
-    places = np.asarray(trace.boundaries, np.int64)
-    height = np.full(len(places), -0.085)
-    unit.scatter(places[agree], height[agree], s=17, color="#15803d", clip_on=False, zorder=5, linewidth=0)
-    unit.scatter(
-        places[~agree],
-        height[~agree],
-        s=15,
-        facecolor="white",
-        edgecolor="#b91c1c",
-        clip_on=False,
-        zorder=5,
-        linewidth=1,
-    )
-    unit.set(ylim=(-0.16, 1.06), yticks=[0, 0.25, 0.5, 0.75, 1], ylabel="confidence,\nprogress")
-    unit.grid(visible=False, axis="x")
-    unit.tick_params(bottom=False)
-    unit.spines["bottom"].set_visible(False)
+        axes.grid(visible=False, axis="x")
+        axes.set_ylabel(name)
+    confidence, progress, remain = panels
+    scale.on(confidence.yaxis)
+    progress.set(ylim=(-0.05, 1.06), yticks=[0, 0.5, 1])
+    for axes in (confidence, progress):
+        axes.tick_params(bottom=False)
+        axes.spines["bottom"].set_visible(False)
     remain.set_yscale("log")
     remain.set_ylim(0.8, max(20.0, 1.6 * float(np.max(bold[shown, 2], initial=0.0))))
     remain.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     remain.yaxis.set_minor_formatter(matplotlib.ticker.NullFormatter())
     remain.set_ylabel("remain\n(tokens)")
-    remain.grid(visible=False, axis="x")
+    if trace.thresholds is not None:
+        _draw_thresholds(panels, trace.thresholds)
+    _draw_agreement(confidence, trace)
+
+
+def _draw_thresholds(panels: Sequence[Axes], thresholds: tuple[float, float, float]) -> None:
+    """A line and its value in each panel, digits enough to tell it from 1; none where the rule does not ask."""
+    confidence, progress, remain = thresholds
+    told = [f"≥ {share_text(confidence)}", f"≥ {share_text(progress)}", f"≤ {remain:,.0f}"]
+    asks = [confidence > 0, progress > 0, remain < REMAIN_MAX]
+    for axes, threshold, text, asked, (_, colour) in zip(panels, thresholds, told, asks, _SIGNALS, strict=True):
+        low, high = axes.get_ylim()
+        if asked and low <= threshold <= high:
+            axes.axhline(threshold, color=colour, linewidth=0.8, linestyle=(0, (1, 2)))
+            axes.annotate(
+                text, (1, threshold), (4, 0), xycoords=("axes fraction", "data"), textcoords="offset points",
+                va="center", fontsize=7.5, color=colour, annotation_clip=False,
+            )  # fmt: skip
+
+
+def _draw_agreement(axes: Axes, trace: TraceView) -> None:
+    """A point a boundary beneath the panel: whether the answer forced there agrees with the full one."""
+    agree, places = np.asarray(trace.agree, bool), np.asarray(trace.boundaries, np.int64)
+    beneath = {"clip_on": False, "zorder": 5, "transform": axes.get_xaxis_transform()}
+    height = np.full(len(places), -0.05)
+    axes.scatter(places[agree], height[agree], s=17, color="#15803d", linewidth=0, **beneath)
+    axes.scatter(
+        places[~agree], height[~agree], s=15, facecolor="white", edgecolor="#b91c1c", linewidth=1, **beneath
+    )  # fmt: skip
 
 
 def _draw_marks(axes: Axes, trace: TraceView, labelled: bool) -> None:
@@ -149,7 +174,8 @@ def _draw_marks(axes: Axes, trace: TraceView, labelled: bool) -> None:
         right = trace.exit > 0.75 * tokens
         axes.annotate(
             f"exit: {saved} of {tokens} tokens not written" if saved else "exit at the last token",
-            (trace.exit, 0.5), xytext=(-6 if right else 6, 0), textcoords="offset points", va="center",
+            (trace.exit, 0.3), xycoords=axes.get_xaxis_transform(), xytext=(-6 if right else 6, 0),
+            textcoords="offset points", va="center",
             ha="right" if right else "left", fontsize=8, color=INK, fontweight="bold", zorder=6,
             bbox={"boxstyle": "round,pad=0.25", "facecolor": "white", "edgecolor": "none", "alpha": 0.9},
         )  # fmt: skip

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from specexit_jax.evaluation.records import Record, one_per_problem
-from specexit_jax.evaluation.report.tables import markdown_table, number
+from specexit_jax.evaluation.report.tables import MISSING, markdown_table, number
+from specexit_jax.exits.signals import share_text
 
 ORDER = (
     "Exits that turned a right answer wrong come first, the most confident of them before the others; then the other "
@@ -95,8 +96,8 @@ def worst_markdown(exits: Sequence[WorstExit]) -> str:
     parts = [ORDER]
     for place, one in enumerate(exits, start=1):
         seen = one.signals or (None, None, None)
-        row = [*(number(value, digits) for value, digits in zip(seen, (3, 3, 1), strict=True)),
-               number(one.tokens, 0), number(one.full_tokens, 0)]  # fmt: skip
+        shares = [MISSING if value is None else share_text(value) for value in seen[:2]]
+        row = [*shares, number(seen[2], 1), number(one.tokens, 0), number(one.full_tokens, 0)]
         header = ["confidence", "progress", "remain", "tokens", "of full thinking"]
         parts += [f"### {place}. {one.verdict}", fenced(one.id), markdown_table(header, [row]), fenced(_story(one))]
     return "\n\n".join(parts)
