@@ -30,6 +30,7 @@ own paragraph's end 0.913 (AUC of confidence), the next boundary 0.845; solved o
 from pathlib import Path
 
 import ml_collections
+from ml_collections import config_dict
 
 ASSETS = Path(__file__).resolve().parent.parent / "specexit_jax" / "assets" / "embedded"
 TASKS = ("chain_sum", "gsm_symbolic", "leg_counting", "gcd", "family_relationships", "syllogism")
@@ -57,6 +58,13 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
             # (data/sources.py, whose defaults hold for what is left empty), else the world
             "source": dict.fromkeys(SOURCE, ""),
             "seed": 0,
+            # None: as the target's own generation_config.json says; the same in every stage
+            "sampling": {
+                "temperature": config_dict.placeholder(float),
+                "top_k": config_dict.placeholder(int),
+                "top_p": config_dict.placeholder(float),
+                "min_p": config_dict.placeholder(float),
+            },
             # problems in each split's rollouts (of the world: a task), and traces a problem
             "rollout": {
                 "per_task": {"draft": 800, "development": 400, "calibration": 1000, "test": 1000},

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from absl import flags
 
-from launch import door, stages, strictness
+from launch import checks, door, stages, strictness
 from specexit_jax.checkpoint import write_json
 from specexit_jax.evaluation.certified import ablating, ablation, conditions
 from specexit_jax.evaluation.certified.certify import Goal
@@ -25,15 +25,32 @@ _DELTA = flags.DEFINE_float("delta", 0.05, "The chance that a certified risk is 
 _LIMIT = flags.DEFINE_integer("limit", None, "Problems a task; default: the config's.")
 
 
+def check():
+    """The config and the draft; refuses splits that are not annotated, and drafts that are not there."""
+    config, workdir = door.config(), Path(flags.FLAGS.workdir)
+    checks.chance("epsilon", _EPSILON.value)
+    checks.chance("delta", _DELTA.value)
+    checks.names_of(config)
+    stages.source_of(config)
+    if config.ablate.draft and not Path(config.ablate.draft).is_dir():
+        raise FileNotFoundError(f"config.ablate.draft names {config.ablate.draft}, which is not a folder.")
+    draft = checks.draft_of(config)
+    for split in (config.calibrate.split, config.calibrate.certify_on):
+        checks.annotated(workdir / split)
+    return config, draft
+
+
 def main() -> None:
     door.decode_on_one_thread()
     door.alone("ablation")
     door.claim_stage("evaluate")  # whose traces of the test split it may add to
-    config, workdir = door.config(), Path(flags.FLAGS.workdir)
+    config, draft = check()
+    workdir = Path(flags.FLAGS.workdir)
     for stem in ("traces", "labels"):
         stages.claim_share(stem, [config.evaluate.split])
-    settings, own = config.calibrate, workdir / "draft_model"
-    sessions = {"own": door.open_session(config, own if own.is_dir() else config.draft)}
+    settings = config.calibrate
+    sessions = {"own": door.open_session(config, draft)}
+    checks.signals(sessions["own"])
     if config.ablate.draft:
         sessions["other"] = door.open_session(config, config.ablate.draft)
     places = {name: session.draft.signals for name, session in sessions.items()}

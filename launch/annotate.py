@@ -9,22 +9,37 @@ from pathlib import Path
 
 from absl import flags
 
-from launch import door, stages
-from specexit_jax.annotation.annotate import annotate
+from launch import checks, door, stages
+from specexit_jax.annotation.annotate import annotate, require_alike
 from specexit_jax.annotation.world_statistics import world_statistics
-from specexit_jax.shards import read_shards
+from specexit_jax.shards import read_shards, require_settings
 
 _SPLITS = flags.DEFINE_list("splits", None, "Splits to annotate; default: all that the config names.")
 
 
-def main() -> None:
-    config, shard = door.config(), stages.shard()
-    wanted, forcing = door.splits(_SPLITS.value, config.rollout.per_task), stages.forcing_of(config)
-    stages.claim_share("labels", wanted, shard)
-    session = door.open_session(config)
+def check():
+    """The config, the splits, how answers are forced, and the source that the traces are of."""
+    config = door.config()
+    wanted, source = door.splits(_SPLITS.value, config.rollout.per_task), stages.source_of(config).label
+    checks.names_of(config)
+    forcing = stages.forcing_of(config)
     for split in wanted:
         folder = Path(flags.FLAGS.workdir) / split
-        took = annotate(session, folder, config.annotate.kinds, forcing, shard, stages.target_name(config))
+        checks.rows(folder, "traces")
+        require_settings(folder, "rollout", {"source": source, "max_new_tokens": forcing.max_new_tokens})
+    return config, wanted, forcing, source
+
+
+def main() -> None:
+    shard = stages.shard()
+    stages.claim_share("labels", door.splits(_SPLITS.value, door.config().rollout.per_task), shard)
+    config, wanted, forcing, source = check()
+    session, name = door.open_session(config), stages.target_name(config)
+    folders = [Path(flags.FLAGS.workdir) / split for split in wanted]
+    for folder in folders:
+        require_alike(session, folder, config.annotate.kinds, forcing, name, source)
+    for folder in folders:
+        took = annotate(session, folder, config.annotate.kinds, forcing, shard, name, source)
         door.say(
             f"{folder}: {took['boundaries']} boundaries, {1e3 * took['seconds_a_boundary']:.2f} ms each; {took['tokens']} "
             f"tokens forced in {took['computed']} computed rows; the prefix read {took['reads']} times, "

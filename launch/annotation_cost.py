@@ -24,6 +24,11 @@ def wanted() -> bool:
     return FLAGS.annotation
 
 
+def check() -> None:
+    """Refuses branches that are no numbers."""
+    door.whole_numbers("branches", FLAGS.branches)
+
+
 def told(as_json: bool) -> str:
     """Times --preset, --repeats turns."""
     case = Case(

@@ -42,10 +42,16 @@ flags.DEFINE_enum("attention", "xla", list(ATTENTIONS), "How a preset's caches a
 flags.DEFINE_bool("json", False, "Print one line of JSON.")
 
 
-def main() -> None:
+def check():
+    """The way that the flags choose, what it needs being there."""
     ways = (annotation_cost, compile_only, throughput, signal_cost)
-    chosen = next((way for way in ways if way.wanted()), loop_cost)
-    door.say(chosen.told(FLAGS.json))
+    way = next((way for way in ways if way.wanted()), loop_cost)
+    way.check()
+    return way
+
+
+def main() -> None:
+    door.say(check().told(FLAGS.json))
 
 
 if __name__ == "__main__":

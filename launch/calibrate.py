@@ -14,7 +14,7 @@ from pathlib import Path
 
 from absl import flags
 
-from launch import door
+from launch import checks, door, stages
 from specexit_jax.checkpoint import write_json
 from specexit_jax.evaluation.certified import calibrating, conditions
 from specexit_jax.evaluation.certified.certify import Goal, scored
@@ -28,23 +28,41 @@ _SIMULTANEOUS = flags.DEFINE_bool(
 )
 
 
+def check():
+    """The config and the draft; refuses flags without effect, splits that are not annotated, and names that there are not."""
+    config, workdir = door.config(), Path(flags.FLAGS.workdir)
+    certified = _EPSILON.value is not None
+    if _SIMULTANEOUS.value and not _PER_TASK.value:
+        raise ValueError("--simultaneous shares delta among the policies of tasks: give --per_task too.")
+    for name in ("delta", "per_task"):
+        if flags.FLAGS[name].present and not certified:
+            raise ValueError(f"--{name} is of certified policies: give --epsilon too, or leave it out.")
+    for name, value in (("epsilon", _EPSILON.value), ("delta", _DELTA.value)):
+        if certified:
+            checks.chance(name, value)
+    checks.names_of(config)
+    draft = checks.draft_of(config)
+    for split in (config.calibrate.split, *([config.calibrate.certify_on] if certified else [])):
+        checks.annotated(workdir / split)
+        stages.require_source(config, workdir / split)
+    if certified:
+        calibrating.require_problems(workdir / config.calibrate.certify_on, _EPSILON.value, _DELTA.value)
+    return config, draft
+
+
 def main() -> None:
     door.alone("calibration")
     door.claim_stage("calibrate")
-    config, workdir = door.config(), Path(flags.FLAGS.workdir)
-    settings, kinds = config.calibrate, tuple(config.annotate.kinds)
-    if _SIMULTANEOUS.value and not _PER_TASK.value:
-        raise ValueError("--simultaneous shares delta among the policies of tasks: give --per_task too.")
-    if _EPSILON.value is not None:
-        calibrating.require_problems(workdir / settings.certify_on, _EPSILON.value, _DELTA.value)
-    trained = workdir / "draft_model"
-    session = door.open_session(config, trained if trained.is_dir() else config.draft)
+    config, draft = check()
+    workdir, settings, kinds = Path(flags.FLAGS.workdir), config.calibrate, tuple(config.annotate.kinds)
+    session = door.open_session(config, draft)
+    checks.signals(session)
     certifying = settings.split if _EPSILON.value is None else settings.certify_on
     bind = conditions.binder(session, workdir / certifying, config.rollout.max_new_tokens)
     development = calibrating.seen_split(session, workdir / settings.split, settings.smoothers, kinds, door.say)
     if _EPSILON.value is None:
-        bounds = settings.bound, settings.standard_errors
-        file = calibrating.by_grid(development, *bounds, settings.budget or None, kinds, session.draft_digest, door.say)
+        bounds, signals = (settings.bound, settings.standard_errors, settings.budget or None), tuple(settings.signals)
+        file = calibrating.by_grid(development, *bounds, kinds, session.draft_digest, door.say, signals)
     else:
         split, budget = settings.certify_on, settings.budget or None
         goal = Goal(_EPSILON.value, _DELTA.value, tuple(settings.signals), budget, settings.split, split)

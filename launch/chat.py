@@ -14,6 +14,10 @@ FLAGS = flags.FLAGS
 flags.DEFINE_integer("context", CONTEXT, "Tokens that the conversation may have in all.", lower_bound=2)
 
 
+def check() -> None:
+    models.check()
+
+
 def main() -> None:
     door.decode_on_one_thread()
     session, method, choice = models.chosen()

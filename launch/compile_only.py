@@ -32,6 +32,12 @@ def wanted() -> bool:
     return FLAGS.compile_only
 
 
+def check() -> None:
+    """Refuses a mesh that there is not."""
+    if FLAGS.mesh:
+        door.mesh_sizes(FLAGS.mesh)
+
+
 def told(as_json: bool) -> str:
     """Compiles, and says what for and how large it is. --context: tokens of a row: prompt and all; train: of a packed row."""
     batch, context = FLAGS.batch_size or 8, FLAGS.context or 4096

@@ -1,6 +1,7 @@
 """The door of every entry point: flags and config come in, and a mistake leaves as one sentence with exit code 1."""
 
 import contextlib
+import dataclasses
 import functools
 import os
 import sys
@@ -135,11 +136,12 @@ def aside(text: str) -> None:
 
 
 def open_session(config: ml_collections.ConfigDict, draft: str | os.PathLike | None = None) -> "Session":
-    """The config's target, and a draft, in its dtype; sharded over its mesh where that has more than one device."""
+    """The config's target, and a draft, in its dtype, sampled as config.sampling says; sharded over its mesh where that has more
+    than one device."""
     from specexit_jax.session import load_session  # three seconds of imports, which not every entry point needs
 
     mesh = _mesh(config.mesh, jax.local_devices())  # every process decodes what is its own
-    return load_session(config.target, draft, config.dtype, mesh)
+    return _sampled(load_session(config.target, draft or None, config.dtype, mesh), config)
 
 
 def open_training_session(config: ml_collections.ConfigDict) -> "Session":
@@ -149,7 +151,13 @@ def open_training_session(config: ml_collections.ConfigDict) -> "Session":
     mesh = _mesh(config.train.mesh, jax.devices())
     if mesh is None:
         alone("training on a mesh of one device")
-    return load_session(config.target, None, config.dtype, mesh)
+    return _sampled(load_session(config.target, None, config.dtype, mesh), config)
+
+
+def _sampled(session: "Session", config: ml_collections.ConfigDict) -> "Session":
+    """The session whose own sampling is the config's, where that says anything."""
+    asked = {name: value for name, value in config.get("sampling", {}).items() if value is not None}
+    return dataclasses.replace(session, sampling=dataclasses.replace(session.sampling, **asked))
 
 
 def _mesh(sizes: Mapping[str, int], devices: Sequence[jax.Device]) -> Mesh | None:

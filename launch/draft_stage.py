@@ -14,7 +14,7 @@ from specexit_jax.distributed import is_first
 from specexit_jax.evaluation.held_out import HeldOut
 from specexit_jax.models.config import draft_config
 from specexit_jax.session import Session
-from specexit_jax.shards import shard_files
+from specexit_jax.shards import require_settings, shard_files
 from specexit_jax.training.draft import DraftTrainingConfig
 from specexit_jax.training.draft_run import DraftRun, train_draft
 from specexit_jax.training.feature_store import FeatureStore
@@ -28,8 +28,8 @@ def train_on_traces(
 ) -> None:
     """WORKDIR/draft_model from the traces of WORKDIR/draft; looks at those of WORKDIR/development are in held_out.json."""
     train = config.train
-    door.known("config.train.features", train.features, ("online", "offline"))
     session = door.open_training_session(config)
+    require_settings(workdir / "draft", "rollout", {"sampling": session.sampling.settings()})
     target = dataclasses.replace(session.target, row_attention=train.row_attention)
     traces = _traces(config, session, workdir / "draft")
     door.say(told(traces))

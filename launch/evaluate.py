@@ -10,7 +10,7 @@ from pathlib import Path
 
 from absl import flags
 
-from launch import door, from_records, stages, strictness
+from launch import checks, door, from_records, stages, strictness
 from specexit_jax.binding import uncovered
 from specexit_jax.evaluation import harness
 from specexit_jax.evaluation.evaluate import evaluate
@@ -25,41 +25,72 @@ _SEEDS = flags.DEFINE_list("seeds", None, "Seeds, from the config's on: --seeds=
 _BATCH = flags.DEFINE_integer("batch_size", None, "Rows decoded together; default: the config's.", lower_bound=1)
 
 
+def check():
+    """Evaluates nothing: (config, methods, draft, policy), all that is needed being there."""
+    door.alone("evaluation")
+    config = door.config()
+    if from_records.wanted():
+        return config, (), None, from_records.policy_of(config)
+    methods = tuple(_METHODS.value or config.evaluate.methods)
+    harness.require_methods(methods)
+    exits = any(name in (*harness.REPLAYED, *harness.BOUNDS) for name in methods)
+    policy = checks.policy_of(config) if exits else None
+    if policy is not None:
+        load_policy(policy)
+    stages.source_of(config, _TASKS.value)
+    stages.forcing_of(config)
+    _seeds(config.seed)
+    return config, _without_ceiling(config, methods, policy), checks.draft_of(config), policy
+
+
 def main() -> None:
     door.decode_on_one_thread()
-    door.alone("evaluation")
     door.claim_stage("evaluate")
-    config, workdir = door.config(), Path(flags.FLAGS.workdir)
     if not from_records.wanted():
         for stem in ("traces", "labels"):  # as launch.rollout and launch.annotate do
-            stages.claim_share(stem, [config.evaluate.split])
-    own = workdir / "policy.json"
-    policy = own if own.is_file() else Path(config.policy)
-    results = (from_records.results if from_records.wanted() else _evaluated)(config, workdir, policy)
+            stages.claim_share(stem, [door.config().evaluate.split])
+    config, methods, draft, policy = check()
+    workdir = Path(flags.FLAGS.workdir)
+    if from_records.wanted():
+        results = from_records.results(config, workdir, policy)
+    else:
+        results = _evaluated(config, methods, draft, policy)
     door.say(terminal_table(results))
     door.say(f"\nreport: {workdir / 'report.html'}")
 
 
-def _evaluated(config, workdir: Path, policy_path: Path) -> dict:
-    settings, tasks = config.evaluate, tuple(_TASKS.value or config.tasks)
-    methods = tuple(_METHODS.value or settings.methods)
-    harness.require_methods(methods)
-    own = workdir / "draft_model"
-    session = door.open_session(config, own if own.is_dir() else config.draft)
-    exits = any(name in (*harness.REPLAYED, *harness.BOUNDS) for name in methods)
-    file = load_policy(policy_path, session.draft_digest) if exits else None
-    setting = stages.setting_of(config, methods, tasks, _seeds(config.seed), _BATCH.value)
+def _evaluated(config, methods: tuple[str, ...], draft: str, policy: Path | None) -> dict:
+    setting = stages.setting_of(config, methods, _TASKS.value, _seeds(config.seed), _BATCH.value)
+    problems = stages.source_of(config, _TASKS.value).problems(setting.split, _LIMIT.value or config.evaluate.per_task)
+    session = door.open_session(config, draft)
+    file = None if policy is None else load_policy(policy, session.draft_digest)
     if file is not None:
-        strictness.told(uncovered(file, session, policy_path, max_new_tokens=setting.max_new_tokens))
-    problems = stages.source_of(config, tasks).problems(setting.split, _LIMIT.value or settings.per_task)
+        strictness.told(uncovered(file, session, policy, max_new_tokens=setting.max_new_tokens))
     rules = config.calibrate
     ceiling = CeilingSetting(rules.split, rules.bound, rules.standard_errors, rules.certify_on)
-    return evaluate(session, problems, file, setting, ceiling, workdir)
+    return evaluate(session, problems, file, setting, ceiling, Path(flags.FLAGS.workdir))
+
+
+def _without_ceiling(config, methods: tuple[str, ...], policy: Path | None) -> tuple[str, ...]:
+    """The methods; without `ceiling`, which one line says, where the splits that it is fitted on are not there."""
+    if "ceiling" not in methods:
+        return methods
+    rules, certified = config.calibrate, load_policy(policy).certificate is not None
+    try:
+        for split in dict.fromkeys(["draft", rules.split, *([rules.certify_on] if certified else [])]):
+            checks.annotated(Path(flags.FLAGS.workdir) / split)
+    except (OSError, ValueError) as missing:
+        kept = tuple(name for name in methods if name != "ceiling")
+        if not kept:
+            raise
+        door.say(f"The method ceiling is left out: {missing}")
+        return kept
+    return methods
 
 
 def _seeds(first: int) -> int:
     """How many follow the config's seed, itself included."""
-    seeds = [int(text) for text in _SEEDS.value or [first]]
+    seeds = list(door.whole_numbers("seeds", _SEEDS.value)) if _SEEDS.value else [first]
     if seeds != list(range(first, first + len(seeds))):
         raise ValueError(f"--seeds goes on from the config's seed, as in --seeds={first},{first + 1},{first + 2}.")
     return len(seeds)

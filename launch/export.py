@@ -29,12 +29,18 @@ flags.DEFINE_enum("draft_layer_ids", None, CONVENTIONS, "What the draft's own la
 flags.DEFINE_enum("dtype", "bfloat16", ["bfloat16", "float16", "float32"], "The type of the written weights.")
 
 
-def main() -> None:
+def check() -> Path:
+    """The folder to write; refuses one that holds something, and a format that lacks its target."""
     out = Path(FLAGS.out)
     if out.exists() and any(out.iterdir()):
         raise ValueError(f"{out} is not empty: name a folder that is not there yet.")
     if FLAGS.format == "speculators" and not FLAGS.target:
         raise ValueError("A speculators file names the model that verifies the draft: add --target=FOLDER-OR-HUB-NAME.")
+    return out
+
+
+def main() -> None:
+    out = check()
     folder = local_folder(FLAGS.draft, "draft")
     bundle = load_draft(folder, layer_ids=FLAGS.draft_layer_ids)
     policy, told = export_policy.chosen(FLAGS.policy, folder, bundle.config)

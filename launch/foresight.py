@@ -9,31 +9,44 @@ from pathlib import Path
 
 from absl import flags
 
-from launch import door, stages
+from launch import checks, door, stages
 from specexit_jax.annotation.kinds import annotated_split
 from specexit_jax.checkpoint import write_json
+from specexit_jax.data.splits import SPLITS
 from specexit_jax.evaluation.foresight import Foresight, chosen_places, go_on, summary
 from specexit_jax.evaluation.harness import extracted
 from specexit_jax.methods import make_method
 from specexit_jax.models.draft import DraftBundle
+from specexit_jax.shards import require_settings
 
 _SPLIT = flags.DEFINE_string("split", "development", "The split whose boundaries are taken.")
 _BOUNDARIES = flags.DEFINE_integer("boundaries", 600, "How many of them.")
 _CONTINUATIONS = flags.DEFINE_integer("continuations", 16, "Continuations of each.")
 
 
+def check():
+    """The config and the draft; refuses a split that is not annotated."""
+    config = door.config()
+    door.known("split", _SPLIT.value, tuple(SPLITS))
+    folder, draft = Path(flags.FLAGS.workdir) / _SPLIT.value, checks.draft_of(config)
+    checks.annotated(folder)
+    stages.require_source(config, folder)
+    return config, draft
+
+
 def main() -> None:
     door.decode_on_one_thread()
     door.alone("foresight")
     door.claim_stage("foresight")
-    config, workdir = door.config(), Path(flags.FLAGS.workdir)
-    folder, own = workdir / _SPLIT.value, workdir / "draft_model"
+    config, trained = check()
+    workdir = Path(flags.FLAGS.workdir)
+    folder = workdir / _SPLIT.value
     sizes = _BOUNDARIES.value, _CONTINUATIONS.value, config.seed, config.evaluate.batch_size
     setting = Foresight(*sizes, config.rollout.max_new_tokens, stages.target_name(config))
-    session = door.open_session(config, own if own.is_dir() else config.draft)
+    session = door.open_session(config, trained)
+    checks.signals(session)
+    require_settings(folder, "rollout", {"sampling": session.sampling.settings()})
     traces, labels = annotated_split(session, folder, config.annotate.kinds)
-    if session.draft is None:
-        raise ValueError("Foresight is compared with the confidence of a draft: train one first (launch.train).")
     draft = DraftBundle(session.draft, session.params.draft, session.params.d2t)
     signals = extracted(session, traces, draft, folder).signals
     places = chosen_places(traces, labels, setting.boundaries, setting.seed)

@@ -6,6 +6,7 @@ from pathlib import Path
 import ml_collections
 from absl import flags
 
+from launch import checks
 from specexit_jax.data.tokenizer import has_tokenizer, load_tokenizer
 from specexit_jax.evaluation.from_records import recompute
 from specexit_jax.exits.boundaries import make_boundaries
@@ -22,15 +23,26 @@ def wanted() -> bool:
     return _WANTED.value
 
 
-def results(config: ml_collections.ConfigDict, workdir: Path, policy: Path) -> dict:
+def policy_of(config: ml_collections.ConfigDict) -> Path | None:
+    """The policy by which the traces left, where there is one; refuses a workdir without records."""
+    if not (Path(flags.FLAGS.workdir) / "records.jsonl").is_file():
+        raise FileNotFoundError(
+            f"{flags.FLAGS.workdir}/records.jsonl does not exist: evaluate first, without --from_records."
+        )
+    policy = checks.policy_of(config, needed=False)
+    return policy if policy is not None and policy.is_file() else None
+
+
+def results(config: ml_collections.ConfigDict, workdir: Path, policy: Path | None) -> dict:
     """`from_records.recompute` with the policy, where there is one, and the target's tokenizer, where it has one."""
     folder = local_folder(config.target, "target")
     tokenizer = load_tokenizer(folder) if has_tokenizer(folder) else None
-    file = load_policy(policy) if policy.is_file() else None
-    own = workdir / "draft_model"
-    draft = own if own.is_dir() else Path(config.draft)
-    if file is not None and draft.is_dir():  # signals that an earlier version kept are under the draft's former name
-        file = dataclasses.replace(file, draft=Identity(file.draft, lambda: former_digest(draft)))
+    file = load_policy(policy) if policy else None
+    draft = checks.draft_of(config, needed=False)
+    if (
+        file is not None and draft and Path(draft).is_dir()
+    ):  # signals that an earlier version kept: the draft's former name
+        file = dataclasses.replace(file, draft=Identity(file.draft, lambda: former_digest(Path(draft))))
     boundaries = None
     if file is not None and tokenizer is not None:
         texts = token_texts(tokenizer, load_target_config(folder).vocab_size)

@@ -58,6 +58,7 @@ def main() -> None:
 
 def check() -> str | None:
     """The prompt's text, None where ids were given. Refuses flags that do not fit together and empty prompts."""
+    models.check()
     given = [name for name in ("prompt", "prompt_ids", "example") if FLAGS[name].value is not None]
     if len(given) != 1:
         raise ValueError("Give either --prompt=TEXT or --prompt_ids=1,2,3, or --example=TASK.")

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from absl import flags
 
-from launch import door, strictness
+from launch import checks, door, strictness
 from specexit_jax.exits.policy_file import load_policy
-from specexit_jax.methods import DECODED, make_method
+from specexit_jax.methods import DECODED, EXITING, make_method
 
 FLAGS = flags.FLAGS
 flags.DEFINE_list("tasks", None, "Tasks of lm-eval: names, or YAML files.", required=True)
@@ -29,22 +29,29 @@ flags.DEFINE_integer("batch_size", None, "Rows decoded together; default: the co
 flags.DEFINE_string("use_cache", None, "File where lm-eval keeps greedy answers, to go on after a kill; one a method.")
 
 
-def main() -> None:
-    door.decode_on_one_thread()
+def check():
+    """The config, the draft and the policy that the method needs."""
     door.alone("evaluation")
     door.known("method", FLAGS.method, DECODED)
     if importlib.util.find_spec("lm_eval") is None:
         raise ValueError("lm-evaluation-harness is not installed: pip install 'lm-eval>=0.4.13,<0.5'.")
+    config, exits = door.config(), FLAGS.method in EXITING
+    draft = checks.draft_of(config, needed=exits or FLAGS.method.endswith("eagle3"))
+    policy = checks.policy_of(config) if exits else None
+    if policy is not None:
+        load_policy(policy)
+    return config, draft, policy
+
+
+def main() -> None:
+    door.decode_on_one_thread()
+    config, draft, path = check()
     from specexit_jax.evaluation.lm_eval.model import SpecExitLM
     from specexit_jax.evaluation.lm_eval.run import evaluated
 
-    config, workdir = door.config(), Path(FLAGS.workdir)
-    trained, own = workdir / "draft_model", workdir / "policy.json"
-    session = door.open_session(config, trained if trained.is_dir() else config.draft or None)
-    file, policy, kinds = None, None, ("paragraph",)
-    if FLAGS.method in ("specexit", "probe"):
-        file = load_policy(own if own.is_file() else config.policy, session.draft_digest)
-        policy, kinds = file.policy(), file.boundary_kinds
+    workdir, session = Path(FLAGS.workdir), door.open_session(config, draft)
+    file = load_policy(path, session.draft_digest) if path else None
+    policy, kinds = (file.policy(), file.boundary_kinds) if file else (None, ("paragraph",))
     method = make_method(session, FLAGS.method, policy, kinds, config.evaluate.draft_tokens)
     settings = {name: FLAGS[name].value for name in ("temperature", "keep_thinking")}
     settings |= {"batch_size": FLAGS.batch_size or config.evaluate.batch_size, "seed": config.seed}

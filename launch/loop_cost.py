@@ -27,6 +27,11 @@ flags.DEFINE_bool("signals", False, "Also time a loop without signals and exit r
 flags.DEFINE_bool("peers", False, "Also time a loop driven by the host and, where torch is installed, transformers.")
 
 
+def check() -> None:
+    """Refuses a tree that there is not."""
+    door.tree(FLAGS.tree)
+
+
 def told(as_json: bool) -> str:
     """Times everything that the flags ask for."""
     batch = FLAGS.batch_size or 1

@@ -41,11 +41,19 @@ flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16", "float16"], "Of th
 flags.DEFINE_list("mesh", None, "data,fsdp,tensor: devices to shard over, one may be -1 (default: one device).")
 
 
+def check() -> None:
+    """Refuses a method, a tree or a mesh that there is not."""
+    if FLAGS.method:
+        door.known("method", FLAGS.method, DECODED)
+    door.tree(FLAGS.tree)
+    if FLAGS.mesh:
+        door.mesh_sizes(FLAGS.mesh)
+
+
 def chosen() -> tuple[Session, Method, Choice]:
     """What the flags name, loaded, and how the method was chosen; the bundled model's own draft where they name none."""
     draft = FLAGS.draft or (str(EMBEDDED / "draft") if bundled.is_bundled(FLAGS.target) else None)
-    if FLAGS.method:
-        door.known("method", FLAGS.method, DECODED)
+    check()
     tree, mesh = door.tree(FLAGS.tree), door.mesh(FLAGS.mesh)
     session = as_asked(load_session(FLAGS.target, draft, FLAGS.dtype, mesh, FLAGS.draft_layer_ids))
     choice = choose(session, draft, FLAGS.method, FLAGS.policy, FLAGS.exit_rule, FLAGS.smoother)

@@ -4,6 +4,7 @@ python -m launch.rollout --config=configs/embedded.py --workdir=runs/embedded [-
 Problems come from the reasoning world, from a benchmark, or from a table of questions and answers on the hub or on disk:
 --config.source.name=openai/gsm8k --config.source.config=main --config.source.answer_after='####'
 --config.source.name=gsm8k --config.source.split=draft=train,development=train,calibration=train,test=test
+--config.sampling.temperature=0.6 (top_k, top_p, min_p) samples otherwise than the target's own generation_config.json says.
 --config.source.name=problems.jsonl --config.source.question=problem --config.source.answer=solution --config.source.checker=math
 Processes that a launcher has joined, or that --shard numbers, share the prompts, each on its own devices, and write
 traces-00000-of-00008.jsonl. Resumes where it was killed, with any number of processes. Speculates where the config's draft
@@ -17,20 +18,41 @@ from absl import flags
 from launch import door, stages
 from specexit_jax.annotation.rollout import Rollout, roll_out
 from specexit_jax.methods import make_method
+from specexit_jax.shards import require_settings
 
 _SPLITS = flags.DEFINE_list("splits", None, "Splits to roll out; default: all that the config names.")
+_LIMIT = flags.DEFINE_integer("limit", None, "Problems of each split (of the world: a task); default: the config's.")
+
+
+def check():
+    """The config, how many problems of each split, and their source."""
+    config = door.config()
+    wanted = door.splits(_SPLITS.value, config.rollout.per_task)
+    return config, {split: _count(config, split) for split in wanted}, stages.source_of(config)
+
+
+def _count(config, split: str) -> int:
+    """--limit, else what the config says of the split: of the rollouts, or of the evaluation that decodes it."""
+    count = _LIMIT.value if _LIMIT.value is not None else config.rollout.per_task.get(split)
+    if count is None and split == config.evaluate.split:
+        count = config.evaluate.per_task
+    if count is None:
+        raise ValueError(f"config.rollout.per_task says nothing of the split {split!r}: give --limit=N.")
+    if count < 1:
+        raise ValueError(
+            f"The split {split!r} needs at least one problem, not {count}: see --limit and config.rollout.per_task."
+        )
+    return count
 
 
 def main() -> None:
-    config = door.config()
-    settings = config.rollout
+    config, counts, source = check()
+    settings, wanted = config.rollout, list(counts)
     if settings.batch_size == 1:
         door.decode_on_one_thread()
     shard = stages.shard()  # asks JAX, whose threads are settled from then on
-    wanted = door.splits(_SPLITS.value, settings.per_task)
     stages.claim_share("traces", wanted, shard)
-    source = stages.source_of(config)
-    problems = {split: source.problems(split, settings.per_task[split]) for split in wanted}
+    problems = {split: source.problems(split, count) for split, count in counts.items()}
     session = door.open_session(config, config.draft if config.draft and Path(config.draft).is_dir() else None)
     method = make_method(session, "eagle3" if session.draft else "think", draft_tokens=config.evaluate.draft_tokens)
     rollout = Rollout(
@@ -42,8 +64,10 @@ def main() -> None:
         stages.target_name(config),
         source.label,
     )
-    for split in wanted:
-        folder = Path(flags.FLAGS.workdir) / split
+    folders = {split: Path(flags.FLAGS.workdir) / split for split in wanted}
+    for folder in folders.values():
+        require_settings(folder, "rollout", rollout.settings(session))
+    for split, folder in folders.items():
         found = roll_out(session, problems[split], method, folder, rollout)
         pace = f", {found['tokens_per_second']:.0f} tokens a second" if found["tokens"] else ""
         door.say(

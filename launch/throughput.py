@@ -19,6 +19,9 @@ def wanted() -> bool:
     return FLAGS.throughput
 
 
+check = signal_cost.check
+
+
 def told(as_json: bool) -> str:
     """Measures `specexit` on --limit problems a task, in batches of --batch_size (8)."""
     config, session, (policy, kinds) = signal_cost.opened()

@@ -12,18 +12,33 @@ from pathlib import Path
 
 from absl import flags
 
-from launch import door
+from launch import checks, door, stages
 from launch.draft_stage import train_on_traces
 from specexit_jax.data.documents import Mixture
-from specexit_jax.models.config import TargetConfig
+from specexit_jax.models.config import SIGNAL_PLACEMENTS, TargetConfig
 from specexit_jax.training.loop import LoopConfig
 from specexit_jax.training.optimizer import OptimizerConfig
 from specexit_jax.training.target_run import TargetRun, train_target
 
 
+def check():
+    """The config; refuses a draft's training without its rows."""
+    config = door.config()
+    if config.train.stage == "draft":
+        folder = Path(flags.FLAGS.workdir) / "draft"
+        door.known("config.train.features", config.train.features, ("online", "offline"))
+        door.known("config.train.signals", config.train.signals, SIGNAL_PLACEMENTS)
+        if config.train.signals == "none":
+            checks.rows(folder, "traces")
+        else:
+            checks.annotated(folder)
+        stages.require_source(config, folder)
+    return config
+
+
 def main() -> None:
     door.claim_stage("train")
-    config = door.config()
+    config = check()
     train, workdir = config.train, Path(flags.FLAGS.workdir)
     optimizer = OptimizerConfig(**train.optimizer, total_steps=train.steps)
     loop = LoopConfig(train.steps, train.log_every, train.save_seconds, spike_factor=train.spike_factor)

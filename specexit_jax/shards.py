@@ -22,6 +22,7 @@ from specexit_jax.workdir_lock import locked
 T = TypeVar("T")
 ROWS = {"rollout": "traces", "annotate": "labels"}  # of a report's stem, where they are called otherwise
 _ONCE = {"noise": "crc32"}  # settings that reports did not always record, and what they were then
+_ID = re.compile(rb'\{"id": ("(?:[^"\\]|\\.)*")')  # as rows are written: the id comes first
 _NUMBERED = re.compile(r"-\d{5}-of-\d{5}")
 
 
@@ -78,6 +79,23 @@ def held(folder: Path, stem: str) -> list[dict]:
     return read_shards(folder, stem) if shard_files(folder, stem) else []
 
 
+def has_rows(folder: Path, stem: str) -> bool:
+    """Whether any process has left a whole row."""
+    return any(_has_row(path) for path in shard_files(folder, stem))
+
+
+def ids_of(folder: Path, stem: str) -> set[str]:
+    """The ids of all whole rows; little else of them is read."""
+    found = set()
+    for path in shard_files(folder, stem):
+        with path.open("rb") as file:
+            for line in file:
+                if line.endswith(b"\n") and line.strip():
+                    match = _ID.match(line)
+                    found.add(json.loads(match[1]) if match else json.loads(line)["id"])
+    return found
+
+
 def require_settings(folder: Path, stem: str, settings: dict[str, Any]) -> None:
     """Raises ValueError, naming the difference, where earlier work in the folder was done under other settings.
 
@@ -85,7 +103,8 @@ def require_settings(folder: Path, stem: str, settings: dict[str, Any]) -> None:
     what all work had before it was recorded, and so is a report without a whole row beside it.
     """
     for key, old, new, path in _differences(folder, stem, settings):
-        raise ValueError(f"{path} was made with {key} {old!r}, this run has {new!r}: use another workdir.")
+        mend = "give what it was made with, or use another workdir"
+        raise ValueError(f"{path} was made with {key} {old!r}, this run has {new!r}: {mend}.")
 
 
 class OwnRows:

@@ -3,12 +3,15 @@
 import dataclasses
 import json
 import shutil
+from unittest import mock
 
 import numpy as np
 import pytest
 from programs_case import unboxed
 from tiny_folders import write_tiny
 
+from configs.embedded import get_config
+from launch import door
 from specexit_jax.annotation import annotate as annotate_module
 from specexit_jax.annotation import rollout as rollout_module
 from specexit_jax.annotation.annotate import annotate, label_of
@@ -126,6 +129,40 @@ def test_other_sampling_is_refused_by_name(session, problems, folder, tmp_path):
     roll_out(session, problems, think, tmp_path / "named", named)
     with pytest.raises(ValueError, match="was made with target 'one', this run has 'two'"):
         roll_out(session, problems, think, tmp_path / "named", dataclasses.replace(named, target="two"))
+    with pytest.raises(ValueError, match=r"rollout.json was made with sampling \{'temperature': 1.0"):
+        annotate(colder, tmp_path / "named", ("paragraph",), FORCING)
+    with pytest.raises(
+        ValueError, match=r"rollout.json was made with source 'world', this run has 'name=problems.jsonl'"
+    ):
+        annotate(session, tmp_path / "named", ("paragraph",), FORCING, source="name=problems.jsonl")
+    assert not (tmp_path / "named" / "annotate.json").exists()
+    longer = harness.Setting("copy", ("think",), 0, 4, dataclasses.replace(FORCING, max_answer=6), 3, 0, 1, False)
+    with pytest.raises(ValueError, match="annotate.json was made with max_answer 5, this run has 6"):
+        harness.require_alike(session, longer, tmp_path / "copy", ("paragraph",))
+    harness.require_alike(session, longer, tmp_path / "copy", None)
+    with pytest.raises(ValueError, match="rollout.json was made with seed 0, this run has 7"):
+        harness.require_alike(session, dataclasses.replace(longer, seed=7), tmp_path / "copy", None)
+
+
+def test_a_refused_stage_leaves_no_settings_behind(session, problems, tmp_path):
+    think, lost = make_method(session, "think"), ValueError("the device is gone")
+    with pytest.raises(ValueError, match="gone"), mock.patch.object(rollout_module, "stream", side_effect=lost):
+        roll_out(session, problems, think, tmp_path, ROLLOUT)
+    assert [path.name for path in tmp_path.iterdir()] == [".traces.lock"]
+    roll_out(session, problems[:1], think, tmp_path, dataclasses.replace(ROLLOUT, seed=5))
+    with pytest.raises(ValueError, match="gone"), mock.patch.object(annotate_module, "force_batch", side_effect=lost):
+        annotate(session, tmp_path, ("paragraph",), FORCING)
+    assert not (tmp_path / "annotate.json").exists()
+
+
+def test_the_configs_sampling_is_the_sessions(session):
+    config = get_config()
+    assert door._sampled(session, config).sampling == session.sampling
+    config.sampling.update({"temperature": 0.5, "top_k": 7})
+    assert door._sampled(session, config).sampling == dataclasses.replace(session.sampling, temperature=0.5, top_k=7)
+    config.sampling.min_p = 2.0
+    with pytest.raises(ValueError, match="min_p must be in"):
+        door._sampled(session, config)
 
 
 def test_more_keys_change_no_label_of_the_first(session, folder, tmp_path):

@@ -6,6 +6,7 @@ from calibration_case import random_outcomes
 
 from specexit_jax.exits.calibration import (
     NEVER,
+    OPEN,
     Outcomes,
     choose_thresholds,
     exit_boundaries,
@@ -51,6 +52,12 @@ def test_grid_keeps_clear_of_observed_values():
     for signal in range(3):
         inner = grid[np.abs(grid[:, signal]) < 1e5, signal]
         assert len(inner) and not np.isin(inner.astype(np.float32), seen[:, signal]).any()
+
+
+def test_signals_that_are_not_asked_for_stay_open():
+    grid = threshold_grid(random_outcomes(1), (6, 4, 3), ("progress",))
+    assert len(grid) == 5 and len(set(grid[:, 1])) == 5
+    assert (grid[:, [0, 2]] == np.array(OPEN)[[0, 2]]).all()
 
 
 def test_choice_is_the_cheapest_setting_within_the_bound():

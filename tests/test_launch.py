@@ -352,49 +352,6 @@ def _outcome(tokens: int, seconds: float) -> Outcome:
     )
 
 
-CONFIG = """
-import ml_collections
-
-
-def get_config(variant=""):
-    if variant:
-        raise ValueError(f"there is no variant {variant!r}")
-    return ml_collections.ConfigDict({"seed": 0, "train": {"steps": 10}})
-"""
-STAGE = """
-from launch import door
-
-door.define_config()
-door.run(lambda: door.say(str(door.config().train.steps)))
-"""
-
-
-@pytest.mark.parametrize(
-    ("arguments", "answer"),
-    [
-        (["--config.train.steps=7"], "7"),
-        (["--config.train.stps=7"], "error: The config has no key 'stps': did you mean 'steps'?"),
-        (["--config.train.steps=many"], "error: flag --config.train.steps=many: invalid literal"),
-        (["--config=config.py:fast"], "error: there is no variant 'fast'"),
-        (["--config=absent.py"], "error: There is no config file"),
-        (["--config=empty.py"], "error: The file that --config names has no get_config()"),
-    ],
-)
-def test_config_mistakes_get_one_sentence(tmp_path, arguments, answer):
-    (tmp_path / "config.py").write_text(CONFIG)
-    (tmp_path / "empty.py").write_text("")
-    (tmp_path / "run.py").write_text(STAGE)
-    named = [] if "--config=" in arguments[0] else ["--config=config.py"]
-    command = [sys.executable, "run.py", "--workdir=w", *named, *arguments]
-    done = subprocess.run(
-        command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True
-    )
-    said = done.stdout if done.returncode == 0 else done.stderr
-    assert done.returncode == int(answer.startswith("error"))
-    assert said.startswith(answer)
-    assert len(said.splitlines()) == 1
-
-
 @pytest.mark.parametrize(
     ("raised", "sentence"),
     [

@@ -68,7 +68,9 @@ def test_other_settings_are_refused_by_name(tmp_path):
     for changed, said in [({"seed": 1}, "seed 0, this run has 1"), ({"kinds": ["marker"]}, r"kinds \['paragraph'\]")]:
         with pytest.raises(ValueError, match=rf"rollout-00001-of-00002.json was made with {said}"):
             require_settings(tmp_path, "rollout", settings | changed)
-    with pytest.raises(ValueError, match=r"made with noise 'crc32', this run has 'blake2b-64': use another workdir"):
+    with pytest.raises(
+        ValueError, match=r"made with noise 'crc32', this run has 'blake2b-64': give what it was made with"
+    ):
         require_settings(tmp_path, "rollout", settings | {"noise": "blake2b-64"})
     assert json.loads((tmp_path / "rollout-00001-of-00002.json").read_text())["measured"] == {"tokens": 5}
     (tmp_path / "rollout.json").write_text("[]")

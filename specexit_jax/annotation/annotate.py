@@ -87,18 +87,39 @@ def labels(
         ]
 
 
+def require_alike(
+    session: Session, folder: Path, kinds: Sequence[str], forcing: Forcing, target: str = "", source: str = ""
+) -> dict[str, Any]:
+    """What decides about the labels of a folder, as annotate.json keeps it; target, source: see `annotation.rollout.Rollout`.
+
+    Raises ValueError where the folder holds labels that were made otherwise, or traces that were sampled otherwise.
+    """
+    named = {name: value for name, value in {"target": target, "source": source}.items() if value}
+    sampled = {"max_new_tokens": forcing.max_new_tokens, "sampling": session.sampling.settings()}
+    sampled |= noise_of(session.sampling)  # an answer has the noise that its trace has
+    require_settings(folder, "rollout", sampled | named)
+    settings = {"kinds": list(kinds), "max_answer": forcing.max_answer, "keys": forcing.keys} | sampled
+    settings |= {"target": target} if target else {}
+    require_settings(folder, "annotate", settings)
+    return settings
+
+
 def annotate(
-    session: Session, folder: Path, kinds: Sequence[str], forcing: Forcing, shard: Shard = WHOLE, target: str = ""
+    session: Session,
+    folder: Path,
+    kinds: Sequence[str],
+    forcing: Forcing,
+    shard: Shard = WHOLE,
+    target: str = "",
+    source: str = "",
 ) -> dict[str, Any]:
     """Appends the shard's labels that no file of the folder holds yet for its traces; what this run took, also kept in
-    annotate.json, and how many of all its answers are `unfinished`. target: the name under which they are kept ("": not compared).
+    annotate.json, and how many of all its answers are `unfinished`. target, source: names under which they are kept ("": not
+    compared).
 
-    Raises ValueError where the folder holds labels that were made otherwise.
+    Raises ValueError as `require_alike`.
     """
-    settings = {"kinds": list(kinds), "max_answer": forcing.max_answer, "keys": forcing.keys}
-    settings |= {"max_new_tokens": forcing.max_new_tokens, "sampling": session.sampling.settings()}
-    settings |= ({"target": target} if target else {}) | noise_of(session.sampling)
-    require_settings(folder, "rollout", noise_of(session.sampling))  # an answer has the noise that its trace has
+    settings = require_alike(session, folder, kinds, forcing, target, source)
     with own_rows(folder, "labels", "annotate", settings, shard) as rows:
         traces = sorted(read_shards(folder, "traces"), key=lambda trace: trace["id"])  # whichever process wrote them
         before, by_id = held(folder, "labels"), {trace["id"]: trace for trace in traces}

@@ -32,6 +32,7 @@ def evaluate(
     folder, records, shown = workdir / setting.split, [], Shown()
     policy, kinds = (None, ("paragraph",)) if file is None else (file.policy(), file.boundary_kinds)
     notes = [f"split {setting.split}, {len(problems)} problems, sampled at temperature {session.sampling.temperature}"]
+    harness.require_alike(session, setting, folder, None if file is None else kinds)
     traces = harness.decoded_traces(session, problems, "eagle3", setting, folder)
     if cut := sum(trace.get("cut", False) for trace in traces):
         notes.append(f"{cut} of {len(traces)} traces of eagle3 ended at the target's context, counted as unfinished")

@@ -11,12 +11,13 @@ import jax
 import numpy as np
 
 from specexit_jax.annotation.annotate import annotate
+from specexit_jax.annotation.annotate import require_alike as require_alike_labels
 from specexit_jax.annotation.features import Extracted, extract, load_signals, save_signals
 from specexit_jax.annotation.forcing import Forcing
 from specexit_jax.annotation.joined import join_labels
 from specexit_jax.annotation.kinds import kinds_to_annotate, labels_at
 from specexit_jax.annotation.replay import replay, smoothed_at_boundaries
-from specexit_jax.annotation.rollout import Rollout, name_of, request_of, roll_out, trace_of
+from specexit_jax.annotation.rollout import Rollout, name_of, report_of, request_of, roll_out, trace_of
 from specexit_jax.data.splits import Problem
 from specexit_jax.evaluation.bounds import (
     Boundaries,
@@ -37,7 +38,7 @@ from specexit_jax.methods import DECODED, Method, make_method, policy_of
 from specexit_jax.progress import Progress
 from specexit_jax.run import execute, outcomes, plan
 from specexit_jax.session import Session
-from specexit_jax.shards import read_shards
+from specexit_jax.shards import read_shards, require_settings
 
 BOUNDS = ("oracle", "ceiling")
 REPLAYED = ("first_answer", "deer", "deer_eagle3", "specexit", "probe")
@@ -88,13 +89,26 @@ def decoded_traces(
     )
 
 
+def require_alike(session: Session, setting: Setting, folder: Path, kinds: Sequence[str] | None) -> None:
+    """Raises ValueError, before anything is decoded, where the folder holds traces or labels that were made otherwise. kinds: of
+    the boundaries to annotate, None where none are."""
+    settings = _rollout(setting).settings(session)
+    for stem in ("traces", *(name for name in ("think", "nothink") if name in setting.methods)):
+        require_settings(folder, report_of(stem), settings)
+    if kinds is not None:
+        require_alike_labels(session, folder, kinds, setting.forcing, setting.target, setting.source)
+
+
+def _rollout(setting: Setting) -> Rollout:
+    names = {"target": setting.target, "source": setting.source}
+    return Rollout(setting.seed, setting.batch_size, setting.max_new_tokens, setting.seeds, **names)
+
+
 def decoded_by(
     session: Session, problems: Sequence[Problem], method: Method, setting: Setting, folder: Path, stem: str
 ) -> list[dict]:
     """The method's traces, kept in FOLDER/STEM.jsonl."""
-    names = {"target": setting.target, "source": setting.source}
-    rollout = Rollout(setting.seed, setting.batch_size, setting.max_new_tokens, setting.seeds, **names)
-    roll_out(session, problems, method, folder, rollout, stem)
+    roll_out(session, problems, method, folder, _rollout(setting), stem)
     by_id = {trace["id"]: trace for trace in read_shards(folder, stem)}
     wanted = [name_of(problem, sample) for problem in problems for sample in range(setting.seeds)]
     return [_without_others_steps(session, method, by_id[name]) for name in wanted]

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from specexit_jax.exits.signals import SIGNALS
 from specexit_jax.exits.units import Units, sums_of
 
 OPEN = (-1e6, -1e6, 1e6)  # limits that every signal passes
@@ -85,13 +86,20 @@ def select(outcomes: Outcomes, rows: Bool[np.ndarray, " N"]) -> Outcomes:
     return Outcomes(**parts | {"weights": parts["weights"] / parts["weights"].sum()}, units=outcomes.units.take(rows))
 
 
-def threshold_grid(outcomes: Outcomes, sizes: tuple[int, int, int] = (64, 6, 6)) -> Float[np.ndarray, "G 3"]:
+def threshold_grid(
+    outcomes: Outcomes, sizes: tuple[int, int, int] = (64, 6, 6), signals: Sequence[str] = SIGNALS
+) -> Float[np.ndarray, "G 3"]:
     """Thresholds at quantiles of the signals seen at boundaries, denser at the strict end, and each one left open.
+
+    signals: which of them to exit by; the others stay open.
 
     Every threshold lies midway between two observed values: a rounding error of the smoothed signal, which decoding
     and replay need not share, then never tips a decision on these traces.
     """
-    axes = [threshold_axis(outcomes, signal, size) for signal, size in enumerate(sizes)]
+    axes = [
+        threshold_axis(outcomes, signal, size) if SIGNALS[signal] in signals else np.array([OPEN[signal]])
+        for signal, size in enumerate(sizes)
+    ]
     return np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 3)
 
 

@@ -15,6 +15,7 @@ from specexit_jax.exits.calibration import choose_thresholds, threshold_grid
 from specexit_jax.exits.path import Scored
 from specexit_jax.exits.policy_file import PolicyFile
 from specexit_jax.exits.risk import CannotCertify, require_enough
+from specexit_jax.exits.signals import SIGNALS
 from specexit_jax.exits.smoothers import smoother_named
 from specexit_jax.exits.units import problem_of
 from specexit_jax.models.draft import DraftBundle
@@ -66,11 +67,12 @@ def by_grid(
     kinds: Sequence[str],
     draft: str,
     say: Say,
+    signals: Sequence[str] = SIGNALS,
 ) -> PolicyFile:
-    """The fewest tokens within `bound` of the accuracy, over all smoothers; no promise about other problems."""
+    """The fewest tokens within `bound` of the accuracy, over all smoothers, by some of the signals; no promise about others."""
     best = None
     for name, seen in development.by_smoother.items():
-        grid = threshold_grid(seen)
+        grid = threshold_grid(seen, signals=signals)
         choice = choose_thresholds(seen, grid, bound, standard_errors=standard_errors, budget=budget)
         say(f"{name}: {choice.tokens:.1f} tokens, accuracy {choice.accuracy:.4f}, lost {choice.drop:.4f}")
         if best is None or choice.tokens < best[1].tokens:

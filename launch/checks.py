@@ -1,0 +1,97 @@
+"""What a stage needs, asked before it works: rows of earlier stages, a draft, a policy, flags that fit together."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import ml_collections
+from absl import flags
+
+from launch import door
+from specexit_jax.exits.boundaries import KINDS
+from specexit_jax.exits.signals import SIGNALS
+from specexit_jax.exits.smoothers import SMOOTHERS
+from specexit_jax.session import Session
+from specexit_jax.shards import has_rows, ids_of
+
+_WRITERS = {"traces": "launch.rollout", "labels": "launch.annotate"}
+
+
+def rows(folder: Path, stem: str) -> None:
+    """Raises FileNotFoundError where a split has no traces or labels yet, naming the stage that writes them."""
+    if not has_rows(folder, stem):
+        raise FileNotFoundError(
+            f"{folder / stem}.jsonl does not exist, or holds no row: run the stage that writes it first "
+            f"({_WRITERS[stem]} --splits={folder.name})."
+        )
+
+
+def annotated(folder: Path) -> None:
+    """Raises FileNotFoundError or ValueError where a split is not rolled out and annotated as a whole."""
+    rows(folder, "traces")
+    rows(folder, "labels")
+    traces = ids_of(folder, "traces")
+    missing = traces - ids_of(folder, "labels")
+    if missing:
+        raise ValueError(
+            f"{folder}: {len(missing)} of {len(traces)} traces have no label ({min(missing)}): annotate them first "
+            f"(launch.annotate --splits={folder.name})."
+        )
+
+
+def draft_of(config: ml_collections.ConfigDict, needed: bool = True) -> str | None:
+    """The draft's folder: WORKDIR/draft_model where training left one there, else the config's; None where there is none.
+
+    Raises FileNotFoundError where one is needed.
+    """
+    own = Path(flags.FLAGS.workdir) / "draft_model"
+    if own.is_dir():
+        return str(own)
+    if not config.draft and needed:
+        raise FileNotFoundError(
+            f"There is no draft: {own} does not exist and config.draft is empty; run launch.train first."
+        )
+    return config.draft or None
+
+
+def policy_of(config: ml_collections.ConfigDict, needed: bool = True) -> Path | None:
+    """WORKDIR/policy.json where calibration left one there, else the config's; None where there is none.
+
+    Raises FileNotFoundError where one is needed.
+    """
+    own = Path(flags.FLAGS.workdir) / "policy.json"
+    if own.is_file():
+        return own
+    if not config.policy and needed:
+        raise FileNotFoundError(
+            f"There is no exit policy: {own} does not exist and config.policy is empty; run launch.calibrate first."
+        )
+    return Path(config.policy) if config.policy else None
+
+
+def signals(session: Session) -> None:
+    """Refuses a draft without exit signals, where they are what the stage reads."""
+    if session.draft is None or session.draft.signals == "none":
+        raise ValueError(
+            "This draft has no exit signals, which this stage reads: train one with --config.train.signals=draft."
+        )
+
+
+def known(key: str, names: Sequence[str], all_names: Sequence[str]) -> None:
+    """Refuses an empty list of a config, and a name in it that is not among `all_names`."""
+    if not names:
+        raise ValueError(f"config.{key} is empty: choose among {', '.join(all_names)}.")
+    for name in names:
+        door.known(f"config.{key}", name, all_names)
+
+
+def names_of(config: ml_collections.ConfigDict) -> None:
+    """Refuses kinds of boundaries, signals and smoothers that there are not."""
+    known("annotate.kinds", config.annotate.kinds, KINDS)
+    known("calibrate.signals", config.calibrate.signals, SIGNALS)
+    known("calibrate.smoothers", config.calibrate.smoothers, tuple(SMOOTHERS))
+
+
+def chance(flag: str, value: float) -> None:
+    """Refuses what is no probability between 0 and 1."""
+    if not 0 < value < 1:
+        raise ValueError(f"--{flag} lies between 0 and 1, but it is {value:g}.")

@@ -1,0 +1,245 @@
+"""Every command of the README, the configs and the entry points parses, loads its config and passes its up-front checks."""
+
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from itertools import product
+from pathlib import Path
+
+import pytest
+
+from specexit_jax.session import EMBEDDED
+
+ROOT = Path(__file__).resolve().parent.parent
+SPLITS = ("draft", "development", "calibration", "test")
+STAGES = ("annotate", "ablate", "benchmark", "calibrate", "evaluate", "foresight", "lm_eval", "rollout", "train")
+OTHERS = ("chat", "export", "generate", "smollm2")
+LINE = re.compile(r"python -m launch|bash launch|sbatch|TPU=")
+# What stands for a value in a synopsis, and what an ellipsis stands for.
+VALUES = {"FOLDER": "runs/one", "FOLDER-OR-HUB-NAME": "runs/one", "TARGET": "runs/one", "N": "2"}
+LEFT_OUT = {"--config": "configs/embedded.py", "--method": "specexit", "--methods": "think,eagle3", "--tasks": "gcd"}
+
+
+def texts() -> list[str]:
+    """Where commands stand: documents, and the docstrings of configs and entry points."""
+    files = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
+    modules = [*(ROOT / "configs").glob("*.py"), *(ROOT / "launch").glob("*.py")]
+    return [path.read_text() for path in files] + [path.read_text().split('"""')[1] for path in modules]
+
+
+def commands_of(text: str) -> list[str]:
+    """`launch.NAME --flag…` of lines and of words in backticks, each of the shell's variables put in; continued lines are joined,
+    comments cut."""
+    values: dict[str, list[str]] = {}
+    for name, value in re.findall(r'(?:^|; )([A-Z])=("[^"]*"|[^\s;]+)', text, re.M):
+        values.setdefault(name, []).append(value.strip('"'))
+    joined = re.sub(r"\n {4,}(?=\[?--)", " ", re.sub(r"\\\n\s*", " ", text))
+    lines = [re.split(r"\s#", line.strip())[0] for line in joined.splitlines()]
+    quoted = re.findall(r"(?<!`)`((?:python -m |bash )?launch[^`]+)`(?!`)", text)
+    found = []
+    for line in [line for line in lines if LINE.match(line)] + [" ".join(words.split()) for words in quoted]:
+        if match := re.search(r"launch\.\w+ .*--.*", line):
+            used = sorted(set(re.findall(r"\$([A-Z])\b", match[0])))
+            for chosen in product(*(values[name] for name in used)):
+                put = dict(zip(used, chosen, strict=True))
+                found.append(re.sub(r"\$([A-Z])\b", lambda name, put=put: put[name[1]], match[0]))
+    return found
+
+
+def arguments_of(command: str, folder: Path) -> tuple[str, list[str]]:
+    """The entry point and its flags: brackets opened, the first of alternatives, our own folders; what a synopsis leaves out."""
+    name, *words = shlex.split(re.sub(r"[\[\]]", " ", command))
+    name, given = name.removeprefix("launch."), {}
+    for word in words:
+        flag, _, value = word.partition("=")
+        if flag.startswith("-"):
+            value = VALUES.get(value, LEFT_OUT.get(flag, "runs/one") if value in ("…", "a,b") else value).partition(
+                "|"
+            )[0]
+            given[flag] = f"={value}" if "=" in word else ""
+    if "--out" in given:
+        given["--out"] = f"={folder}/out"
+    if name in STAGES and not {"--preset", "--compile_only", "--annotation"} & given.keys():
+        given = {"--config": "=configs/embedded.py"} | given | {"--workdir": f"={folder}/work"}
+    if name == "generate" and not {"--prompt", "--example"} & given.keys():
+        given["--prompt"] = "=Hi"
+    return name, [flag + value for flag, value in given.items()]
+
+
+# launch/demo.sh is the last one
+COMMANDS = sorted({" ".join(command.split()) for text in texts() for command in commands_of(text)})
+COMMANDS.append("launch.evaluate --config=configs/embedded.py:demo --workdir=runs/demo")
+
+
+def run(commands: list[dict]) -> list[dict]:
+    """What `entries_case` sees of each."""
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "tests" / "entries_case.py")], input=json.dumps(commands), capture_output=True, text=True,
+        cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """FOLDER/work: a workdir where every stage has been, its rows without content; FOLDER/fresh: one where none has."""
+    folder = tmp_path_factory.mktemp("commands")
+    for split in SPLITS:
+        path = folder / "work" / split
+        path.mkdir(parents=True)
+        for stem in ("traces", "labels"):
+            (path / f"{stem}.jsonl").write_text("".join(f'{{"id": "{number}"}}\n' for number in range(400)))
+        (path / "rollout.json").write_text('{"settings": {}, "measured": {}}')
+    (folder / "work" / "draft_model").mkdir()
+    shutil.copy(EMBEDDED / "policy.json", folder / "work")
+    (folder / "work" / "records.jsonl").write_text("{}\n")
+    return folder
+
+
+CONFIG = "--config=configs/embedded.py"
+# (entry point, flags, workdir, what is said)
+REFUSED = [
+    ("calibrate", [], "fresh", "development/traces.jsonl does not exist, or holds no row: run the stage that"),
+    ("calibrate", ["--delta=0.1"], "work", "--delta is of certified policies: give --epsilon too"),
+    ("calibrate", ["--per_task"], "work", "--per_task is of certified policies: give --epsilon too"),
+    ("calibrate", ["--epsilon=2"], "work", "--epsilon lies between 0 and 1, but it is 2."),
+    ("calibrate", ["--config.calibrate.signals=confidense,"], "work", "--config.calibrate.signals: unknown name 'confidense'"),
+    ("calibrate", ["--config.calibrate.signals="], "work", "config.calibrate.signals is empty"),
+    ("annotate", ["--splits=draft"], "fresh", "draft/traces.jsonl does not exist"),
+    ("annotate", ["--config.annotate.kinds=a,b"], "work", "--config.annotate.kinds: unknown name 'a', choose among paragraph"),
+    ("annotate", ["--splits=calibration"], "table", "made with source 'name=problems.jsonl', this run has 'world'"),
+    ("annotate", ["--splits=test", "--config.source.name=problems.jsonl"], "world", "made with source 'world', this run has"),
+    ("calibrate", ["--config.source.name=problems.jsonl"], "world", "made with source 'world', this run has"),
+    ("train", [], "fresh", "draft/traces.jsonl does not exist"),
+    ("train", [], "unlabelled", "1 of 2 traces have no label (b): annotate them first (launch.annotate --splits=draft)"),
+    ("train", ["--config.train.signals=both"], "work", "--config.train.signals: unknown name 'both'"),
+    ("foresight", [], "fresh", "development/traces.jsonl does not exist"),
+    ("ablate", [], "fresh", "development/traces.jsonl does not exist"),
+    ("ablate", ["--config.ablate.draft=nowhere"], "work", "config.ablate.draft names nowhere, which is not a folder"),
+    ("evaluate", ["--config.draft="], "fresh", "draft_model does not exist and config.draft is empty; run launch.train first"),
+    ("evaluate", ["--config.policy="], "fresh", "config.policy is empty; run launch.calibrate first"),
+    ("evaluate", ["--methods=ceiling"], "fresh", "draft/traces.jsonl does not exist"),
+    ("evaluate", ["--methods=specexti"], "work", "unknown method 'specexti'"),
+    ("evaluate", ["--seeds=0,2"], "work", "--seeds goes on from the config's seed"),
+    ("evaluate", ["--seeds=0,x"], "work", "--seeds must be whole numbers separated by commas, but it holds 'x'"),
+    ("evaluate", ["--batch_size=0"], "work", "batch_size"),
+    ("evaluate", ["--tasks=gcd", "--config.source.name=gsm8k"], "work", "--tasks chooses among the reasoning world's tasks"),
+    ("evaluate", ["--config.tasks=gcd,", "--config.source.name=gsm8k"], "work", "config.tasks chooses among the reasoning world's"),
+    ("evaluate", ["--from_records"], "fresh", "records.jsonl does not exist: evaluate first"),
+    ("rollout", ["--splits=target"], "fresh", "config.rollout.per_task says nothing of the split 'target': give --limit=N"),
+    ("rollout", ["--limit=0"], "fresh", "needs at least one problem, not 0"),
+    ("lm_eval", ["--tasks=gsm8k", "--config.policy="], "fresh", "run launch.calibrate first"),
+    ("benchmark", ["--config.draft="], "fresh", "run launch.train first"),
+    ("train", ["--config.temperature=1"], "work", "The config has no key 'temperature'"),
+    ("train", ["--config.train.optimizer.momentun=1"], "work", "The config has no key 'momentun'"),
+    ("train", ["--config.train.stps=7"], "work", "The config has no key 'stps': did you mean 'steps'?"),
+    ("train", ["--config.train.steps=many"], "work", "flag --config.train.steps=many: invalid literal"),
+    ("train", ["--config=configs/embedded.py:fast"], "work", "configs/embedded.py has no variant 'fast'"),
+    ("train", ["--config=absent.py"], "work", "There is no config file absent.py."),
+    ("train", ["--config=EMPTY"], "work", "The file that --config names has no get_config()"),
+    ("train", ["--config"], "work", "--config is missing: give --config=configs/embedded.py."),
+    ("train", ["--config", "--config.seed=1"], "work", "--config.seed changes a value of a config: give --config=configs/NAME.py"),
+    ("train", ["--config", "--config.seed=1", CONFIG], "work", "--config.seed changes a value of a config: give"),
+    ("train", [""], "work", "--workdir is missing: give --workdir=FOLDER."),
+    ("train", ["--no_such_flag=1"], "work", "Unknown command line flag 'no_such_flag'"),
+    ("train", ["stray"], "work", "Unexpected argument 'stray': every option is written --name=value."),
+    ("train", ["--config.evaluate.loop_parts=maybe"], "work", "Non-boolean argument to boolean flag: maybe"),
+]  # fmt: skip
+# (entry point, flags, workdir, where in the config, its value)
+READ = [
+    ("train", ["--config.train.steps=7"], "work", "train.steps", 7),
+    ("calibrate", ["--config.calibrate.signals=confidence,"], "work", "calibrate.signals", ["confidence"]),
+    ("calibrate", ["--config.calibrate.signals=confidence"], "work", "calibrate.signals", ["confidence"]),
+    ("calibrate", ["--config.calibrate.signals=('progress', 'remain')"], "work", "calibrate.signals", ["progress", "remain"]),
+    ("annotate", ["--config.annotate.kinds=marker,paragraph"], "work", "annotate.kinds", ["marker", "paragraph"]),
+    ("train", ["--config.train.signal_weights=1,0.5,0.25"], "work", "train.signal_weights", [1, 0.5, 0.25]),
+    ("rollout", ["--config.sampling.temperature=0.6", "--config.sampling.top_k=20"], "work", "sampling.temperature", 0.6),
+    ("rollout", ["--config=configs/qwen3_8b.py", "--splits=test"], "work", "evaluate.split", "test"),
+    ("rollout", ["--splits=target", "--limit=5"], "work", "evaluate.split", "test"),
+    ("evaluate", ["--batch_size=2"], "work", "evaluate.batch_size", 1),
+    ("evaluate", [], "fresh", "evaluate.split", "test"),
+]  # fmt: skip
+
+
+def _flags(words: list[str], workdir: Path) -> list[str]:
+    """With the default config, unless they begin with one; a bare "" at their end takes --workdir away."""
+    named = [] if words and words[0].startswith("--config") and "." not in words[0].partition("=")[0] else [CONFIG]
+    given = [*named, *words, f"--workdir={workdir}"] if words[-1:] != [""] else [*named, *words[:-1]]
+    return [word.replace("EMPTY", str(workdir.parent / "empty.py")) for word in given if word != "--config"]
+
+
+@pytest.fixture(scope="module")
+def seen(folder) -> dict:
+    """What was seen of every command, by its place in the lists; one process starts them all."""
+    write = lambda place, text: (place.parent.mkdir(parents=True, exist_ok=True), place.write_text(text))  # noqa: E731
+    for name, label in (("table", "name=problems.jsonl"), ("world", "world")):
+        shutil.copytree(folder / "work", folder / name)
+        for split in SPLITS:
+            write(folder / name / split / "rollout.json", json.dumps({"settings": {"source": label}, "measured": {}}))
+    write(folder / "unlabelled" / "draft" / "traces.jsonl", '{"id": "a"}\n{"id": "b"}\n')
+    write(folder / "unlabelled" / "draft" / "labels.jsonl", '{"id": "a"}\n')
+    asked = [
+        {"name": name, "arguments": words} for name, words in (arguments_of(command, folder) for command in COMMANDS)
+    ]
+    (folder / "empty.py").write_text("")
+    for name, words, workdir, _ in REFUSED:
+        asked.append({"name": name, "arguments": _flags(words, folder / workdir)})
+    for name, words, workdir, show, _ in READ:
+        asked.append({"name": name, "arguments": _flags(words, folder / workdir), "show": show})
+    asked += [{"name": name, "arguments": ["--help"]} for name in (*STAGES, *OTHERS)]
+    found = run(asked)
+    ends = [len(COMMANDS), len(COMMANDS) + len(REFUSED), len(COMMANDS) + len(REFUSED) + len(READ)]
+    return {"commands": found[: ends[0]], "refused": found[ends[0] : ends[1]], "read": found[ends[1] : ends[2]],
+            "help": dict(zip((*STAGES, *OTHERS), found[ends[2] :], strict=True))}  # fmt: skip
+
+
+def test_all_entry_points_are_documented():
+    assert {command.split()[0].removeprefix("launch.") for command in COMMANDS} == {*STAGES, *OTHERS}
+    assert len(COMMANDS) > 60
+
+
+@pytest.mark.parametrize("number", range(len(COMMANDS)), ids=[command.replace("/", "|") for command in COMMANDS])
+def test_a_documented_command_starts(seen, number):
+    found = seen["commands"][number]
+    lacking = COMMANDS[number].startswith("launch.smollm2") and "This script needs" in found["err"]
+    assert found["code"] == 0 or lacking, found["err"]
+
+
+@pytest.mark.parametrize("number", range(len(REFUSED)))
+def test_what_cannot_work_is_refused_before_it_does(seen, folder, number):
+    found, (_, _, _, sentence) = seen["refused"][number], REFUSED[number]
+    assert found["code"] == 1 and found["err"].startswith("error: ") and sentence in found["err"], found
+    assert len(found["err"].splitlines()) == 1
+    assert not (folder / "fresh").exists()
+
+
+@pytest.mark.parametrize("number", range(len(READ)))
+def test_what_is_given_is_read(seen, number):
+    found, (_, _, _, _, value) = seen["read"][number], READ[number]
+    assert found["code"] == 0, found["err"]
+    assert found["value"] == value
+
+
+def test_a_fresh_evaluation_leaves_the_ceiling_out_and_says_so(seen):
+    assert seen["read"][-1]["out"].startswith("The method ceiling is left out: ")
+    assert "draft/traces.jsonl does not exist" in seen["read"][-1]["out"]
+    assert "ceiling" not in seen["read"][-2]["out"]
+
+
+@pytest.mark.parametrize("name", [*STAGES, *OTHERS])
+def test_help_shows_every_flag(seen, name):
+    found = seen["help"][name]
+    assert found["code"] == 0 and not found["err"]
+    flags = ["--config", "--workdir"] if name in STAGES else []
+    if name in ("chat", "generate"):
+        flags = ["--target", "--draft", "--policy", "--method", "--temperature", "--top_k", "--top_p", "--min_p",
+                 "--max_new_tokens", "--dtype", "--mesh"]  # fmt: skip
+    if name == "benchmark":
+        flags += ["--preset", "--throughput", "--compile_only", "--topology", "--branches", "--rounds", "--peers"]
+    for flag in (*flags, "--traceback"):
+        assert f"  {flag}=" in found["out"] or f"  --[no]{flag[2:]}\n" in found["out"], flag
