@@ -64,6 +64,7 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
                 "top_k": config_dict.placeholder(int),
                 "top_p": config_dict.placeholder(float),
                 "min_p": config_dict.placeholder(float),
+                "repetition_penalty": config_dict.placeholder(float),
             },
             # problems in each split's rollouts (of the world: a task), and traces a problem
             "rollout": {
