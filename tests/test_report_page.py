@@ -124,7 +124,7 @@ def test_wide_tables_wrap_between_numbers_and_scroll_by_themselves():
         and "think, paper: Qwen3-4B-Thinking-2507</td>" in text
     )
     assert "Outside (1) / 2." in text
-    style = re.search(r"<style>(.*)</style>", text, re.DOTALL)[1]
+    style = re.search(r"<style>(.*)@media print", text, re.DOTALL)[1]
     rules = {name.strip(): body for name, body in re.findall(r"([^{}]+)\{([^{}]*)\}", style)}
     assert "overflow-x: auto" in rules[".wide"] and "nowrap" not in rules["th, td"] and "nowrap" in rules["td span"]
     assert "position: sticky" in rules["th:first-child, td:first-child"]

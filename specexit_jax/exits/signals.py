@@ -20,7 +20,7 @@ def activate(raw: Float[Array, "*batch 3"]) -> Float[Array, "*batch 3"]:
 def share_text(share: float) -> str:
     """A probability with two digits, or as many as tell it from 0 and 1: 0.85, 0.9932, 0.00040."""
     gap = min(share, 1 - share)
-    return f"{share:.{max(2, math.ceil(-math.log10(gap)) + 1) if gap > 0 else 2}f}"
+    return f"{share:.{max(2, math.ceil(-math.log10(gap) - 1e-6) + 1) if gap > 0 else 2}f}"
 
 
 def deactivate(signals: Float[Array, "*batch 3"]) -> Float[Array, "*batch 3"]:

@@ -53,16 +53,14 @@ def _pieces(tokens: list[Token]) -> None:
 
 
 def _in_pieces(text: str) -> list[Token]:
+    pieces = _BETWEEN.split(text)
+    if len(pieces) == 1:
+        return [Token("text", "", 0, content=text)]
     found = []
-    for piece in _BETWEEN.split(text):
-        if _BETWEEN.fullmatch(piece):
-            found.append(Token("text", "", 0, content=piece))
-        elif piece:
-            found += [
-                Token("piece_open", "span", 1),
-                Token("text", "", 0, content=piece),
-                Token("piece_close", "span", -1),
-            ]
+    for number, piece in enumerate(pieces):
+        found.append(Token("text", "", 0, content=piece))
+        if number % 2 == 0:  # between two of what separates them
+            found[-1:] = [Token("piece_open", "span", 1), found[-1], Token("piece_close", "span", -1)]
     return found
 
 
