@@ -77,7 +77,7 @@ def _parse(main: Callable[[], None], argv: list[str]) -> list[str]:
         rest = flags.FLAGS(argv)
         if _CONFIG is not None and flags.FLAGS["config"].value is not None:
             config()  # a file that is not there says so only when it is read
-    except (AttributeError, ImportError, KeyError, OSError, SyntaxError, TypeError, ValueError, flags.Error) as error:
+    except Exception as error:  # of flags, or of whatever a config file does
         fail(sentences.of_flags(error))
     if len(rest) > 1:
         fail(f"Unexpected argument {rest[1]!r}: every option is written --name=value.")

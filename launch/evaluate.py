@@ -23,6 +23,7 @@ _TASKS = flags.DEFINE_list("tasks", None, "Tasks; default: the config's.")
 _LIMIT = flags.DEFINE_integer("limit", None, "Problems a task; default: the config's.")
 _SEEDS = flags.DEFINE_list("seeds", None, "Seeds, from the config's on: --seeds=0,1,2; default: the config's alone.")
 _BATCH = flags.DEFINE_integer("batch_size", None, "Rows decoded together; default: the config's.", lower_bound=1)
+_DECODING = ("methods", "tasks", "limit", "seeds", "batch_size")
 
 
 def check():
@@ -30,6 +31,10 @@ def check():
     door.alone("evaluation")
     config = door.config()
     if from_records.wanted():
+        if ignored := [name for name in _DECODING if flags.FLAGS[name].value is not None]:
+            raise ValueError(
+                f"--{ignored[0]} says what to decode, and --from_records decodes nothing: leave one of them out."
+            )
         return config, (), None, from_records.policy_of(config)
     methods = tuple(_METHODS.value or config.evaluate.methods)
     harness.require_methods(methods)

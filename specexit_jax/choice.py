@@ -13,13 +13,15 @@ from specexit_jax.session import Session
 @dataclasses.dataclass(frozen=True, eq=False)
 class Choice:
     """The method's name, what it exits by (None where it exits by no policy of a file), and why it was chosen. uncovered: a
-    sentence where the policy was not made for this session's target, sampling and lengths, or not with this smoother."""
+    sentence where the policy was not made for this session's target, sampling and lengths, or not with this smoother;
+    path: of the policy's file, None without one."""
 
     name: str
     policy: Policy | None
     kinds: tuple[str, ...]
     why: str
     uncovered: str | None = None
+    path: Path | None = None
 
     @property
     def line(self) -> str:
@@ -94,7 +96,7 @@ def _beside(session, draft, exit_rule, smoother, asked: list[str]) -> Choice:
 def _exits(session: Session, name: str, path: str | Path, exit_rule, smoother, why: str) -> Choice:
     told: list[str] = []
     policy, kinds = read_policy(session, path, exit_rule, smoother, told.append)
-    return Choice(name, policy, kinds, why, told[0] if told else None)
+    return Choice(name, policy, kinds, why, told[0] if told else None, Path(path) if exit_rule != "released" else None)
 
 
 def _fitting(session: Session, paths: list[Path]) -> tuple[Path | None, str]:

@@ -130,6 +130,7 @@ REFUSED = [
     ("evaluate", ["--batch_size=0"], "work", "batch_size"),
     ("evaluate", ["--tasks=gcd", "--config.source.name=gsm8k"], "work", "--tasks chooses among the reasoning world's tasks"),
     ("evaluate", ["--config.tasks=gcd,", "--config.source.name=gsm8k"], "work", "config.tasks chooses among the reasoning world's"),
+    ("evaluate", ["--from_records", "--limit=5"], "work", "--limit says what to decode, and --from_records decodes nothing"),
     ("evaluate", ["--from_records"], "fresh", "records.jsonl does not exist: evaluate first"),
     ("rollout", ["--splits=target"], "fresh", "config.rollout.per_task says nothing of the split 'target': give --limit=N"),
     ("rollout", ["--limit=0"], "fresh", "needs at least one problem, not 0"),

@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import json
 import logging
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -357,7 +358,7 @@ def test_a_long_text_is_scored_token_by_token_once(session, tmp_path):
     assert found == pytest.approx(expected, rel=1e-5)
 
 
-def test_model_arguments_load_what_they_name(folder):
+def test_model_arguments_load_what_they_name(folder, tmp_path):
     text = f"target={folder / 'target'},draft={folder / 'draft'},policy={folder / 'policy.json'},draft_tokens=2,seed=3"
     model = get_model("specexit").create_from_arg_string(f"{text},temperature=0.5", {"batch_size": "4", "device": "x"})
     assert (model.method.name, model.method.draft_tokens, model.batch_size, model.seed) == ("specexit", 2, 4, 3)
@@ -367,10 +368,13 @@ def test_model_arguments_load_what_they_name(folder):
     for wrong, sentence in (("batch_size=auto", "not 'auto'"), ("treads=2", "no model argument 'treads'")):
         with pytest.raises(ValueError, match=sentence):
             get_model("specexit").create_from_arg_string(f"target={folder / 'target'},{wrong}")
+    own = {"target": str(folder / "target"), "draft": str(folder / "draft")}
+    model = get_model("specexit").create_from_arg_obj(own)
+    assert model.method.name == "specexit" and model.policy_file == load_policy(folder / "policy.json")
+    own["draft"] = str(shutil.copytree(folder / "draft", tmp_path / "draft"))
+    assert get_model("specexit").create_from_arg_obj(own).method.name == "eagle3"
     with pytest.raises(ValueError, match="needs an exit policy"):
-        get_model("specexit").create_from_arg_obj(
-            {"target": str(folder / "target"), "draft": str(folder / "draft"), "method": "specexit"}
-        )
+        get_model("specexit").create_from_arg_obj(own | {"method": "specexit"})
 
 
 def test_generations_that_the_policy_was_not_made_for_are_told_of_or_refused(
