@@ -47,7 +47,7 @@ _TEMPLATES = {
 }
 _PATTERNS = {task: re.compile(template) for task, template in _TEMPLATES.items()}
 
-# One of each task's test split.
+# One of each task's test split, which launch.generate answers right with its default seed.
 EXAMPLES = {
     "chain_sum": "State the final answer to the following arithmetic problem: 34 + 63 - 87 =",
     "gsm_symbolic": "A tower is made out of 4 black cubes, 2 times as many white cubes, and an unknown number of purple cubes. If "
@@ -55,7 +55,7 @@ EXAMPLES = {
     "include units.",
     "leg_counting": "Your task is to count how many legs there are in total when given a list of animals.\n\nNow, how many "
     "legs are there in total if you have 3 sheeps, 5 deers, 4 lions?",
-    "gcd": "Find the Greatest Common Divisor (GCD) of these numbers: 64, 80. Give only the GCD as your final answer.",
+    "gcd": "Find the Greatest Common Divisor (GCD) of these numbers: 88, 40. Give only the GCD as your final answer.",
     "family_relationships": "Robert is married to Nova. They have a child called Jayden. Jayden is married to Abigail. They have a "
     "child called Charlotte.\n\nWhat relation is Abigail to Charlotte? Answer with a single word.",
     "syllogism": "Consider these statements:\n1. All insects are cats\n2. No cats are birds\n\nDoes it logically follow that:\nNo "
