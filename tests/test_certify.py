@@ -1,14 +1,11 @@
 """Certified policies and what they cost: pooled, a task each, used on another task."""
 
 import dataclasses
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from calibration_case import random_outcomes
 
-from configs.embedded import get_config
-from launch import calibrate
 from specexit_jax.evaluation.certified.calibrating import (
     SeenSplit,
     by_certificate,
@@ -135,21 +132,6 @@ def test_a_refusal_that_depends_on_counts_comes_first(tmp_path):
         require_problems(tmp_path / "calibration", 0.01, 0.05)
     append_jsonl(tmp_path / "calibration" / "traces.jsonl", [{"id": "last"}])
     require_problems(tmp_path / "calibration", 0.01, 0.05)
-
-
-def test_the_command_refuses_before_it_loads_a_model(tmp_path, monkeypatch):
-    append_jsonl(tmp_path / "calibration" / "traces.jsonl", [{"id": str(number)} for number in range(298)])
-    told = {"config": get_config, "alone": lambda _: None, "claim_stage": lambda _: None, "open_session": pytest.fail}
-    monkeypatch.setattr(calibrate, "door", SimpleNamespace(**told))
-    monkeypatch.setattr(calibrate.flags, "FLAGS", SimpleNamespace(workdir=str(tmp_path)))
-    given = {"_EPSILON": 0.01, "_DELTA": 0.05, "_PER_TASK": False, "_SIMULTANEOUS": False}
-    for name, value in given.items():
-        monkeypatch.setattr(calibrate, name, SimpleNamespace(value=value))
-    with pytest.raises(CannotCertify, match="298 problems of calibration can never certify"):
-        calibrate.main()
-    monkeypatch.setattr(calibrate, "_SIMULTANEOUS", SimpleNamespace(value=True))
-    with pytest.raises(ValueError, match="give --per_task too"):
-        calibrate.main()
 
 
 def test_a_goal_names_signals_that_exist():

@@ -107,6 +107,8 @@ REFUSED = [
     ("calibrate", [], "fresh", "development/traces.jsonl does not exist, or holds no row: run the stage that"),
     ("calibrate", ["--delta=0.1"], "work", "--delta is of certified policies: give --epsilon too"),
     ("calibrate", ["--per_task"], "work", "--per_task is of certified policies: give --epsilon too"),
+    ("calibrate", ["--epsilon=0.001"], "work", "400 problems of calibration can never certify"),
+    ("calibrate", ["--epsilon=0.01", "--simultaneous"], "work", "give --per_task too"),
     ("calibrate", ["--epsilon=2"], "work", "--epsilon lies between 0 and 1, but it is 2."),
     ("calibrate", ["--config.calibrate.signals=confidense,"], "work", "--config.calibrate.signals: unknown name 'confidense'"),
     ("calibrate", ["--config.calibrate.signals="], "work", "config.calibrate.signals is empty"),
