@@ -14,6 +14,7 @@ from multiprocess_case import train
 from tiny_folders import write_tiny
 from training_case import write_split
 
+from specexit_jax.data.tokenizer import load_tokenizer
 from specexit_jax.metrics import read_metrics
 from specexit_jax.models.hf import load_draft
 
@@ -132,10 +133,12 @@ def test_a_draft_trains_alike_on_one_process_and_on_two(tmp_path, environment):
     """launch.train for 50 steps: one device, and two processes of four that share batch, target, draft, optimizer and the
     features, which they keep on disk."""
     tiny = write_tiny(tmp_path / "tiny")
+    tokenizer = load_tokenizer(tiny / "target")
+    ends = [token for token in range(len(tokenizer)) if tokenizer.decode([token]).endswith("\n\n")]
     alone, shared = tmp_path / "alone", tmp_path / "shared"
     for workdir in (alone, shared):
-        write_split(workdir / "draft", 40)
-        write_split(workdir / "development", 10, seed=1)
+        write_split(workdir / "draft", 40, ends=ends)
+        write_split(workdir / "development", 10, seed=1, ends=ends)
     values = {
         "target": tiny / "target", "train.steps": 50, "train.batch_size": 8, "train.row_length": 32, "train.log_every": 1,
         "train.draft_vocab_size": 200, "train.intermediate_size": 24, "train.ttt_steps": 2, "train.evaluate_every": 25,

@@ -1,6 +1,7 @@
 """Labelled traces on disk for a random target of a few ids, and what a draft's training needs besides."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,9 @@ from specexit_jax.training.optimizer import OptimizerConfig
 ROW = 32
 
 
-def write_split(folder: Path, count: int, seed: int = 0, longest: int = 24) -> Path:
-    """traces.jsonl and labels.jsonl of `count` random traces; every fifth one never closes its thinking."""
+def write_split(folder: Path, count: int, seed: int = 0, longest: int = 24, ends: Sequence[int] = ()) -> Path:
+    """traces.jsonl and labels.jsonl of `count` random traces; every fifth one never closes its thinking. ends: ids that end
+    a paragraph in the vocabulary that is meant: the labels' boundaries are then the tokens that do, and no others."""
     rng, folder = np.random.default_rng(seed), Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     traces, labels = [], []
@@ -30,6 +32,10 @@ def write_split(folder: Path, count: int, seed: int = 0, longest: int = 24) -> P
             {"id": f"t/{number}", "prompt_ids": rng.integers(0, V, 3).tolist(), "ids": rng.integers(0, V, length).tolist(),
              "think_end": end}
         )  # fmt: skip
+        if ends:
+            other = next(token for token in range(V) if token not in ends)
+            ids = [other if token in ends else token for token in traces[-1]["ids"]]
+            traces[-1]["ids"] = [ends[0] if place in places else token for place, token in enumerate(ids)]
         found = {kind: sufficient_boundary(agree, kind) for kind in ("stable", "first")}
         labels.append({"id": f"t/{number}", "boundaries": places, "agree": agree, **found})
     rng.shuffle(labels)
