@@ -117,7 +117,8 @@ def test_by_grid_no_promise_is_made_and_what_few_problems_say_is_told(splits):
     said, rest = [], (0.02, 1.0, None, ("paragraph",), "sha256:ab")
     file = by_grid(splits[0], *rest, said.append)
     assert file.certificate is None and file.bound == 0.02 and file.split == "development" and file.problems == 1200
-    assert "on the 1200 problems that the thresholds were chosen on" in said[-1] and "warning" not in said[-1]
+    assert said[-1].startswith("development: a harm of ") and "warning" not in said[-1]
+    assert "on the 1200 problems that the thresholds were chosen on" in said[-1]
     nine = {"none": select(splits[0].by_smoother["none"], np.arange(1200) < 9)}
     by_grid(SeenSplit("development", ("a",) * 9, nine), *rest, said.append)
     assert "(95 %: 0.00 to 29.91 %) on the 9 problems" in said[-1]

@@ -78,7 +78,11 @@ def by_grid(
         if best is None or choice.tokens < best[1].tokens:
             best = (name, choice)
     name, choice = best
-    say(little_known(development, certify.harm_of_problems(development.by_smoother[name], choice.thresholds, budget)))
+    say(
+        little_known(
+            development.name, certify.harm_of_problems(development.by_smoother[name], choice.thresholds, budget)
+        )
+    )
     return PolicyFile(
         rule="default",
         smoothing=name,
