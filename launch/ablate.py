@@ -16,6 +16,7 @@ from absl import flags
 from launch import checks, door, stages, strictness
 from specexit_jax.checkpoint import write_json
 from specexit_jax.evaluation.certified import ablating, ablation, conditions
+from specexit_jax.evaluation.certified.calibrating import require_problems
 from specexit_jax.evaluation.certified.certify import Goal
 from specexit_jax.evaluation.certified.trials import trial_rows
 from specexit_jax.evaluation.records import write_atomically
@@ -26,7 +27,7 @@ _LIMIT = flags.DEFINE_integer("limit", None, "Problems a task; default: the conf
 
 
 def check():
-    """The config and the draft; refuses splits that are not annotated, and drafts that are not there."""
+    """The config and the draft; refuses splits that are not annotated or too small to certify, and drafts that are not there."""
     config, workdir = door.config(), Path(flags.FLAGS.workdir)
     checks.chance("epsilon", _EPSILON.value)
     checks.chance("delta", _DELTA.value)
@@ -37,6 +38,7 @@ def check():
     draft = checks.draft_of(config)
     for split in (config.calibrate.split, config.calibrate.certify_on):
         checks.annotated(workdir / split)
+    require_problems(workdir / config.calibrate.certify_on, _EPSILON.value, _DELTA.value)
     return config, draft
 
 

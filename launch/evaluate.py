@@ -13,6 +13,7 @@ from absl import flags
 from launch import checks, door, from_records, stages, strictness
 from specexit_jax.binding import uncovered
 from specexit_jax.evaluation import harness
+from specexit_jax.evaluation.certified.calibrating import require_problems
 from specexit_jax.evaluation.evaluate import evaluate
 from specexit_jax.evaluation.exit_records import CeilingSetting
 from specexit_jax.evaluation.report.tables import terminal_table
@@ -77,13 +78,15 @@ def _evaluated(config, methods: tuple[str, ...], draft: str, policy: Path | None
 
 
 def _without_ceiling(config, methods: tuple[str, ...], policy: Path | None) -> tuple[str, ...]:
-    """The methods; without `ceiling`, which one line says, where the splits that it is fitted on are not there."""
+    """The methods; without `ceiling`, which one line says, where the splits that it is fitted on are not there or too small."""
     if "ceiling" not in methods:
         return methods
-    rules, certified = config.calibrate, load_policy(policy).certificate is not None
+    workdir, rules, certificate = Path(flags.FLAGS.workdir), config.calibrate, load_policy(policy).certificate
     try:
-        for split in dict.fromkeys(["draft", rules.split, *([rules.certify_on] if certified else [])]):
-            checks.annotated(Path(flags.FLAGS.workdir) / split)
+        for split in dict.fromkeys(["draft", rules.split, *([rules.certify_on] if certificate else [])]):
+            checks.annotated(workdir / split)
+        if certificate:
+            require_problems(workdir / rules.certify_on, certificate.epsilon, certificate.delta)
     except (OSError, ValueError) as missing:
         kept = tuple(name for name in methods if name != "ceiling")
         if not kept:

@@ -126,6 +126,8 @@ REFUSED = [
     ("evaluate", ["--config.draft="], "fresh", "draft_model does not exist and config.draft is empty; run launch.train first"),
     ("evaluate", ["--config.policy="], "fresh", "config.policy is empty; run launch.calibrate first"),
     ("evaluate", ["--methods=ceiling"], "fresh", "draft/traces.jsonl does not exist"),
+    ("evaluate", ["--methods=ceiling"], "few", "100 problems of calibration can never certify"),
+    ("ablate", [], "few", "100 problems of calibration can never certify"),
     ("evaluate", ["--methods=specexti"], "work", "unknown method 'specexti'"),
     ("evaluate", ["--seeds=0,2"], "work", "--seeds goes on from the config's seed"),
     ("evaluate", ["--seeds=0,x"], "work", "--seeds must be whole numbers separated by commas, but it holds 'x'"),
@@ -184,6 +186,9 @@ def seen(folder) -> dict:
         shutil.copytree(folder / "work", folder / name)
         for split in SPLITS:
             write(folder / name / split / "rollout.json", json.dumps({"settings": {"source": label}, "measured": {}}))
+    shutil.copytree(folder / "work", folder / "few")
+    for stem in ("traces", "labels"):
+        write(folder / "few" / "calibration" / f"{stem}.jsonl", "".join(f'{{"id": "{n}"}}\n' for n in range(100)))
     write(folder / "unlabelled" / "draft" / "traces.jsonl", '{"id": "a"}\n{"id": "b"}\n')
     write(folder / "unlabelled" / "draft" / "labels.jsonl", '{"id": "a"}\n')
     asked = [
