@@ -1,5 +1,7 @@
 """Answers that loop until their budget is spent: judged wrong, soon, and without an error."""
 
+import functools
+import gc
 import threading
 import time
 
@@ -79,6 +81,69 @@ def test_a_limit_holds_on_every_thread(own_thread):
     else:
         run()
     assert found == ["late", "soon"]
+
+
+def _busy(seconds):
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        pass
+
+
+def _swallow():
+    """Catches everything, as code of others does."""
+    for _ in range(3):
+        try:
+            _spin()
+        except BaseException:
+            continue
+    return "swallowed"
+
+
+def _collect():
+    """Spends its time in callbacks of the garbage collector, where Python drops every exception."""
+
+    def callback(phase, info):
+        if phase == "start" and threading.get_ident() == thread:
+            _busy(0.02)
+
+    thread = threading.get_ident()
+    gc.callbacks.append(callback)
+    try:
+        while True:
+            gc.collect(0)
+            _busy(0.002)
+    finally:
+        gc.callbacks.remove(callback)
+
+
+class _Dropping:
+    def __del__(self):
+        _busy(0.02)
+
+
+def _drop():
+    while True:
+        _Dropping()
+        _busy(0.002)
+
+
+@pytest.mark.parametrize("compute", [_collect, _drop])
+def test_a_limit_is_not_lost_where_python_drops_exceptions(compute):
+    start = time.perf_counter()
+    assert within(0.05, compute, "late") == "late"
+    assert time.perf_counter() - start < 5
+
+
+def test_a_limit_that_is_swallowed_comes_again():
+    start = time.perf_counter()
+    assert within(0.05, _swallow, "late") in ("late", "swallowed")
+    assert time.perf_counter() - start < 5
+
+
+def test_a_limit_is_taken_back_where_the_computation_ends_with_it():
+    for late in range(200):
+        assert within(0.002, functools.partial(_busy, 0.0015 + late % 10 * 0.0001), "late") in (None, "late")
+    time.sleep(0.01)
 
 
 def test_a_limit_leaves_errors_alone():

@@ -1,12 +1,16 @@
 """A limit on the time that a computation takes, on any thread."""
 
 import ctypes
+import gc
+import sys
 import threading
-import time
 from collections.abc import Callable
+from types import FrameType
 from typing import TypeVar
 
 Value = TypeVar("Value")
+
+_AGAIN = 0.25  # seconds until a computation that goes on is interrupted once more
 
 
 class _Late(BaseException):
@@ -17,32 +21,51 @@ def within(seconds: float, compute: Callable[[], Value], late: Value) -> Value:
     """What `compute()` returns; `late` where that takes longer than `seconds` of wall time.
 
     The limit acts between two bytecodes: one call of C code (a regular expression, a product of huge integers) runs to
-    its end. Unlike an alarm signal it works on every thread, and it leaves the process's signal handlers alone.
+    its end. Code that swallows the interruption is interrupted again. Unlike an alarm signal it works on every thread,
+    and it leaves the process's signal handlers alone.
     """
-    thread, ended, lock, fired = threading.get_ident(), threading.Event(), threading.Lock(), []
+    thread, ended, lock = threading.get_ident(), threading.Event(), threading.Lock()
 
     def watch() -> None:
-        if ended.wait(seconds):
-            return
-        with lock:
-            if not ended.is_set():
-                fired.append(True)
-                ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(_Late))
+        wait = seconds
+        while not ended.wait(wait):
+            with lock:
+                wait = 0.001 if _swallows(sys._current_frames().get(thread)) else _AGAIN
+                if not ended.is_set() and wait == _AGAIN:
+                    _interrupt(thread, _Late)
+
+    def settle() -> None:
+        while True:
+            try:
+                with lock:
+                    ended.set()
+                    _interrupt(thread, None)  # one that is on its way
+                return
+            except _Late:
+                continue
 
     threading.Thread(target=watch, daemon=True).start()
-    arrived = False
     try:
         try:
             return compute()
-        except _Late:
-            arrived = True
-            raise
         finally:
-            with lock:
-                ended.set()
-            tries = 0
-            while fired and not arrived and tries < 1000:  # it is on its way, and must arrive in here
-                time.sleep(0.001)
-                tries += 1
-    except _Late:
+            settle()
+    except _Late:  # of `compute`, or of the first step of `settle`
+        settle()
         return late
+
+
+def _interrupt(thread: int, exception: type[BaseException] | None) -> None:
+    """Raise an exception in a thread at its next bytecode; None takes back what was not raised yet."""
+    raised = ctypes.py_object() if exception is None else ctypes.py_object(exception)
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), raised)
+
+
+def _swallows(frame: FrameType | None) -> bool:
+    """Whether Python drops what is raised at this place: in a callback of the garbage collector, or in `__del__`."""
+    callbacks = {getattr(callback, "__code__", None) for callback in gc.callbacks}
+    while frame is not None:
+        if frame.f_code in callbacks or frame.f_code.co_name == "__del__":
+            return True
+        frame = frame.f_back
+    return False
