@@ -14,12 +14,12 @@ from pathlib import Path
 from absl import flags
 
 from launch import checks, door, stages, strictness
-from specexit_jax.checkpoint import write_json
 from specexit_jax.evaluation.certified import ablating, ablation, conditions
 from specexit_jax.evaluation.certified.calibrating import require_problems
 from specexit_jax.evaluation.certified.certify import Goal
 from specexit_jax.evaluation.certified.trials import trial_rows
 from specexit_jax.evaluation.records import write_atomically
+from specexit_jax.storage.checkpoint import write_json
 
 _EPSILON = flags.DEFINE_float("epsilon", 0.01, "The risk that every arm is certified for.")
 _DELTA = flags.DEFINE_float("delta", 0.05, "The chance that a certified risk is above epsilon after all.")

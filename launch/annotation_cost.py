@@ -8,8 +8,8 @@ from absl import flags
 
 from launch import door
 from specexit_jax.evaluation.loop.annotation_cost import Case, annotation_cost, text
-from specexit_jax.random_weights import random_params
-from specexit_jax.shapes import TARGETS
+from specexit_jax.sizing.presets import TARGETS
+from specexit_jax.sizing.random_weights import random_params
 
 FLAGS = flags.FLAGS
 flags.DEFINE_bool(

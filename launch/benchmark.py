@@ -27,7 +27,7 @@ from absl import flags
 
 from launch import annotation_cost, compile_only, door, loop_cost, signal_cost, throughput
 from specexit_jax.models.config import ATTENTIONS
-from specexit_jax.shapes import TARGETS
+from specexit_jax.sizing.presets import TARGETS
 
 FLAGS = flags.FLAGS
 flags.DEFINE_enum("preset", "bundled", list(TARGETS), "The target's shapes; the draft is of the same sizes.")

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from specexit_jax.data.known_prompts import EXAMPLES, task_of
-from specexit_jax.session import EMBEDDED
+from specexit_jax.engine.session import EMBEDDED
 
 TARGET = str(EMBEDDED / "target")
 _KNOWS = (

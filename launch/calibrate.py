@@ -15,10 +15,10 @@ from pathlib import Path
 from absl import flags
 
 from launch import checks, door, stages
-from specexit_jax.checkpoint import write_json
 from specexit_jax.evaluation.certified import calibrating, conditions
 from specexit_jax.evaluation.certified.certify import Goal, scored
 from specexit_jax.exits.policy_file import save_policy
+from specexit_jax.storage.checkpoint import write_json
 
 _EPSILON = flags.DEFINE_float("epsilon", None, "The risk that is certified; default: thresholds by grid.")
 _DELTA = flags.DEFINE_float("delta", 0.05, "The chance that a certified risk is above epsilon after all.")

@@ -8,7 +8,7 @@ import sys
 from absl import flags
 
 from launch import bundled, door, live, models, strictness, transcript
-from specexit_jax.conversation import CONTEXT, Conversation
+from specexit_jax.engine.conversation import CONTEXT, Conversation
 
 FLAGS = flags.FLAGS
 flags.DEFINE_integer("context", CONTEXT, "Tokens that the conversation may have in all.", lower_bound=2)

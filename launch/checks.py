@@ -7,11 +7,11 @@ import ml_collections
 from absl import flags
 
 from launch import door
+from specexit_jax.engine.session import Session
 from specexit_jax.exits.boundaries import KINDS
 from specexit_jax.exits.signals import SIGNALS
 from specexit_jax.exits.smoothers import SMOOTHERS
-from specexit_jax.session import Session
-from specexit_jax.shards import has_rows, ids_of
+from specexit_jax.parallel.shards import has_rows, ids_of
 
 _WRITERS = {"traces": "launch.rollout", "labels": "launch.annotate"}
 

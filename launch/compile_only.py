@@ -11,9 +11,9 @@ import time
 from absl import flags
 
 from launch import door
-from specexit_jax import ahead
 from specexit_jax.models.config import ROW_ATTENTIONS
-from specexit_jax.shapes import TARGETS, draft_for
+from specexit_jax.sizing import compile_ahead
+from specexit_jax.sizing.presets import TARGETS, draft_for
 from specexit_jax.training.draft import DraftTrainingConfig
 from specexit_jax.training.flops import draft_step_flops
 
@@ -43,7 +43,7 @@ def told(as_json: bool) -> str:
     batch, context = FLAGS.batch_size or 8, FLAGS.context or 4096
     decodes = FLAGS.program == "decode"
     sizes = door.mesh_sizes(FLAGS.mesh) if FLAGS.mesh else (1, 1, -1) if decodes else (1, -1, 1)
-    mesh = ahead.tpu_mesh(FLAGS.topology, *sizes)
+    mesh = compile_ahead.tpu_mesh(FLAGS.topology, *sizes)
     target = dataclasses.replace(
         TARGETS[FLAGS.preset], dtype="bfloat16", attention=FLAGS.attention, row_attention=FLAGS.row_attention
     )
@@ -54,13 +54,13 @@ def told(as_json: bool) -> str:
     found |= {"mesh": dict(mesh.shape), "rows": batch, "tokens": context}
     start = time.perf_counter()
     if decodes:
-        compiled = ahead.compile_decode(mesh, target, draft, batch, FLAGS.prompt, context)
+        compiled = compile_ahead.compile_decode(mesh, target, draft, batch, FLAGS.prompt, context)
     else:
         config = DraftTrainingConfig(steps=4, teacher_chunk=FLAGS.chunk, loss_chunk=FLAGS.chunk, remat=True)
-        compiled = ahead.compile_draft_step(mesh, target, draft, batch, context, config)
+        compiled = compile_ahead.compile_draft_step(mesh, target, draft, batch, context, config)
         flops = draft_step_flops(target, draft, batch, context, config.steps)
-        found |= {"flops": flops, "seconds_at_40_percent": ahead.seconds_at(0.4, flops, mesh, FLAGS.topology)}
-    memory = ahead.memory_of(compiled)
+        found |= {"flops": flops, "seconds_at_40_percent": compile_ahead.seconds_at(0.4, flops, mesh, FLAGS.topology)}
+    memory = compile_ahead.memory_of(compiled)
     found["compile_seconds"] = round(time.perf_counter() - start, 1)
     found["bytes_a_device"] = {**dataclasses.asdict(memory), "total": memory.total}
-    return json.dumps(found) if as_json else ahead.sentence(found)
+    return json.dumps(found) if as_json else compile_ahead.sentence(found)

@@ -18,14 +18,14 @@ from ml_collections import config_flags
 from ml_collections.config_flags import tuple_parser
 
 from launch import helptext, sentences
-from specexit_jax import distributed
 from specexit_jax.data.splits import SPLITS
-from specexit_jax.decoding.trees import TreeShape
-from specexit_jax.sharding import AXES, make_mesh
-from specexit_jax.workdir_lock import locked
+from specexit_jax.decoding.drafts.trees import TreeShape
+from specexit_jax.parallel import distributed
+from specexit_jax.parallel.sharding import AXES, make_mesh
+from specexit_jax.storage.workdir_lock import locked
 
 if TYPE_CHECKING:
-    from specexit_jax.session import Session
+    from specexit_jax.engine.session import Session
 
 
 class _WordsParser(tuple_parser.TupleParser):
@@ -138,7 +138,7 @@ def aside(text: str) -> None:
 def open_session(config: ml_collections.ConfigDict, draft: str | os.PathLike | None = None) -> "Session":
     """The config's target, and a draft, in its dtype, sampled as config.sampling says; sharded over its mesh where that has more
     than one device."""
-    from specexit_jax.session import load_session  # three seconds of imports, which not every entry point needs
+    from specexit_jax.engine.session import load_session  # three seconds of imports, which not every entry point needs
 
     mesh = _mesh(config.mesh, jax.local_devices())  # every process decodes what is its own
     return _sampled(load_session(config.target, draft or None, config.dtype, mesh), config)
@@ -146,7 +146,7 @@ def open_session(config: ml_collections.ConfigDict, draft: str | os.PathLike | N
 
 def open_training_session(config: ml_collections.ConfigDict) -> "Session":
     """The config's target sharded over the devices of all processes, as config.train.mesh says."""
-    from specexit_jax.session import load_session
+    from specexit_jax.engine.session import load_session
 
     mesh = _mesh(config.train.mesh, jax.devices())
     if mesh is None:

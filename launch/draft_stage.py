@@ -9,12 +9,12 @@ from launch import door, stages
 from specexit_jax.annotation.documents import LabelOptions, Traces, frequent_tokens, packed
 from specexit_jax.annotation.kinds import require_kinds
 from specexit_jax.annotation.material import told
-from specexit_jax.checkpoint import write_json
-from specexit_jax.distributed import is_first
+from specexit_jax.engine.session import Session
 from specexit_jax.evaluation.held_out import HeldOut
 from specexit_jax.models.config import draft_config
-from specexit_jax.session import Session
-from specexit_jax.shards import require_settings, shard_files
+from specexit_jax.parallel.distributed import is_first
+from specexit_jax.parallel.shards import require_settings, shard_files
+from specexit_jax.storage.checkpoint import write_json
 from specexit_jax.training.draft import DraftTrainingConfig
 from specexit_jax.training.draft_run import DraftRun, train_draft
 from specexit_jax.training.feature_store import FeatureStore

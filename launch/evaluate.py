@@ -11,7 +11,7 @@ from pathlib import Path
 from absl import flags
 
 from launch import checks, door, from_records, stages, strictness
-from specexit_jax.binding import uncovered
+from specexit_jax.engine.binding import uncovered
 from specexit_jax.evaluation import harness
 from specexit_jax.evaluation.certified.calibrating import require_problems
 from specexit_jax.evaluation.evaluate import evaluate

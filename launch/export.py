@@ -13,10 +13,10 @@ from pathlib import Path
 from absl import flags
 
 from launch import door, export_policy
+from specexit_jax.models.checkpoints.hf import load_draft, load_target_config, save_draft, verifier_of
+from specexit_jax.models.checkpoints.hf_draft_config import CONVENTIONS, FORMATS, LAYER_IDS
+from specexit_jax.models.checkpoints.hf_tensors import local_folder
 from specexit_jax.models.config import check_pair
-from specexit_jax.models.hf import load_draft, load_target_config, save_draft, verifier_of
-from specexit_jax.models.hf_draft_config import CONVENTIONS, FORMATS, LAYER_IDS
-from specexit_jax.models.hf_tensors import local_folder
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("draft", None, "Folder of the draft, in any of the formats.", required=True)

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from specexit_jax.binding import carried, policies_of
+from specexit_jax.engine.binding import carried, policies_of
 from specexit_jax.exits.policy_file import load_policy, save_policy
 from specexit_jax.models.config import DraftConfig
 

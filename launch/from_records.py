@@ -8,13 +8,13 @@ from absl import flags
 
 from launch import checks
 from specexit_jax.data.tokenizer import has_tokenizer, load_tokenizer
+from specexit_jax.engine.session import local_folder, token_texts
 from specexit_jax.evaluation.from_records import recompute
 from specexit_jax.exits.boundaries import make_boundaries
 from specexit_jax.exits.policy_file import load_policy
-from specexit_jax.identity import Identity
-from specexit_jax.models.content import former_digest
-from specexit_jax.models.hf import load_target_config
-from specexit_jax.session import local_folder, token_texts
+from specexit_jax.models.checkpoints.content import former_digest
+from specexit_jax.models.checkpoints.hf import load_target_config
+from specexit_jax.storage.identity import Identity
 
 _WANTED = flags.DEFINE_bool("from_records", False, "Make results and reports again from WORKDIR/records.jsonl.")
 

@@ -9,11 +9,11 @@ from absl import flags
 
 from launch import bundled, door, live, models, strictness, transcript
 from specexit_jax.data.known_prompts import EXAMPLES
-from specexit_jax.methods import make_method
-from specexit_jax.requests import Request, prepare
-from specexit_jax.run import run
-from specexit_jax.session import Session, chat_ids
-from specexit_jax.streaming import stream_pieces
+from specexit_jax.engine.methods import make_method
+from specexit_jax.engine.requests import Request, prepare
+from specexit_jax.engine.run import run
+from specexit_jax.engine.session import Session, chat_ids
+from specexit_jax.engine.streaming import stream_pieces
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("prompt", None, "The question.")

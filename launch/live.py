@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 
 from launch import transcript
+from specexit_jax.engine.requests import Outcome
+from specexit_jax.engine.streaming import Piece
 from specexit_jax.exits.signals import share_text
-from specexit_jax.requests import Outcome
-from specexit_jax.streaming import Piece
 
 WIDTH = 10  # cells of a meter
 REMAIN = 512.0  # tokens that fill the meter of what remains

@@ -10,8 +10,8 @@ from pathlib import Path
 from absl import flags
 
 from launch import checks, door, strictness
+from specexit_jax.engine.methods import DECODED, EXITING, make_method
 from specexit_jax.exits.policy_file import load_policy
-from specexit_jax.methods import DECODED, EXITING, make_method
 
 FLAGS = flags.FLAGS
 flags.DEFINE_list("tasks", None, "Tasks of lm-eval: names, or YAML files.", required=True)

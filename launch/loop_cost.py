@@ -8,12 +8,12 @@ import jax
 from absl import flags
 
 from launch import door
+from specexit_jax.engine.methods import DRAFT_TOKENS
 from specexit_jax.evaluation.loop import report as loop_report
 from specexit_jax.evaluation.loop.peers import compare
 from specexit_jax.evaluation.loop.timing import LoopTimer, make_case
-from specexit_jax.methods import DRAFT_TOKENS
-from specexit_jax.random_weights import random_params
-from specexit_jax.shapes import TARGETS, draft_for
+from specexit_jax.sizing.presets import TARGETS, draft_for
+from specexit_jax.sizing.random_weights import random_params
 
 FLAGS = flags.FLAGS
 flags.DEFINE_integer("buffer", None, "Most tokens a row may have (default: the context and what the run adds).")

@@ -5,11 +5,11 @@ import dataclasses
 from absl import flags
 
 from launch import bundled, door, transcript
-from specexit_jax.choice import Choice, choose
 from specexit_jax.decoding.sampling import RULES, Sampling
+from specexit_jax.engine.choice import Choice, choose
+from specexit_jax.engine.methods import DECODED, DRAFT_TOKENS, Method, make_method
+from specexit_jax.engine.session import EMBEDDED, Session, load_session
 from specexit_jax.exits.smoothers import SMOOTHERS
-from specexit_jax.methods import DECODED, DRAFT_TOKENS, Method, make_method
-from specexit_jax.session import EMBEDDED, Session, load_session
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("target", bundled.TARGET, "Folder of the target model, or its name on the hub.")

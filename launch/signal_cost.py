@@ -7,11 +7,11 @@ from absl import flags
 
 from launch import checks, door
 from specexit_jax.data.splits import sample
+from specexit_jax.engine.methods import read_policy
+from specexit_jax.engine.session import Session
 from specexit_jax.evaluation.loop.signal_cost import signal_cost
 from specexit_jax.exits.policy import Policy
 from specexit_jax.exits.policy_file import load_policy
-from specexit_jax.methods import read_policy
-from specexit_jax.session import Session
 
 FLAGS = flags.FLAGS
 flags.DEFINE_integer("rounds", 50, "With --config: how often both loops decode every problem, in turns.")

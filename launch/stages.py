@@ -11,13 +11,13 @@ from absl import flags
 from launch import door
 from specexit_jax.annotation.forcing import Forcing
 from specexit_jax.data.benchmarks import BENCHMARKS, Benchmarks, benchmarks
-from specexit_jax.data.programs import require_sandbox
+from specexit_jax.data.graders.programs import require_sandbox
 from specexit_jax.data.sources import Table, World
-from specexit_jax.data.tasks import TASKS, require_task
+from specexit_jax.data.world.tasks import TASKS, require_task
+from specexit_jax.engine.session import local_folder
 from specexit_jax.evaluation.harness import Setting
-from specexit_jax.models.content import target_digest
-from specexit_jax.session import local_folder
-from specexit_jax.shards import WHOLE, Shard, require_settings
+from specexit_jax.models.checkpoints.content import target_digest
+from specexit_jax.parallel.shards import WHOLE, Shard, require_settings
 
 
 def source_of(config: ml_collections.ConfigDict, tasks: Sequence[str] | None = None) -> World | Table | Benchmarks:

@@ -7,8 +7,8 @@ from absl import flags
 from launch import signal_cost
 from specexit_jax.annotation.rollout import request_of
 from specexit_jax.data.splits import sample
+from specexit_jax.engine.methods import make_method
 from specexit_jax.evaluation.loop.throughput import refill_gain
-from specexit_jax.methods import make_method
 
 FLAGS = flags.FLAGS
 flags.DEFINE_bool("throughput", False, "With --config: a batch's tokens a second, its slots refilled or not.")

@@ -4,10 +4,10 @@ import dataclasses
 import json
 
 from specexit_jax.decoding.sampling import Sampling
+from specexit_jax.engine.requests import Outcome
+from specexit_jax.engine.session import Session, text_of
+from specexit_jax.engine.thinking import END_THINK
 from specexit_jax.exits.signals import share_text
-from specexit_jax.requests import Outcome
-from specexit_jax.session import Session, text_of
-from specexit_jax.thinking import END_THINK
 
 DIM, BOLD, PLAIN = "\033[2m", "\033[1m", "\033[0m"
 

@@ -2,7 +2,7 @@
 
 import sys
 
-from specexit_jax import distributed
+from specexit_jax.parallel import distributed
 
 _SAID: set[str] = set()
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from specexit_jax.exits.boundaries import make_boundaries
 from specexit_jax.exits.labels import sufficient_boundary
-from specexit_jax.jsonl import append_jsonl
+from specexit_jax.storage.jsonl import append_jsonl
 
 TEXTS = ["", "a", "b.\n\n", "c\n", "Wait", "</think>", "4", "<|end|>"]
 STOP, END = 7, 5

@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from specexit_jax.decoding import drafting
+from specexit_jax.decoding.drafts import drafting
+from specexit_jax.decoding.loop.speculative import decode
 from specexit_jax.decoding.sampling import Sampling
-from specexit_jax.decoding.slots import Ask
 from specexit_jax.decoding.spec import DecodeParams, DecodeSpec
-from specexit_jax.decoding.speculative import decode
+from specexit_jax.engine.slots import Ask
 from specexit_jax.models.config import DraftConfig, TargetConfig
 from specexit_jax.models.draft import init_draft
 from specexit_jax.models.target import init_target

@@ -9,7 +9,7 @@ from specexit_jax.evaluation.records import Record, record_of_trace
 from specexit_jax.evaluation.report.publish import publish
 from specexit_jax.evaluation.report.shown import Shown, offsets_of, signal_sections
 from specexit_jax.exits.policy_file import PolicyFile
-from specexit_jax.jsonl import append_jsonl
+from specexit_jax.storage.jsonl import append_jsonl
 
 POLICY = PolicyFile("default", "none", ("paragraph",), (0.5, 0.0, 1e4), None, 0.005, None, "development", 10, "digest")
 BOUNDARIES, END = [4, 9, 14], 2

@@ -5,7 +5,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from specexit_jax.sharding import tree_shardings
+from specexit_jax.parallel.sharding import tree_shardings
 
 
 def shard_tree(tree: Any, mesh: Mesh) -> Any:

@@ -9,10 +9,10 @@ import re
 
 import pytest
 
-from specexit_jax import ahead
 from specexit_jax.backend import on_cpu, tracing_for
-from specexit_jax.shapes import TARGETS, draft_for
-from specexit_jax.sharding import make_mesh
+from specexit_jax.parallel.sharding import make_mesh
+from specexit_jax.sizing import compile_ahead
+from specexit_jax.sizing.presets import TARGETS, draft_for
 from specexit_jax.training.draft import DraftTrainingConfig
 
 HBM = 16 * 2**30  # of a v5e chip
@@ -29,13 +29,13 @@ def test_tracing_for_another_platform():
 @pytest.mark.skipif(importlib.util.find_spec("libtpu") is not None, reason="libtpu is installed")
 def test_without_the_compiler_one_sentence_says_so():
     with pytest.raises(ValueError, match="install libtpu"):
-        ahead.tpu_mesh("v5e:2x2")
+        compile_ahead.tpu_mesh("v5e:2x2")
 
 
 def test_what_was_compiled_is_said_in_words():
     mesh = make_mesh(2, 4)
-    assert ahead.seconds_at(0.5, 8 * 197e12, mesh, "v5e:2x4") == 2.0
-    assert ahead.seconds_at(0.5, 1.0, mesh, "v99:1x1") is None
+    assert compile_ahead.seconds_at(0.5, 8 * 197e12, mesh, "v5e:2x4") == 2.0
+    assert compile_ahead.seconds_at(0.5, 1.0, mesh, "v99:1x1") is None
     found = {
         "program": "train",
         "preset": "tiny",
@@ -48,11 +48,11 @@ def test_what_was_compiled_is_said_in_words():
     plain = (
         "train of tiny, 8 rows of 64, on v5e:2x4 (data 2 x fsdp 4 x tensor 1): GiB a device: arguments 0.50, total 3.00"
     )
-    assert ahead.sentence(found) == plain
+    assert compile_ahead.sentence(found) == plain
     found |= {"flops": 5e15, "seconds_at_40_percent": 1.25}
-    assert ahead.sentence(found) == plain + "; 5,000 TFLOP a step, 1.2 s at 40 % of the devices' peak"
+    assert compile_ahead.sentence(found) == plain + "; 5,000 TFLOP a step, 1.2 s at 40 % of the devices' peak"
     found["seconds_at_40_percent"] = None
-    assert ahead.sentence(found) == plain + "; 5,000 TFLOP a step"
+    assert compile_ahead.sentence(found) == plain + "; 5,000 TFLOP a step"
 
 
 @pytest.mark.slow
@@ -69,11 +69,11 @@ def test_what_was_compiled_is_said_in_words():
     ],
 )
 def test_programs_fit_their_chips(preset, program, topology, sizes):
-    mesh = ahead.tpu_mesh(topology, *sizes)
+    mesh = compile_ahead.tpu_mesh(topology, *sizes)
     attention = "pallas" if program.endswith("kernel") else "xla"
     target = dataclasses.replace(TARGETS[preset], dtype="bfloat16", attention=attention)
     if program.startswith("decode"):
-        compiled = ahead.compile_decode(mesh, target, draft_for(target), batch=8, prompt=512, context=4096)
+        compiled = compile_ahead.compile_decode(mesh, target, draft_for(target), batch=8, prompt=512, context=4096)
         # 36 layers and a draft that runs twice before the loop, three times in it.
         assert not re.search(
             r" copy\(.*op_name=\"params\.\w+\[[^\"]*(gate_up|qkv|'o)", compiled.as_text()
@@ -81,9 +81,9 @@ def test_programs_fit_their_chips(preset, program, topology, sizes):
         assert compiled.as_text().count('custom_call_target="tpu_custom_call"') == (41 if attention == "pallas" else 0)
     else:
         rows = mesh.size * (2 if mesh.size < 16 else 1)
-        compiled = ahead.compile_draft_step(
+        compiled = compile_ahead.compile_draft_step(
             mesh, target, draft_for(target), rows, 2048, DraftTrainingConfig(steps=4, remat=True)
         )
-    memory = ahead.memory_of(compiled)
+    memory = compile_ahead.memory_of(compiled)
     print(f"\n{program} of {preset} on {topology}: {memory} total {memory.total / 2**30:.2f} GiB a device")
     assert memory.arguments > 0 and memory.total < HBM

@@ -15,14 +15,14 @@ import numpy as np
 import pytest
 
 from specexit_jax.annotation.features import extract
-from specexit_jax.decoding.prefill import empty_state, prefill
+from specexit_jax.decoding.loop.prefill import empty_state, prefill
+from specexit_jax.decoding.loop.step import step
 from specexit_jax.decoding.spec import DecodeParams, DecodeSpec, Loop
-from specexit_jax.decoding.step import step
 from specexit_jax.exits.policy import NeverExit
 from specexit_jax.exits.released import released
 from specexit_jax.exits.signals import activate
+from specexit_jax.models.checkpoints.hf import load_draft, load_target
 from specexit_jax.models.draft import Draft, init_draft_cache
-from specexit_jax.models.hf import load_draft, load_target
 
 FIXTURES = Path(__file__).parent / "fixtures" / "angelslim"
 RUNS = Path(os.environ.get("SPECEXIT_ANGELSLIM", "/nowhere"))

@@ -5,10 +5,10 @@ import json
 import numpy as np
 import pytest
 
-from specexit_jax.decoding.force_queue import Forcer
+from specexit_jax.decoding.forced.queue import Forcer
 from specexit_jax.evaluation.loop.annotation_cost import Case, annotation_cost, text
-from specexit_jax.random_weights import random_params
-from specexit_jax.shapes import TARGETS
+from specexit_jax.sizing.presets import TARGETS
+from specexit_jax.sizing.random_weights import random_params
 
 CASE = Case(thinking=300, every=50, max_answer=4, branches=(2, 6), repeats=1)
 

@@ -11,16 +11,16 @@ from tiny_folders import write_policy, write_tiny
 
 from launch import export_policy, strictness
 from specexit_jax import notes
-from specexit_jax.binding import bound, uncovered
 from specexit_jax.decoding.sampling import Sampling
+from specexit_jax.engine.binding import bound, uncovered
+from specexit_jax.engine.methods import read_policy
+from specexit_jax.engine.session import EMBEDDED, load_session, with_draft
 from specexit_jax.evaluation.certified import conditions
 from specexit_jax.exits.policy_file import load_policy, save_policy
 from specexit_jax.exits.risk import Certificate
-from specexit_jax.methods import read_policy
-from specexit_jax.models.content import draft_digest, former_digest
-from specexit_jax.models.hf import load_draft, save_draft
-from specexit_jax.models.hf_draft_config import Verifier
-from specexit_jax.session import EMBEDDED, load_session, with_draft
+from specexit_jax.models.checkpoints.content import draft_digest, former_digest
+from specexit_jax.models.checkpoints.hf import load_draft, save_draft
+from specexit_jax.models.checkpoints.hf_draft_config import Verifier
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from specexit_jax.evaluation.certified.certify import Goal, certify, policy_file
 from specexit_jax.exits.calibration import exit_boundaries, score, select
 from specexit_jax.exits.policy_file import load_policy, save_policy
 from specexit_jax.exits.risk import CannotCertify, p_value
-from specexit_jax.jsonl import append_jsonl
+from specexit_jax.storage.jsonl import append_jsonl
 
 GOAL = Goal(0.08, 0.05)
 

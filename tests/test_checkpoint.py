@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from sharded_case import shard_tree
 
-from specexit_jax.checkpoint import Checkpoints
-from specexit_jax.checksum import checksum
-from specexit_jax.sharding import make_mesh
+from specexit_jax.parallel.sharding import make_mesh
+from specexit_jax.storage.checkpoint import Checkpoints
+from specexit_jax.storage.checksum import checksum
 from specexit_jax.training.optimizer import OptimizerConfig, make_optimizer
 from specexit_jax.training.state import init_state
 
@@ -135,7 +135,7 @@ def test_the_checksum_sees_what_changes_places_however_alike():
 def test_a_checkpoint_of_before_is_restored_with_a_note(tmp_path, monkeypatch, capsys):
     state = make_state(1)
     with Checkpoints(tmp_path) as checkpoints:
-        monkeypatch.setattr("specexit_jax.checkpoint._CHECKSUM", "checksum")
+        monkeypatch.setattr("specexit_jax.storage.checkpoint._CHECKSUM", "checksum")
         checkpoints.save(1, state)
         checkpoints.wait()
         monkeypatch.undo()

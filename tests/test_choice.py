@@ -6,11 +6,11 @@ import shutil
 import pytest
 from tiny_folders import write_policy, write_tiny
 
-from specexit_jax.binding import bound
-from specexit_jax.choice import choose
+from specexit_jax.engine.binding import bound
+from specexit_jax.engine.choice import choose
+from specexit_jax.engine.session import load_session
 from specexit_jax.exits.policy import Threshold
 from specexit_jax.exits.policy_file import load_policy, save_policy
-from specexit_jax.session import load_session
 
 
 @pytest.fixture(scope="module")

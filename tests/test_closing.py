@@ -4,8 +4,8 @@ import jax
 import numpy as np
 import pytest
 
-from specexit_jax.decoding.autoregressive import _closed_by
-from specexit_jax.decoding.closing import closing_table, completes_text
+from specexit_jax.decoding.loop.closing import closing_table, completes_text
+from specexit_jax.decoding.oracle import _closed_by
 
 END = "</think>"
 TEXTS = (

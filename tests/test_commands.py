@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from specexit_jax.session import EMBEDDED
+from specexit_jax.engine.session import EMBEDDED
 
 ROOT = Path(__file__).resolve().parent.parent
 SPLITS = ("draft", "development", "calibration", "test")

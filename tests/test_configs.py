@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from specexit_jax.models.hf import load_target_config
+from specexit_jax.models.checkpoints.hf import load_target_config
 from specexit_jax.training.optimizer import OptimizerConfig
 
 ROOT = Path(__file__).resolve().parent.parent

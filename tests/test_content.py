@@ -12,13 +12,13 @@ from safetensors.numpy import load_file, save_file
 from tiny_folders import write_tiny
 
 from specexit_jax.annotation.features import load_signals, save_signals
-from specexit_jax.identity import Identity, file_digest, same
-from specexit_jax.models import content
-from specexit_jax.models.content import draft_digest, former_digest, target_digest
-from specexit_jax.models.hf import load_draft, load_target_config, save_draft
-from specexit_jax.models.hf_draft_config import Verifier
-from specexit_jax.models.raw_tensors import raw_tensors
-from specexit_jax.shards import require_settings, write_report
+from specexit_jax.models.checkpoints import content
+from specexit_jax.models.checkpoints.content import draft_digest, former_digest, target_digest
+from specexit_jax.models.checkpoints.hf import load_draft, load_target_config, save_draft
+from specexit_jax.models.checkpoints.hf_draft_config import Verifier
+from specexit_jax.models.checkpoints.raw_tensors import raw_tensors
+from specexit_jax.parallel.shards import require_settings, write_report
+from specexit_jax.storage.identity import Identity, file_digest, same
 
 
 @pytest.fixture(scope="module")

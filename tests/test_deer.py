@@ -10,16 +10,17 @@ import pytest
 from decoding_case import DRAFT, END, QUICK, STOP, VOCABULARY, Requests, is_spoilt, run, tiny_params, tiny_spec
 
 from specexit_jax.annotation.replay import replay
-from specexit_jax.decoding import drafting, verify
-from specexit_jax.decoding.autoregressive import decode_slowly
-from specexit_jax.decoding.force import ForceSpec, force_answers
-from specexit_jax.decoding.prefill import empty_state, prefill
+from specexit_jax.decoding import verify
+from specexit_jax.decoding.drafts import drafting
+from specexit_jax.decoding.drafts.trees import TreeShape
+from specexit_jax.decoding.forced.one_at_a_time import ForceSpec, force_answers
+from specexit_jax.decoding.loop.prefill import empty_state, prefill
+from specexit_jax.decoding.loop.segments import result_of_row
+from specexit_jax.decoding.loop.speculative import decode, make_loop
+from specexit_jax.decoding.loop.step import step
+from specexit_jax.decoding.oracle import decode_slowly
 from specexit_jax.decoding.sampling import Sampling, keyed_sample
-from specexit_jax.decoding.segments import result_of_row
-from specexit_jax.decoding.speculative import decode, make_loop
 from specexit_jax.decoding.state import write_rows
-from specexit_jax.decoding.step import step
-from specexit_jax.decoding.trees import TreeShape
 from specexit_jax.exits.policy import Deer, NeverExit
 from specexit_jax.models.target import Target
 

@@ -3,7 +3,7 @@
 import pytest
 
 from launch import door
-from specexit_jax import distributed
+from specexit_jax.parallel import distributed
 
 GIVEN = {"JAX_COORDINATOR_ADDRESS": "host:1", "JAX_NUM_PROCESSES": "4", "JAX_PROCESS_ID": "3"}
 

@@ -12,9 +12,9 @@ from test_ttt import D2T, TARGET, TARGET_CONFIG, example, make_draft, target_par
 from training_case import rows_of, training, write_split
 
 from specexit_jax.data.batches import RowsInMemory
-from specexit_jax.metrics import read_metrics
-from specexit_jax.models.hf import load_draft
-from specexit_jax.sharding import make_mesh
+from specexit_jax.models.checkpoints.hf import load_draft
+from specexit_jax.monitoring.metrics import read_metrics
+from specexit_jax.parallel.sharding import make_mesh
 from specexit_jax.training.draft import DraftTrainingConfig, draft_losses
 from specexit_jax.training.draft_run import DraftRun, feature_scale, first_state, folded, train_draft
 from specexit_jax.training.loop import LoopConfig

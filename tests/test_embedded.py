@@ -12,13 +12,13 @@ from specexit_jax.annotation.forcing import Forcing, make_forcer
 from specexit_jax.annotation.replay import replay
 from specexit_jax.annotation.rollout import Rollout, request_of, trace_of, traces
 from specexit_jax.data.splits import sample
-from specexit_jax.data.tasks import TASKS
+from specexit_jax.data.world.tasks import TASKS
 from specexit_jax.decoding.sampling import Sampling
-from specexit_jax.methods import make_method, read_policy
+from specexit_jax.engine.methods import make_method, read_policy
+from specexit_jax.engine.run import run
+from specexit_jax.engine.session import EMBEDDED, chat_ids, load_session
 from specexit_jax.models.draft import DraftBundle
 from specexit_jax.models.target import Target
-from specexit_jax.run import run
-from specexit_jax.session import EMBEDDED, chat_ids, load_session
 
 NEW_TOKENS = 880
 

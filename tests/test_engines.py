@@ -8,9 +8,9 @@ from engines_case import captured_by_sglang, captured_by_vllm, globbed, load_in_
 from safetensors.numpy import load_file, save_file
 from test_hf_draft import VERIFIER, make_bundle
 
-from specexit_jax.models.hf import load_draft, save_draft
-from specexit_jax.models.hf_draft import draft_tensors
-from specexit_jax.models.hf_draft_config import FORMATS
+from specexit_jax.models.checkpoints.hf import load_draft, save_draft
+from specexit_jax.models.checkpoints.hf_draft import draft_tensors
+from specexit_jax.models.checkpoints.hf_draft_config import FORMATS
 
 LAYERS = 9  # whose default layers are (2, 4, 6)
 

@@ -4,10 +4,10 @@ from types import SimpleNamespace
 
 import pytest
 
+from specexit_jax.engine.session import EMBEDDED
 from specexit_jax.evaluation import exit_records
 from specexit_jax.exits.policy_file import load_policy
 from specexit_jax.exits.risk import CannotCertify
-from specexit_jax.session import EMBEDDED
 
 
 def test_a_ceiling_that_cannot_be_certified_is_left_out(tmp_path, monkeypatch, capsys):

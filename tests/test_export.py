@@ -14,10 +14,10 @@ import pytest
 from safetensors import safe_open
 from tiny_folders import write_tiny
 
-from specexit_jax.models.hf import load_draft, load_target, load_target_config
-from specexit_jax.models.hf_draft import draft_tensors
-from specexit_jax.models.hf_tensors import TensorSource
-from specexit_jax.session import EMBEDDED
+from specexit_jax.engine.session import EMBEDDED
+from specexit_jax.models.checkpoints.hf import load_draft, load_target, load_target_config
+from specexit_jax.models.checkpoints.hf_draft import draft_tensors
+from specexit_jax.models.checkpoints.hf_tensors import TensorSource
 
 SPECULATORS = ("--format=speculators", "--dtype=float32")
 ROOT = Path(__file__).resolve().parent.parent

@@ -10,7 +10,7 @@ import pytest
 from test_ttt import D2T, TARGET, TARGET_CONFIG, make_draft, target_params
 from training_case import rows_of, write_split
 
-from specexit_jax.sharding import make_mesh
+from specexit_jax.parallel.sharding import make_mesh
 from specexit_jax.training import feature_store
 from specexit_jax.training.draft import DraftTrainingConfig, draft_losses
 from specexit_jax.training.feature_store import FeatureStore

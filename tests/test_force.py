@@ -9,9 +9,9 @@ import pytest
 from decoding_case import QUICK
 from random_params import random_params
 
-from specexit_jax.decoding import force_branches, force_queue
-from specexit_jax.decoding.force import ForceSpec, force_answers
-from specexit_jax.decoding.force_queue import Forcer, rung
+from specexit_jax.decoding.forced import branches
+from specexit_jax.decoding.forced.one_at_a_time import ForceSpec, force_answers
+from specexit_jax.decoding.forced.queue import Forcer, rung
 from specexit_jax.decoding.sampling import Sampling
 from specexit_jax.models.config import TargetConfig
 from specexit_jax.models.target import init_target
@@ -97,7 +97,7 @@ def test_pieces_segments_and_long_ends_change_nothing(params, small):
     """`</think>` of several ids; the prefix in several pieces, read less and less; own slots that grow and shrink."""
     spec = dataclasses.replace(SPEC, end_think_ids=(2, 9, 4), max_answer=30, live_prefixes=(256,))
     forcer, shapes = Forcer(spec, params, 5), []
-    segment = force_branches.segment
+    segment = branches.segment
     forcer._pieces.call = lambda function, *arguments: (
         shapes.append((arguments[2].slots, arguments[-1].v[0].shape[3])) if function is segment else None,
         function(*arguments),
@@ -150,7 +150,7 @@ def test_own_slots_shrink_once_a_long_answer_is_done(params, monkeypatch):
     monkeypatch.setattr(force_queue, "OWN", 4)
     spec = dataclasses.replace(SPEC, max_answer=30, stop_ids=(), live_prefixes=(160,))
     forcer, sizes = Forcer(spec, params, 1), []
-    resize = force_branches.resize_own
+    resize = branches.resize_own
     monkeypatch.setattr(force_branches, "resize_own", lambda own, state: (sizes.append(own), resize(own, state))[1])
     compare(forcer, params, 0)
     assert sizes[:4] == [16, 31, 4, 16]

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from evaluated_case import BOUNDARIES, POLICY, SPLIT, Words, write_evaluated
 
+from specexit_jax.engine.session import EMBEDDED
 from specexit_jax.evaluation.from_records import recompute
 from specexit_jax.evaluation.records import read_records, write_json, write_records
 from specexit_jax.exits.boundaries import make_boundaries
-from specexit_jax.session import EMBEDDED
 
 ROOT = Path(__file__).resolve().parent.parent
 FILES = ("results.json", "records.jsonl")

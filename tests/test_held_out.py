@@ -13,7 +13,7 @@ from specexit_jax.annotation.documents import AFTER, BEFORE
 from specexit_jax.evaluation.held_out import HeldOut, places
 from specexit_jax.evaluation.statistics import auc, brier
 from specexit_jax.exits.signals import activate
-from specexit_jax.sharding import make_mesh
+from specexit_jax.parallel.sharding import make_mesh
 from specexit_jax.training.draft import DraftTrainingConfig, draft_losses
 from specexit_jax.training.teacher import run_teacher
 from specexit_jax.training.ttt import chain_masks, run_steps

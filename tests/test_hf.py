@@ -14,14 +14,14 @@ from random_params import random_params
 from safetensors.numpy import load_file, save_file
 
 from specexit_jax.decoding.sampling import Sampling
-from specexit_jax.methods import make_method
+from specexit_jax.engine.methods import make_method
+from specexit_jax.engine.requests import Request
+from specexit_jax.engine.run import run
+from specexit_jax.engine.session import load_session
+from specexit_jax.models.checkpoints.hf import load_target, save_target
+from specexit_jax.models.checkpoints.hf_tensors import weight_files
 from specexit_jax.models.config import RopeScaling, TargetConfig
-from specexit_jax.models.hf import load_target, save_target
-from specexit_jax.models.hf_tensors import weight_files
 from specexit_jax.models.target import Target, init_target, init_target_cache
-from specexit_jax.requests import Request
-from specexit_jax.run import run
-from specexit_jax.session import load_session
 
 SIZES = {
     "vocab_size": 48, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 4, "num_attention_heads": 4,

@@ -12,11 +12,11 @@ import torch
 from random_params import random_params
 from safetensors.numpy import load_file, save_file
 
+from specexit_jax.models.checkpoints.hf import load_draft, save_draft
+from specexit_jax.models.checkpoints.hf_draft_config import FORMATS, Verifier
+from specexit_jax.models.checkpoints.torch_file import TorchFile
 from specexit_jax.models.config import DraftConfig, TargetConfig, check_pair
 from specexit_jax.models.draft import Draft, DraftBundle, init_draft
-from specexit_jax.models.hf import load_draft, save_draft
-from specexit_jax.models.hf_draft_config import FORMATS, Verifier
-from specexit_jax.models.torch_file import TorchFile
 
 VERIFIER = Verifier("some/target", ("Qwen3ForCausalLM",), np.zeros((48, 16), np.float32))
 

@@ -7,12 +7,12 @@ import jax
 import numpy as np
 import pytest
 
-from specexit_jax.checkpoint import Checkpoints
 from specexit_jax.data.batches import Batches, RowsInMemory
 from specexit_jax.data.packing import pack
-from specexit_jax.metrics import read_metrics
 from specexit_jax.models.config import TargetConfig
 from specexit_jax.models.target import Target, init_target
+from specexit_jax.monitoring.metrics import read_metrics
+from specexit_jax.storage.checkpoint import Checkpoints
 from specexit_jax.training import loop
 from specexit_jax.training.guard import BadLoss
 from specexit_jax.training.interruption import Interrupted

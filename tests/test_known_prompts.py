@@ -4,7 +4,7 @@ import pytest
 
 from specexit_jax.data.known_prompts import EXAMPLES, task_of
 from specexit_jax.data.splits import sample, split_of
-from specexit_jax.data.tasks import TASKS
+from specexit_jax.data.world.tasks import TASKS
 
 
 @pytest.mark.parametrize("task", TASKS)

@@ -20,12 +20,12 @@ from tiny_folders import write_policy, write_tiny
 
 from launch import bundled, chat, door, generate, sentences, transcript
 from specexit_jax import notes
-from specexit_jax.binding import bound
 from specexit_jax.data.known_prompts import EXAMPLES
 from specexit_jax.decoding.sampling import Sampling
+from specexit_jax.engine.binding import bound
+from specexit_jax.engine.requests import Outcome
+from specexit_jax.engine.session import load_session
 from specexit_jax.exits.policy_file import load_policy, save_policy
-from specexit_jax.requests import Outcome
-from specexit_jax.session import load_session
 
 ROOT = Path(__file__).resolve().parent.parent
 PROMPT = "--prompt=Count the legs of 3 dogs."

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from specexit_jax import distributed
+from specexit_jax.parallel import distributed
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPTS = sorted(path.name for path in (ROOT / "launch").glob("*.sh"))

@@ -9,10 +9,10 @@ import numpy as np
 from decoding_case import TARGET
 from random_params import random_params
 
-from specexit_jax import layouts
-from specexit_jax.models.hf_layout import on_device
+from specexit_jax.models.checkpoints.hf_layout import on_device
 from specexit_jax.models.target import Target, init_target
-from specexit_jax.sharding import make_mesh, placer
+from specexit_jax.parallel import layouts
+from specexit_jax.parallel.sharding import make_mesh, placer
 
 
 def test_a_program_reads_kernels_as_they_lie(monkeypatch):

@@ -24,21 +24,21 @@ from lm_eval.api.registry import get_model
 from lm_eval.tasks import TaskManager
 
 from specexit_jax import notes
-from specexit_jax.binding import bound
 from specexit_jax.data.splits import sample
-from specexit_jax.data.tasks import final_answer
+from specexit_jax.data.world.tasks import final_answer
 from specexit_jax.decoding.sampling import Sampling
+from specexit_jax.engine.binding import bound
+from specexit_jax.engine.methods import make_method, read_policy
+from specexit_jax.engine.requests import Outcome, Request
+from specexit_jax.engine.run import run
+from specexit_jax.engine.session import EMBEDDED, chat_ids, load_session, text_of
 from specexit_jax.evaluation.lm_eval.chat import chat_text, without_system
 from specexit_jax.evaluation.lm_eval.generation import answer_of, generation_of
 from specexit_jax.evaluation.lm_eval.model import SpecExitLM
 from specexit_jax.evaluation.lm_eval.report import decoding_table
 from specexit_jax.evaluation.lm_eval.run import named
 from specexit_jax.exits.policy_file import load_policy
-from specexit_jax.methods import make_method, read_policy
 from specexit_jax.models.target import Target
-from specexit_jax.requests import Outcome, Request
-from specexit_jax.run import run
-from specexit_jax.session import EMBEDDED, chat_ids, load_session, text_of
 
 ROOT = Path(__file__).resolve().parent.parent
 GREEDY = {"until": [], "do_sample": False, "temperature": 0.0}

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from specexit_jax.models.checkpoints.hf import target_json
+from specexit_jax.models.checkpoints.hf_layout import shapes, target_layout
 from specexit_jax.models.config import TargetConfig
-from specexit_jax.models.hf import target_json
-from specexit_jax.models.hf_layout import shapes, target_layout
 
 CONFIG = TargetConfig("llama", 64_000, 2048, 8192, 30, 16, 8, 128, capture=(1, 2, 3))
 GIB = 2**30
@@ -23,9 +23,9 @@ LOADER = """
     import json, resource, sys, time
     import jax
     jax.config.update("jax_num_cpu_devices", int(sys.argv[2]))
-    from specexit_jax.models.hf import load_target
-    from specexit_jax.models.hf_layout import on_device
-    from specexit_jax.sharding import make_mesh, placer
+    from specexit_jax.models.checkpoints.hf import load_target
+    from specexit_jax.models.checkpoints.hf_layout import on_device
+    from specexit_jax.parallel.sharding import make_mesh, placer
     place = on_device if sys.argv[2] == "1" else placer(make_mesh(1, 1, -1))
     jax.block_until_ready(jax.numpy.zeros(1))
     before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()

@@ -9,15 +9,15 @@ from tiny_folders import write_tiny
 
 from specexit_jax.annotation.rollout import request_of
 from specexit_jax.data.splits import Problem
+from specexit_jax.engine.methods import make_method, read_policy
+from specexit_jax.engine.requests import spec_for
+from specexit_jax.engine.run import run
+from specexit_jax.engine.session import load_session
 from specexit_jax.evaluation.loop import latency_split
 from specexit_jax.evaluation.loop import sections as loop_sections
 from specexit_jax.evaluation.loop.acceptance_position import acceptance_by_position, step_lengths
 from specexit_jax.evaluation.loop.latency_split import PARTS, StepCost, parts_of
 from specexit_jax.evaluation.report.loop_tables import position_table, split_table
-from specexit_jax.methods import make_method, read_policy
-from specexit_jax.requests import spec_for
-from specexit_jax.run import run
-from specexit_jax.session import load_session
 
 NEW = 40
 

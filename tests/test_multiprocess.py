@@ -15,8 +15,8 @@ from tiny_folders import write_tiny
 from training_case import write_split
 
 from specexit_jax.data.tokenizer import load_tokenizer
-from specexit_jax.metrics import read_metrics
-from specexit_jax.models.hf import load_draft
+from specexit_jax.models.checkpoints.hf import load_draft
+from specexit_jax.monitoring.metrics import read_metrics
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -10,11 +10,11 @@ import pytest
 import torch
 import transformers
 
-from specexit_jax.checkpoint import flatten
-from specexit_jax.models.hf import load_target_config
-from specexit_jax.models.hf_layout import shapes, target_layout
+from specexit_jax.models.checkpoints.hf import load_target_config
+from specexit_jax.models.checkpoints.hf_layout import shapes, target_layout
 from specexit_jax.models.target import init_target
-from specexit_jax.sharding import make_mesh, spec_of
+from specexit_jax.parallel.sharding import make_mesh, spec_of
+from specexit_jax.storage.checkpoint import flatten
 
 PUBLISHED = Path(__file__).parent / "fixtures" / "published"
 PARAMETERS = {  # as the model cards count them

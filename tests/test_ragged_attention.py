@@ -11,12 +11,12 @@ from decoding_case import DRAFT, QUICK, TARGET, Requests, boundary_table, run, t
 from sharded_case import shard_tree
 
 from specexit_jax.backend import on_mesh, tracing_for
-from specexit_jax.decoding.trees import Branches, TreeShape, ancestors
+from specexit_jax.decoding.drafts.trees import Branches, TreeShape, ancestors
 from specexit_jax.exits.policy import Threshold
 from specexit_jax.models import ragged_attention
 from specexit_jax.models.layers import MASKED, attend, cached_bias
 from specexit_jax.models.ragged_attention import attend_ragged, block_of
-from specexit_jax.sharding import make_mesh
+from specexit_jax.parallel.sharding import make_mesh
 
 SLOTS, SIZE = 328, 16  # in blocks of 128, the third of which ends past the slots
 

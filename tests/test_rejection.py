@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from decoding_case import DRAFT, QUICK, VOCABULARY, Requests, ask_of, boundary_table, run, tiny_params, tiny_spec
 
-from specexit_jax.decoding import draws, rejection
+from specexit_jax.decoding.drafts import rejection, sampled_drafts
+from specexit_jax.decoding.drafts.trees import Branches, TreeShape
+from specexit_jax.decoding.loop.speculative import make_loop
 from specexit_jax.decoding.sampling import ACCEPT, RESIDUAL, Sampling, keyed_gumbel, keyed_uniform
-from specexit_jax.decoding.slots import Slots
 from specexit_jax.decoding.spec import Loop
-from specexit_jax.decoding.speculative import make_loop
-from specexit_jax.decoding.trees import Branches, TreeShape
+from specexit_jax.engine.slots import Slots
 from specexit_jax.exits.policy import NeverExit, Threshold
 
 SAMPLED = Sampling(temperature=1.5, top_k=12, rule="rejection")
@@ -178,7 +178,7 @@ def test_drafts_of_a_node_are_shared_out_by_what_they_are_worth():
     worth = jnp.log(jnp.asarray([[0.5, 0.25]], jnp.float32))
     # Draws of the first node are worth .3, .15, .05, those of the second .2, .025, .025.
     for size, places in ((1, [0]), (3, [0, 1, 3]), (4, [0, 1, 2, 3]), (5, [0, 1, 2, 3, 4])):
-        assert draws.shares(worth, jnp.log(q), size, 3).tolist() == [places]
+        assert sampled_drafts.shares(worth, jnp.log(q), size, 3).tolist() == [places]
 
 
 @pytest.mark.parametrize(

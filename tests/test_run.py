@@ -11,12 +11,12 @@ from jax.sharding import PartitionSpec
 from tiny_folders import write_tiny
 
 from specexit_jax.data.tokenizer import prompt_text
+from specexit_jax.engine.methods import make_method, read_policy
+from specexit_jax.engine.requests import Request, parted, request_keys
+from specexit_jax.engine.run import plan, run, stream
+from specexit_jax.engine.session import chat_ids, close_thinking, is_thinking, load_session, text_of, without_signals
 from specexit_jax.exits.policy import unreachable
-from specexit_jax.methods import make_method, read_policy
-from specexit_jax.requests import Request, parted, request_keys
-from specexit_jax.run import plan, run, stream
-from specexit_jax.session import chat_ids, close_thinking, is_thinking, load_session, text_of, without_signals
-from specexit_jax.sharding import make_mesh
+from specexit_jax.parallel.sharding import make_mesh
 
 QUESTIONS = ("Count the legs of 3 dogs.", "4+4?", "Count the legs.")
 

@@ -16,7 +16,7 @@ from specexit_jax.decoding.sampling import (
     some_keys,
     token_log_probability,
 )
-from specexit_jax.requests import request_keys
+from specexit_jax.engine.requests import request_keys
 
 
 def random_logits(*shape, seed=0):

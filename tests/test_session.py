@@ -7,10 +7,16 @@ import pytest
 from tiny_folders import write_tiny
 
 from specexit_jax.decoding.sampling import Sampling
-from specexit_jax.generation_config import NEW_TOKENS, max_new_tokens_of, not_computed, read_defaults, sampling_of
+from specexit_jax.engine.generation_config import (
+    NEW_TOKENS,
+    max_new_tokens_of,
+    not_computed,
+    read_defaults,
+    sampling_of,
+)
+from specexit_jax.engine.requests import Request, check
+from specexit_jax.engine.session import load_session
 from specexit_jax.notes import _SAID
-from specexit_jax.requests import Request, check
-from specexit_jax.session import load_session
 
 
 @pytest.fixture(scope="module")

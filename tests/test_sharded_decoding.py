@@ -10,15 +10,15 @@ from decoding_case import DRAFT, QUICK, TARGET, Requests, ask_of, boundary_table
 from sharded_case import shard_tree
 
 from specexit_jax.backend import on_mesh
-from specexit_jax.decoding import segments
+from specexit_jax.decoding.drafts.trees import TreeShape
+from specexit_jax.decoding.loop import segments
+from specexit_jax.decoding.loop.speculative import make_loop
 from specexit_jax.decoding.sampling import Sampling
-from specexit_jax.decoding.scheduler import serve
-from specexit_jax.decoding.slots import Slots
 from specexit_jax.decoding.spec import DecodeParams
-from specexit_jax.decoding.speculative import make_loop
-from specexit_jax.decoding.trees import TreeShape
+from specexit_jax.engine.scheduler import serve
+from specexit_jax.engine.slots import Slots
 from specexit_jax.exits.policy import Threshold
-from specexit_jax.sharding import make_mesh
+from specexit_jax.parallel.sharding import make_mesh
 
 WIDE = dataclasses.replace(TARGET, num_heads=8, num_kv_heads=4)
 WIDE_DRAFT = dataclasses.replace(DRAFT, num_heads=8, num_kv_heads=4, signals="draft")

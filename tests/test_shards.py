@@ -4,8 +4,7 @@ import json
 
 import pytest
 
-from specexit_jax.jsonl import append_jsonl
-from specexit_jax.shards import (
+from specexit_jax.parallel.shards import (
     WHOLE,
     Shard,
     held,
@@ -15,6 +14,7 @@ from specexit_jax.shards import (
     shard_files,
     write_report,
 )
+from specexit_jax.storage.jsonl import append_jsonl
 
 
 @pytest.mark.parametrize("count", [1, 3, 8])

@@ -10,9 +10,9 @@ from training_case import rows_of, write_split
 from specexit_jax.annotation.features import extract
 from specexit_jax.data.batches import RowsInMemory
 from specexit_jax.exits.signals import activate
-from specexit_jax.jsonl import read_jsonl
 from specexit_jax.models.draft import DraftBundle
 from specexit_jax.models.target import Target
+from specexit_jax.storage.jsonl import read_jsonl
 from specexit_jax.training.losses import signal_losses
 from specexit_jax.training.signal_fit import labelled_positions, signal_inputs, solve_signals
 

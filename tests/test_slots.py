@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from decoding_case import SAMPLED, VOCABULARY, Requests, ask_of, boundary_table, run, tiny_params, tiny_spec
 
+from specexit_jax.decoding.drafts.trees import TreeShape
+from specexit_jax.decoding.loop.speculative import make_loop
 from specexit_jax.decoding.sampling import Sampling
-from specexit_jax.decoding.scheduler import serve
-from specexit_jax.decoding.slots import Ask, Slots
-from specexit_jax.decoding.speculative import make_loop
-from specexit_jax.decoding.trees import TreeShape
+from specexit_jax.engine.scheduler import serve
+from specexit_jax.engine.slots import Ask, Slots
 from specexit_jax.exits.policy import NeverExit, Threshold
 
 POLICY = Threshold(jnp.array([0.4, 0.4, 1.5], jnp.float32))
@@ -77,8 +77,8 @@ def test_pieces_of_the_loop_change_nothing():
 
 
 def test_a_long_prompt_goes_in_by_pieces(monkeypatch):
-    monkeypatch.setattr("specexit_jax.decoding.slots.CHUNK", 8)
-    monkeypatch.setattr("specexit_jax.decoding.slots.SHORTEST", 4)
+    monkeypatch.setattr("specexit_jax.engine.slots.CHUNK", 8)
+    monkeypatch.setattr("specexit_jax.engine.slots.SHORTEST", 4)
     spec = dataclasses.replace(SPECS["chain"], buffer_length=80)
     prompts = np.random.default_rng(5).integers(7, VOCABULARY, (3, 30)).astype(np.int32)
     lengths, keys = np.array([30, 17, 8], np.int32), jax.random.split(jax.random.key(1), 3)

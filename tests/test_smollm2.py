@@ -11,10 +11,10 @@ import transformers
 
 from launch import smollm2
 from specexit_jax.decoding.sampling import Sampling
-from specexit_jax.methods import make_method
-from specexit_jax.requests import Request
-from specexit_jax.run import run
-from specexit_jax.session import chat_ids, load_session, text_of
+from specexit_jax.engine.methods import make_method
+from specexit_jax.engine.requests import Request
+from specexit_jax.engine.run import run
+from specexit_jax.engine.session import chat_ids, load_session, text_of
 
 NEW_TOKENS = 64
 PROMPTS = (

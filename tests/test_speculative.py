@@ -24,11 +24,11 @@ from decoding_case import (
 
 from specexit_jax.annotation.features import extract
 from specexit_jax.annotation.replay import replay
-from specexit_jax.decoding.autoregressive import decode_slowly
-from specexit_jax.decoding.closing import closing_table
-from specexit_jax.decoding.force import ForceSpec, force_answers
+from specexit_jax.decoding.forced.one_at_a_time import ForceSpec, force_answers
+from specexit_jax.decoding.loop.closing import closing_table
+from specexit_jax.decoding.loop.speculative import decode, head_of
+from specexit_jax.decoding.oracle import decode_slowly
 from specexit_jax.decoding.sampling import Sampling, token_log_probability
-from specexit_jax.decoding.speculative import decode, head_of
 from specexit_jax.exits.policy import NeverExit, Released, Threshold, unreachable
 from specexit_jax.models.draft import DraftBundle
 from specexit_jax.models.target import Target

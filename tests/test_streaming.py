@@ -4,12 +4,12 @@ import pytest
 from tiny_folders import write_tiny
 
 from launch.live import meters
-from specexit_jax.conversation import Conversation
-from specexit_jax.methods import make_method, read_policy
-from specexit_jax.requests import Request
-from specexit_jax.run import run
-from specexit_jax.session import chat_ids, load_session, text_of
-from specexit_jax.streaming import Increments, stream_pieces
+from specexit_jax.engine.conversation import Conversation
+from specexit_jax.engine.methods import make_method, read_policy
+from specexit_jax.engine.requests import Request
+from specexit_jax.engine.run import run
+from specexit_jax.engine.session import chat_ids, load_session, text_of
+from specexit_jax.engine.streaming import Increments, stream_pieces
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +66,7 @@ def test_a_cancelled_stream_computes_nothing_more(session, methods, monkeypatch)
     pieces = stream_pieces(session, request, methods["eagle3"], steps=1)
     next(pieces)
     calls = []
-    monkeypatch.setattr("specexit_jax.decoding.slots.Slots.run", lambda *a, **k: calls.append(a))
+    monkeypatch.setattr("specexit_jax.engine.slots.Slots.run", lambda *a, **k: calls.append(a))
     pieces.close()
     assert list(pieces) == [] and not calls
 

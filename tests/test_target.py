@@ -12,7 +12,7 @@ from random_params import random_params
 from specexit_jax.models.config import RopeScaling, TargetConfig
 from specexit_jax.models.layers import FeedForward, attend, attend_causally, causal_bias, inverse_frequencies
 from specexit_jax.models.target import Target, init_target, init_target_cache
-from specexit_jax.sharding import make_mesh
+from specexit_jax.parallel.sharding import make_mesh
 
 CONFIG = TargetConfig(
     "qwen3", vocab_size=40, hidden_size=16, intermediate_size=24, num_layers=4, num_heads=4, num_kv_heads=2, head_dim=8,

@@ -8,7 +8,7 @@ import pytest
 from tiny_folders import write_tiny
 
 from specexit_jax.data.documents import Mixture
-from specexit_jax.models.hf import load_target
+from specexit_jax.models.checkpoints.hf import load_target
 from specexit_jax.training.loop import LoopConfig
 from specexit_jax.training.optimizer import OptimizerConfig
 from specexit_jax.training.target_run import TargetRun, train_target

@@ -8,10 +8,10 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, train
 from transformers import PreTrainedTokenizerFast
 
 from launch.transcript import split
-from specexit_jax.decoding.autoregressive import _closed_by
-from specexit_jax.decoding.closing import closing_table
-from specexit_jax.session import load_session
-from specexit_jax.thinking import END_THINK, chat_prompt, find_thinking
+from specexit_jax.decoding.loop.closing import closing_table
+from specexit_jax.decoding.oracle import _closed_by
+from specexit_jax.engine.session import load_session
+from specexit_jax.engine.thinking import END_THINK, chat_prompt, find_thinking
 
 TURN = (
     "{% for message in messages %}<|user|>{{ message.content }}{% endfor %}{% if add_generation_prompt %}<|assistant|>"

@@ -14,12 +14,12 @@ from sharded_case import shard_tree
 
 from specexit_jax.data.batches import Batches, RowsInMemory
 from specexit_jax.data.packing import pack
-from specexit_jax.metrics import MetricsWriter, read_metrics
 from specexit_jax.models.config import DraftConfig, TargetConfig
 from specexit_jax.models.draft import init_draft
 from specexit_jax.models.target import Target, init_target
-from specexit_jax.progress import Progress, format_seconds
-from specexit_jax.sharding import flatten, make_mesh, matching_rules, shard_batch, spec_of
+from specexit_jax.monitoring.metrics import MetricsWriter, read_metrics
+from specexit_jax.monitoring.progress import Progress, format_seconds
+from specexit_jax.parallel.sharding import flatten, make_mesh, matching_rules, shard_batch, spec_of
 from specexit_jax.training.interruption import Interrupted
 from specexit_jax.training.lm import lm_loss, make_train_step
 from specexit_jax.training.loop import Hook, LoopConfig, fit

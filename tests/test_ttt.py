@@ -13,7 +13,7 @@ from sharded_case import shard_tree
 from specexit_jax.backend import on_mesh
 from specexit_jax.data.batches import Batches, RowsInMemory
 from specexit_jax.data.packing import pack
-from specexit_jax.decoding import layer_calls
+from specexit_jax.decoding.drafts import layer_calls
 from specexit_jax.decoding.spec import DecodeParams, DecodeSpec, Loop
 from specexit_jax.evaluation.held_out import HeldOut
 from specexit_jax.models import row_attention
@@ -21,7 +21,7 @@ from specexit_jax.models.blockwise import attend_blockwise
 from specexit_jax.models.config import DraftConfig, TargetConfig
 from specexit_jax.models.draft import Draft, init_draft, init_draft_cache
 from specexit_jax.models.target import Target, init_target
-from specexit_jax.sharding import make_mesh, shard_batch
+from specexit_jax.parallel.sharding import make_mesh, shard_batch
 from specexit_jax.training.draft import (
     DraftTrainingConfig,
     check_vocabulary,

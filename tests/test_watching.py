@@ -8,9 +8,10 @@ import types
 import numpy as np
 import pytest
 
-from specexit_jax import distributed, metrics
-from specexit_jax.metrics import MetricsWriter, read_metrics
-from specexit_jax.progress import Progress
+from specexit_jax.monitoring import metrics
+from specexit_jax.monitoring.metrics import MetricsWriter, read_metrics
+from specexit_jax.monitoring.progress import Progress
+from specexit_jax.parallel import distributed
 from specexit_jax.training.guard import BadLoss, Guard, keep_batch
 from specexit_jax.training.line import step_line
 from specexit_jax.training.optimizer import OptimizerConfig, schedules

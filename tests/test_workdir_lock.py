@@ -14,15 +14,15 @@ from types import SimpleNamespace
 import pytest
 
 from launch import door, stages
-from specexit_jax.jsonl import append_jsonl, drop_torn_line, read_jsonl
-from specexit_jax.shards import WHOLE, Shard, own_rows
-from specexit_jax.workdir_lock import locked
+from specexit_jax.parallel.shards import WHOLE, Shard, own_rows
+from specexit_jax.storage.jsonl import append_jsonl, drop_torn_line, read_jsonl
+from specexit_jax.storage.workdir_lock import locked
 
 ROOT = Path(__file__).parents[1]
 HOLDER = """
 import sys, time
 from pathlib import Path
-from specexit_jax.workdir_lock import locked
+from specexit_jax.storage.workdir_lock import locked
 with locked(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()
@@ -150,9 +150,9 @@ def test_a_claim_ends_with_main(tmp_path, monkeypatch):
 def test_of_joined_processes_the_first_asks(tmp_path, hold, monkeypatch):
     hold(tmp_path / ".train.lock")
     monkeypatch.setattr(door.flags, "FLAGS", SimpleNamespace(workdir=str(tmp_path)))
-    monkeypatch.setattr("specexit_jax.distributed._number", 1)
+    monkeypatch.setattr("specexit_jax.parallel.distributed._number", 1)
     door.claim_stage("train")
-    monkeypatch.setattr("specexit_jax.distributed._number", 0)
+    monkeypatch.setattr("specexit_jax.parallel.distributed._number", 0)
     with pytest.raises(ValueError, match="is held by"):
         door.claim_stage("train")
 

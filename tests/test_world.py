@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from specexit_jax.data.documents import Mixture, documents
-from specexit_jax.data.families import divisor, kin
-from specexit_jax.data.scratch import CannotWork, Scratch
 from specexit_jax.data.splits import SPLITS, problems, sample, split_of
-from specexit_jax.data.tasks import FAMILIES, TASKS, check, final_answer
 from specexit_jax.data.tokenizer import prompt_text, train_tokenizer
-from specexit_jax.data.world import thinking_text, write_trace
+from specexit_jax.data.world.families import divisor, kin
+from specexit_jax.data.world.scratch import CannotWork, Scratch
+from specexit_jax.data.world.tasks import FAMILIES, TASKS, check, final_answer
+from specexit_jax.data.world.writer import thinking_text, write_trace
 
 
 @pytest.mark.parametrize("task", TASKS)

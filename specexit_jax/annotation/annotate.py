@@ -15,17 +15,17 @@ import numpy as np
 from specexit_jax.annotation.forcing import Forcing, force_batch, make_forcer, room_of
 from specexit_jax.annotation.joined import thinking_tokens
 from specexit_jax.annotation.unfinished import count_unfinished
-from specexit_jax.data.checkers import accepts, agrees
-from specexit_jax.data.tasks import final_answer
-from specexit_jax.decoding.force import Forced
-from specexit_jax.decoding.force_queue import ForceCost, Forcer
+from specexit_jax.data.graders.checkers import accepts, agrees
+from specexit_jax.data.world.tasks import final_answer
+from specexit_jax.decoding.forced.one_at_a_time import Forced
+from specexit_jax.decoding.forced.queue import ForceCost, Forcer
 from specexit_jax.decoding.verify import exits_below
+from specexit_jax.engine.requests import noise_of
+from specexit_jax.engine.session import Session, text_of
 from specexit_jax.exits.boundaries import Boundaries, boundary_positions
 from specexit_jax.exits.labels import sufficient_boundary
-from specexit_jax.progress import Progress
-from specexit_jax.requests import noise_of
-from specexit_jax.session import Session, text_of
-from specexit_jax.shards import WHOLE, Shard, held, own_rows, read_shards, require_settings
+from specexit_jax.monitoring.progress import Progress
+from specexit_jax.parallel.shards import WHOLE, Shard, held, own_rows, read_shards, require_settings
 
 
 def label_of(session: Session, trace: dict, places: list[int], forced: Forced, row: int) -> dict:

@@ -14,11 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from specexit_jax.exits.signals import activate
-from specexit_jax.identity import same
 from specexit_jax.models.config import TargetConfig
 from specexit_jax.models.draft import Draft, DraftBundle
 from specexit_jax.models.target import Target
-from specexit_jax.progress import Progress
+from specexit_jax.monitoring.progress import Progress
+from specexit_jax.storage.identity import same
 
 ROWS, STEP = 16, 128  # traces in a batch; lengths are padded to multiples, so that few shapes compile
 

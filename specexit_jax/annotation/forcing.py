@@ -6,10 +6,10 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 
-from specexit_jax.decoding.force import Forced, ForceSpec
-from specexit_jax.decoding.force_queue import Forcer
-from specexit_jax.requests import request_keys
-from specexit_jax.session import Session
+from specexit_jax.decoding.forced.one_at_a_time import Forced, ForceSpec
+from specexit_jax.decoding.forced.queue import Forcer
+from specexit_jax.engine.requests import request_keys
+from specexit_jax.engine.session import Session
 
 
 @dataclasses.dataclass(frozen=True)

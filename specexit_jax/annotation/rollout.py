@@ -9,17 +9,17 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from specexit_jax.data.checkers import accepts
+from specexit_jax.data.graders.checkers import accepts
 from specexit_jax.data.shares import DEFAULT, written
 from specexit_jax.data.splits import Problem
-from specexit_jax.data.tasks import final_answer
-from specexit_jax.methods import Method
+from specexit_jax.data.world.tasks import final_answer
+from specexit_jax.engine.methods import Method
+from specexit_jax.engine.requests import Outcome, Request, noise_of, parted
+from specexit_jax.engine.run import Clock, stream
+from specexit_jax.engine.session import Session, chat_ids, is_thinking, text_of
+from specexit_jax.monitoring.progress import Progress
 from specexit_jax.notes import note
-from specexit_jax.progress import Progress
-from specexit_jax.requests import Outcome, Request, noise_of, parted
-from specexit_jax.run import Clock, stream
-from specexit_jax.session import Session, chat_ids, is_thinking, text_of
-from specexit_jax.shards import WHOLE, OwnRows, Shard, held, own_rows
+from specexit_jax.parallel.shards import WHOLE, OwnRows, Shard, held, own_rows
 
 _FLUSH = 1.0  # seconds of finished traces that a kill may cost
 

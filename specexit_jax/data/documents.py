@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerBase
 
 from specexit_jax.data.splits import Problem
 from specexit_jax.data.tokenizer import prompt_text
-from specexit_jax.data.world import SLIP, Trace, thinking_text, write_trace
+from specexit_jax.data.world.writer import SLIP, Trace, thinking_text, write_trace
 
 _MENDED_SLIP = 0.7  # chance of each hard operation in the first attempt of a mended trace
 Document = tuple[np.ndarray, np.ndarray]  # ids int32[n], loss_mask bool[n]

@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from specexit_jax.data.cells import one_space, shortened
-from specexit_jax.data.checkers import require_checker
 from specexit_jax.data.files import format_of, local, stream
+from specexit_jax.data.graders.checkers import require_checker
 from specexit_jax.data.options import ANSWERS
 from specexit_jax.data.questions import Columns
 from specexit_jax.data.shares import DEFAULT, FED, parts_of, shares_of, split_by, written
 from specexit_jax.data.splits import Problem, sample
-from specexit_jax.data.tasks import TASKS
-from specexit_jax.progress import tell
+from specexit_jax.data.world.tasks import TASKS
+from specexit_jax.monitoring.progress import tell
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,7 +8,7 @@ import dataclasses
 import zlib
 from collections.abc import Iterator
 
-from specexit_jax.data.tasks import TASKS, entries
+from specexit_jax.data.world.tasks import TASKS, entries
 
 # split → (seed, share of the hash range in percent)
 SPLITS = {"target": (1, 60), "draft": (2, 12), "development": (3, 4), "calibration": (4, 12), "test": (5, 12)}

@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from specexit_jax.binding import uncovered
 from specexit_jax.data.splits import Problem
+from specexit_jax.engine.binding import uncovered
+from specexit_jax.engine.session import Session
 from specexit_jax.evaluation import harness
 from specexit_jax.evaluation.exit_records import CeilingSetting, exit_records
 from specexit_jax.evaluation.loop.sections import loop_sections
@@ -12,7 +13,6 @@ from specexit_jax.evaluation.records import write_records
 from specexit_jax.evaluation.report.publish import publish
 from specexit_jax.evaluation.report.shown import Shown
 from specexit_jax.exits.policy_file import PolicyFile
-from specexit_jax.session import Session
 
 _WITHOUT_EXIT = ("eagle3", "think", "nothink")
 

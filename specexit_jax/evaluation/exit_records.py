@@ -6,6 +6,7 @@ from pathlib import Path
 
 from specexit_jax.annotation.kinds import annotated_split
 from specexit_jax.annotation.unfinished import count_unfinished
+from specexit_jax.engine.session import Session
 from specexit_jax.evaluation import harness
 from specexit_jax.evaluation.bounds import Boundaries
 from specexit_jax.evaluation.records import Record
@@ -15,7 +16,6 @@ from specexit_jax.exits.policy_file import PolicyFile
 from specexit_jax.exits.risk import CannotCertify
 from specexit_jax.models.draft import DraftBundle
 from specexit_jax.notes import note
-from specexit_jax.session import Session
 
 
 @dataclasses.dataclass(frozen=True)

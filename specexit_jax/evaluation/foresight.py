@@ -13,16 +13,16 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from specexit_jax.data.checkers import agrees
-from specexit_jax.data.tasks import final_answer
+from specexit_jax.data.graders.checkers import agrees
+from specexit_jax.data.world.tasks import final_answer
+from specexit_jax.engine.methods import Method
+from specexit_jax.engine.requests import Outcome, Request, noise_of
+from specexit_jax.engine.run import stream
+from specexit_jax.engine.session import Session, text_of
 from specexit_jax.evaluation.statistics import auc, resampled
 from specexit_jax.exits.units import problem_of
-from specexit_jax.methods import Method
-from specexit_jax.progress import Progress
-from specexit_jax.requests import Outcome, Request, noise_of
-from specexit_jax.run import stream
-from specexit_jax.session import Session, text_of
-from specexit_jax.shards import held, own_rows
+from specexit_jax.monitoring.progress import Progress
+from specexit_jax.parallel.shards import held, own_rows
 
 _GRID, _ROUNDS = np.linspace(0, 1, 201), 3000
 

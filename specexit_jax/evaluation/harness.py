@@ -19,6 +19,9 @@ from specexit_jax.annotation.kinds import kinds_to_annotate, labels_at
 from specexit_jax.annotation.replay import replay, smoothed_at_boundaries
 from specexit_jax.annotation.rollout import Rollout, name_of, report_of, request_of, roll_out, trace_of
 from specexit_jax.data.splits import Problem
+from specexit_jax.engine.methods import DECODED, Method, make_method, policy_of
+from specexit_jax.engine.run import execute, outcomes, plan
+from specexit_jax.engine.session import Session
 from specexit_jax.evaluation.bounds import (
     Boundaries,
     bound_records,
@@ -33,12 +36,9 @@ from specexit_jax.evaluation.loop.latency import measure_latency
 from specexit_jax.evaluation.records import Record, record_of_replay, record_of_trace
 from specexit_jax.exits.policy import Policy, Threshold
 from specexit_jax.exits.risk import Certificate
-from specexit_jax.identity import same
-from specexit_jax.methods import DECODED, Method, make_method, policy_of
-from specexit_jax.progress import Progress
-from specexit_jax.run import execute, outcomes, plan
-from specexit_jax.session import Session
-from specexit_jax.shards import read_shards, require_settings
+from specexit_jax.monitoring.progress import Progress
+from specexit_jax.parallel.shards import read_shards, require_settings
+from specexit_jax.storage.identity import same
 
 BOUNDS = ("oracle", "ceiling")
 REPLAYED = ("first_answer", "deer", "deer_eagle3", "specexit", "probe")

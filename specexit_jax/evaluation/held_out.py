@@ -24,7 +24,7 @@ from specexit_jax.exits.signals import activate
 from specexit_jax.models.config import DraftConfig, TargetConfig
 from specexit_jax.models.draft import Draft
 from specexit_jax.models.target import Target
-from specexit_jax.sharding import from_whole, whole
+from specexit_jax.parallel.sharding import from_whole, whole
 from specexit_jax.training.draft import DraftTrainingConfig
 from specexit_jax.training.teacher import OUTSIDE, STORED, run_teacher
 from specexit_jax.training.ttt import chain_masks, judge_steps, run_steps, shift_left

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from specexit_jax.exits.units import problem_of
-from specexit_jax.jsonl import read_jsonl
+from specexit_jax.storage.jsonl import read_jsonl
 
 SOURCES = ("decode", "replay")
 FINISHES = ("stop", "length")

@@ -6,7 +6,7 @@ import dataclasses
 from typing import Any
 
 from specexit_jax.exits.boundaries import KINDS
-from specexit_jax.identity import same
+from specexit_jax.storage.identity import same
 
 
 @dataclasses.dataclass(frozen=True)

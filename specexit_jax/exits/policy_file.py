@@ -14,7 +14,7 @@ from specexit_jax.exits.released import SCORES, released
 from specexit_jax.exits.risk import Certificate
 from specexit_jax.exits.signals import SIGNALS
 from specexit_jax.exits.smoothers import SMOOTHERS, smoother_named
-from specexit_jax.identity import same
+from specexit_jax.storage.identity import same
 
 RULES = ("default", "released")
 

@@ -12,15 +12,15 @@ import numpy as np
 from jax.sharding import Mesh
 
 from specexit_jax.backend import on_mesh
-from specexit_jax.checkpoint import write_json
 from specexit_jax.data.batches import Batches, RowSource
 from specexit_jax.decoding.sampling import PRNG
-from specexit_jax.distributed import from_first, is_first
+from specexit_jax.models.checkpoints.hf import save_draft
 from specexit_jax.models.config import DraftConfig, TargetConfig
 from specexit_jax.models.draft import Draft, DraftBundle, init_draft
-from specexit_jax.models.hf import save_draft
 from specexit_jax.models.target import Target
-from specexit_jax.sharding import fetched, rows_of_process, tree_shardings
+from specexit_jax.parallel.distributed import from_first, is_first
+from specexit_jax.parallel.sharding import fetched, rows_of_process, tree_shardings
+from specexit_jax.storage.checkpoint import write_json
 from specexit_jax.training.draft import DraftTrainingConfig, init_draft_state, make_draft_step
 from specexit_jax.training.features import mean_square
 from specexit_jax.training.loop import Hook, LoopConfig, fit

@@ -23,12 +23,12 @@ from safetensors.numpy import save_file
 from specexit_jax.backend import on_mesh
 from specexit_jax.data.batches import RowSource
 from specexit_jax.data.packing import Rows
-from specexit_jax.distributed import barrier
-from specexit_jax.identity import same
 from specexit_jax.models.config import TargetConfig
 from specexit_jax.models.target import Target
-from specexit_jax.progress import Progress
-from specexit_jax.sharding import from_whole, whole
+from specexit_jax.monitoring.progress import Progress
+from specexit_jax.parallel.distributed import barrier
+from specexit_jax.parallel.sharding import from_whole, whole
+from specexit_jax.storage.identity import same
 from specexit_jax.training.draft import DraftTrainingConfig
 from specexit_jax.training.teacher import STORED, target_pass
 

@@ -15,7 +15,7 @@ from specexit_jax.backend import on_mesh
 from specexit_jax.data.packing import Rows
 from specexit_jax.models.config import TargetConfig
 from specexit_jax.models.target import Target
-from specexit_jax.sharding import from_whole, whole
+from specexit_jax.parallel.sharding import from_whole, whole
 
 
 def features_in(target: TargetConfig, params: dict, batch: dict[str, jax.Array]) -> jax.Array:

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from specexit_jax.data.packing import Rows
-from specexit_jax.distributed import InAll
+from specexit_jax.parallel.distributed import InAll
 
 _DECAY = 0.98  # of the average that a leap is measured against: some fifty steps
 _WARMUP = 50  # steps that the average must have seen

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 from jax.sharding import Mesh
 
-from specexit_jax.checkpoint import Checkpoints
 from specexit_jax.data.batches import Batches
 from specexit_jax.data.packing import Rows
-from specexit_jax.distributed import Agreement, barrier, is_first
-from specexit_jax.sharding import shard_batch
+from specexit_jax.parallel.distributed import Agreement, barrier, is_first
+from specexit_jax.parallel.sharding import shard_batch
+from specexit_jax.storage.checkpoint import Checkpoints
 from specexit_jax.training.guard import Guard
 from specexit_jax.training.interruption import Interrupted, caught_signals
 from specexit_jax.training.state import TrainState

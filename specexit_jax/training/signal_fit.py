@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 from specexit_jax.data.batches import RowSource
 from specexit_jax.models.config import DraftConfig, TargetConfig
 from specexit_jax.models.draft import Draft
-from specexit_jax.sharding import whole
+from specexit_jax.parallel.sharding import whole
 from specexit_jax.training.features import TokenReader, features_in
 from specexit_jax.training.ttt import run_steps, shift_left
 

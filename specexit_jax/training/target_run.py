@@ -14,10 +14,10 @@ from specexit_jax.data.documents import Mixture, documents
 from specexit_jax.data.packing import Rows, pack
 from specexit_jax.data.splits import sample
 from specexit_jax.data.tokenizer import load_tokenizer, train_tokenizer
-from specexit_jax.data.world import thinking_text, write_trace
+from specexit_jax.data.world.writer import thinking_text, write_trace
 from specexit_jax.decoding.sampling import PRNG
+from specexit_jax.models.checkpoints.hf import load_target, save_target
 from specexit_jax.models.config import TargetConfig
-from specexit_jax.models.hf import load_target, save_target
 from specexit_jax.models.target import Target, init_target
 from specexit_jax.training.lm import make_train_step
 from specexit_jax.training.loop import LoopConfig, fit

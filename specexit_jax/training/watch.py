@@ -10,8 +10,8 @@ from typing import Any, Self
 import jax
 
 from specexit_jax.data.batches import Batches
-from specexit_jax.metrics import MetricsWriter
-from specexit_jax.progress import Progress
+from specexit_jax.monitoring.metrics import MetricsWriter
+from specexit_jax.monitoring.progress import Progress
 from specexit_jax.training.guard import BadLoss, Guard, keep_batch
 from specexit_jax.training.line import step_line
 from specexit_jax.training.speed import Speed, peak_flops

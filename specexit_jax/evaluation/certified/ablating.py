@@ -11,16 +11,16 @@ from specexit_jax.annotation.kinds import labels_at
 from specexit_jax.annotation.replay import outcomes
 from specexit_jax.annotation.unfinished import require_finished
 from specexit_jax.data.splits import Problem
+from specexit_jax.engine.methods import make_method
+from specexit_jax.engine.session import Session
 from specexit_jax.evaluation.certified.ablation import Arm, Paired, compared, row_of
 from specexit_jax.evaluation.certified.certify import Goal, Seen
 from specexit_jax.evaluation.harness import Setting, annotated, decoded_by, decoded_traces, extracted
 from specexit_jax.exits.released import released
 from specexit_jax.exits.smoothers import smoother_named
 from specexit_jax.exits.units import problem_of
-from specexit_jax.methods import make_method
 from specexit_jax.models.draft import DraftBundle
-from specexit_jax.session import Session
-from specexit_jax.shards import read_shards
+from specexit_jax.parallel.shards import read_shards
 
 
 @dataclasses.dataclass(frozen=True)

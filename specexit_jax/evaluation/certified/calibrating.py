@@ -7,6 +7,7 @@ from pathlib import Path
 from specexit_jax.annotation.kinds import annotated_split
 from specexit_jax.annotation.replay import outcomes
 from specexit_jax.annotation.unfinished import require_finished
+from specexit_jax.engine.session import Session
 from specexit_jax.evaluation.certified import certify
 from specexit_jax.evaluation.certified.certify import Goal, Seen
 from specexit_jax.evaluation.certified.told import harm_text, little_known
@@ -19,8 +20,7 @@ from specexit_jax.exits.signals import SIGNALS
 from specexit_jax.exits.smoothers import smoother_named
 from specexit_jax.exits.units import problem_of
 from specexit_jax.models.draft import DraftBundle
-from specexit_jax.session import Session
-from specexit_jax.shards import read_shards
+from specexit_jax.parallel.shards import read_shards
 
 Say = Callable[[str], None]
 

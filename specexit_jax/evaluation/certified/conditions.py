@@ -6,12 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from specexit_jax.binding import bound
 from specexit_jax.decoding.sampling import Sampling
+from specexit_jax.engine.binding import bound
+from specexit_jax.engine.session import Session
 from specexit_jax.exits.policy_file import PolicyFile
-from specexit_jax.identity import same
-from specexit_jax.session import Session
-from specexit_jax.shards import shard_files
+from specexit_jax.parallel.shards import shard_files
+from specexit_jax.storage.identity import same
 
 
 def rollout_settings(folder: Path) -> dict[str, Any]:

@@ -5,14 +5,14 @@ from collections.abc import Sequence
 import numpy as np
 
 from specexit_jax.annotation.kinds import labels_at
+from specexit_jax.engine.methods import TRIAL_CONFIDENCE
+from specexit_jax.engine.session import Session
 from specexit_jax.evaluation import bounds
 from specexit_jax.evaluation.certified.ablating import Split
 from specexit_jax.evaluation.certified.ablation import PARAGRAPHS, Paired, compared
 from specexit_jax.evaluation.certified.certify import Goal
 from specexit_jax.exits.labels import confidence_targets
 from specexit_jax.exits.risk import CannotCertify
-from specexit_jax.methods import TRIAL_CONFIDENCE
-from specexit_jax.session import Session
 
 
 def trial_rows(session: Session, splits: Sequence[Split], goal: Goal, table: str) -> list[dict]:

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import jinja2
 
 from specexit_jax.data.tokenizer import prompt_text
-from specexit_jax.session import Session
-from specexit_jax.thinking import THINK
+from specexit_jax.engine.session import Session
+from specexit_jax.engine.thinking import THINK
 
 Turns = Sequence[dict[str, str]]  # {role, content}
 

@@ -11,9 +11,9 @@ from typing import Any
 from lm_eval.models.utils import normalize_gen_kwargs, postprocess_generated_text
 
 from specexit_jax.decoding.sampling import Sampling
-from specexit_jax.requests import Outcome
-from specexit_jax.session import Session, is_thinking, text_of
-from specexit_jax.thinking import END_THINK, THINK
+from specexit_jax.engine.requests import Outcome
+from specexit_jax.engine.session import Session, is_thinking, text_of
+from specexit_jax.engine.thinking import END_THINK, THINK
 
 _FILTERS = {"top_k": int, "top_p": float, "min_p": float}
 

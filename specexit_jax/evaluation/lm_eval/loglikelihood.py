@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from specexit_jax.backend import on_mesh
+from specexit_jax.engine.session import Session
 from specexit_jax.models.config import TargetConfig
 from specexit_jax.models.target import Target
-from specexit_jax.session import Session
 from specexit_jax.training.chunks import map_chunks
 
 SHORTEST = 128  # the least padded row; longer ones are padded to the next power of two

@@ -14,8 +14,12 @@ from lm_eval.api.registry import register_model
 from lm_eval.models.utils import has_bos_prefix
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window, simple_parse_args_string
 
-from specexit_jax.binding import uncovered
 from specexit_jax.decoding.sampling import Sampling
+from specexit_jax.engine.binding import uncovered
+from specexit_jax.engine.methods import Method
+from specexit_jax.engine.requests import Outcome, Request, parted, prepare
+from specexit_jax.engine.run import stream
+from specexit_jax.engine.session import Session, close_thinking, is_thinking
 from specexit_jax.evaluation.lm_eval.chat import chat_text
 from specexit_jax.evaluation.lm_eval.generation import answer_of, generation_of
 from specexit_jax.evaluation.lm_eval.loglikelihood import scores
@@ -24,12 +28,8 @@ from specexit_jax.evaluation.lm_eval.report import decoding_numbers
 from specexit_jax.evaluation.report.publish import provenance
 from specexit_jax.exits.policy import NeverExit
 from specexit_jax.exits.policy_file import PolicyFile
-from specexit_jax.methods import Method
+from specexit_jax.monitoring.progress import Progress
 from specexit_jax.notes import note
-from specexit_jax.progress import Progress
-from specexit_jax.requests import Outcome, Request, parted, prepare
-from specexit_jax.run import stream
-from specexit_jax.session import Session, close_thinking, is_thinking
 
 
 @register_model("specexit")

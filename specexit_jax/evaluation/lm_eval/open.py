@@ -3,11 +3,11 @@
 from pathlib import Path
 from typing import Any
 
-from specexit_jax.choice import choose
-from specexit_jax.methods import DRAFT_TOKENS, Method, make_method, policy_file
+from specexit_jax.engine.choice import choose
+from specexit_jax.engine.methods import DRAFT_TOKENS, Method, make_method, policy_file
+from specexit_jax.engine.session import EMBEDDED, Session, load_session
 from specexit_jax.notes import note
-from specexit_jax.session import EMBEDDED, Session, load_session
-from specexit_jax.sharding import make_mesh
+from specexit_jax.parallel.sharding import make_mesh
 
 
 def opened(

@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
+from specexit_jax.engine.requests import Outcome
 from specexit_jax.evaluation.report.tables import markdown_table, number
 from specexit_jax.evaluation.results import histogram, tau
-from specexit_jax.requests import Outcome
 
 
 def decoding_numbers(outcomes: Sequence[Outcome]) -> dict[str, Any]:

@@ -6,12 +6,12 @@ import numpy as np
 
 from specexit_jax.annotation.rollout import request_of
 from specexit_jax.data.splits import Problem
+from specexit_jax.engine.methods import Method
+from specexit_jax.engine.requests import prepare
+from specexit_jax.engine.run import ask_of, slots_for
+from specexit_jax.engine.session import Session
 from specexit_jax.evaluation.statistics import paired_ratio
-from specexit_jax.methods import Method
-from specexit_jax.progress import Progress
-from specexit_jax.requests import prepare
-from specexit_jax.run import ask_of, slots_for
-from specexit_jax.session import Session
+from specexit_jax.monitoring.progress import Progress
 
 _MOST_BINS = 12
 

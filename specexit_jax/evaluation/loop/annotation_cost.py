@@ -13,9 +13,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from specexit_jax.decoding.force import Forced, ForceSpec, answer_in_turn
-from specexit_jax.decoding.force_branches import Tasks
-from specexit_jax.decoding.force_queue import Forcer
+from specexit_jax.decoding.forced.branches import Tasks
+from specexit_jax.decoding.forced.one_at_a_time import Forced, ForceSpec, answer_in_turn
+from specexit_jax.decoding.forced.queue import Forcer
 from specexit_jax.decoding.sampling import Sampling, some_keys
 from specexit_jax.decoding.spec import prefixes_of
 from specexit_jax.models.cache import SPARE, resize

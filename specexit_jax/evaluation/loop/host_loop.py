@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int
 
-from specexit_jax.decoding import layer_calls, step
+from specexit_jax.decoding.drafts import layer_calls
+from specexit_jax.decoding.loop import step
 from specexit_jax.decoding.sampling import best_token
 from specexit_jax.decoding.spec import Loop
 from specexit_jax.decoding.state import DecodeState, column

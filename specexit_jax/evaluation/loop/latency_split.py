@@ -17,13 +17,13 @@ from specexit_jax.annotation.rollout import request_of
 from specexit_jax.backend import on_mesh
 from specexit_jax.data.splits import Problem
 from specexit_jax.decoding.spec import DecodeSpec
+from specexit_jax.engine.methods import Method
+from specexit_jax.engine.run import execute, outcomes, plan, warm_up
+from specexit_jax.engine.session import Session
 from specexit_jax.evaluation.loop.latency import interleaved_ratio
 from specexit_jax.evaluation.loop.timing import Case, LoopTimer
 from specexit_jax.exits.policy import NeverExit, Threshold, unreachable
-from specexit_jax.methods import Method
-from specexit_jax.progress import Progress
-from specexit_jax.run import execute, outcomes, plan, warm_up
-from specexit_jax.session import Session
+from specexit_jax.monitoring.progress import Progress
 
 PARTS = ("prefill", "verify", "draft", "exit", "host")
 _ITERATIONS, _REPEATS = 16, 7

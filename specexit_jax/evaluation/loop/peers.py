@@ -5,9 +5,9 @@ import dataclasses
 import jax.numpy as jnp
 import numpy as np
 
+from specexit_jax.decoding.loop.speculative import decode
 from specexit_jax.decoding.sampling import some_keys
 from specexit_jax.decoding.spec import DecodeParams
-from specexit_jax.decoding.speculative import decode
 from specexit_jax.evaluation.loop.host_loop import decode_from_host
 from specexit_jax.evaluation.loop.timing import Case, LoopTimer
 from specexit_jax.evaluation.loop.transformers_peer import TransformersPeer, installed

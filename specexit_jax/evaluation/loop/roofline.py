@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from specexit_jax.decoding.spec import DecodeSpec
 from specexit_jax.models.draft import init_draft
 from specexit_jax.models.target import init_target
-from specexit_jax.random_weights import shapes_of
+from specexit_jax.sizing.random_weights import shapes_of
 
 
 class Traffic(NamedTuple):

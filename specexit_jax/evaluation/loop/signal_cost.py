@@ -6,11 +6,11 @@ from typing import Any
 
 from specexit_jax.annotation.rollout import request_of
 from specexit_jax.data.splits import Problem
+from specexit_jax.engine.methods import make_method
+from specexit_jax.engine.run import Batch, execute, outcomes, plan, warm_up
+from specexit_jax.engine.session import Session, without_signals
 from specexit_jax.evaluation.loop.latency import interleaved_ratio
 from specexit_jax.exits.policy import Policy, Threshold, unreachable
-from specexit_jax.methods import make_method
-from specexit_jax.run import Batch, execute, outcomes, plan, warm_up
-from specexit_jax.session import Session, without_signals
 
 
 def signal_cost(

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from specexit_jax.methods import Method
-from specexit_jax.requests import Outcome, Request
-from specexit_jax.run import run
-from specexit_jax.session import Session
+from specexit_jax.engine.methods import Method
+from specexit_jax.engine.requests import Outcome, Request
+from specexit_jax.engine.run import run
+from specexit_jax.engine.session import Session
 
 
 def refill_gain(

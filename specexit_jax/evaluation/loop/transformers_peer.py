@@ -7,8 +7,8 @@ import time
 
 import numpy as np
 
+from specexit_jax.models.checkpoints.hf import save_target
 from specexit_jax.models.config import TargetConfig
-from specexit_jax.models.hf import save_target
 
 
 def installed() -> bool:

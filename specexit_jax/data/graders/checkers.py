@@ -1,0 +1,44 @@
+"""Which answers count as right. One checker judges an answer against the reference, and an answer forced at a boundary
+against the model's own final one (specexit.md section 1)."""
+
+from specexit_jax.data.graders.choices import same_choice
+from specexit_jax.data.graders.mathematics import same_value
+from specexit_jax.data.graders.programs import passes, same_outcomes
+from specexit_jax.data.graders.texts import same_words
+from specexit_jax.data.world import tasks
+
+CHECKERS = ("world", "math", "choice", "text", "code")
+_SAME = {"math": same_value, "choice": same_choice, "text": same_words, "code": passes}
+
+
+def require_checker(name: str) -> None:
+    """Raise ValueError unless `name` is one of ours."""
+    if name not in CHECKERS:
+        raise ValueError(f"unknown checker {name!r}: choose among {', '.join(CHECKERS)}")
+
+
+def accepts(checker: str, task: str, answer: str | None, reference: str) -> bool:
+    """Whether `answer` stands where `reference` is right; no answer (None) never does.
+
+    `world`: by reasoning-gym's checker of the task. `math`: equal as mathematics, wherever in the texts it is stated.
+    `choice`: the same letter, or the option's words. `text`: the same words, whatever their case, spacing and sentence punctuation.
+    `code`: the program in the answer passes the tests that the reference holds, in a sandbox (`programs.CodeTests`).
+    """
+    require_checker(checker)
+    if answer is None:
+        return False
+    if checker == "world":
+        return tasks.check(task, answer, reference)
+    return _SAME[checker](answer, reference)
+
+
+def agrees(checker: str, task: str, answer: str | None, own: str | None, reference: str) -> bool:
+    """Whether `answer` stands where the model's own final answer does, be that right or wrong.
+
+    Of `reference` only what a program is called with is used (`programs.same_outcomes`).
+    """
+    if answer is None or own is None:
+        return False
+    if checker == "code":
+        return same_outcomes(answer, own, reference)
+    return accepts(checker, task, answer, own)

@@ -1,0 +1,1 @@
+"""What is proposed: chains, trees, sampled drafts, and which of them are kept."""

@@ -1,0 +1,76 @@
+"""The draft's share of an iteration: from the pairs of the committed tokens to the next drafts.
+
+After a step commits tokens up to length - 1 and chooses a new root, the pairs of the committed columns predict the first
+draft after the root; the others come from further steps of the layer on its own output.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from specexit_jax.decoding import verify
+from specexit_jax.decoding.drafts import layer_calls
+from specexit_jax.decoding.drafts.layer_calls import Pairs
+from specexit_jax.decoding.drafts.sampled_drafts import draw
+from specexit_jax.decoding.drafts.tree_drafting import propose_tree
+from specexit_jax.decoding.sampling import best_token, keyed_gumbel, perturbed_scores
+from specexit_jax.decoding.spec import DecodeSpec, Loop
+from specexit_jax.decoding.state import DecodeState, column
+from specexit_jax.models.cache import Cache
+
+
+def propose(
+    loop: Loop, state: DecodeState, pairs: Pairs, last: Int[Array, " B"], live: int | None
+) -> tuple[Int[Array, "B K"], Cache]:
+    """A chain of K drafts for the positions after the root; `last` is the column of the last committed pair.
+
+    A draft takes the noise of its position, as the target's sample will: two near distributions then nearly always
+    choose the same token, where the draft's likeliest token meets a sampled one only as often as that is sampled.
+    """
+    spec = loop.spec
+    hidden = column(pairs.hidden, last)[:, None]
+    cache = pairs.cache
+    noise = None if state.noise is None else state.noise[:, : spec.draft_tokens, loop.params.d2t]
+    drafts = [_best(loop, hidden, noise, 0)]
+    for step in range(spec.draft_tokens - 1):
+        out = layer_calls.chain_step(loop, cache, state.length, step, hidden, drafts[-1], live)
+        hidden, cache = out.hidden, out.cache
+        drafts.append(_best(loop, hidden, noise, step + 1))
+    return jnp.concatenate(drafts, axis=1), cache
+
+
+def take_drafts(loop: Loop, live: int | None, state: DecodeState, pairs: Pairs, last: Int[Array, " B"]) -> DecodeState:
+    """The state with new drafts after its root, their noise, and (placement 'draft') the root's signals."""
+    spec, cache, drafts = loop.spec, pairs.cache, state.drafts
+    if spec.draft_tokens:
+        state = state.replace(noise=_noise(spec, state))
+        if spec.rejects:
+            state, drafts, cache = draw(loop, state, pairs, last, live)
+        elif spec.tree is None:
+            drafts, cache = propose(loop, state, pairs, last, live)
+        else:
+            drafts, branches, cache = propose_tree(loop, state, pairs, last, live)
+            state = state.replace(branches=branches)
+        if spec.tree is None:
+            depths = jnp.arange(1, spec.draft_tokens + 1, dtype=jnp.int32)[None, :]
+        else:
+            depths = state.branches.depths
+        ahead = state.length[:, None] + depths
+        drafts = verify.force_end(drafts, ahead, state.exit_position, spec.end_think_ids)
+    root_signals = column(pairs.raw_signals, last) if loop.late_signals else None
+    return state.replace(drafts=drafts, draft_cache=cache, root_signals=root_signals)
+
+
+def _best(loop: Loop, hidden: Float[Array, "B 1 E"], noise, index: int) -> Int[Array, "B 1"]:
+    """The draft at `index`, a token of the draft's vocabulary as a target id."""
+    noise = None if noise is None else noise[:, index : index + 1]
+    scores = perturbed_scores(layer_calls.head(loop, hidden), noise, loop.spec.sampling)
+    return loop.params.d2t[best_token(scores)]
+
+
+def _noise(spec: DecodeSpec, state: DecodeState) -> Float[Array, "B T V"] | None:
+    """The noise of the T = K + 1 positions after the root, drawn once for the drafts and for the step that verifies them."""
+    if spec.sampling.greedy or spec.rejects:
+        return None
+    positions = state.length[:, None] + jnp.arange(1, spec.draft_tokens + 2, dtype=jnp.int32)[None, :]
+    return jax.lax.optimization_barrier(keyed_gumbel(state.keys, positions, spec.target.vocab_size))

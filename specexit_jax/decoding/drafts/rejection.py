@@ -1,0 +1,85 @@
+"""Rejection sampling: what a verify step writes after each node when its drafts were drawn from a distribution of their own.
+
+The children x_1, x_2, ... of a node are drawn from q without replacement and tried in that order: x_i is accepted with
+probability min(1, p(x_i) / q(x_i)); where it is not, p becomes max(p - q, 0) and q loses x_i, both renormalised. After
+the last, p is sampled. (Leviathan et al., arXiv 2211.17192, for one child; Jeon et al., arXiv 2402.14160, for more.)
+
+The token that results is the node's sample, as in position-keyed sampling: a draft is kept iff it equals that. One that is
+rejected never does, for the residual is 0 there.
+
+Randomness is keyed by request, position and purpose. The nodes of a depth share it, of which one at most is kept.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from specexit_jax.decoding.drafts import trees
+from specexit_jax.decoding.sampling import ACCEPT, RESIDUAL, best_token, filtered_scores, keyed_gumbel, keyed_uniform
+from specexit_jax.decoding.spec import Loop
+from specexit_jax.decoding.state import DecodeState
+
+
+def sample(loop: Loop, state: DecodeState, logits: Float[Array, "B T V"]) -> Int[Array, "B T"]:
+    """The token after each node: its first accepted child, else a draw from what the children leave of the target's law."""
+    spec = loop.spec
+    children = spec.tree.siblings if spec.tree else 1
+    branches = chain(state.drafts) if state.branches is None else state.branches
+    depths = trees.node_depths(branches)
+    ahead = state.length[:, None] + jnp.arange(1, spec.draft_tokens + 2, dtype=jnp.int32)[None, :]
+    noise = keyed_gumbel(state.keys, ahead, logits.shape[-1], RESIDUAL)
+    chances = keyed_uniform(state.keys, ahead, children, ACCEPT)
+    noise, chances = (jnp.take_along_axis(values, depths[:, :, None], axis=1) for values in (noise, chances))
+    p = jax.nn.softmax(filtered_scores(logits, spec.sampling), axis=-1)
+    q = full_vocabulary(state.proposal, loop.params.d2t, p.shape)
+    found = jnp.zeros(p.shape[:2], bool)
+    accepted = jnp.zeros(p.shape[:2], jnp.int32)
+    for turn in range(children):
+        child, exists = nth_child(branches, state.drafts, turn)
+        at_p, at_q = (jnp.take_along_axis(law, child[:, :, None], axis=2)[:, :, 0] for law in (p, q))
+        tried = exists & ~found & (at_q > 0)  # 0: q had fewer tokens than children, and this one was not drawn
+        taken = tried & (chances[:, :, turn] * at_q < at_p)
+        accepted, found = jnp.where(taken, child, accepted), found | taken
+        rejected = (tried & ~taken)[:, :, None]
+        p, q = jnp.where(rejected, residual(p, q), p), jnp.where(rejected, without(q, child), q)
+    return jnp.where(found, accepted, best_token(jnp.log(p) + noise))
+
+
+def residual(p: Float[Array, "B T V"], q: Float[Array, "B T V"]) -> Float[Array, "B T V"]:
+    """max(p - q, 0), normalised; p itself where nothing is left, which only rounding can bring about."""
+    left = jnp.maximum(p - q, 0)
+    total = jnp.sum(left, axis=-1, keepdims=True)
+    return jnp.where(total > 0, left / jnp.where(total > 0, total, 1), p)
+
+
+def without(q: Float[Array, "B T V"], token: Int[Array, "B T"]) -> Float[Array, "B T V"]:
+    """q after the draw of `token`, normalised; all 0 where nothing is left."""
+    ids = jnp.arange(q.shape[-1], dtype=jnp.int32)[None, None, :]
+    left = jnp.where(ids == token[:, :, None], 0, q)
+    total = jnp.sum(left, axis=-1, keepdims=True)
+    return left / jnp.where(total > 0, total, 1)
+
+
+def full_vocabulary(
+    proposal: Float[Array, "B M W"], d2t: Int[Array, " W"], shape: tuple[int, int, int]
+) -> Float[Array, "B T V"]:
+    """q over the target's ids, 0 where the draft has none and for the nodes from M on, which have no children."""
+    return jnp.zeros(shape, jnp.float32).at[:, : proposal.shape[1], d2t].set(proposal)
+
+
+def chain(drafts: Int[Array, "B K"]) -> trees.Branches:
+    """A chain as the tree it is: each node the only child of the one before."""
+    parents = jnp.broadcast_to(jnp.arange(drafts.shape[1], dtype=jnp.int32)[None, :], drafts.shape)
+    return trees.Branches(parents, parents + 1)
+
+
+def nth_child(
+    branches: trees.Branches, drafts: Int[Array, "B N"], turn: int
+) -> tuple[Int[Array, "B T"], Bool[Array, "B T"]]:
+    """The token of every node's child number `turn` (from 0, in the order of their numbers), and whether there is one."""
+    parents = branches.parents
+    elder = jnp.tril(parents[:, :, None] == parents[:, None, :], -1)
+    rank = jnp.sum(elder.astype(jnp.int32), axis=2)
+    nodes = jnp.arange(parents.shape[1] + 1, dtype=jnp.int32)
+    born = (parents[:, None, :] == nodes[None, :, None]) & (rank == turn)[:, None, :]
+    return jnp.sum(jnp.where(born, drafts[:, None, :], 0), axis=2), born.any(axis=2)

@@ -1,0 +1,108 @@
+"""Drafts drawn from the draft's own distribution q, for rejection sampling, which must know q."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from specexit_jax.decoding.drafts import layer_calls
+from specexit_jax.decoding.drafts.layer_calls import Pairs
+from specexit_jax.decoding.drafts.trees import Branches
+from specexit_jax.decoding.sampling import DRAFT, best_token, filtered_scores, keyed_gumbel
+from specexit_jax.decoding.spec import Loop
+from specexit_jax.decoding.state import DecodeState, column
+from specexit_jax.models.cache import Cache
+
+
+def draw(
+    loop: Loop, state: DecodeState, pairs: Pairs, last: Int[Array, " B"], live: int | None
+) -> tuple[DecodeState, Int[Array, "B N"], Cache]:
+    """Drafts after the root, and the state with their q and (of a tree) how they hang together.
+
+    last: the column of the last committed pair.
+    """
+    if loop.spec.tree is None:
+        drafts, proposal, cache = draw_chain(loop, state, pairs, last, live)
+        return state.replace(proposal=proposal), drafts, cache
+    drafts, branches, proposal, cache = draw_tree(loop, state, pairs, last, live)
+    return state.replace(proposal=proposal, branches=branches), drafts, cache
+
+
+def draw_chain(
+    loop: Loop, state: DecodeState, pairs: Pairs, last: Int[Array, " B"], live: int | None
+) -> tuple[Int[Array, "B K"], Float[Array, "B K W"], Cache]:
+    """A chain of K drafts and the q of each."""
+    hidden, cache = column(pairs.hidden, last)[:, None], pairs.cache
+    drafts, proposal = [], []
+    for step in range(loop.spec.draft_tokens):
+        if step:
+            out = layer_calls.chain_step(loop, cache, state.length, step - 1, hidden, drafts[-1], live)
+            hidden, cache = out.hidden, out.cache
+        scores, noise = _scores(loop, state, hidden, step)
+        drafts.append(loop.params.d2t[best_token(scores + noise)])
+        proposal.append(jax.nn.softmax(scores, axis=-1))
+    return jnp.concatenate(drafts, axis=1), jnp.concatenate(proposal, axis=1), cache
+
+
+def draw_tree(
+    loop: Loop, state: DecodeState, pairs: Pairs, last: Int[Array, " B"], live: int | None
+) -> tuple[Int[Array, "B N"], Branches, Float[Array, "B M W"], Cache]:
+    """A tree of N drafts, and the q of its first M nodes, all but those of the last depth.
+
+    Whether a draft is verified must not depend on what it is: a first child that is kept only where it is likely is no
+    draw from q. EAGLE-2 keeps the worthiest of all that were drawn; here a depth has a fixed number of nodes, and it is
+    settled whose children they are before these are drawn (`shares`).
+    """
+    tree, batch = loop.spec.tree, state.root.shape[0]
+    hidden, cache = column(pairs.hidden, last)[:, None], pairs.cache
+    worth, seen = jnp.zeros((batch, 1), jnp.float32), jnp.zeros((batch, 1, 0), bool)
+    first, drafts, parents, proposal = 0, [], [], []  # first: the number of the first node of the depth before
+    for depth, size in enumerate(tree.sizes):
+        if depth:
+            out = _expand(loop, state, cache, hidden, drafts[-1], seen, depth, live)
+            hidden, cache = out.hidden, out.cache
+        scores, noise = _scores(loop, state, hidden, depth)
+        odds = jax.nn.log_softmax(scores, axis=-1)
+        places = shares(worth, odds, size, tree.top_k)
+        owners = places // tree.top_k
+        _, drawn = jax.lax.top_k(scores + noise, tree.top_k)  # without replacement, in the order of their draw
+        gained = jnp.take_along_axis(odds, drawn, axis=2).reshape(batch, -1)
+        proposal.append(jax.nn.softmax(scores, axis=-1))
+        drafts.append(loop.params.d2t[_pick(drawn.reshape(batch, -1), places)])
+        parents.append(jnp.int32(first) + owners)
+        first += worth.shape[1]
+        worth = _pick(worth, owners) + _pick(gained, places)
+        hidden, seen = (_pick(values, owners[:, :, None]) for values in (hidden, seen))
+        own = jnp.broadcast_to(jnp.eye(size, dtype=bool)[None], (batch, size, size))
+        seen = jnp.concatenate([seen, own], axis=2)
+    depths = [jnp.full((batch, size), depth + 1, jnp.int32) for depth, size in enumerate(tree.sizes)]
+    branches = Branches(jnp.concatenate(parents, axis=1), jnp.concatenate(depths, axis=1))
+    return jnp.concatenate(drafts, axis=1), branches, jnp.concatenate(proposal, axis=1), cache
+
+
+def shares(worth: Float[Array, "B n"], odds: Float[Array, "B n W"], size: int, top_k: int) -> Int[Array, "B size"]:
+    """Which draws of a depth are made, ascending: the j-th (from 0) after its node number i is i * top_k + j.
+
+    The j-th is worth its node's probability under the draft times the j-th largest of its q (worth and odds are their
+    logarithms): known before anything is drawn. A node's draws come in order, as the first is never worth less.
+    """
+    largest, _ = jax.lax.top_k(odds, top_k)
+    _, best = jax.lax.top_k((worth[:, :, None] + largest).reshape(worth.shape[0], -1), size)
+    return jnp.sort(best, axis=1)
+
+
+def _expand(loop: Loop, state: DecodeState, cache: Cache, hidden, drafts: Int[Array, "B n"], seen, depth: int, live):
+    """The layer over the nodes of a depth: they fill the slots after those of the depths before, and see their ancestors."""
+    positions = jnp.broadcast_to((state.length + jnp.int32(depth - 1))[:, None], drafts.shape)
+    start = state.length + jnp.int32(seen.shape[2] - drafts.shape[1])
+    return layer_calls.layer(loop, cache.replace(length=start), hidden, drafts, live, positions, seen)
+
+
+def _scores(loop: Loop, state: DecodeState, hidden: Float[Array, "B n E"], depth: int):
+    """The scores [B, n, W] whose softmax is q, and the noise [B, 1, W] of the position that they are for."""
+    positions = state.length[:, None] + jnp.int32(depth + 1)
+    scores = filtered_scores(layer_calls.head(loop, hidden), loop.spec.sampling)
+    return scores, keyed_gumbel(state.keys, positions, scores.shape[-1], DRAFT)
+
+
+def _pick(values: Array, index: Int[Array, "B n ..."]) -> Array:
+    return jnp.take_along_axis(values, index, axis=1)

@@ -1,0 +1,72 @@
+"""A dynamic draft tree (EAGLE-2): the likeliest nodes are expanded depth by depth, the likeliest of all drawn are kept.
+
+A node is worth its probability under the draft, its ancestors' included. Where tokens are sampled, that is the softmax of
+the perturbed scores: the noise of a position, which every node of a depth shares, says already which tokens can come.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from specexit_jax.decoding.drafts import layer_calls
+from specexit_jax.decoding.drafts.trees import Branches
+from specexit_jax.decoding.sampling import perturbed_scores
+from specexit_jax.decoding.spec import Loop
+from specexit_jax.decoding.state import DecodeState, column
+from specexit_jax.models.cache import Cache
+
+
+def propose_tree(
+    loop: Loop, state: DecodeState, pairs: layer_calls.Pairs, last: Int[Array, " B"], live: int
+) -> tuple[Int[Array, "B N"], Branches, Cache]:
+    """N drafts after the root as a tree; `last` is the column of the last committed pair."""
+    spec, shape = loop.spec, loop.spec.tree
+    k, batch = shape.top_k, state.root.shape[0]
+    hidden, cache = column(pairs.hidden, last)[:, None], pairs.cache
+    tokens, worth = _children(loop, state, hidden, 0)
+    tokens, worth = tokens[:, 0], worth[:, 0]
+    drawn = [(tokens, worth, jnp.zeros_like(tokens), jnp.ones_like(tokens))]
+    numbers = jnp.broadcast_to(jnp.arange(1, k + 1, dtype=jnp.int32)[None, :], (batch, k))
+    hidden = jnp.broadcast_to(hidden, (batch, k, hidden.shape[-1]))
+    own = jnp.broadcast_to(jnp.eye(k, dtype=bool)[None], (batch, k, k))
+    seen = jnp.zeros((batch, k, 0), bool)
+    for depth in range(1, shape.depth):
+        seen = jnp.concatenate([seen, own], axis=2)
+        start = state.length + jnp.int32((depth - 1) * k)
+        positions = jnp.broadcast_to((state.length + jnp.int32(depth - 1))[:, None], (batch, k))
+        out = layer_calls.layer(loop, cache.replace(length=start), hidden, tokens, live, positions, seen)
+        cache = out.cache
+        children, odds = _children(loop, state, out.hidden, depth)
+        odds = (odds + worth[:, :, None]).reshape(batch, k * k)
+        children = children.reshape(batch, k * k)
+        parents = jnp.repeat(numbers, k, axis=1)
+        drawn.append((children, odds, parents, jnp.full_like(parents, depth + 1)))
+        worth, best = jax.lax.top_k(odds, k)
+        numbers = jnp.int32(1 + k + (depth - 1) * k * k) + best
+        tokens = jnp.take_along_axis(children, best, axis=1)
+        hidden = jnp.take_along_axis(out.hidden, (best // k)[:, :, None], axis=1)
+        seen = jnp.take_along_axis(seen, (best // k)[:, :, None], axis=1)
+    return (*_kept(spec.tree.total, *(jnp.concatenate(parts, axis=1) for parts in zip(*drawn, strict=True))), cache)
+
+
+def _children(loop: Loop, state: DecodeState, hidden: Float[Array, "B k E"], depth: int):
+    """The best top_k tokens [B, k, top_k] after each node of a depth, and the logarithm of their probability."""
+    spec, params = loop.spec, loop.params
+    logits = layer_calls.head(loop, hidden)
+    noise = None if state.noise is None else state.noise[:, depth : depth + 1, params.d2t]
+    scores = jax.nn.log_softmax(perturbed_scores(logits, noise, spec.sampling), axis=-1)
+    worth, best = jax.lax.top_k(scores, spec.tree.top_k)
+    return params.d2t[best], worth
+
+
+def _kept(total: int, tokens, worth, parents, depths) -> tuple[Int[Array, "B N"], Branches]:
+    """The `total` worthiest of the drawn nodes, parents before children, and their parents by their new numbers.
+
+    No node is worth more than its parent, and of equals the first drawn wins: a kept node's parent is kept.
+    """
+    _, best = jax.lax.top_k(worth, total)
+    best = jnp.sort(best, axis=1)
+    tokens, parents, depths = (jnp.take_along_axis(values, best, axis=1) for values in (tokens, parents, depths))
+    # The new number of a node is its rank among the kept; the root stays 0.
+    numbers = jnp.sum((best[:, None, :] + 1 <= parents[:, :, None]).astype(jnp.int32), axis=2)
+    return tokens, Branches(numbers, depths)

@@ -1,0 +1,192 @@
+"""Forced answers in parallel: many boundaries of a trace at once, on one prefix that is only read.
+
+Each of N branches works on one task (a boundary, under one of the trace's keys) and takes the next as soon as its answer
+ends, from the last boundary to the first, so that less and less of the prefix is read. The tokens are those of `force`,
+whose rule `step` follows. The host goes from segment to segment (`force_queue`): within one, shapes are fixed.
+"""
+
+import functools
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from specexit_jax.decoding import verify
+from specexit_jax.decoding.forced.one_at_a_time import ForceSpec, seen_by_traces
+from specexit_jax.decoding.penalty import penalised, seen_along
+from specexit_jax.decoding.sampling import keyed_sample, token_log_probability
+from specexit_jax.models.branches import BranchCache, branch_cache, resize_branches
+from specexit_jax.models.cache import Cache, resize
+from specexit_jax.models.config import TargetConfig
+from specexit_jax.models.target import Target, init_target_cache
+
+
+@flax.struct.dataclass
+class Tasks:
+    """What there is to do. Task w of a row is its boundary w // C under key w % C; tasks of absent boundaries are never
+    taken, since those stand last."""
+
+    boundaries: Int[Array, "B P"]  # ascending positions of boundary tokens, padded with -1 behind
+    keys: Array  # [B, C] typed PRNG keys
+    max_length: Int[Array, " B"]  # tokens in all
+    tokens: Int[Array, "B L"] | None = None  # the traces, which a repetition penalty looks at
+
+    def start(self, task: Int[Array, "B N"]) -> Int[Array, "B N"]:
+        """Position of `</think>`, which is how much of the prefix a task sees; 0 of no task (-1)."""
+        place = jnp.maximum(task, 0) // self.keys.shape[1]
+        return jnp.where(task >= 0, jnp.take_along_axis(self.boundaries, place, axis=1) + 1, 0)
+
+    def key(self, task: Int[Array, "B N"]) -> Array:
+        """[B, N] keys."""
+        rows = jnp.broadcast_to(jnp.arange(task.shape[0], dtype=jnp.int32)[:, None], task.shape)
+        return self.keys[rows, jnp.maximum(task, 0) % self.keys.shape[1]]
+
+
+@flax.struct.dataclass
+class BranchState:
+    """The carry. Branches without a task (-1) idle; of a row's tasks the first `waiting` are still to be taken."""
+
+    k: tuple[jax.Array, ...]  # as in BranchCache, and so is v
+    v: tuple[jax.Array, ...]
+    used: Int[Array, "B N"]
+    task: Int[Array, "B N"]
+    waiting: Int[Array, " B"]
+    token: Int[Array, "B N"]  # chosen, for the own slot `used`
+    steps: Int[Array, ""]
+    ids: Int[Array, "B X"]  # W * M answers' tokens
+    log_probabilities: Float[Array, "B W"]  # sums
+    counts: Int[Array, "B W"]
+    finished: Bool[Array, "B W"]
+    seen: Bool[Array, "B N V"] | None = None  # before `token`; only with a repetition penalty
+
+
+@functools.partial(jax.jit, static_argnums=0, donate_argnums=2)
+def absorb(
+    config: TargetConfig, target_params: dict, cache: Cache, tokens: Int[Array, "B T"], start: Int[Array, ""]
+) -> Cache:
+    """A piece of the traces, from position `start` on, into a cache all of whose slots are read."""
+    first = jnp.full((tokens.shape[0],), start, jnp.int32)
+    positions = first[:, None] + jnp.arange(tokens.shape[1], dtype=jnp.int32)[None, :]
+    cache = cache.replace(length=first)
+    return Target(config).apply({"params": target_params}, tokens, positions, cache, logits=False).cache
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def empty_prefix(config: TargetConfig, rows: int, slots: int) -> Cache:
+    return init_target_cache(config, rows, slots)
+
+
+resize_prefix = jax.jit(resize, static_argnums=1)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def open_branches(spec: ForceSpec, branches: int, slots: int, prefix: Cache, tasks: Tasks) -> BranchState:
+    """Every branch at its first task."""
+    empty = branch_cache(prefix, branches, slots)
+    rows, most = tasks.boundaries.shape[0], tasks.boundaries.shape[1] * tasks.keys.shape[1]
+    waiting = jnp.sum((tasks.boundaries >= 0).astype(jnp.int32), axis=1) * tasks.keys.shape[1]
+    idle = jnp.full((rows, branches), -1, jnp.int32)
+    task, waiting = _take(idle, waiting, jnp.ones((rows, branches), bool))
+    return BranchState(
+        k=empty.k,
+        v=empty.v,
+        used=empty.used,
+        task=task,
+        waiting=waiting,
+        token=jnp.full((rows, branches), spec.end_think_ids[0], jnp.int32),
+        steps=jnp.int32(0),
+        ids=jnp.zeros((rows, most * spec.max_answer), jnp.int32),
+        log_probabilities=jnp.zeros((rows, most), jnp.float32),
+        counts=jnp.zeros((rows, most), jnp.int32),
+        finished=jnp.zeros((rows, most), bool),
+        seen=seen_by_traces(spec, tasks.tokens, tasks.start(task)),
+    )
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def resize_own(slots: int, state: BranchState) -> BranchState:
+    """The state with `slots` own slots a branch."""
+    cache = resize_branches(BranchCache(None, state.k, state.v, state.used, state.used), slots)
+    return state.replace(k=cache.k, v=cache.v)
+
+
+@functools.partial(jax.jit, static_argnums=0, donate_argnums=6)
+def segment(
+    spec: ForceSpec,
+    target_params: dict,
+    prefix: Cache,
+    tasks: Tasks,
+    shorter: Int[Array, ""],
+    fewer: Int[Array, ""],
+    state: BranchState,
+) -> tuple[BranchState, Int[Array, " 4"]]:
+    """Steps until no task is left, a branch needs another own slot, or less would do: `shorter` slots of prefix, or
+    `fewer` own ones (-1: never). Returns the state and its `outlook`."""
+    slots = state.v[0].shape[3]
+
+    def continues(state: BranchState) -> Bool[Array, ""]:
+        active, prefix_needed, own_needed, _ = outlook(tasks, state)
+        return (active > 0) & (prefix_needed > shorter) & (own_needed <= slots) & (own_needed > fewer)
+
+    state = jax.lax.while_loop(continues, functools.partial(step, spec, target_params, prefix, tasks), state)
+    return state, outlook(tasks, state)
+
+
+def outlook(tasks: Tasks, state: BranchState) -> Int[Array, " 4"]:
+    """(active branches, prefix slots and own slots that the next step needs, steps so far)."""
+    active = state.task >= 0
+    used = jnp.where(active, state.used + 1, 0)
+    return jnp.stack([jnp.sum(active.astype(jnp.int32)), jnp.max(tasks.start(state.task)), jnp.max(used), state.steps])
+
+
+def step(spec: ForceSpec, target_params: dict, prefix: Cache, tasks: Tasks, state: BranchState) -> BranchState:
+    """One more token of every branch's answer; a branch whose answer ends takes its row's next task."""
+    rows, branches = state.task.shape
+    start = tasks.start(state.task)
+    length = start + state.used
+    cache = BranchCache(prefix, state.k, state.v, start, state.used)
+    out = Target(spec.target).apply({"params": target_params}, state.token, length, cache)
+    logits, ahead = out.logits.reshape(rows * branches, 1, -1), length + 1
+    flat, seen, wanted = ahead.reshape(-1, 1), state.seen, logits
+    if spec.sampling.penalises:
+        seen = seen_along(seen, state.token[:, :, None])
+        wanted = penalised(logits, seen.reshape(logits.shape), spec.sampling.repetition_penalty)
+    sampled = keyed_sample(wanted, tasks.key(state.task).reshape(-1), flat, spec.sampling)
+    sampled = verify.force_end(sampled, flat, start.reshape(-1), spec.end_think_ids)
+    token = sampled.reshape(rows, branches)
+    log_probability = token_log_probability(logits, sampled).reshape(rows, branches)
+    answered = ahead - start - len(spec.end_think_ids)  # this token's place in the answer; below 0: still `</think>`
+    limit = jnp.minimum(tasks.max_length[:, None], start + spec.reach)
+    kept = (state.task >= 0) & (answered >= 0) & (ahead < limit)
+    stops = kept & verify.is_any_of(token, spec.stop_ids)
+    ends = stops | (ahead + 1 >= limit) | (state.task < 0)
+    nowhere = state.ids.shape[1]  # past every buffer: what is written there is dropped
+    row = jnp.broadcast_to(jnp.arange(rows, dtype=jnp.int32)[:, None], state.task.shape)
+    slot = jnp.where(kept, state.task * spec.max_answer + answered, nowhere)
+    mine = jnp.where(kept, state.task, nowhere)
+    task, waiting = _take(state.task, state.waiting, ends)
+    if spec.sampling.penalises:
+        seen = jnp.where(ends[:, :, None], seen_by_traces(spec, tasks.tokens, tasks.start(task)), seen)
+    return BranchState(
+        k=out.cache.k,
+        v=out.cache.v,
+        used=jnp.where(ends, 0, state.used + 1),
+        task=task,
+        waiting=waiting,
+        token=jnp.where(ends, jnp.int32(spec.end_think_ids[0]), token),
+        steps=state.steps + 1,
+        ids=state.ids.at[row, slot].set(token, mode="drop"),
+        log_probabilities=state.log_probabilities.at[row, mine].add(log_probability, mode="drop"),
+        counts=state.counts.at[row, mine].add(1, mode="drop"),
+        finished=state.finished.at[row, jnp.where(stops, mine, nowhere)].set(True, mode="drop"),
+        seen=seen,
+    )
+
+
+def _take(task: Int[Array, "B N"], waiting: Int[Array, " B"], free: Bool[Array, "B N"]):
+    """The tasks after every free branch has taken its row's last waiting one, each another, and how many are left."""
+    rank = jnp.cumsum(free.astype(jnp.int32), axis=1) - 1
+    following = jnp.maximum(waiting[:, None] - 1 - rank, -1)
+    taken = jnp.sum(free.astype(jnp.int32), axis=1)
+    return jnp.where(free, following, task), jnp.maximum(waiting - taken, 0)

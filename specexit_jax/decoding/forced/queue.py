@@ -1,0 +1,154 @@
+"""The host's side of forced answers in parallel: traces into a prefix piece by piece, then segment after segment."""
+
+import dataclasses
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from specexit_jax.decoding.forced import branches
+from specexit_jax.decoding.forced.branches import BranchState, Tasks
+from specexit_jax.decoding.forced.one_at_a_time import Forced, ForceSpec
+from specexit_jax.decoding.timed_programs import Pieces
+from specexit_jax.models.cache import Cache
+
+PIECE = 512  # tokens of a trace that are prefilled at once: scores are of a piece against the prefix, never of T x T
+PREFIX, TASKS = 256, 64  # the shortest prefix and the fewest boundaries that are compiled for
+_NEVER = 2**30
+OWN = 32  # own slots of a branch at first; they grow fourfold
+
+
+@dataclasses.dataclass
+class ForceCost:
+    """What forcing has cost so far.
+
+    boundaries: forced, each under every key; tokens: of the answers; computed: rows of all steps, idle and `</think>`
+    included; reads: passes of a step over the prefix of one trace; read_tokens: of prefix, in those passes; prefilled:
+    tokens of traces; seconds: without compilation, which took compile_seconds.
+    """
+
+    boundaries: int = 0
+    tokens: int = 0
+    computed: int = 0
+    reads: int = 0
+    read_tokens: int = 0
+    prefilled: int = 0
+    seconds: float = 0.0
+    compile_seconds: float = 0.0
+
+
+class Forcer:
+    """Forces answers on `branches` boundaries of each trace at once. mesh: what the parameters are sharded over."""
+
+    def __init__(self, spec: ForceSpec, target_params: dict, branches: int, mesh: Mesh | None = None):
+        if branches < 1:
+            raise ValueError(f"There must be at least 1 branch, not {branches}.")
+        self.spec, self.params, self.branches = spec, target_params, branches
+        self.cost = ForceCost()
+        self._pieces = Pieces(mesh, target_params)
+        self._warm: set[tuple] = set()
+
+    def force(self, tokens: np.ndarray, boundaries: np.ndarray, keys: jax.Array, max_length: np.ndarray) -> Forced:
+        """As `force_answers`, but under C keys [B, C] each: host arrays [B, N, C, ...]; features are never returned."""
+        began, compiled = time.perf_counter(), self._pieces.compile_seconds
+        number = boundaries.shape[1]
+        padded = np.full((len(tokens), rung(number, TASKS)), -1, np.int32)
+        padded[:, :number] = boundaries
+        looked_at = jnp.asarray(tokens, jnp.int32) if self.spec.sampling.penalises else None
+        tasks = Tasks(jnp.asarray(padded), keys, jnp.asarray(max_length, jnp.int32), looked_at)
+        forced = self.answer(self.prefill(tokens, int(padded.max()) + 1), tasks)
+        compiled = self._pieces.compile_seconds - compiled
+        self.cost.compile_seconds += compiled
+        self.cost.seconds += time.perf_counter() - began - compiled
+        return Forced(*(part[:, :number] for part in dataclasses.astuple(forced)[:-1]), None)
+
+    def answer(self, prefix: Cache, tasks: Tasks) -> Forced:
+        """The answers on traces that are in a cache already; `seconds` are the caller's to count."""
+        state = self._run(prefix, tasks)
+        found = jax.device_get((state.ids, state.counts, state.finished, state.log_probabilities))
+        shape = (*tasks.boundaries.shape, tasks.keys.shape[1])
+        ids, counts, finished, total = (part.reshape(*shape, -1) for part in found)
+        self.cost.boundaries += int((np.asarray(tasks.boundaries) >= 0).sum())
+        self.cost.tokens += int(counts.sum())
+        return Forced(ids, counts[..., 0], finished[..., 0], (total / np.maximum(counts, 1))[..., 0], None)
+
+    def prefill(self, tokens: np.ndarray, longest: int) -> Cache:
+        """The first `longest` tokens of the traces in a cache, whose length is rounded up."""
+        whole = np.zeros((len(tokens), rung(longest, PREFIX)), np.int32)
+        width = min(whole.shape[1], tokens.shape[1])
+        whole[:, :width] = tokens[:, :width]
+        cache, start = None, 0
+        while start < longest:
+            stop = min(start + PIECE, whole.shape[1])
+            slots = rung(stop, PREFIX)
+            if cache is None:
+                cache = self._pieces.call(branches.empty_prefix, self.spec.target, len(tokens), slots)
+            cache = self._fitted(cache, slots)
+            piece = jnp.asarray(whole[:, start:stop])
+            cache = self._pieces.call(branches.absorb, self.spec.target, self.params, cache, piece, jnp.int32(start))
+            start = stop
+        if cache is None:  # no boundary at all
+            cache = self._pieces.call(branches.empty_prefix, self.spec.target, len(tokens), PREFIX)
+        self.cost.prefilled += start * len(tokens)
+        return cache
+
+    def _run(self, prefix: Cache, tasks: Tasks) -> BranchState:
+        spec, rows = self.spec, tasks.boundaries.shape[0]
+        own = self._own(1)
+        state = self._pieces.call(branches.open_branches, spec, self.branches, own, prefix, tasks)
+        active, needed, used, steps = _outlook(tasks, state)
+        while active:
+            prefix = self._fitted(prefix, rung(needed, PREFIX))
+            if used > own or used <= _fewer(own):
+                own = self._own(used)
+                state = self._pieces.call(branches.resize_own, own, state)
+            before = steps
+            if (prefix.slots, own) not in self._warm:  # compiled without a step, so that none is booked as compilation
+                self._warm.add((prefix.slots, own))
+                state, _ = self._segment(prefix, tasks, _NEVER, state)
+            state, outlook = self._segment(prefix, tasks, _shorter(prefix.slots), state)
+            active, needed, used, steps = np.asarray(outlook).tolist()
+            self.cost.computed += (steps - before) * rows * self.branches
+            self.cost.reads += (steps - before) * rows
+            self.cost.read_tokens += (steps - before) * rows * prefix.slots
+        return state
+
+    def _segment(self, prefix: Cache, tasks: Tasks, shorter: int, state: BranchState):
+        edges = jnp.int32(shorter), jnp.int32(_fewer(state.v[0].shape[3]))
+        return self._pieces.call(branches.segment, self.spec, self.params, prefix, tasks, *edges, state)
+
+    def _own(self, used: int) -> int:
+        """Own slots of a branch for a step that needs `used`."""
+        slots = OWN
+        while slots < used:
+            slots *= 4
+        return min(slots, self.spec.reach)
+
+    def _fitted(self, cache: Cache, slots: int) -> Cache:
+        return cache if cache.slots == slots else self._pieces.call(branches.resize_prefix, cache, slots)
+
+
+def rung(number: int, least: int) -> int:
+    """The first of least, 1.5 least, 2 least, 3 least, 4 least ... that is enough: few shapes, little padding."""
+    size = least
+    while size < number:
+        size = size * 3 // 2 if size & (size - 1) == 0 else size * 4 // 3
+    return size
+
+
+def _shorter(slots: int) -> int:
+    """The rung below; 0 where there is none."""
+    if slots <= PREFIX:
+        return 0
+    return slots * 2 // 3 if slots & (slots - 1) else slots * 3 // 4
+
+
+def _fewer(own: int) -> int:
+    """Own slots of which so few are used give way to fewer; -1: never."""
+    return own // 8 if own > OWN else -1
+
+
+def _outlook(tasks: Tasks, state: BranchState) -> list[int]:
+    return np.asarray(jax.jit(branches.outlook)(tasks, state)).tolist()

@@ -1,0 +1,1 @@
+"""The compiled loop: verify, accept, decide, commit, draft."""

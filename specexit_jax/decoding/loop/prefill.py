@@ -1,0 +1,143 @@
+"""Before the loop: empty buffers, the prompts in the caches, the first root and the first drafts."""
+
+import functools
+
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Int
+
+from specexit_jax.decoding import verify
+from specexit_jax.decoding.drafts import drafting, layer_calls
+from specexit_jax.decoding.drafts.trees import Branches
+from specexit_jax.decoding.loop.trials import no_trials
+from specexit_jax.decoding.penalty import penalised, seen_before
+from specexit_jax.decoding.sampling import keyed_sample, some_keys
+from specexit_jax.decoding.spec import DecodeSpec, Loop
+from specexit_jax.decoding.state import DecodeState, column, write_rows
+from specexit_jax.models.cache import resize
+from specexit_jax.models.draft import init_draft_cache
+from specexit_jax.models.target import Target, TargetOutput, init_target_cache
+
+
+def empty_state(loop: Loop, batch: int, slots: tuple[int, int]) -> DecodeState:
+    """A state of empty buffers, with caches of so many slots (the target's, the draft's); its rows are done until `prefill`
+    starts them."""
+    spec = loop.spec
+    zero, never = jnp.zeros((batch,), jnp.int32), jnp.zeros((batch,), bool)
+    nowhere = jnp.full((batch,), -1, jnp.int32)
+    drafts = jnp.zeros((batch, spec.drafted), jnp.int32)
+    noise, proposal = None, None
+    if spec.rejects:
+        nodes = 1 + spec.drafted - (spec.tree.sizes[-1] if spec.tree else 1)
+        proposal = jnp.zeros((batch, nodes, spec.draft.draft_vocab_size), jnp.float32)
+    elif spec.draft_tokens and not spec.sampling.greedy:
+        noise = jnp.zeros((batch, spec.draft_tokens + 1, spec.target.vocab_size), jnp.float32)
+    draft_cache = None
+    if loop.runs_draft:
+        draft_cache = init_draft_cache(spec.draft, batch, slots[1])
+    return DecodeState(
+        tokens=jnp.zeros((batch, spec.slots), jnp.int32),
+        length=zero,
+        max_length=zero,
+        keys=some_keys(0, batch),
+        root=zero,
+        drafts=drafts,
+        branches=Branches(drafts, drafts) if spec.tree else None,
+        noise=noise,
+        proposal=proposal,
+        target_cache=init_target_cache(spec.target, batch, slots[0]),
+        draft_cache=draft_cache,
+        root_signals=jnp.zeros((batch, 3), jnp.float32) if loop.late_signals else None,
+        policy_state=loop.policy.init(batch),
+        thinking=never,
+        done=~never,
+        finished=never,
+        think_end=nowhere,
+        exit_position=nowhere,
+        seen_signals=jnp.zeros((batch, 3), jnp.float32),
+        steps=zero,
+        accept_histogram=jnp.zeros((batch, spec.draft_tokens + 1), jnp.int32),
+        signals=jnp.zeros((batch, spec.slots, 3), jnp.float32) if spec.record_signals else None,
+        trial=no_trials(loop, batch),
+    )
+
+
+def resized(spec: DecodeSpec, live: int, state: DecodeState) -> DecodeState:
+    """The state with caches for `live` slots to be read: where caches follow what is read of them, grown or cut."""
+    slots = spec.slots_for(live)
+    draft_cache = state.draft_cache and resize(state.draft_cache, slots[1])
+    return state.replace(target_cache=resize(state.target_cache, slots[0]), draft_cache=draft_cache)
+
+
+def prefill(
+    loop: Loop,
+    live: tuple[int, int],
+    state: DecodeState,
+    prompts: Int[Array, "B P"],
+    start: Int[Array, " B"],
+    prompt_length: Int[Array, " B"],
+    keys: Array,
+    thinking: Bool[Array, " B"],
+    max_length: Int[Array, " B"],
+) -> DecodeState:
+    """Prompts into the caches of a fresh `state`, the first token chosen as root, the first drafts made.
+
+    prompts: the tokens from position `start` on; those before are in the state's tokens and caches already.
+    prompt_length counts them too. live: the static prefixes read for the prompts, and by the draft after them. A row
+    with max_length <= prompt_length stays done.
+    """
+    spec = loop.spec
+    last = prompt_length - 1 - start
+    state, out = read(loop, live[0], state, prompts, start)
+    max_length = jnp.minimum(max_length, jnp.int32(spec.buffer_length))
+    done = prompt_length >= max_length
+    logits = Target(spec.target).apply({"params": loop.params.target}, column(out.hidden, last)[:, None], method="head")
+    if spec.sampling.penalises:
+        seen = seen_before(state.tokens, prompt_length[:, None], logits.shape[-1])
+        logits = penalised(logits, seen, spec.sampling.repetition_penalty)
+    root = keyed_sample(logits, keys, prompt_length[:, None], spec.sampling)[:, 0]
+    stops = ~done & verify.is_any_of(root, spec.stop_ids)
+    state = state.replace(
+        tokens=write_rows(state.tokens, root[:, None], prompt_length),
+        length=prompt_length + stops.astype(jnp.int32),
+        max_length=max_length,
+        keys=keys,
+        root=root,
+        thinking=thinking,
+        done=done | stops,
+        finished=stops,
+    )
+    if not loop.runs_draft:
+        return state
+    fused, _ = layer_calls.fuse(loop, out.features)
+    following = jnp.concatenate([prompts[:, 1:], prompts[:, :1]], axis=1)
+    columns = jnp.arange(prompts.shape[1], dtype=jnp.int32)[None, :]
+    following = jnp.where(columns == last[:, None], root[:, None], following)
+    pairs = layer_calls.run_pairs(loop, state.draft_cache, start, fused, following, live[0])
+    return drafting.take_drafts(loop, live[1], state, pairs, last)
+
+
+def absorb(
+    loop: Loop,
+    live: int,
+    state: DecodeState,
+    chunk: Int[Array, "B P"],
+    following: Int[Array, " B"],
+    start: Int[Array, " B"],
+) -> DecodeState:
+    """A piece of a long prompt into the caches: all P tokens from `start` on; `following` is the one after them."""
+    state, out = read(loop, live, state, chunk, start)
+    if not loop.runs_draft:
+        return state
+    fused, _ = layer_calls.fuse(loop, out.features)
+    after = jnp.concatenate([chunk[:, 1:], following[:, None]], axis=1)
+    return state.replace(draft_cache=layer_calls.run_pairs(loop, state.draft_cache, start, fused, after, live).cache)
+
+
+def read(
+    loop: Loop, live: int, state: DecodeState, prompts: Int[Array, "B P"], start: Int[Array, " B"]
+) -> tuple[DecodeState, TargetOutput]:
+    """The target over prompts at positions start .. start + P - 1: the state with their tokens, keys and values."""
+    positions = start[:, None] + jnp.arange(prompts.shape[1], dtype=jnp.int32)[None, :]
+    target = functools.partial(Target(loop.spec.target).apply, {"params": loop.params.target})
+    out = target(prompts, positions, state.target_cache.replace(length=start), live=live, logits=False)
+    return state.replace(tokens=write_rows(state.tokens, prompts, start), target_cache=out.cache), out

@@ -1,0 +1,148 @@
+"""Slots: B rows of a state on the device that requests are put into, run for a while, and read out of.
+
+The host sees lengths and done flags between segments, and nothing else of the loop.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from specexit_jax.backend import on_mesh
+from specexit_jax.decoding.loop import segments
+from specexit_jax.decoding.spec import Loop
+from specexit_jax.decoding.state import DecodeResult
+from specexit_jax.decoding.timed_programs import Pieces
+from specexit_jax.models.cache import Cache
+
+CHUNK = 1024  # prompt tokens that are prefilled at once
+SHORTEST = 32  # the least padded prompt, or rest of one
+_FOREVER = 2**30
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Ask:
+    """What a slot is asked: prompt ids; key: a typed PRNG key []; thinking: whether the prompt leaves `<think>` open;
+    max_length: tokens in all, prompt included."""
+
+    prompt: tuple[int, ...]
+    key: jax.Array
+    thinking: bool
+    max_length: int
+
+
+class Slots:
+    """`size` slots, free at first. mesh: what the parameters are sharded over; caches then are, by row and by head."""
+
+    def __init__(self, loop: Loop, size: int, mesh: Mesh | None = None):
+        if size < 1:
+            raise ValueError(f"There must be at least 1 slot, not {size}.")
+        self.loop, self.size = loop, size
+        self.asks: list[Ask | None] = [None] * size
+        self._live = loop.spec.prefixes[0]
+        self._pieces = Pieces(mesh, loop, loop.spec)
+        self._warm: set[int] = set()
+        with on_mesh(mesh):
+            self._state = segments.open_slots(loop, size, self._live)
+        self.done, self.lengths = np.ones((size,), bool), np.zeros((size,), np.int32)
+
+    @property
+    def active(self) -> int:
+        """Slots whose request is not finished."""
+        return int((~self.done).sum())
+
+    @property
+    def cache(self) -> Cache:
+        """The target's cache as it is now; the next call that computes takes its place."""
+        return self._state.target_cache
+
+    def admit(self, row: int, ask: Ask, held: int = 0) -> int:
+        """Puts a request into a slot; the slot's caches hold the first `held` tokens of its prompt already.
+
+        Returns how many prompt tokens were computed. One slot alone keeps what it held: others write into idle rows.
+        """
+        spec = self.loop.spec
+        if not 0 < len(ask.prompt) <= spec.buffer_length:
+            raise ValueError(f"A prompt of {len(ask.prompt)} tokens does not fit a buffer of {spec.buffer_length}.")
+        if held and self.size > 1:
+            raise ValueError(f"Only a single slot keeps its tokens from request to request, but there are {self.size}.")
+        # The last held token is computed again: the draft pairs its features with the token that now follows it.
+        start = first = max(min(held, len(ask.prompt)) - 1, 0)
+        rest = len(ask.prompt) - start
+        tail = rest - CHUNK * ((rest - 1) // CHUNK)  # what is left for the last piece
+        width = min(max(SHORTEST, 1 << (tail - 1).bit_length()), spec.buffer_length - (len(ask.prompt) - tail))
+        window = self._window(len(ask.prompt) - tail + width)
+        if held:
+            fresh = self._pieces.call(segments.held_row, self.loop, window, self._state, jnp.int32(row))
+        else:
+            fresh = self._pieces.call(segments.fresh_row, self.loop, window)
+        while len(ask.prompt) - start > CHUNK:
+            live = spec.window_for(start + CHUNK)
+            chunk = np.asarray([ask.prompt[start : start + CHUNK]], np.int32)
+            after = np.asarray(ask.prompt[start + CHUNK : start + CHUNK + 1], np.int32)
+            fresh = self._pieces.call(segments.absorb_row, self.loop, live, fresh, chunk, after, _one(start))
+            start += CHUNK
+        prompt = np.zeros((1, width), np.int32)
+        prompt[0, :tail] = ask.prompt[start:]
+        limits = _one(start), _one(len(ask.prompt)), ask.key[None], np.array([ask.thinking]), _one(ask.max_length)
+        fresh = self._pieces.call(segments.prefill_row, self.loop, (window, window), fresh, prompt, *limits)
+        self._state = self._pieces.call(segments.put_row, self._state, fresh, jnp.int32(row))
+        self.asks[row] = ask
+        self._look()
+        return len(ask.prompt) - first
+
+    def run(self, steps: int = _FOREVER, enough: int | None = None) -> list[int]:
+        """Iterates until `enough` slots are done (default: all), at most `steps` times; the slots that became done."""
+        enough, before = self.size if enough is None else enough, self.done.copy()
+        while steps > 0 and self.done.sum() < enough:
+            longest = int(self.lengths[~self.done].max())
+            self._resize(self.loop.spec.prefix_for(longest))
+            if self._live not in self._warm:  # compiled without a step, so that none is booked as compilation
+                self._warm.add(self._live)
+                self._segment(0, enough)
+            count = self._segment(steps, enough)
+            self._look()
+            steps -= int(count)
+        return np.flatnonzero(self.done & ~before).tolist()
+
+    def result(self, row: int) -> DecodeResult:
+        """What a slot holds, as numpy arrays of one row, whether or not it is finished."""
+        length = jnp.asarray([len(self.asks[row].prompt)], jnp.int32)
+        return jax.device_get(segments.result_of_row(self.loop.spec, self._state, jnp.int32(row), length))
+
+    def stop(self, row: int) -> None:
+        """Ends a request where it stands."""
+        self._state = self._state.replace(done=self._state.done.at[row].set(True))
+        self._look()
+
+    def _window(self, tokens: int) -> int:
+        """The window of a prompt of so many tokens and a step after them; the caches have its slots."""
+        window = self.loop.spec.window_for(tokens)
+        if window > self._live:
+            self._resize(window)
+        return window
+
+    def _resize(self, live: int) -> None:
+        spec = self.loop.spec
+        if spec.slots_for(live) != spec.slots_for(self._live):
+            self._state = self._pieces.call(segments.resize_caches, spec, live, self._state)
+        self._live = live
+
+    def _segment(self, steps: int, enough: int) -> jax.Array:
+        arguments = self.loop, self._live, self._state, jnp.int32(steps), jnp.int32(enough)
+        self._state, count = self._pieces.call(segments.segment, *arguments)
+        return count
+
+    @property
+    def compile_seconds(self) -> float:
+        """What compiling new shapes has taken so far."""
+        return self._pieces.compile_seconds
+
+    def _look(self) -> None:
+        self.done, self.lengths = jax.device_get((self._state.done, self._state.length))
+
+
+def _one(number: int) -> np.ndarray:
+    return np.array([number], np.int32)

@@ -1,0 +1,1 @@
+"""What is seen of a run while it works: progress lines and metrics."""

@@ -1,0 +1,163 @@
+"""Work that several processes share: who does what, and the files that they leave in one folder.
+
+Process i of n takes a share of the pieces and appends to STEM-0000i-of-0000n.jsonl; one process alone to STEM.jsonl. What is
+done is what any of these files holds, so that work goes on under another number of processes. Beside its rows lies a report
+of the settings that they were made under, written with the first of them: without a row it binds nobody.
+"""
+
+import contextlib
+import dataclasses
+import json
+import re
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from specexit_jax.storage.checkpoint import write_json
+from specexit_jax.storage.identity import same
+from specexit_jax.storage.jsonl import append_jsonl, drop_torn_line, read_jsonl
+from specexit_jax.storage.workdir_lock import locked
+
+T = TypeVar("T")
+ROWS = {"rollout": "traces", "annotate": "labels"}  # of a report's stem, where they are called otherwise
+_ONCE = {"noise": "crc32"}  # settings that reports did not always record, and what they were then
+_ID = re.compile(rb'\{"id": ("(?:[^"\\]|\\.)*")')  # as rows are written: the id comes first
+_NUMBERED = re.compile(r"-\d{5}-of-\d{5}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Shard:
+    """Process `index` of `count`."""
+
+    index: int = 0
+    count: int = 1
+
+    def __post_init__(self):
+        if not 0 <= self.index < self.count:
+            raise ValueError(f"A shard is one of 0/{self.count} to {self.count - 1}/{self.count}, not {self.index}.")
+
+    def own(self, pieces: Sequence[T]) -> Sequence[T]:
+        return pieces[self.index :: self.count]
+
+    def has(self, name: str) -> bool:
+        """Whether a named piece is this process's, however many others there are yet."""
+        return zlib.crc32(name.encode()) % self.count == self.index
+
+    def path(self, folder: Path, stem: str, suffix: str = ".jsonl") -> Path:
+        """The file that this process writes."""
+        number = "" if self.count == 1 else f"-{self.index:05d}-of-{self.count:05d}"
+        return folder / f"{stem}{number}{suffix}"
+
+
+WHOLE = Shard()
+
+
+def shard_files(folder: Path, stem: str, suffix: str = ".jsonl") -> list[Path]:
+    """The files of all processes that ever worked here, in a fixed order."""
+    files = [path for path in folder.glob(f"{stem}*{suffix}") if path.is_file()]
+    return sorted(path for path in files if _NUMBERED.sub("", path.name) == stem + suffix)
+
+
+def read_shards(folder: Path, stem: str) -> list[dict]:
+    """The rows of all processes, each id once. Raises FileNotFoundError where there is no file, ValueError as `read_jsonl`.
+
+    A line that a killed process left torn is passed over.
+    """
+    files = shard_files(folder, stem)
+    if not files:
+        raise FileNotFoundError(f"{folder / stem}.jsonl does not exist: run the stage that writes it first")
+    found: dict[str, dict] = {}
+    for path in files:
+        for row in read_jsonl(path, torn=True):
+            found.setdefault(row["id"], row)
+    return list(found.values())
+
+
+def held(folder: Path, stem: str) -> list[dict]:
+    """`read_shards`, or nothing where there is no file yet."""
+    return read_shards(folder, stem) if shard_files(folder, stem) else []
+
+
+def has_rows(folder: Path, stem: str) -> bool:
+    """Whether any process has left a whole row."""
+    return any(_has_row(path) for path in shard_files(folder, stem))
+
+
+def ids_of(folder: Path, stem: str) -> set[str]:
+    """The ids of all whole rows; little else of them is read."""
+    found = set()
+    for path in shard_files(folder, stem):
+        with path.open("rb") as file:
+            for line in file:
+                if line.endswith(b"\n") and line.strip():
+                    match = _ID.match(line)
+                    found.add(json.loads(match[1]) if match else json.loads(line)["id"])
+    return found
+
+
+def require_settings(folder: Path, stem: str, settings: dict[str, Any]) -> None:
+    """Raises ValueError, naming the difference, where earlier work in the folder was done under other settings.
+
+    settings: what decides about the content of rows, as STEM.json records it; a key that either lacks is passed over, save
+    what all work had before it was recorded, and so is a report without a whole row beside it.
+    """
+    for key, old, new, path in _differences(folder, stem, settings):
+        mend = "give what it was made with, or use another workdir"
+        raise ValueError(f"{path} was made with {key} {old!r}, this run has {new!r}: {mend}.")
+
+
+class OwnRows:
+    """What `own_rows` yields. `append` writes rows, the settings before the first of them; `report` adds what was measured."""
+
+    def __init__(self, path: Path, report: Path, settings: dict[str, Any]):
+        self.path, self._report, self._settings = path, report, settings
+
+    def append(self, rows: Iterable[dict]) -> None:
+        if not (self._report.exists() and _has_row(self.path)):
+            write_report(self._report, self._settings, {})  # binds whoever goes on after a kill
+        append_jsonl(self.path, rows)
+
+    def report(self, measured: dict[str, Any]) -> None:
+        write_report(self._report, self._settings, measured)
+
+
+@contextlib.contextmanager
+def own_rows(folder: Path, stem: str, report: str, settings: dict[str, Any], shard: Shard = WHOLE) -> Iterator[OwnRows]:
+    """The shard's file of rows FOLDER/STEM, locked against other processes while the block runs, its torn line cut.
+
+    Raises ValueError where another process writes it, and as `require_settings`.
+    """
+    with locked(shard.path(folder, f".{stem}", ".lock"), again=True):
+        require_settings(folder, report, settings)
+        path = shard.path(folder, stem)
+        drop_torn_line(path)
+        yield OwnRows(path, shard.path(folder, report, ".json"), settings)
+
+
+def write_report(path: Path, settings: dict[str, Any], measured: dict[str, Any]) -> None:
+    """STEM.json: under which settings, and what it took."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, {"settings": settings, "measured": measured})
+
+
+def _differences(folder: Path, stem: str, settings: dict[str, Any]) -> Iterator[tuple[str, Any, Any, Path]]:
+    for path in shard_files(folder, stem, ".json"):
+        if not _has_row(path.with_name(path.name.replace(stem, ROWS.get(stem, stem), 1)).with_suffix(".jsonl")):
+            continue
+        try:
+            earlier = json.loads(path.read_text())["settings"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{path} is not a report of this stage ({error}): mend or remove it.") from error
+        earlier = _ONCE | earlier
+        for key in sorted(earlier.keys() & settings.keys()):
+            if not same(settings[key], earlier[key]) and earlier[key] != json.loads(json.dumps(settings[key])):
+                yield key, earlier[key], json.loads(json.dumps(settings[key])), path
+
+
+def _has_row(path: Path) -> bool:
+    """Whether a file holds a whole line."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.readline().endswith(b"\n")

@@ -1,0 +1,1 @@
+"""Programs of real models without their weights: shapes, compilation ahead of time, memory."""

@@ -1,0 +1,171 @@
+"""Programs compiled ahead of time for accelerators that this machine does not have, with the memory they will take.
+
+A topology ("v5e:2x2") is a description; compiling for it needs the TPU compiler (the package libtpu) and no TPU. Nothing is
+allocated: parameters, caches and batches are shapes with shardings.
+"""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import topologies
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from specexit_jax.backend import tracing_for
+from specexit_jax.decoding.loop.speculative import decode
+from specexit_jax.decoding.sampling import some_keys
+from specexit_jax.decoding.spec import DecodeParams, DecodeSpec
+from specexit_jax.exits.policy import unreachable
+from specexit_jax.models.config import DraftConfig, TargetConfig
+from specexit_jax.models.draft import Draft, init_draft
+from specexit_jax.models.target import Target, init_target
+from specexit_jax.parallel.layouts import laid_out
+from specexit_jax.parallel.sharding import make_mesh, tree_shardings
+from specexit_jax.storage.checkpoint import flatten
+from specexit_jax.training.draft import DraftTrainingConfig, draft_step, init_draft_state
+from specexit_jax.training.optimizer import OptimizerConfig, make_optimizer
+from specexit_jax.training.speed import peak_flops
+
+P = PartitionSpec
+
+
+@dataclasses.dataclass(frozen=True)
+class Memory:
+    """Bytes on one device. arguments: parameters, states, inputs; temporaries: at their peak; total: what must fit."""
+
+    arguments: int
+    outputs: int
+    temporaries: int
+    aliased: int
+    program: int
+
+    @property
+    def total(self) -> int:
+        return self.arguments + self.outputs + self.temporaries + self.program - self.aliased
+
+
+def tpu_mesh(topology: str, data: int = 1, fsdp: int = 1, tensor: int = -1) -> Mesh:
+    """A (data, fsdp, tensor) mesh of a described TPU slice. Raises ValueError where it cannot be described."""
+    alone = {"chips_per_host_bounds": [1, 1, 1]} if topology.endswith(":1x1") else {}  # hosts of v5e have 2x2
+    try:
+        devices = topologies.get_topology_desc(platform="tpu", topology_name=topology, **alone).devices
+    except Exception as error:  # the compiler's plugin raises types of its own
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(
+            f"No TPU topology {topology!r} ({reason}): install libtpu beside jax, and name one like v5e:2x2."
+        ) from None
+    return make_mesh(data, fsdp, tensor, devices=devices)
+
+
+def seconds_at(share: float, flops: float, mesh: Mesh, topology: str) -> float | None:
+    """How long `flops` take all devices of the mesh at a share of their peak; None where that is not known."""
+    peak = peak_flops("TPU " + topology.split(":")[0])
+    return None if peak is None else flops / (share * peak * mesh.size)
+
+
+def compile_decode(
+    mesh: Mesh, target: TargetConfig, draft: DraftConfig, batch: int, prompt: int, context: int, draft_tokens: int = 3
+) -> jax.stages.Compiled:
+    """The whole decoding loop with drafts, signals and exit rule; rows over (data, fsdp), parameters by the table."""
+    spec = DecodeSpec(
+        target, context, (0,), (1,), draft, draft_tokens, live_prefixes=(1 << 30,)
+    )  # one live prefix, the whole buffer: the largest program there is
+    params = DecodeParams(
+        _placed(mesh, functools.partial(init_target, target), target.dtype),
+        _placed(mesh, functools.partial(init_draft, draft), draft.dtype),
+        _whole(mesh, (draft.draft_vocab_size,), "int32"),
+    )
+    rows = NamedSharding(mesh, P(("data", "fsdp")))
+    row = functools.partial(jax.ShapeDtypeStruct, sharding=rows)
+    keys = jax.eval_shape(lambda: some_keys(0, batch))
+    arguments = (
+        row((batch, prompt), jnp.int32),
+        row((batch,), jnp.int32),
+        row(keys.shape, keys.dtype),
+        row((batch,), jnp.bool_),
+        row((batch,), jnp.int32),
+        jax.tree.map(lambda leaf: _whole(mesh, leaf.shape, leaf.dtype), unreachable()),
+        _whole(mesh, (target.vocab_size,), "bool"),
+    )
+    with tracing_for("tpu"), jax.set_mesh(mesh):
+        return decode.lower(spec, params, *arguments).compile()
+
+
+def compile_draft_step(
+    mesh: Mesh, target: TargetConfig, draft: DraftConfig, batch: int, tokens: int, config: DraftTrainingConfig
+) -> jax.stages.Compiled:
+    """One step of draft training: target forward, training-time test, AdamW; draft and moments sharded by the table."""
+    optimizer = make_optimizer(OptimizerConfig(total_steps=1000))
+
+    def fresh():
+        return init_draft_state(init_draft(draft, jax.random.key(0)), optimizer, config, draft)
+
+    state = jax.eval_shape(fresh)
+    state = jax.tree.map(_with_sharding, state, tree_shardings(state, mesh))
+    rows = NamedSharding(mesh, P(("data", "fsdp")))
+    wide = {"labels": (3,), "label_mask": (3,)}
+    kinds = {
+        "tokens": jnp.int32,
+        "segment_ids": jnp.int32,
+        "positions": jnp.int32,
+        "loss_mask": jnp.bool_,
+        "labels": jnp.float32,
+        "label_mask": jnp.float32,
+    }
+    inputs = {
+        name: jax.ShapeDtypeStruct((batch, tokens, *wide.get(name, ())), dtype, sharding=rows)
+        for name, dtype in kinds.items()
+    }
+    step = functools.partial(draft_step, target=Target(target), draft=Draft(draft), optimizer=optimizer, config=config)
+    parameters = _placed(mesh, functools.partial(init_target, target), target.dtype)
+    d2t = _whole(mesh, (draft.draft_vocab_size,), "int32")
+    with tracing_for("tpu"), jax.set_mesh(mesh):
+        return jax.jit(step, donate_argnums=0).lower(state, inputs, parameters, d2t).compile()
+
+
+def memory_of(compiled: jax.stages.Compiled) -> Memory:
+    """What the compiler says of one device."""
+    found = compiled.memory_analysis()
+    return Memory(
+        found.argument_size_in_bytes,
+        found.output_size_in_bytes,
+        found.temp_size_in_bytes,
+        found.alias_size_in_bytes,
+        found.generated_code_size_in_bytes,
+    )
+
+
+def sentence(found: dict) -> str:
+    """What was compiled, in words: its sizes, GiB a device and, of a training step, its arithmetic."""
+    parts = ", ".join(f"{name} {size / 2**30:.2f}" for name, size in found["bytes_a_device"].items())
+    shape = " x ".join(f"{name} {size}" for name, size in found["mesh"].items())
+    head = f"{found['program']} of {found['preset']}, {found['rows']} rows of {found['tokens']}"
+    told = f"{head}, on {found['topology']} ({shape}): GiB a device: {parts}"
+    if "flops" not in found:
+        return told
+    seconds = found["seconds_at_40_percent"]
+    time = "" if seconds is None else f", {seconds:.1f} s at 40 % of the devices' peak"
+    return f"{told}; {found['flops'] / 1e12:,.0f} TFLOP a step{time}"
+
+
+def _placed(mesh: Mesh, init, dtype: str) -> Any:
+    """Parameters as shapes in `dtype`, where and as `placer` would put them."""
+    tree = jax.eval_shape(init, jax.random.key(0))
+    shapes, shardings = flatten(tree), jax.tree.leaves(tree_shardings(tree, mesh))
+    leaves = [
+        jax.ShapeDtypeStruct(leaf.shape, jnp.dtype(dtype), sharding=laid_out(path, sharding))
+        for (path, leaf), sharding in zip(shapes.items(), shardings, strict=True)
+    ]
+    return jax.tree.unflatten(jax.tree.structure(tree), leaves)
+
+
+def _with_sharding(leaf, sharding: NamedSharding) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
+
+def _whole(mesh: Mesh, shape: tuple[int, ...], dtype) -> jax.ShapeDtypeStruct:
+    """An array that every device has."""
+    return jax.ShapeDtypeStruct(shape, np.dtype(dtype), sharding=NamedSharding(mesh, P()))

@@ -1,0 +1,55 @@
+"""JSON-lines files that survive a kill: whole lines are appended, a torn last line is dropped on the next start.
+
+Whoever changes a file has it alone meanwhile (`workdir_lock.alone_at`): no row is lost between reading and cutting.
+"""
+
+import json
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from specexit_jax.storage.workdir_lock import alone_at
+
+
+def read_jsonl(path: str | Path, torn: bool = False) -> Iterator[dict]:
+    """The objects of a file, one a line. Raises FileNotFoundError, or ValueError naming the corrupt line by its number.
+
+    torn: what follows the last line end is passed over; another process may be writing it, or was killed at that.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist: run the stage that writes it first")
+    with path.open("rb") as lines:
+        for number, line in enumerate(lines, start=1):
+            if not line.strip() or (torn and not line.endswith(b"\n")):
+                continue
+            try:
+                value = json.loads(line)
+            except ValueError as error:
+                raise ValueError(f"{path}: line {number} is not valid JSON ({error}); mend or remove it") from error
+            if not isinstance(value, dict):
+                raise ValueError(f"{path}: line {number} is not a JSON object; mend or remove it")
+            yield value
+
+
+def drop_torn_line(path: str | Path) -> None:
+    """Cut what a kill left behind the last line end; a file that does not exist is left so."""
+    path = Path(path)
+    if not path.is_file():
+        return
+    with path.open("rb+") as file, alone_at(file):
+        content = file.read()
+        whole = content.rfind(b"\n") + 1
+        if whole < len(content):
+            file.truncate(whole)
+
+
+def append_jsonl(path: str | Path, rows: Iterable[dict]) -> None:
+    """Append rows in one write and wait for the disk, so that a kill leaves at most one torn line."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    with path.open("ab") as file, alone_at(file):
+        file.write(text.encode())
+        file.flush()
+        os.fsync(file.fileno())
