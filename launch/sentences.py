@@ -20,6 +20,7 @@ _OUTSIDE = (
     zipfile.BadZipFile,
     zlib.error,
 )
+_FLAGS = re.compile(r"(?<![\w.-])((?:draft|policy|prompt_ids)=)")  # arguments of the library that are flags here
 _LIBRARIES = {
     "jinja2": "The target's chat template cannot be applied",
     "safetensors": "A safetensors file cannot be read",
@@ -38,7 +39,7 @@ def told(error: Exception) -> str | None:
     """The sentence. OSError and ValueError speak for themselves; of others the library or the place is named. None: an error that
     only a fault of this program raises, whose call stack is wanted."""
     if isinstance(error, OSError | ValueError):
-        return _line(error) or type(error).__name__
+        return _FLAGS.sub(r"--\1", _line(error)) or type(error).__name__
     library = type(error).__module__.partition(".")[0]
     foreign = library not in ("builtins", "specexit_jax", "launch") or type(error) is Exception
     if not foreign and not isinstance(error, _OUTSIDE) and _frames(error)[-1:] == _ours(error)[-1:]:

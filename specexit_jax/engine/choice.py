@@ -67,7 +67,7 @@ def _named(session, draft, name, policy, exit_rule, smoother, asked: list[str]) 
     if name not in EXITING:
         return Choice(name, None, (), f"--method asks for it{_ignored(asked)}")
     if session.draft is None:
-        raise ValueError(f"Method {name!r} needs a draft model: give one with --draft=FOLDER.")
+        raise ValueError(f"Method {name!r} needs a draft model: give one with draft=FOLDER.")
     if exit_rule == "released":
         why = f"--method asks for it; exits by the released rule{_ignored(['--policy'] if policy else [])}"
         return _exits(session, name, "", exit_rule, smoother, why)
@@ -76,7 +76,7 @@ def _named(session, draft, name, policy, exit_rule, smoother, asked: list[str]) 
         if not beside:
             raise ValueError(
                 f"Method {name!r} needs an exit policy, and no policy.json lies in {draft} or beside it: give one with "
-                "--policy=FILE, or make one with launch.calibrate."
+                "policy=FILE, or make one with launch.calibrate."
             )
         policy = _fitting(session, beside)[0] or beside[0]
     why = f"--method asks for it; exits by {policy}"

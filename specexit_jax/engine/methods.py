@@ -56,11 +56,11 @@ def make_method(
     if name not in DECODED:
         raise ValueError(f"Unknown method {name!r}: choose among {', '.join(DECODED)}.")
     if name in EXITING and policy is None:
-        raise ValueError(f"Method {name!r} needs an exit policy: give one with --policy=FILE.")
+        raise ValueError(f"Method {name!r} needs an exit policy: give one with policy=FILE.")
     if draft_tokens < 0:
         raise ValueError(f"draft_tokens must be 0 or more, but it is {draft_tokens}.")
     if session.draft is None and (name in ("eagle3", "deer_eagle3") or (name in EXITING and policy.needs_signals)):
-        raise ValueError(f"Method {name!r} needs a draft model: give one with --draft=FOLDER.")
+        raise ValueError(f"Method {name!r} needs a draft model: give one with draft=FOLDER.")
     if name in EXITING and policy.needs_signals and session.draft.signals == "none":
         raise ValueError(f"Method {name!r} reads exit signals, which this draft model does not have.")
     if session.thinking is None and name not in ("think", "eagle3"):

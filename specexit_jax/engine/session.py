@@ -136,7 +136,9 @@ def without_signals(session: Session) -> Session:
 def chat_ids(session: Session, question: str | Sequence[dict[str, str]]) -> list[int]:
     """The chat prompt of one question or conversation, its thinking open whether or not the template opens it."""
     if session.tokenizer is None or not session.tokenizer.chat_template:
-        raise ValueError("This target has no tokenizer with a chat template: give the prompt as --prompt_ids.")
+        raise ValueError(
+            "This target has no tokenizer with a chat template: give the prompt as token ids (prompt_ids=1,2,3)."
+        )
     return chat_prompt(session.tokenizer, session.thinking, question)
 
 

@@ -1,0 +1,170 @@
+"""Arguments of the public API: a wrong one gets a sentence that says what is wrong and names what is right."""
+
+import difflib
+import numbers
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypedDict
+
+import jax
+from jax.sharding import Mesh
+
+from specexit_jax.decoding.drafts.trees import TreeShape
+from specexit_jax.engine.methods import DECODED
+from specexit_jax.parallel.sharding import AXES, make_mesh
+
+Prompt = str | Sequence[Mapping[str, str]] | Sequence[int]
+DTYPES = ("float32", "bfloat16", "float16")
+_FORMS = "a text, a list of messages such as {'role': 'user', 'content': '…'}, or a list of token ids"
+
+
+class Settings(TypedDict, total=False):
+    """How a request is decoded; what is left out, or None, is the target's own (generation_config.json).
+
+    temperature: 0 is greedy. top_k: the k likeliest tokens are kept, 0 keeps all. top_p: the likeliest that reach this
+    probability are kept, in (0, 1]. min_p: tokens this likely beside the likeliest are kept, in [0, 1]. repetition_penalty: of
+    tokens that were there before, above 0; 1 is none. rule: how sampled drafts are accepted, "keyed" (reproducible, the
+    default) or "rejection". max_new_tokens: most tokens that are generated, thinking and answer. method: one of
+    `SpecExit.METHODS`; by default `specexit` where the draft has a policy, `eagle3` where it has none, `think` without a
+    draft. seed: of the sampling, a whole number (0).
+    """
+
+    temperature: float | None
+    top_k: int | None
+    top_p: float | None
+    min_p: float | None
+    repetition_penalty: float | None
+    rule: str | None
+    max_new_tokens: int | None
+    method: str | None
+    seed: int
+
+
+SAMPLED = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "rule")
+_LEAST = {"top_k": 0, "max_new_tokens": 1, "seed": None}  # whole numbers, and the least that each may be
+
+
+def refuse_unknown(function: str, given: Mapping[str, Any], names: Sequence[str]) -> None:
+    """Raises TypeError on a keyword that a function does not take."""
+    for name in given:
+        if name not in names:
+            near = difflib.get_close_matches(name, names, 1)
+            meant = f" (did you mean {near[0]!r}?)" if near else ""
+            raise TypeError(f"{function} takes no argument {name!r}{meant}: it takes {', '.join(names)}.")
+
+
+def checked(function: str, given: Mapping[str, Any], more: Sequence[str] = ()) -> Settings:
+    """The settings among `given`, without those that are None; more: other keywords that the function takes.
+
+    Raises TypeError on an unknown keyword and a wrong type, ValueError on an unknown method and a number out of range.
+    """
+    refuse_unknown(function, given, (*Settings.__annotations__, *more))
+    found = {name: value for name, value in given.items() if name not in more and value is not None}
+    for name, value in found.items():
+        if name in _LEAST:
+            found[name] = whole(name, value, _LEAST[name])
+        elif name not in ("method", "rule"):
+            if isinstance(value, bool) or not isinstance(value, numbers.Real):
+                raise TypeError(f"{name} must be a number, not {value!r}.")
+            found[name] = float(value)
+    if "method" in found and found["method"] not in DECODED:
+        raise ValueError(f"There is no method {found['method']!r}: choose among {', '.join(DECODED)}.")
+    return found
+
+
+def check_prompt(prompt: Prompt) -> None:
+    """Raises TypeError on what is no prompt, ValueError on an empty one and on messages that do not ask."""
+    if isinstance(prompt, str):
+        if not prompt.strip():
+            raise ValueError("The prompt is empty: give a question.")
+        return
+    if not isinstance(prompt, Sequence) or isinstance(prompt, bytes):
+        raise TypeError(f"A prompt is {_FORMS}, not {type(prompt).__name__}.")
+    if not prompt:
+        raise ValueError(f"The prompt is empty: give {_FORMS}.")
+    if is_ids(prompt):
+        return
+    for message in prompt:
+        if not isinstance(message, Mapping):
+            raise TypeError(f"A prompt is {_FORMS}, but this list holds {message!r}.")
+        if not all(isinstance(message.get(name), str) for name in ("role", "content")):
+            raise ValueError(f"A message holds the texts 'role' and 'content', but one is {dict(message)!r}.")
+    if prompt[-1]["role"] == "assistant":
+        raise ValueError("The last message is the assistant's: a conversation to be answered ends with another's.")
+
+
+def checked_prompts(prompts: Sequence[Prompt]) -> list[Prompt]:
+    """The prompts as a list. Raises as `check_prompt`, and TypeError on a prompt that is no list of them."""
+    if isinstance(prompts, str | bytes | Mapping) or not hasattr(prompts, "__iter__"):
+        raise TypeError(
+            f"Many prompts are a list of them, not one {type(prompts).__name__}: generate answers a single one."
+        )
+    prompts = list(prompts)
+    if any(isinstance(prompt, Mapping) for prompt in prompts):
+        raise TypeError(
+            "Many prompts are a list of prompts, but this is one conversation: generate answers a single one."
+        )
+    for prompt in prompts:
+        check_prompt(prompt)
+    return prompts
+
+
+def checked_ids(ids: Sequence[str] | None, number: int) -> list[str]:
+    """The ids of so many requests; None: "0", "1", …"""
+    if isinstance(ids, str):
+        raise TypeError(f"ids are a list of texts, one a prompt, not the text {ids!r}.")
+    names = [str(place) for place in range(number)] if ids is None else [str(name) for name in ids]
+    if len(names) != number:
+        raise ValueError(f"There are {number} prompts and {len(names)} ids: give one id a prompt.")
+    return names
+
+
+def whole(name: str, value: Any, least: int | None = None) -> int:
+    """A whole number of at least `least`. Raises TypeError or ValueError."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise TypeError(f"{name} must be a whole number, not {value!r}.")
+    if least is not None and value < least:
+        raise ValueError(f"{name} must be at least {least}, but it is {value}.")
+    return int(value)
+
+
+def is_ids(prompt: Prompt) -> bool:
+    """Whether a prompt is given as token ids."""
+    return not isinstance(prompt, str) and all(
+        isinstance(token, numbers.Integral) and not isinstance(token, bool) for token in prompt
+    )
+
+
+def dtype_named(dtype: Any) -> str:
+    """One of DTYPES, from its name or from a numpy or JAX type."""
+    name = dtype if isinstance(dtype, str) else getattr(dtype, "name", None) or getattr(dtype, "__name__", repr(dtype))
+    if name not in DTYPES:
+        raise ValueError(f"dtype is {name!r}: choose among {', '.join(DTYPES)}.")
+    return name
+
+
+def mesh_of(mesh: Mesh | Sequence[int] | None) -> Mesh | None:
+    """A mesh, or sizes (data, fsdp, tensor) over this process's devices, one of which may be -1; None: one device."""
+    if mesh is None or isinstance(mesh, Mesh):
+        return mesh
+    if isinstance(mesh, str) or not isinstance(mesh, Sequence) or [type(size) for size in mesh] != [int] * len(AXES):
+        raise TypeError(f"mesh is a jax.sharding.Mesh or {len(AXES)} whole numbers ({', '.join(AXES)}), not {mesh!r}.")
+    if all(size == 1 for size in mesh):
+        return None
+    made = make_mesh(**dict(zip(AXES, mesh, strict=True)), devices=jax.local_devices())
+    return made if made.size > 1 else None
+
+
+def tree_of(tree: TreeShape | Sequence[int] | None) -> TreeShape | None:
+    """A tree of drafts, or its (depth, top_k, total)."""
+    if tree is None or isinstance(tree, TreeShape):
+        return tree
+    if isinstance(tree, str) or not isinstance(tree, Sequence) or [type(size) for size in tree] != [int] * 3:
+        raise TypeError(f"tree is three whole numbers (depth, top_k, total), not {tree!r}.")
+    return TreeShape(*tree)
+
+
+def check_folder(name: str, value: Any) -> None:
+    """Raises TypeError on what cannot name a folder or file."""
+    if value is not None and not isinstance(value, str | Path):
+        raise TypeError(f"{name} is a path, or a name on the hub, not {value!r}.")

@@ -1,0 +1,133 @@
+"""How one request is decoded: method, policy, sampling and length settled, and the engine asked."""
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import jinja2
+
+from specexit_jax.api import arguments, reading
+from specexit_jax.api.answer import Answer, ExitPolicy, Piece, Plan
+from specexit_jax.api.arguments import Prompt, Settings
+from specexit_jax.decoding.drafts.trees import TreeShape
+from specexit_jax.decoding.sampling import Sampling
+from specexit_jax.engine.choice import Choice, choose
+from specexit_jax.engine.methods import EXITING, Method, make_method, policy_file
+from specexit_jax.engine.requests import Request, prepare
+from specexit_jax.engine.run import stream as decoded
+from specexit_jax.engine.session import Session, chat_ids, is_thinking
+from specexit_jax.engine.streaming import stream_pieces
+from specexit_jax.notes import note
+
+
+@dataclasses.dataclass(frozen=True)
+class Exits:
+    """What `SpecExit.load` was told of drafts and exits."""
+
+    draft: str | Path | None
+    policy: str | Path | None
+    exit_rule: str | None
+    smoother: str | None
+    draft_tokens: int
+    tree: TreeShape | None
+    strict_policy: bool
+
+
+class Methods:
+    """The methods of one loaded model, each made when it is first asked for."""
+
+    def __init__(self, session: Session, exits: Exits):
+        self._session, self._exits = session, exits
+        self._made: dict[str | None, tuple[Choice, Method]] = {}
+
+    def named(self, name: str | None) -> tuple[Choice, Method]:
+        """The method called so (None: the one that the draft and its policy call for), and why it was chosen."""
+        if name not in self._made:
+            exits = self._exits
+            choice = choose(self._session, exits.draft, name, exits.policy, exits.exit_rule, exits.smoother)
+            drafts = {"draft_tokens": exits.draft_tokens, "tree": exits.tree}
+            self._made[name] = choice, make_method(self._session, choice.name, choice.policy, choice.kinds, **drafts)
+        return self._made[name]
+
+    def asked(self, settings: Settings) -> "Asked":
+        """What these checked settings ask for. Raises ValueError on a method that this model lacks something for, and, if
+        strict, on a request that the policy was not made for."""
+        choice, method = self.named(settings.get("method"))
+        own = {name: settings[name] for name in arguments.SAMPLED if name in settings}
+        sampling = dataclasses.replace(self._session.sampling, **own)
+        length = settings.get("max_new_tokens", self._session.max_new_tokens)
+        policy = self._policy(choice, sampling, length)
+        if policy is not None and policy.uncovered is not None:
+            if self._exits.strict_policy:
+                raise ValueError(f"{policy.uncovered} (strict_policy refuses it)")
+            note(policy.uncovered)
+        return Asked(self._session, choice, method, policy, sampling, length, settings.get("seed", 0))
+
+    def _policy(self, choice: Choice, sampling: Sampling, length: int) -> ExitPolicy | None:
+        if choice.name not in EXITING:
+            return None
+        exits, session = self._exits, self._session
+        file = choice.path and policy_file(session, choice.path, exits.exit_rule, exits.smoother)
+        return reading.policy_of(file, session, choice.path, sampling, length, exits.smoother)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Asked:
+    """What requests of the same settings share."""
+
+    session: Session
+    choice: Choice
+    method: Method
+    policy: ExitPolicy | None
+    sampling: Sampling
+    max_new_tokens: int
+    seed: int
+
+    def request(self, prompt: Prompt, id: str) -> Request:
+        """The prompt as token ids, checked. Raises TypeError or ValueError, one sentence."""
+        request = Request(id, prompt_ids(self.session, prompt), self.seed)
+        prepare(self.session, [request], self.method, self.max_new_tokens)
+        return request
+
+    def plan(self, prompt: Prompt, id: str) -> Plan:
+        """See `SpecExit.plan`."""
+        (request,) = prepare(self.session, [self.request(prompt, id)], self.method, self.max_new_tokens)
+        return Plan(
+            method=self.method.name,
+            why=self.choice.why,
+            policy=self.policy,
+            drafts=self.method.draft_tokens,
+            sampling=self.sampling,
+            max_new_tokens=self.max_new_tokens,
+            prompt_ids=request.prompt_ids,
+        )
+
+    def answers(self, requests: Sequence[Request], slots: int) -> Iterator[Answer]:
+        """Each as soon as it and those before it are done. Raises ValueError at once where ids are not all different."""
+        prepare(self.session, requests, self.method, self.max_new_tokens)
+        settings = {"sampling": self.sampling, "max_new_tokens": self.max_new_tokens}
+        found = decoded(self.session, requests, self.method, batch_size=min(slots, max(len(requests), 1)), **settings)
+        return (reading.answer_of(self.session, outcome, self.method, self.policy) for outcome in found)
+
+    def pieces(self, request: Request) -> Iterator[Piece]:
+        """One request as it is written."""
+        settings = {"sampling": self.sampling, "max_new_tokens": self.max_new_tokens}
+        found = stream_pieces(self.session, request, self.method, **settings)
+        with contextlib.closing(found):
+            yield from reading.pieces_of(self.session, found, self.thinks(request), self.method, self.policy)
+
+    def thinks(self, request: Request) -> bool:
+        """Whether a request begins with thinking."""
+        return not self.method.closes_thinking and is_thinking(self.session, request.prompt_ids)
+
+
+def prompt_ids(session: Session, prompt: Prompt) -> tuple[int, ...]:
+    """A prompt's token ids: those given, or those of its chat prompt with the thinking open."""
+    arguments.check_prompt(prompt)
+    if arguments.is_ids(prompt):
+        return tuple(int(token) for token in prompt)
+    try:
+        return tuple(chat_ids(session, prompt if isinstance(prompt, str) else [dict(turn) for turn in prompt]))
+    except jinja2.TemplateError as error:
+        raise ValueError(f"The target's chat template cannot be applied: {error}") from error

@@ -1,0 +1,146 @@
+"""A target model, its draft and its exit policy, loaded once and ready to answer."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Unpack
+
+from jax.sharding import Mesh
+
+from specexit_jax.api import arguments
+from specexit_jax.api.answer import Answer, Piece, Plan
+from specexit_jax.api.arguments import Prompt, Settings
+from specexit_jax.api.asking import Asked, Exits, Methods
+from specexit_jax.api.conversation import Conversation
+from specexit_jax.decoding.drafts.trees import TreeShape
+from specexit_jax.engine.methods import DECODED, DRAFT_TOKENS
+from specexit_jax.engine.session import EMBEDDED, Session, load_session
+
+SLOTS = 8  # requests that `generate_many` decodes at a time
+
+
+class SpecExit:
+    """A model that stops thinking when it is done. `load` makes one; it may be asked from one thread at a time.
+
+    session: the loaded target and draft, as the engine takes them.
+    """
+
+    METHODS = DECODED
+
+    def __init__(self, session: Session, exits: Exits):
+        self.session, self._methods = session, Methods(session, exits)
+
+    @classmethod
+    def load(
+        cls,
+        target: str | Path | None = None,
+        draft: str | Path | None = None,
+        policy: str | Path | None = None,
+        *,
+        dtype: Any = "float32",
+        mesh: Mesh | Sequence[int] | None = None,
+        draft_layer_ids: str | None = None,
+        exit_rule: str | None = None,
+        smoother: str | None = None,
+        draft_tokens: int = DRAFT_TOKENS,
+        tree: TreeShape | Sequence[int] | None = None,
+        strict_policy: bool = False,
+        **unknown: Any,
+    ) -> "SpecExit":
+        """Loads a target and its draft, and chooses the policy.
+
+        target: folder of a Llama 3, Qwen2 or Qwen3 checkpoint, or its name on the hub; None: the bundled model, with its own
+        draft and policy. draft: folder or name of an EAGLE-3 draft (EAGLE's, AngelSlim's or the speculators' format); a target
+        without one decodes token by token and never exits. policy: a policy.json; by default the one in the draft's folder
+        or beside it. dtype: of weights and computation, one of "float32", "bfloat16", "float16". mesh: what parameters are
+        sharded over, a Mesh or sizes (data, fsdp, tensor); default: one device. draft_layer_ids: what the draft's layer ids count,
+        "inputs" or "outputs", where its file is silent. exit_rule: "default" or "released" (the released code's rule, which
+        has no guarantee). smoother: of the signals, instead of the policy's. draft_tokens: tokens drafted a step; tree: a
+        tree of (depth, top_k, total) instead of that chain. strict_policy: refuse requests that the policy was not made for,
+        which otherwise are told of in one line on standard error.
+
+        Raises TypeError, ValueError or FileNotFoundError, one sentence each, on an argument that is wrong and on files that are
+        missing, corrupt, or do not fit together.
+        """
+        arguments.refuse_unknown("SpecExit.load", unknown, _LOADED)
+        for name, value in {"target": target, "draft": draft, "policy": policy}.items():
+            arguments.check_folder(name, value)
+        if target is None and draft is None:
+            draft = EMBEDDED / "draft"
+        if policy is not None and draft is None:
+            raise ValueError("A policy reads the signals of a draft: give draft=FOLDER beside policy=FILE, or neither.")
+        drafts = arguments.whole("draft_tokens", draft_tokens, 0), arguments.tree_of(tree)
+        exits = Exits(draft, policy, exit_rule, smoother, *drafts, strict_policy)
+        dtype, mesh = arguments.dtype_named(dtype), arguments.mesh_of(mesh)
+        target = EMBEDDED / "target" if target is None else target
+        model = cls(load_session(str(target), draft and str(draft), dtype, mesh, draft_layer_ids), exits)
+        model._methods.named(None)  # a policy that does not fit is refused now
+        return model
+
+    def plan(self, prompt: Prompt, *, id: str = "generate", **settings: Unpack[Settings]) -> Plan:
+        """What `generate` would decode this prompt by, and why; checks all that it would, and decodes nothing."""
+        return self._asked("plan", settings).plan(prompt, id)
+
+    def generate(self, prompt: Prompt, *, id: str = "generate", **settings: Unpack[Settings]) -> Answer:
+        """The answer to one prompt: a text, a conversation as a list of messages {"role", "content"}, or token ids.
+
+        Texts and messages go through the target's chat template, with the thinking open. settings: temperature, top_k, top_p,
+        min_p, repetition_penalty, rule, max_new_tokens, method and seed, as in `Settings`; what is left out is the
+        target's own. The tokens depend on (seed, id) and the prompt alone; id: any text.
+
+        Raises TypeError or ValueError, one sentence, on a wrong argument and on a prompt that the target cannot read.
+        """
+        asked = self._asked("generate", settings)
+        (answer,) = asked.answers([asked.request(prompt, id)], 1)
+        return answer
+
+    def stream(self, prompt: Prompt, *, id: str = "generate", **settings: Unpack[Settings]) -> Iterator[Piece]:
+        """The same answer as it is written, piece by piece; the last piece has the whole. To cancel, stop iterating.
+
+        Arguments and errors are those of `generate`; errors are raised at once, not at the first piece.
+        """
+        asked = self._asked("stream", settings)
+        return asked.pieces(asked.request(prompt, id))
+
+    def generate_many(
+        self,
+        prompts: Sequence[Prompt],
+        *,
+        slots: int = SLOTS,
+        ids: Sequence[str] | None = None,
+        **settings: Unpack[Settings],
+    ) -> list[Answer]:
+        """The answers to many prompts, in their order; arguments as for `answers`."""
+        return list(self.answers(prompts, slots=slots, ids=ids, **settings))
+
+    def answers(
+        self,
+        prompts: Sequence[Prompt],
+        *,
+        slots: int = SLOTS,
+        ids: Sequence[str] | None = None,
+        **settings: Unpack[Settings],
+    ) -> Iterator[Answer]:
+        """Answers one by one in the order of the prompts, each as soon as it and those before it are done.
+
+        slots: requests that are decoded at a time; a slot takes the next prompt when its own is done. ids: of the requests, all
+        different; by default "0", "1", … An answer is what `generate` gives for the same prompt, id and settings, whatever
+        its neighbours. Errors as of `generate`, raised at once.
+        """
+        asked = self._asked("generate_many", settings, ("slots", "ids"))
+        prompts, slots = arguments.checked_prompts(prompts), arguments.whole("slots", slots, 1)
+        names = arguments.checked_ids(ids, len(prompts))
+        return asked.answers([asked.request(*pair) for pair in zip(prompts, names, strict=True)], slots)
+
+    def conversation(self, *, context: int | None = None, **settings: Unpack[Settings]) -> Conversation:
+        """A conversation that is yet to begin, of at most `context` tokens (default: 16,384, or the target's own context).
+
+        What the model has read of earlier turns is not computed again. Errors as of `generate`.
+        """
+        asked = self._asked("conversation", settings, ("context",))
+        return Conversation(asked, None if context is None else arguments.whole("context", context, 2))
+
+    def _asked(self, function: str, settings: Settings, more: Sequence[str] = ("id",)) -> Asked:
+        return self._methods.asked(arguments.checked(f"SpecExit.{function}", settings, more))
+
+
+_LOADED = ("target", "draft", "policy", *(SpecExit.load.__func__.__kwdefaults__ or ()))

@@ -1,0 +1,137 @@
+"""From what the engine returns to what the API hands out."""
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+
+from specexit_jax.api.answer import Answer, Exit, ExitPolicy, Guarantee, Piece, Usage
+from specexit_jax.decoding.sampling import Sampling
+from specexit_jax.engine import streaming
+from specexit_jax.engine.binding import uncovered
+from specexit_jax.engine.methods import Method
+from specexit_jax.engine.requests import Outcome
+from specexit_jax.engine.session import Session, text_of
+from specexit_jax.engine.thinking import END_THINK
+from specexit_jax.exits.boundaries import Boundaries, boundary_positions
+from specexit_jax.exits.policy_file import PolicyFile
+from specexit_jax.exits.signals import SIGNALS
+
+
+def answer_of(session: Session, outcome: Outcome, method: Method, policy: ExitPolicy | None) -> Answer:
+    """One outcome as an answer; method: what decoded it."""
+    thinking, text = thinking_and_answer(session, outcome)
+    return Answer(
+        text=text.strip(),
+        thinking=thinking.strip(),
+        exit=_exit_of(outcome, method, policy),
+        usage=_usage_of(outcome),
+        finish_reason="stop" if outcome.finished else "context" if outcome.cut else "length",
+        method=method.name,
+        policy=policy,
+        id=outcome.id,
+        seed=outcome.seed,
+        written=text_of(session, outcome.ids),
+        ids=outcome.ids,
+        prompt_ids=outcome.prompt_ids,
+        closed=outcome.think_end is not None,
+    )
+
+
+def pieces_of(
+    session: Session, pieces: Iterator[streaming.Piece], thinking: bool, method: Method, policy: ExitPolicy | None
+) -> Iterator[Piece]:
+    """The engine's pieces, the one in which the thinking ends cut in two behind `</think>`; thinking: whether the prompt leaves
+    it open."""
+    before = ""
+    for piece in pieces:
+        answer = None if piece.outcome is None else answer_of(session, piece.outcome, method, policy)
+        signals, text, before = named(piece.signals), piece.text, before + piece.text
+        # The engine knows of an exit before its `</think>` is written.
+        if thinking and not piece.thinking and END_THINK in before:
+            thinking = False
+            if thought := text[: before.index(END_THINK) + len(END_THINK) - len(before) + len(text)]:
+                yield Piece(thought, True, signals)
+                text = text[len(thought) :]
+        if text or answer:
+            yield Piece(text, thinking, signals, answer)
+
+
+def policy_of(
+    file: PolicyFile | None,
+    session: Session,
+    path: Path | None,
+    sampling: Sampling,
+    max_new_tokens: int,
+    smoothing: str,
+) -> ExitPolicy:
+    """What a policy.json says, and whether it covers a request; file None: the released rule."""
+    if file is None:
+        return ExitPolicy(None, "released", smoothing, ("released",), {}, None, None, None)
+    return ExitPolicy(
+        path=str(path),
+        rule=file.rule,
+        smoothing=file.smoothing,
+        boundaries=tuple(file.boundary_kinds),
+        thresholds=named(file.thresholds),
+        budget=file.budget,
+        guarantee=_guarantee_of(file),
+        uncovered=uncovered(file, session, path, sampling, max_new_tokens),
+    )
+
+
+def named(signals: tuple[float, ...] | None) -> dict[str, float]:
+    """The signals by name; {} where there are none."""
+    return {} if signals is None else dict(zip(SIGNALS, map(float, signals), strict=True))
+
+
+def thinking_and_answer(session: Session, outcome: Outcome) -> tuple[str, str]:
+    """The text before and after `</think>`; all of it is thinking where the thinking never closed."""
+    if outcome.think_end is None:
+        whole = text_of(session, outcome.ids)
+        return (whole, "") if outcome.thinking_tokens else ("", whole)
+    thought = text_of(session, outcome.ids[: outcome.think_end])
+    rest = text_of(session, outcome.ids[outcome.think_end :])
+    before, _, after = rest.partition(END_THINK)  # its first id may hold what stands before it, its last what follows
+    return thought + before, after
+
+
+def _exit_of(outcome: Outcome, method: Method, policy: ExitPolicy | None) -> Exit | None:
+    if outcome.exit is None:
+        return None
+    # The token that the exit follows is a boundary, whatever the model would have written next.
+    table = method.boundaries
+    earlier = boundary_positions(table, outcome.ids, outcome.exit - 1) if isinstance(table, Boundaries) else []
+    covered = policy is not None and policy.uncovered is None
+    return Exit(outcome.exit, len(earlier) + 1, named(outcome.exit_signals), policy.guarantee if covered else None)
+
+
+def _usage_of(outcome: Outcome) -> Usage:
+    return Usage(
+        prompt_tokens=len(outcome.prompt_ids),
+        thinking_tokens=outcome.thinking_tokens,
+        answer_tokens=len(outcome.ids) - outcome.thinking_tokens,
+        steps=outcome.steps,
+        tokens_per_step=outcome.tau,
+        drafts=len(outcome.accepted) - 1,
+        seconds=outcome.seconds,
+        trials=outcome.trials,
+        trial_tokens=outcome.trial_tokens,
+    )
+
+
+def _guarantee_of(file: PolicyFile) -> Guarantee | None:
+    found, made = file.certificate, file.made_for
+    if found is None:
+        return None
+    return Guarantee(
+        epsilon=found.epsilon,
+        delta=found.delta,
+        risk_upper=found.risk_upper,
+        harmed=found.harmed,
+        problems=found.problems,
+        split=found.split,
+        tasks=found.tasks,
+        scope=found.scope,
+        sampling=None if made is None else dataclasses.asdict(made.sampling),
+        max_new_tokens=None if made is None else made.max_new_tokens,
+    )
