@@ -65,18 +65,18 @@ def test_the_bundled_model_answers_and_says_what_its_exit_was_certified_for(bund
     assert left.signals == dict(zip(("confidence", "progress", "remain"), outcome.exit_signals, strict=True))
     assert left.boundary == answer.thinking.count("\n\n") + 1
     assert left.signals["confidence"] >= answer.policy.thresholds["confidence"]
-    assert (left.guarantee.epsilon, left.guarantee.delta, left.guarantee.problems) == (0.01, 0.05, 6000)
-    assert left.guarantee.sampling["temperature"] == 0.8 and sum(left.guarantee.tasks.values()) == 6000
+    assert (left.certificate.epsilon, left.certificate.delta, left.certificate.problems) == (0.01, 0.05, 6000)
+    assert left.certificate.sampling["temperature"] == 0.8 and sum(left.certificate.tasks.values()) == 6000
     assert answer.policy.path == str(choice.path) and answer.policy.uncovered is None
     assert (usage.prompt_tokens, usage.thinking_tokens) == (len(ids), left.token)
     assert usage.generated_tokens == len(answer.ids) and usage.seconds > 0
     assert (usage.steps, usage.tokens_per_step, usage.drafts) == (outcome.steps, outcome.tau, 3)
 
 
-def test_a_request_that_the_policy_was_not_made_for_has_no_guarantee(bundled, monkeypatch, capsys):
+def test_a_request_that_the_policy_was_not_made_for_has_no_certificate(bundled, monkeypatch, capsys):
     monkeypatch.setattr(notes, "_SAID", set())
     plan = bundled.plan(EXAMPLES["gcd"], temperature=0.6)
-    assert "temperature 0.6 instead of 0.8" in plan.policy.uncovered and plan.policy.guarantee is not None
+    assert "temperature 0.6 instead of 0.8" in plan.policy.uncovered and plan.policy.certificate is not None
     assert capsys.readouterr().err == f"note: {plan.policy.uncovered}\n"
     assert plan.sampling == Sampling(0.6) and plan.max_new_tokens == 880 and plan.drafts == 3
     assert (plan.method, plan.why) == ("specexit", f"exits by {plan.policy.path}")
@@ -89,7 +89,7 @@ def test_strictness_refuses_it(folder, tiny, tmp_path):
     path = tmp_path / "policy.json"
     save_policy(path, bound(load_policy(folder / "policy.json"), tiny.session))
     strict = SpecExit.load(folder / "target", folder / "draft", path, strict_policy=True)
-    assert strict.plan(QUESTION).policy.guarantee is None  # by grid, without a certificate
+    assert strict.plan(QUESTION).policy.certificate is None  # by grid, without a certificate
     with pytest.raises(ValueError, match="calibrated for another run than this: temperature 0.5 instead of 1"):
         strict.plan(QUESTION, temperature=0.5)
 

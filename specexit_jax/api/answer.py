@@ -7,7 +7,7 @@ from specexit_jax.decoding.sampling import Sampling
 
 
 @dataclasses.dataclass(frozen=True)
-class Guarantee:
+class Certificate:
     """What a certified policy.json says of its exits: P(risk <= epsilon) >= 1 - delta over the draw of the calibration split.
 
     The risk is the share of problems that full thinking gets right and the exit gets wrong. risk_upper: the risk is below it
@@ -34,9 +34,9 @@ class ExitPolicy:
 
     path: of its policy.json; None for the released rule, whose thresholds are its own. rule: "default" or "released".
     smoothing: of the signals before they are compared. boundaries: kinds of token at which an exit is allowed. thresholds:
-    by the signal's name. budget: thinking tokens from which on any boundary is an exit, None without one. guarantee: None
+    by the signal's name. budget: thinking tokens from which on any boundary is an exit, None without one. certificate: None
     where the policy is not certified. uncovered: a sentence that says how this request differs from what the policy was made
-    for, so that the guarantee does not hold for it; None where nothing differs.
+    for, so that the certificate does not hold for it; None where nothing differs.
     """
 
     path: str | None
@@ -45,7 +45,7 @@ class ExitPolicy:
     boundaries: tuple[str, ...]
     thresholds: Mapping[str, float]
     budget: int | None
-    guarantee: Guarantee | None
+    certificate: Certificate | None
     uncovered: str | None
 
 
@@ -55,14 +55,14 @@ class Exit:
 
     token: index into `Answer.ids` of the `</think>` that the policy put there, which is the number of thinking tokens before
     it. boundary: at which boundary of the thinking, counted from 1. signals: by name, as the policy saw them: confidence and
-    progress are shares, remain is in tokens; {} for methods that read none. guarantee: what the exit was certified for;
+    progress are shares, remain is in tokens; {} for methods that read none. certificate: what the exit was certified for;
     None where the policy has no certificate, or one that does not cover this request (`ExitPolicy.uncovered` says why).
     """
 
     token: int
     boundary: int
     signals: Mapping[str, float]
-    guarantee: Guarantee | None
+    certificate: Certificate | None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -54,7 +54,7 @@ class SpecExit:
         or beside it. dtype: of weights and computation, one of "float32", "bfloat16", "float16". mesh: what parameters are
         sharded over, a Mesh or sizes (data, fsdp, tensor); default: one device. draft_layer_ids: what the draft's layer ids count,
         "inputs" or "outputs", where its file is silent. exit_rule: "default" or "released" (the released code's rule, which
-        has no guarantee). smoother: of the signals, instead of the policy's. draft_tokens: tokens drafted a step; tree: a
+        has no certificate). smoother: of the signals, instead of the policy's. draft_tokens: tokens drafted a step; tree: a
         tree of (depth, top_k, total) instead of that chain. strict_policy: refuse requests that the policy was not made for,
         which otherwise are told of in one line on standard error.
 

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 
-from specexit_jax.api.answer import Answer, Exit, ExitPolicy, Guarantee, Piece, Usage
+from specexit_jax.api.answer import Answer, Certificate, Exit, ExitPolicy, Piece, Usage
 from specexit_jax.decoding.sampling import Sampling
 from specexit_jax.engine import streaming
 from specexit_jax.engine.binding import uncovered
@@ -74,7 +74,7 @@ def policy_of(
         boundaries=tuple(file.boundary_kinds),
         thresholds=named(file.thresholds),
         budget=file.budget,
-        guarantee=_guarantee_of(file),
+        certificate=_certificate_of(file),
         uncovered=uncovered(file, session, path, sampling, max_new_tokens),
     )
 
@@ -102,7 +102,7 @@ def _exit_of(outcome: Outcome, method: Method, policy: ExitPolicy | None) -> Exi
     table = method.boundaries
     earlier = boundary_positions(table, outcome.ids, outcome.exit - 1) if isinstance(table, Boundaries) else []
     covered = policy is not None and policy.uncovered is None
-    return Exit(outcome.exit, len(earlier) + 1, named(outcome.exit_signals), policy.guarantee if covered else None)
+    return Exit(outcome.exit, len(earlier) + 1, named(outcome.exit_signals), policy.certificate if covered else None)
 
 
 def _usage_of(outcome: Outcome) -> Usage:
@@ -119,11 +119,11 @@ def _usage_of(outcome: Outcome) -> Usage:
     )
 
 
-def _guarantee_of(file: PolicyFile) -> Guarantee | None:
+def _certificate_of(file: PolicyFile) -> Certificate | None:
     found, made = file.certificate, file.made_for
     if found is None:
         return None
-    return Guarantee(
+    return Certificate(
         epsilon=found.epsilon,
         delta=found.delta,
         risk_upper=found.risk_upper,
