@@ -13,7 +13,7 @@ from pathlib import Path
 
 from absl import flags
 
-from launch import checks, door, stages, strictness
+from launch import checks, digest, door, stages, strictness
 from specexit_jax.evaluation.certified import ablating, ablation, conditions
 from specexit_jax.evaluation.certified.calibrating import require_problems
 from specexit_jax.evaluation.certified.certify import Goal
@@ -72,6 +72,7 @@ def main() -> None:
     rows += trial_rows(sessions["own"], splits, goal, "rule")
     tables = [ablation.table_of(rows, name) for name in dict.fromkeys(row["table"] for row in rows)]
     write_json(workdir / "ablations.json", {"goal": dataclasses.asdict(goal), "seeds": setting.seeds, "rows": rows})
+    digest.offered("ablations", rows)
     write_atomically(workdir / "ablations.md", "\n".join(tables))
     door.say("\n" + "\n".join(tables))
 

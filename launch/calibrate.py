@@ -14,7 +14,7 @@ from pathlib import Path
 
 from absl import flags
 
-from launch import checks, door, stages
+from launch import checks, digest, door, stages
 from specexit_jax.evaluation.certified import calibrating, conditions
 from specexit_jax.evaluation.certified.certify import Goal, scored
 from specexit_jax.exits.policy_file import save_policy
@@ -71,6 +71,7 @@ def main() -> None:
         file = calibrating.by_certificate(paths, calibration, goal, kinds, session.draft_digest, door.say)
         rows = calibrating.frontier_of(paths, calibration, goal, settings.frontier, door.say)
         write_json(workdir / "frontier.json", {"split": split, "rows": rows})
+        digest.offered("frontier", rows)
         if _PER_TASK.value:
             sides = development, calibration, goal, kinds, session.draft_digest, door.say
             own = calibrating.by_task(*sides, _SIMULTANEOUS.value)

@@ -4,13 +4,14 @@ python -m launch.evaluate --config=configs/embedded.py --workdir=runs/embedded [
 --config.source.name=gsm8k,math500,aime,humaneval_plus,gpqa_diamond,arc_challenge takes those benchmarks instead of the world.
 --limit: problems a task. The draft and policy are WORKDIR's where training left them there, else the config's.
 --from_records: tables and reports anew from what WORKDIR holds; decodes nothing.
+--digest=docs/results/evaluation.json keeps the numbers that the pages show; launch.pages writes them there.
 """
 
 from pathlib import Path
 
 from absl import flags
 
-from launch import checks, door, from_records, stages, strictness
+from launch import checks, digest, door, from_records, stages, strictness
 from specexit_jax.engine.binding import uncovered
 from specexit_jax.evaluation import harness
 from specexit_jax.evaluation.certified.calibrating import require_problems
@@ -62,6 +63,7 @@ def main() -> None:
     else:
         results = _evaluated(config, methods, draft, policy)
     door.say(terminal_table(results))
+    digest.offered("evaluation", results)
     door.say(f"\nreport: {workdir / 'report.html'}")
 
 

@@ -1,4 +1,4 @@
-"""Every command of the README, the configs and the entry points parses, loads its config and passes its up-front checks."""
+"""Every command of the pages, the configs and the docstrings parses, loads its config and passes its up-front checks."""
 
 import json
 import os
@@ -13,11 +13,12 @@ from pathlib import Path
 import pytest
 
 from specexit_jax.engine.session import EMBEDDED
+from specexit_jax.evaluation.report.pages import pages_of
 
 ROOT = Path(__file__).resolve().parent.parent
 SPLITS = ("draft", "development", "calibration", "test")
 STAGES = ("annotate", "ablate", "benchmark", "calibrate", "evaluate", "foresight", "lm_eval", "rollout", "train")
-OTHERS = ("chat", "export", "generate", "smollm2")
+OTHERS = ("chat", "export", "generate", "pages", "smollm2")
 LINE = re.compile(r"python -m launch|bash launch|sbatch|TPU=")
 # What stands for a value in a synopsis, and what an ellipsis stands for.
 VALUES = {"FOLDER": "runs/one", "FOLDER-OR-HUB-NAME": "runs/one", "TARGET": "runs/one", "N": "2"}
@@ -26,9 +27,11 @@ LEFT_OUT = {"--config": "configs/embedded.py", "--method": "specexit", "--method
 
 def texts() -> list[str]:
     """Where commands stand: documents, and the docstrings of configs and entry points."""
-    files = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
-    modules = [*(ROOT / "configs").glob("*.py"), *(ROOT / "launch").glob("*.py")]
-    return [path.read_text() for path in files] + [path.read_text().split('"""')[1] for path in modules]
+    modules = [
+        path for folder in ("configs", "launch", "specexit_jax") for path in sorted((ROOT / folder).rglob("*.py"))
+    ]
+    docstrings = [path.read_text().split('"""')[1:2] for path in modules]
+    return [path.read_text() for path in pages_of(ROOT)] + [text for found in docstrings for text in found]
 
 
 def commands_of(text: str) -> list[str]:
@@ -39,10 +42,10 @@ def commands_of(text: str) -> list[str]:
         values.setdefault(name, []).append(value.strip('"'))
     joined = re.sub(r"\n {4,}(?=\[?--)", " ", re.sub(r"\\\n\s*", " ", text))
     lines = [re.split(r"\s#", line.strip())[0] for line in joined.splitlines()]
-    quoted = re.findall(r"(?<!`)`((?:python -m |bash )?launch[^`]+)`(?!`)", text)
+    quoted = re.findall(r"(?<!`)`((?:[A-Z_]+=\S+ )*(?:python -m |bash |sbatch [^`]*)?launch[^`]+)`(?!`)", text)
     found = []
     for line in [line for line in lines if LINE.match(line)] + [" ".join(words.split()) for words in quoted]:
-        if match := re.search(r"launch\.\w+ .*--.*", line):
+        if match := re.search(r"launch\.\w+ .*--.*|(?<=python -m )launch\.\w+$", line):
             used = sorted(set(re.findall(r"\$([A-Z])\b", match[0])))
             for chosen in product(*(values[name] for name in used)):
                 put = dict(zip(used, chosen, strict=True))
@@ -63,9 +66,11 @@ def arguments_of(command: str, folder: Path) -> tuple[str, list[str]]:
             given[flag] = f"={value}" if "=" in word else ""
     if "--out" in given:
         given["--out"] = f"={folder}/out"
+    if "--config.ablate.draft" in given:
+        given["--config.ablate.draft"] = f"={folder}/work"
     if name in STAGES and not {"--preset", "--compile_only", "--annotation"} & given.keys():
         given = {"--config": "=configs/embedded.py"} | given | {"--workdir": f"={folder}/work"}
-    if name == "generate" and not {"--prompt", "--example"} & given.keys():
+    if name == "generate" and not {"--prompt", "--prompt_ids", "--example"} & given.keys():
         given["--prompt"] = "=Hi"
     return name, [flag + value for flag, value in given.items()]
 

@@ -1,0 +1,28 @@
+"""--digest: the numbers of a run that the pages show, kept in a small file beside them (launch.pages)."""
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+
+from launch import door
+from specexit_jax.evaluation.report.digest import of_results, of_rows, save_digest
+
+_DIGEST = flags.DEFINE_string("digest", None, "Also write what the pages show of this run: docs/results/NAME.json.")
+
+
+def offered(kind: str, found: Any) -> None:
+    """Writes the digest where --digest asks for it; found: results.json, or the rows of frontier.json or ablations.json."""
+    if _DIGEST.value is None:
+        return
+    content = of_results(found) if kind == "evaluation" else of_rows(kind, found)
+    save_digest(_DIGEST.value, kind, command(), content)
+    door.say(f"digest: {_DIGEST.value}; python -m launch.pages writes it into the pages")
+
+
+def command() -> str:
+    """The command that is running, without --digest."""
+    words = [word for word in sys.argv[1:] if not word.startswith("--digest")]
+    return shlex.join(["python", "-m", f"launch.{Path(sys.argv[0]).stem}", *words])

@@ -1,0 +1,205 @@
+"""README, CONTRIBUTING and docs: their sizes, links, snippets, and tables, which are what the digests in docs/results say."""
+
+import ast
+import importlib
+import inspect
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from specexit_jax.evaluation.records import Record
+from specexit_jax.evaluation.report import digest, pages
+from specexit_jax.evaluation.report.publish import record_sections
+from specexit_jax.evaluation.results import build_results
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = pages.pages_of(ROOT)
+README_LINES, PAGE_LINES, WIDTH = 180, 199, 180
+names = [str(path.relative_to(ROOT)) for path in PAGES]
+of_every_page = pytest.mark.parametrize("path", PAGES, ids=names)
+
+
+def test_there_are_pages():
+    assert {"README.md", "docs/method.md", "docs/results.md", "docs/glossary.md"} <= set(names)
+
+
+@of_every_page
+def test_a_page_is_short(path):
+    lines = path.read_text().splitlines()
+    assert len(lines) <= (README_LINES if path.name == "README.md" else PAGE_LINES)
+    prose = [line for line in lines if not line.startswith("|")]
+    assert max(map(len, prose)) <= WIDTH, "a line that holds a paragraph is no line"
+
+
+def anchors(text: str) -> set[str]:
+    """Those that GitHub gives the headings outside code."""
+    headings = re.findall(r"^#+ (.+)$", re.sub(r"^```.*?^```", "", text, flags=re.M | re.S), re.M)
+    words = (re.sub(r"[^\w\- ]", "", heading.lower().replace("\\", "")) for heading in headings)
+    return {word.strip().replace(" ", "-") for word in words}
+
+
+def broken(path: Path) -> list[str]:
+    """Links to files and anchors that are not there, and files named in backticks that are not."""
+    text, found = path.read_text(), []
+    plain = re.sub(r"^```.*?^```", "", text, flags=re.M | re.S)
+    for target in re.findall(r"\]\(([^)\s]+)\)", plain):
+        if target.startswith(("https://", "http://")):
+            continue
+        name, _, anchor = target.partition("#")
+        file = path.parent / name if name else path
+        if not file.exists() or (anchor and anchor not in anchors(file.read_text())):
+            found.append(target)
+    named = re.findall(r"`((?:specexit_jax|launch|tests|configs|docs)/[\w./-]+\.\w+)`", plain)
+    return found + [name for name in named if not (ROOT / name).exists()]
+
+
+@of_every_page
+def test_what_a_page_links_to_is_there(path):
+    assert not broken(path)
+
+
+def test_a_broken_link_is_seen(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text(
+        "# One, two!\n[a](#one-two) [b](page.md#one-two) [c](#three) [d](none.md)\n`launch/none.py`\n```\n# code\n```\n"
+    )
+    assert broken(page) == ["#three", "none.md", "launch/none.py"]
+
+
+@of_every_page
+def test_tables_are_what_their_results_say(path):
+    text = path.read_text()
+    assert text == pages.filled(text, ROOT / "docs" / "results"), "run python -m launch.pages --root=."
+
+
+def test_every_digest_is_shown_and_says_where_it_comes_from():
+    shown = {name for path in PAGES for name in re.findall(r"<!-- results: (\w+) \w+ -->", path.read_text())}
+    files = {path.stem: json.loads(path.read_text()) for path in (ROOT / "docs" / "results").glob("*.json")}
+    assert shown - {"paper"} == set(files)
+    assert all(content[key] for content in files.values() for key in ("kind", "command", "device", "revision"))
+
+
+def snippets() -> list[tuple[str, str]]:
+    found = [
+        (name, re.findall(r"^```python\n(.*?)^```", path.read_text(), re.M | re.S))
+        for name, path in zip(names, PAGES, strict=True)
+    ]
+    return [(name, code) for name, codes in found for code in codes]
+
+
+@pytest.mark.parametrize(("name", "code"), snippets(), ids=lambda value: value if value in names else "")
+def test_python_on_a_page_names_what_there_is(name, code):
+    """Compiled; its imports are made; the calls of our classes' methods fit their signatures; what costs no model is run."""
+    tree = compile(code, name, "exec", ast.PyCF_ONLY_AST)
+    scope = {}
+    for node in tree.body:
+        if isinstance(node, ast.ImportFrom):
+            module = importlib.import_module(node.module)
+            scope |= {each.asname or each.name: getattr(module, each.name) for each in node.names}
+    models = {"model": scope["SpecExit"]} if "SpecExit" in scope else {}
+    if not models:
+        exec(compile(tree, name, "exec"), {})
+    for node in ast.walk(tree):
+        if (
+            isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Attribute)
+            and isinstance(node.func.value, ast.Name)
+        ):
+            owner = models.get(node.func.value.id) or scope.get(node.func.value.id)
+            if owner is not None:
+                called = inspect.signature(getattr(owner, node.func.attr))
+                first = [None] if node.func.value.id in models else []
+                called.bind(*first, *node.args, **{each.arg: None for each in node.keywords})
+
+
+def record(method: str, number: int, **changes) -> Record:
+    made = {
+        "method": method, "task": "gcd", "id": f"{number}", "split": "test", "correct": True, "tokens": 300,
+        "thinking_tokens": 290, "exit_index": None, "exited": False, "steps": 100, "accepted": (10, 20, 30, 40), "answer": "4",
+        "finish": "stop", "source": "decode", "latency_s": 0.2,
+    }  # fmt: skip
+    return Record(**made | changes)
+
+
+@pytest.fixture
+def evaluated() -> dict:
+    """results.json of 40 problems under two methods."""
+    records = [record("eagle3", number) for number in range(40)]
+    left = {"tokens": 150, "thinking_tokens": 140, "exit_index": 140, "exited": True, "latency_s": 0.1}
+    records += [record("specexit", number, correct=number > 1, **left) for number in range(40)]
+    extra = record_sections(records) | {"risk": {"risk": 0.05, "risk_ci95": [0.01, 0.17], "harmed": 2, "problems": 40}}
+    return build_results(records, "cpu (x86_64)", "0123456789abcdef" * 2 + "01234567", {"jax": "0"}, extra=extra)
+
+
+def test_an_evaluation_becomes_the_table_of_a_page(evaluated, tmp_path):
+    digest.save_digest(
+        tmp_path / "run.json", "evaluation", "python -m launch.evaluate --limit=40", digest.of_results(evaluated)
+    )
+    page = "# P\n<!-- results: run table -->\nold\n<!-- end -->\nkept\n<!-- results: run summary -->\n<!-- end -->\n"
+    text = pages.filled(page, tmp_path)
+    assert (
+        "| **specexit** | 95.0 (" in text
+        and ") | 150 | 0.100 | 3.00 | 100 |" in text
+        and "old" not in text
+        and "\nkept\n" in text
+    )
+    assert "`python -m launch.evaluate --limit=40`. cpu (x86_64). Revision 0123456." in text
+    assert (
+        "50.0 % (50.0 to 50.0) fewer tokens and is 2.00 times (2.00 to 2.00) as" in text
+        and "2 right answers of 40" in text
+    )
+    assert "−5.00 points" in text and "5.00 % (1.00 to 17.00)" in text
+    assert pages.filled(text, tmp_path) == text
+    content = json.loads((tmp_path / "run.json").read_text())
+    content["methods"]["specexit"]["tokens_mean"] = 151
+    (tmp_path / "run.json").write_text(json.dumps(content))
+    assert "| 151 |" in pages.filled(text, tmp_path) and pages.filled(text, tmp_path) != text
+
+
+def test_certified_runs_become_tables(tmp_path):
+    rows = [{"epsilon": 0.01, "tokens_ratio": 0.492, "harmed": 45, "problems": 6000, "risk_upper": 0.00961, "smoothing": "none"},
+            {"epsilon": 0.001, "refused": "too few"}]  # fmt: skip
+    digest.save_digest(tmp_path / "f.json", "frontier", "c", digest.of_rows("frontier", rows))
+    text = pages.filled("<!-- results: f table -->\n<!-- end -->", tmp_path)
+    assert "| 1 % | −50.8 % | 45 of 6,000 | 0.96 % |" in text and "| 0.1 % | refused | – | – |" in text
+    assert "smoothing" not in (tmp_path / "f.json").read_text()
+    pair = {
+        "tokens_ratio": {"value": 0.5, "ci95": [0.4, 0.6]},
+        "accuracy_difference": {"value": -0.01, "ci95": [-0.02, 0.0]},
+    }
+    rows = [
+        {"table": "rule", "arm": "default", "harmed": 3, "mended": 1, **pair},
+        {"table": "rule", "arm": "deer", "refused": "none"},
+    ]
+    digest.save_digest(tmp_path / "a.json", "ablations", "c", digest.of_rows("ablations", rows))
+    text = pages.filled("<!-- results: a table -->\n<!-- end -->", tmp_path)
+    assert "| rule | default | −50.0 (−60.0 to −40.0) | −1.00 (−2.00 to 0.00) | 3 | 1 |" in text
+    assert "| rule | deer | refused | – | – | – |" in text
+
+
+def test_a_mark_that_names_nothing_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="the results 'none', but .* does not exist"):
+        pages.filled("<!-- results: none table -->\n<!-- end -->", tmp_path)
+    digest.save_digest(tmp_path / "f.json", "frontier", "c", digest.of_rows("frontier", []))
+    with pytest.raises(ValueError, match="its view is one of \\['table'\\], not 'summary'"):
+        pages.filled("<!-- results: f summary -->\n<!-- end -->", tmp_path)
+
+
+def test_pages_are_written_where_results_changed(tmp_path):
+    (tmp_path / "docs" / "results").mkdir(parents=True)
+    content = {
+        "kind": "table",
+        "command": "c",
+        "device": "d",
+        "revision": "r",
+        "columns": ["a", "b"],
+        "rows": [["1", "2"]],
+    }
+    (tmp_path / "docs" / "results" / "t.json").write_text(json.dumps(content))
+    (tmp_path / "README.md").write_text("<!-- results: t table -->\n<!-- end -->\n")
+    (tmp_path / "docs" / "other.md").write_text("nothing\n")
+    assert pages.write_pages(tmp_path) == [tmp_path / "README.md"]
+    assert "| 1 | 2 |\n\n`c`. d. Revision r." in (tmp_path / "README.md").read_text()
+    assert pages.write_pages(tmp_path) == []
