@@ -1,13 +1,11 @@
 """README, CONTRIBUTING and docs: their sizes, links, snippets, and tables, which are what the digests in docs/results say."""
 
-import ast
-import importlib
-import inspect
 import json
 import re
 from pathlib import Path
 
 import pytest
+from pages_case import Names
 
 from specexit_jax.evaluation.records import Record
 from specexit_jax.evaluation.report import digest, pages
@@ -91,27 +89,24 @@ def snippets() -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize(("name", "code"), snippets(), ids=lambda value: value if value in names else "")
 def test_python_on_a_page_names_what_there_is(name, code):
-    """Compiled; its imports are made; the calls of our classes' methods fit their signatures; what costs no model is run."""
-    tree = compile(code, name, "exec", ast.PyCF_ONLY_AST)
-    scope = {}
-    for node in tree.body:
-        if isinstance(node, ast.ImportFrom):
-            module = importlib.import_module(node.module)
-            scope |= {each.asname or each.name: getattr(module, each.name) for each in node.names}
-    models = {"model": scope["SpecExit"]} if "SpecExit" in scope else {}
-    if not models:
-        exec(compile(tree, name, "exec"), {})
-    for node in ast.walk(tree):
-        if (
-            isinstance(node, ast.Call)
-            and isinstance(node.func, ast.Attribute)
-            and isinstance(node.func.value, ast.Name)
-        ):
-            owner = models.get(node.func.value.id) or scope.get(node.func.value.id)
-            if owner is not None:
-                called = inspect.signature(getattr(owner, node.func.attr))
-                first = [None] if node.func.value.id in models else []
-                called.bind(*first, *node.args, **{each.arg: None for each in node.keywords})
+    """What needs a model is looked at (tests of the API run it); the rest is run."""
+    looked = Names(code)
+    assert not looked.wrong
+    if "SpecExit" not in looked.scope:
+        exec(compile(code, name, "exec"), {})
+
+
+def test_a_snippet_that_names_what_there_is_not_is_seen():
+    start = "from specexit_jax import SpecExit\nmodel = SpecExit.load()\n"
+    wrong = {
+        "answer = model.generate('x')\nanswer.exit.guarantee": "Exit has no guarantee",
+        "model.generates('x')": "SpecExit has no generates",
+        "model.generate('x', temprature=1)": "SpecExit.generate takes no temprature",
+        "model.generate()": "SpecExit.generate: missing a required argument: 'prompt'",
+        "for piece in model.stream('x'):\n    piece.tex": "Piece has no tex",
+    }
+    assert {code: Names(start + code).wrong[:1] for code in wrong} == {code: [told] for code, told in wrong.items()}
+    assert not Names(start + "answer = model.generate('x', temperature=1.0)\nanswer.usage.generated_tokens").wrong
 
 
 def record(method: str, number: int, **changes) -> Record:
