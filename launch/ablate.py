@@ -14,10 +14,11 @@ from pathlib import Path
 from absl import flags
 
 from launch import checks, digest, door, stages, strictness
-from specexit_jax.evaluation.certified import ablating, ablation, conditions
-from specexit_jax.evaluation.certified.calibrating import require_problems
+from specexit_jax.evaluation.certified import ablation, conditions
 from specexit_jax.evaluation.certified.certify import Goal
-from specexit_jax.evaluation.certified.trials import trial_rows
+from specexit_jax.evaluation.pipeline import ablating
+from specexit_jax.evaluation.pipeline.calibrating import require_problems
+from specexit_jax.evaluation.pipeline.deer_trials import trial_rows
 from specexit_jax.evaluation.records import write_atomically
 from specexit_jax.storage.checkpoint import write_json
 

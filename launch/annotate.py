@@ -12,7 +12,7 @@ from absl import flags
 from launch import checks, door, stages
 from specexit_jax.annotation.annotate import annotate, require_alike
 from specexit_jax.annotation.world_statistics import world_statistics
-from specexit_jax.parallel.shards import read_shards, require_settings
+from specexit_jax.storage.shards import read_shards, require_settings
 
 _SPLITS = flags.DEFINE_list("splits", None, "Splits to annotate; default: all that the config names.")
 

@@ -15,8 +15,9 @@ from pathlib import Path
 from absl import flags
 
 from launch import checks, digest, door, stages
-from specexit_jax.evaluation.certified import calibrating, conditions
+from specexit_jax.evaluation.certified import conditions
 from specexit_jax.evaluation.certified.certify import Goal, scored
+from specexit_jax.evaluation.pipeline import calibrating
 from specexit_jax.exits.policy_file import save_policy
 from specexit_jax.storage.checkpoint import write_json
 

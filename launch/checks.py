@@ -11,7 +11,7 @@ from specexit_jax.engine.session import Session
 from specexit_jax.exits.boundaries import KINDS
 from specexit_jax.exits.signals import SIGNALS
 from specexit_jax.exits.smoothers import SMOOTHERS
-from specexit_jax.parallel.shards import has_rows, ids_of
+from specexit_jax.storage.shards import has_rows, ids_of
 
 _WRITERS = {"traces": "launch.rollout", "labels": "launch.annotate"}
 

@@ -19,7 +19,7 @@ from ml_collections.config_flags import tuple_parser
 
 from launch import helptext, sentences
 from specexit_jax.data.splits import SPLITS
-from specexit_jax.decoding.drafts.trees import TreeShape
+from specexit_jax.decoding.trees import TreeShape
 from specexit_jax.parallel import distributed
 from specexit_jax.parallel.sharding import AXES, make_mesh
 from specexit_jax.storage.workdir_lock import locked

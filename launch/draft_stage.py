@@ -13,8 +13,8 @@ from specexit_jax.engine.session import Session
 from specexit_jax.evaluation.held_out import HeldOut
 from specexit_jax.models.config import draft_config
 from specexit_jax.parallel.distributed import is_first
-from specexit_jax.parallel.shards import require_settings, shard_files
 from specexit_jax.storage.checkpoint import write_json
+from specexit_jax.storage.shards import require_settings, shard_files
 from specexit_jax.training.draft import DraftTrainingConfig
 from specexit_jax.training.draft_run import DraftRun, train_draft
 from specexit_jax.training.feature_store import FeatureStore

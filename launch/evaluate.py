@@ -13,10 +13,10 @@ from absl import flags
 
 from launch import checks, digest, door, from_records, stages, strictness
 from specexit_jax.engine.binding import uncovered
-from specexit_jax.evaluation import harness
-from specexit_jax.evaluation.certified.calibrating import require_problems
-from specexit_jax.evaluation.evaluate import evaluate
-from specexit_jax.evaluation.exit_records import CeilingSetting
+from specexit_jax.evaluation.pipeline import harness
+from specexit_jax.evaluation.pipeline.calibrating import require_problems
+from specexit_jax.evaluation.pipeline.evaluate import evaluate
+from specexit_jax.evaluation.pipeline.exit_records import CeilingSetting
 from specexit_jax.evaluation.report.tables import terminal_table
 from specexit_jax.exits.policy_file import load_policy
 

@@ -14,10 +14,10 @@ from specexit_jax.annotation.kinds import annotated_split
 from specexit_jax.data.splits import SPLITS
 from specexit_jax.engine.methods import make_method
 from specexit_jax.evaluation.foresight import Foresight, chosen_places, go_on, summary
-from specexit_jax.evaluation.harness import extracted
+from specexit_jax.evaluation.pipeline.harness import extracted
 from specexit_jax.models.draft import DraftBundle
-from specexit_jax.parallel.shards import require_settings
 from specexit_jax.storage.checkpoint import write_json
+from specexit_jax.storage.shards import require_settings
 
 _SPLIT = flags.DEFINE_string("split", "development", "The split whose boundaries are taken.")
 _BOUNDARIES = flags.DEFINE_integer("boundaries", 600, "How many of them.")

@@ -9,7 +9,7 @@ from absl import flags
 from launch import checks
 from specexit_jax.data.tokenizer import has_tokenizer, load_tokenizer
 from specexit_jax.engine.session import local_folder, token_texts
-from specexit_jax.evaluation.from_records import recompute
+from specexit_jax.evaluation.pipeline.from_records import recompute
 from specexit_jax.exits.boundaries import make_boundaries
 from specexit_jax.exits.policy_file import load_policy
 from specexit_jax.models.checkpoints.content import former_digest

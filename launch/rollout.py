@@ -18,7 +18,7 @@ from absl import flags
 from launch import door, stages
 from specexit_jax.annotation.rollout import Rollout, roll_out
 from specexit_jax.engine.methods import make_method
-from specexit_jax.parallel.shards import require_settings
+from specexit_jax.storage.shards import require_settings
 
 _SPLITS = flags.DEFINE_list("splits", None, "Splits to roll out; default: all that the config names.")
 _LIMIT = flags.DEFINE_integer("limit", None, "Problems of each split (of the world: a task); default: the config's.")

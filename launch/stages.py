@@ -15,9 +15,9 @@ from specexit_jax.data.graders.programs import require_sandbox
 from specexit_jax.data.sources import Table, World
 from specexit_jax.data.world.tasks import TASKS, require_task
 from specexit_jax.engine.session import local_folder
-from specexit_jax.evaluation.harness import Setting
+from specexit_jax.evaluation.pipeline.harness import Setting
 from specexit_jax.models.checkpoints.content import target_digest
-from specexit_jax.parallel.shards import WHOLE, Shard, require_settings
+from specexit_jax.storage.shards import WHOLE, Shard, require_settings
 
 
 def source_of(config: ml_collections.ConfigDict, tasks: Sequence[str] | None = None) -> World | Table | Benchmarks:

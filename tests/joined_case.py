@@ -15,7 +15,7 @@ from specexit_jax.annotation.forcing import Forcing
 from specexit_jax.annotation.rollout import Rollout, roll_out
 from specexit_jax.data.splits import Problem
 from specexit_jax.engine.methods import make_method
-from specexit_jax.parallel.shards import Shard
+from specexit_jax.storage.shards import Shard
 
 PROBLEMS = [
     Problem(f"chain_sum/test/{i}", "chain_sum", "test", {"question": f"{i}+{i}?", "answer": str(2 * i)})

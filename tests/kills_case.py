@@ -19,7 +19,7 @@ import numpy as np
 from training_case import rows_of, training, write_split
 
 from specexit_jax.monitoring.metrics import read_metrics
-from specexit_jax.parallel.sharding import flatten
+from specexit_jax.parallel.tree_paths import flatten
 from specexit_jax.training.draft_run import train_draft
 from specexit_jax.training.loop import LoopConfig
 

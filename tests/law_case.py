@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.stats
 
-from specexit_jax.decoding.drafts.trees import TreeShape
 from specexit_jax.decoding.loop.speculative import decode
 from specexit_jax.decoding.sampling import Sampling, filtered_scores
 from specexit_jax.decoding.spec import DecodeParams, DecodeSpec
+from specexit_jax.decoding.trees import TreeShape
 from specexit_jax.exits.policy import NeverExit
 from specexit_jax.models.config import DraftConfig, TargetConfig
 from specexit_jax.models.draft import init_draft

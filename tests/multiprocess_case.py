@@ -14,7 +14,8 @@ from specexit_jax.data.batches import Batches, RowsInMemory
 from specexit_jax.data.packing import pack
 from specexit_jax.models.config import TargetConfig
 from specexit_jax.models.target import Target, init_target
-from specexit_jax.parallel.sharding import flatten, make_mesh, rows_of_process, tree_shardings
+from specexit_jax.parallel.sharding import make_mesh, rows_of_process, tree_shardings
+from specexit_jax.parallel.tree_paths import flatten
 from specexit_jax.storage.checksum import checksum
 from specexit_jax.training.lm import make_train_step
 from specexit_jax.training.loop import Hook, LoopConfig, fit

@@ -9,10 +9,10 @@ import pytest
 from calibration_case import random_outcomes
 
 from specexit_jax.annotation.kinds import labels_at
-from specexit_jax.evaluation.certified.ablating import Split
 from specexit_jax.evaluation.certified.ablation import Paired, arms, compared, row_of, strata, table_of
 from specexit_jax.evaluation.certified.certify import Goal
-from specexit_jax.evaluation.certified.trials import trial_rows
+from specexit_jax.evaluation.pipeline.ablating import Split
+from specexit_jax.evaluation.pipeline.deer_trials import trial_rows
 from specexit_jax.exits.boundaries import make_boundaries
 
 TEXTS = ["", "a", "b.\n\n", "c\n", "Wait", "d:\n\n", "But"]

@@ -27,12 +27,12 @@ from specexit_jax.decoding.sampling import Sampling
 from specexit_jax.engine.methods import make_method
 from specexit_jax.engine.run import run
 from specexit_jax.engine.session import load_session
-from specexit_jax.evaluation import harness
-from specexit_jax.evaluation.harness import boundaries_of
+from specexit_jax.evaluation.pipeline import harness
+from specexit_jax.evaluation.pipeline.harness import boundaries_of
 from specexit_jax.exits.policy import NeverExit, unreachable
 from specexit_jax.models.draft import DraftBundle
-from specexit_jax.parallel.shards import Shard, read_shards
 from specexit_jax.storage.jsonl import append_jsonl, read_jsonl
+from specexit_jax.storage.shards import Shard, read_shards
 
 NEW = 24
 ROLLOUT = Rollout(seed=0, batch_size=4, max_new_tokens=NEW)
@@ -107,7 +107,7 @@ def test_a_long_answer_holds_up_no_other(session, problems, tmp_path, monkeypatc
     monkeypatch.setattr(rollout_module, "_FLUSH", 0.0)
     appended = []
     monkeypatch.setattr(
-        "specexit_jax.parallel.shards.append_jsonl", lambda path, rows: appended.append([row["id"] for row in rows])
+        "specexit_jax.storage.shards.append_jsonl", lambda path, rows: appended.append([row["id"] for row in rows])
     )
     more = [dataclasses.replace(problem, id=f"{problem.id}/{i}") for i in range(4) for problem in problems]
     roll_out(session, more, make_method(session, "think"), tmp_path, dataclasses.replace(ROLLOUT, batch_size=4))

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from calibration_case import random_outcomes
 
-from specexit_jax.evaluation.certified.calibrating import (
+from specexit_jax.evaluation.certified.certify import Goal, certify, policy_file, scored, transfer, use
+from specexit_jax.evaluation.pipeline.calibrating import (
     SeenSplit,
     by_certificate,
     by_grid,
@@ -14,7 +15,6 @@ from specexit_jax.evaluation.certified.calibrating import (
     frontier_of,
     require_problems,
 )
-from specexit_jax.evaluation.certified.certify import Goal, certify, policy_file, scored, transfer, use
 from specexit_jax.exits.calibration import exit_boundaries, score, select
 from specexit_jax.exits.policy_file import load_policy, save_policy
 from specexit_jax.exits.risk import CannotCertify, p_value

@@ -17,8 +17,8 @@ from specexit_jax.models.checkpoints.content import draft_digest, former_digest,
 from specexit_jax.models.checkpoints.hf import load_draft, load_target_config, save_draft
 from specexit_jax.models.checkpoints.hf_draft_config import Verifier
 from specexit_jax.models.checkpoints.raw_tensors import raw_tensors
-from specexit_jax.parallel.shards import require_settings, write_report
 from specexit_jax.storage.identity import Identity, file_digest, same
+from specexit_jax.storage.shards import require_settings, write_report
 
 
 @pytest.fixture(scope="module")

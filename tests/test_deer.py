@@ -12,7 +12,6 @@ from decoding_case import DRAFT, END, QUICK, STOP, VOCABULARY, Requests, is_spoi
 from specexit_jax.annotation.replay import replay
 from specexit_jax.decoding import verify
 from specexit_jax.decoding.drafts import drafting
-from specexit_jax.decoding.drafts.trees import TreeShape
 from specexit_jax.decoding.forced.one_at_a_time import ForceSpec, force_answers
 from specexit_jax.decoding.loop.prefill import empty_state, prefill
 from specexit_jax.decoding.loop.segments import result_of_row
@@ -21,6 +20,7 @@ from specexit_jax.decoding.loop.step import step
 from specexit_jax.decoding.oracle import decode_slowly
 from specexit_jax.decoding.sampling import Sampling, keyed_sample
 from specexit_jax.decoding.state import write_rows
+from specexit_jax.decoding.trees import TreeShape
 from specexit_jax.exits.policy import Deer, NeverExit
 from specexit_jax.models.target import Target
 

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from specexit_jax.engine.session import EMBEDDED
-from specexit_jax.evaluation import exit_records
+from specexit_jax.evaluation.pipeline import exit_records
 from specexit_jax.exits.policy_file import load_policy
 from specexit_jax.exits.risk import CannotCertify
 

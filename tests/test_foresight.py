@@ -25,8 +25,8 @@ from specexit_jax.evaluation.foresight import (
     summary,
 )
 from specexit_jax.evaluation.statistics import auc
-from specexit_jax.parallel.shards import read_shards
 from specexit_jax.storage.jsonl import append_jsonl, read_jsonl
+from specexit_jax.storage.shards import read_shards
 
 NEW = 60
 SETTING = Foresight(boundaries=6, continuations=3, seed=5, batch_size=4, max_new_tokens=NEW)
@@ -88,7 +88,7 @@ def test_continuations_are_kept_and_gone_on_with(session, think, annotated, tmp_
     again = tmp_path / "again"
     append_jsonl(again / "foresight.jsonl", list(read_jsonl(tmp_path / "foresight.jsonl"))[:2])
     made = []
-    monkeypatch.setattr("specexit_jax.parallel.shards.append_jsonl", lambda path, new: made.extend(new))
+    monkeypatch.setattr("specexit_jax.storage.shards.append_jsonl", lambda path, new: made.extend(new))
     assert go_on(session, places, think, SETTING, again) == rows and len(made) == 4
     with pytest.raises(ValueError, match="was made with continuations 3, this run has 4"):
         go_on(session, places, think, dataclasses.replace(SETTING, continuations=4), tmp_path)

@@ -11,7 +11,7 @@ import pytest
 from evaluated_case import BOUNDARIES, POLICY, SPLIT, Words, write_evaluated
 
 from specexit_jax.engine.session import EMBEDDED
-from specexit_jax.evaluation.from_records import recompute
+from specexit_jax.evaluation.pipeline.from_records import recompute
 from specexit_jax.evaluation.records import read_records, write_json, write_records
 from specexit_jax.exits.boundaries import make_boundaries
 

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import pytest
 from decoding_case import DRAFT, SAMPLED, boundary_table, tiny_params, tiny_spec
 
-from specexit_jax.decoding.drafts.trees import TreeShape
 from specexit_jax.decoding.loop import segments
 from specexit_jax.decoding.loop.speculative import make_loop
+from specexit_jax.decoding.trees import TreeShape
 from specexit_jax.exits.policy import unreachable
 
 LIVE = 2048

@@ -10,7 +10,7 @@ import joined_case
 import pytest
 from tiny_folders import write_tiny
 
-from specexit_jax.parallel.shards import read_shards
+from specexit_jax.storage.shards import read_shards
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -7,9 +7,8 @@ from annotated_case import IDS, KINDS, PARAGRAPHS, SESSION, sure_everywhere, tra
 from specexit_jax.annotation.documents import Traces
 from specexit_jax.annotation.features import Extracted
 from specexit_jax.annotation.kinds import annotated_split, kinds_to_annotate, require_kinds
-from specexit_jax.evaluation import exit_records, harness
-from specexit_jax.evaluation.certified import calibrating
 from specexit_jax.evaluation.certified.certify import use
+from specexit_jax.evaluation.pipeline import calibrating, exit_records, harness
 from specexit_jax.exits.policy_file import PolicyFile
 
 OPEN = (-1e6, -1e6, 1e6)

@@ -25,7 +25,7 @@ from law_case import (
 from specexit_jax.decoding import verify
 from specexit_jax.decoding.drafts import drafting, rejection
 from specexit_jax.decoding.drafts import sampled_drafts as drafts_drawn
-from specexit_jax.decoding.drafts.trees import TreeShape
+from specexit_jax.decoding.trees import TreeShape
 from specexit_jax.models.target import Target
 
 REJECTION = dataclasses.replace(PLAIN, rule="rejection")

@@ -14,9 +14,9 @@ from specexit_jax.engine.requests import spec_for
 from specexit_jax.engine.run import run
 from specexit_jax.engine.session import load_session
 from specexit_jax.evaluation.loop import latency_split
-from specexit_jax.evaluation.loop import sections as loop_sections
 from specexit_jax.evaluation.loop.acceptance_position import acceptance_by_position, step_lengths
 from specexit_jax.evaluation.loop.latency_split import PARTS, StepCost, parts_of
+from specexit_jax.evaluation.pipeline import loop_sections as loop_sections
 from specexit_jax.evaluation.report.loop_tables import position_table, split_table
 
 NEW = 40

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from decoding_case import QUICK
 
-from specexit_jax.decoding.drafts.trees import TreeShape
+from specexit_jax.decoding.trees import TreeShape
 from specexit_jax.evaluation.loop import report as loop_report
 from specexit_jax.evaluation.loop.host_loop import decode_from_host
 from specexit_jax.evaluation.loop.peers import compare

@@ -14,7 +14,7 @@ from specexit_jax.models.checkpoints.hf import load_target_config
 from specexit_jax.models.checkpoints.hf_layout import shapes, target_layout
 from specexit_jax.models.target import init_target
 from specexit_jax.parallel.sharding import make_mesh, spec_of
-from specexit_jax.storage.checkpoint import flatten
+from specexit_jax.parallel.tree_paths import flatten
 
 PUBLISHED = Path(__file__).parent / "fixtures" / "published"
 PARAMETERS = {  # as the model cards count them

@@ -11,7 +11,7 @@ from decoding_case import DRAFT, QUICK, TARGET, Requests, boundary_table, run, t
 from sharded_case import shard_tree
 
 from specexit_jax.backend import on_mesh, tracing_for
-from specexit_jax.decoding.drafts.trees import Branches, TreeShape, ancestors
+from specexit_jax.decoding.trees import Branches, TreeShape, ancestors
 from specexit_jax.exits.policy import Threshold
 from specexit_jax.models import ragged_attention
 from specexit_jax.models.layers import MASKED, attend, cached_bias

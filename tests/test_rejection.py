@@ -10,10 +10,10 @@ import pytest
 from decoding_case import DRAFT, QUICK, VOCABULARY, Requests, ask_of, boundary_table, run, tiny_params, tiny_spec
 
 from specexit_jax.decoding.drafts import rejection, sampled_drafts
-from specexit_jax.decoding.drafts.trees import Branches, TreeShape
 from specexit_jax.decoding.loop.speculative import make_loop
 from specexit_jax.decoding.sampling import ACCEPT, RESIDUAL, Sampling, keyed_gumbel, keyed_uniform
 from specexit_jax.decoding.spec import Loop
+from specexit_jax.decoding.trees import Branches, TreeShape
 from specexit_jax.engine.slots import Slots
 from specexit_jax.exits.policy import NeverExit, Threshold
 

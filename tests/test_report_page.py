@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 import pytest
 from evaluated_case import POLICY, Words, write_evaluated
 
-from specexit_jax.evaluation.from_records import recompute
+from specexit_jax.evaluation.pipeline.from_records import recompute
 from specexit_jax.evaluation.report.page import report_page
 from specexit_jax.evaluation.report.pictures import CAPTIONS
 

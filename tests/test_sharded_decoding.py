@@ -10,11 +10,11 @@ from decoding_case import DRAFT, QUICK, TARGET, Requests, ask_of, boundary_table
 from sharded_case import shard_tree
 
 from specexit_jax.backend import on_mesh
-from specexit_jax.decoding.drafts.trees import TreeShape
 from specexit_jax.decoding.loop import segments
 from specexit_jax.decoding.loop.speculative import make_loop
 from specexit_jax.decoding.sampling import Sampling
 from specexit_jax.decoding.spec import DecodeParams
+from specexit_jax.decoding.trees import TreeShape
 from specexit_jax.engine.scheduler import serve
 from specexit_jax.engine.slots import Slots
 from specexit_jax.exits.policy import Threshold

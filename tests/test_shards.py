@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from specexit_jax.parallel.shards import (
+from specexit_jax.storage.jsonl import append_jsonl
+from specexit_jax.storage.shards import (
     WHOLE,
     Shard,
     held,
@@ -14,7 +15,6 @@ from specexit_jax.parallel.shards import (
     shard_files,
     write_report,
 )
-from specexit_jax.storage.jsonl import append_jsonl
 
 
 @pytest.mark.parametrize("count", [1, 3, 8])

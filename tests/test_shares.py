@@ -9,7 +9,7 @@ from specexit_jax.annotation.rollout import require_same_shares
 from specexit_jax.data.benchmarks import benchmarks
 from specexit_jax.data.sources import Table
 from specexit_jax.data.splits import SPLITS, split_of
-from specexit_jax.parallel.shards import write_report
+from specexit_jax.storage.shards import write_report
 
 ALL = ("draft", "development", "calibration", "test")
 ROWS = [{"question": f"What is {i} + {i}?", "answer": str(2 * i)} for i in range(800)]

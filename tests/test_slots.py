@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from decoding_case import SAMPLED, VOCABULARY, Requests, ask_of, boundary_table, run, tiny_params, tiny_spec
 
-from specexit_jax.decoding.drafts.trees import TreeShape
 from specexit_jax.decoding.loop.speculative import make_loop
 from specexit_jax.decoding.sampling import Sampling
+from specexit_jax.decoding.trees import TreeShape
 from specexit_jax.engine.scheduler import serve
 from specexit_jax.engine.slots import Ask, Slots
 from specexit_jax.exits.policy import NeverExit, Threshold

@@ -10,8 +10,8 @@ import pytest
 
 from specexit_jax.annotation.rollout import request_of
 from specexit_jax.data.splits import sample
-from specexit_jax.decoding.drafts.trees import TreeShape
 from specexit_jax.decoding.loop.speculative import decode
+from specexit_jax.decoding.trees import TreeShape
 from specexit_jax.engine.methods import make_method, read_policy
 from specexit_jax.engine.requests import Request, spec_for
 from specexit_jax.engine.run import ask_of, slots_for

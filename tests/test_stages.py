@@ -11,8 +11,8 @@ from tiny_folders import write_tiny
 from configs.embedded import get_config
 from launch import stages
 from specexit_jax.data.sources import Table, World
-from specexit_jax.parallel.shards import Shard
 from specexit_jax.storage.identity import file_digest, same
+from specexit_jax.storage.shards import Shard
 
 
 @pytest.fixture

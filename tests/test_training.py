@@ -19,7 +19,8 @@ from specexit_jax.models.draft import init_draft
 from specexit_jax.models.target import Target, init_target
 from specexit_jax.monitoring.metrics import MetricsWriter, read_metrics
 from specexit_jax.monitoring.progress import Progress, format_seconds
-from specexit_jax.parallel.sharding import flatten, make_mesh, matching_rules, shard_batch, spec_of
+from specexit_jax.parallel.sharding import make_mesh, matching_rules, shard_batch, spec_of
+from specexit_jax.parallel.tree_paths import flatten
 from specexit_jax.training.interruption import Interrupted
 from specexit_jax.training.lm import lm_loss, make_train_step
 from specexit_jax.training.loop import Hook, LoopConfig, fit

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from decoding_case import DRAFT, SAMPLED, Requests, boundary_table, run, tiny_params, tiny_spec
 
-from specexit_jax.decoding.drafts import trees
-from specexit_jax.decoding.drafts.trees import Branches, TreeShape
+from specexit_jax.decoding import trees
 from specexit_jax.decoding.sampling import Sampling
+from specexit_jax.decoding.trees import Branches, TreeShape
 from specexit_jax.exits.policy import NeverExit, Threshold
 from specexit_jax.models.cache import init_cache
 from specexit_jax.models.target import Target, init_target_cache

@@ -8,7 +8,7 @@ from specexit_jax.annotation.joined import join_labels
 from specexit_jax.annotation.replay import outcomes, replay
 from specexit_jax.annotation.unfinished import count_unfinished, require_finished
 from specexit_jax.evaluation import bounds
-from specexit_jax.evaluation.certified import calibrating
+from specexit_jax.evaluation.pipeline import calibrating
 from specexit_jax.evaluation.records import record_of_replay
 from specexit_jax.exits.policy import Deer, Threshold
 from specexit_jax.exits.smoothers import smoother_named

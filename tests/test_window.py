@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from decoding_case import DRAFT, SAMPLED, TARGET, Requests, boundary_table, run, tiny_params, tiny_spec
 
-from specexit_jax.decoding.drafts.trees import TreeShape
 from specexit_jax.decoding.sampling import Sampling
+from specexit_jax.decoding.trees import TreeShape
 from specexit_jax.exits.policy import NeverExit
 from specexit_jax.models.layers import cached_bias
 

@@ -14,8 +14,8 @@ from types import SimpleNamespace
 import pytest
 
 from launch import door, stages
-from specexit_jax.parallel.shards import WHOLE, Shard, own_rows
 from specexit_jax.storage.jsonl import append_jsonl, drop_torn_line, read_jsonl
+from specexit_jax.storage.shards import WHOLE, Shard, own_rows
 from specexit_jax.storage.workdir_lock import locked
 
 ROOT = Path(__file__).parents[1]

@@ -11,7 +11,7 @@ from specexit_jax.data.documents import Mixture, documents
 from specexit_jax.data.splits import SPLITS, problems, sample, split_of
 from specexit_jax.data.tokenizer import prompt_text, train_tokenizer
 from specexit_jax.data.world.families import divisor, kin
-from specexit_jax.data.world.scratch import CannotWork, Scratch
+from specexit_jax.data.world.families.scratch import CannotWork, Scratch
 from specexit_jax.data.world.tasks import FAMILIES, TASKS, check, final_answer
 from specexit_jax.data.world.writer import thinking_text, write_trace
 

@@ -25,7 +25,7 @@ from specexit_jax.engine.session import Session, text_of
 from specexit_jax.exits.boundaries import Boundaries, boundary_positions
 from specexit_jax.exits.labels import sufficient_boundary
 from specexit_jax.monitoring.progress import Progress
-from specexit_jax.parallel.shards import WHOLE, Shard, held, own_rows, read_shards, require_settings
+from specexit_jax.storage.shards import WHOLE, Shard, held, own_rows, read_shards, require_settings
 
 
 def label_of(session: Session, trace: dict, places: list[int], forced: Forced, row: int) -> dict:

@@ -11,7 +11,7 @@ from specexit_jax.data.jsonl_index import JsonlIndex
 from specexit_jax.data.packing import Columns, PackedRows
 from specexit_jax.exits.boundaries import Boundaries
 from specexit_jax.exits.labels import confidence_targets, token_labels
-from specexit_jax.parallel.shards import shard_files
+from specexit_jax.storage.shards import shard_files
 
 BEFORE, AFTER = 1, 2  # phases of a token; 0: in neither
 

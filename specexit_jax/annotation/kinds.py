@@ -8,7 +8,7 @@ from specexit_jax.annotation.joined import join_labels, thinking_tokens
 from specexit_jax.engine.session import Session
 from specexit_jax.exits.boundaries import Boundaries, boundary_positions
 from specexit_jax.exits.labels import sufficient_boundary
-from specexit_jax.parallel.shards import read_shards, shard_files
+from specexit_jax.storage.shards import read_shards, shard_files
 
 _EACH = ("boundaries", "forced_ids", "forced", "finished", "agree", "correct", "logprob", "agree_share")
 _WITHIN = {"released": "paragraph"}  # every boundary of the first kind is one of the second

@@ -19,7 +19,7 @@ from specexit_jax.engine.run import Clock, stream
 from specexit_jax.engine.session import Session, chat_ids, is_thinking, text_of
 from specexit_jax.monitoring.progress import Progress
 from specexit_jax.notes import note
-from specexit_jax.parallel.shards import WHOLE, OwnRows, Shard, held, own_rows
+from specexit_jax.storage.shards import WHOLE, OwnRows, Shard, held, own_rows
 
 _FLUSH = 1.0  # seconds of finished traces that a kill may cost
 

@@ -9,7 +9,7 @@ from typing import Any, TypedDict
 import jax
 from jax.sharding import Mesh
 
-from specexit_jax.decoding.drafts.trees import TreeShape
+from specexit_jax.decoding.trees import TreeShape
 from specexit_jax.engine.methods import DECODED
 from specexit_jax.parallel.sharding import AXES, make_mesh
 

@@ -10,8 +10,8 @@ import jinja2
 from specexit_jax.api import arguments, reading
 from specexit_jax.api.answer import Answer, ExitPolicy, Piece, Plan
 from specexit_jax.api.arguments import Prompt, Settings
-from specexit_jax.decoding.drafts.trees import TreeShape
 from specexit_jax.decoding.sampling import Sampling
+from specexit_jax.decoding.trees import TreeShape
 from specexit_jax.engine.choice import Choice, choose
 from specexit_jax.engine.methods import EXITING, Method, make_method, policy_file
 from specexit_jax.engine.requests import Request, prepare

@@ -11,7 +11,7 @@ from specexit_jax.api.answer import Answer, Piece, Plan
 from specexit_jax.api.arguments import Prompt, Settings
 from specexit_jax.api.asking import Asked, Exits, Methods
 from specexit_jax.api.conversation import Conversation
-from specexit_jax.decoding.drafts.trees import TreeShape
+from specexit_jax.decoding.trees import TreeShape
 from specexit_jax.engine.methods import DECODED, DRAFT_TOKENS
 from specexit_jax.engine.session import EMBEDDED, Session, load_session
 

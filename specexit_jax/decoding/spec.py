@@ -7,8 +7,8 @@ import flax.struct
 from jaxtyping import Array, Float, Int, Int8
 
 from specexit_jax.backend import on_cpu
-from specexit_jax.decoding.drafts.trees import TreeShape
 from specexit_jax.decoding.sampling import Sampling
+from specexit_jax.decoding.trees import TreeShape
 from specexit_jax.models.cache import SPARE
 from specexit_jax.models.config import DraftConfig, TargetConfig
 from specexit_jax.models.ragged_attention import LANES

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from specexit_jax.decoding.drafts.trees import Branches
+from specexit_jax.decoding.trees import Branches
 from specexit_jax.models.cache import Cache
 
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool
 
-from specexit_jax.decoding.drafts.trees import TreeShape
+from specexit_jax.decoding.trees import TreeShape
 from specexit_jax.engine.binding import uncovered
 from specexit_jax.engine.session import Session
 from specexit_jax.exits.boundaries import Boundaries

@@ -22,7 +22,7 @@ from specexit_jax.engine.session import Session, text_of
 from specexit_jax.evaluation.statistics import auc, resampled
 from specexit_jax.exits.units import problem_of
 from specexit_jax.monitoring.progress import Progress
-from specexit_jax.parallel.shards import held, own_rows
+from specexit_jax.storage.shards import held, own_rows
 
 _GRID, _ROUNDS = np.linspace(0, 1, 201), 3000
 

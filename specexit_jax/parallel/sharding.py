@@ -12,7 +12,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from specexit_jax.parallel.layouts import laid_out
-from specexit_jax.storage.checkpoint import flatten
+from specexit_jax.parallel.tree_paths import flatten
 
 P = PartitionSpec
 AXES = ("data", "fsdp", "tensor")

@@ -180,7 +180,7 @@ def _python() -> str:
 
 
 _ROOT = str(Path(__file__).resolve().parents[2])
-_START = f"import sys; sys.path.insert(0, {_ROOT!r}); from specexit_jax.sandbox.supervisor import main; main()"
+_START = f"import sys; sys.path.insert(0, {_ROOT!r}); from specexit_jax.sandbox.serve import main; main()"
 
 
 @functools.cache

@@ -1,9 +1,4 @@
-"""The process between us and a program: starts it confined, reads what it prints, bounds it, and kills all of it.
-
-Reads one line of JSON from standard input, writes one to standard output. Its standard input stays open as long as whoever
-asked wants an answer: when that process ends, however, the program ends too. Where two programs are asked for that talk with
-each other, pair.py has a supervisor for each. Starting takes more time than most programs: few modules are imported.
-"""
+"""The supervisor of one program: starts it confined, reads what it prints, bounds it, and kills all of its processes."""
 
 import json
 import os
@@ -17,19 +12,6 @@ from specexit_jax.sandbox import confine, namespaces, syscalls, watch
 _LOOK_EVERY = 0.02  # seconds; more where a look takes long
 _REASONS = {"tasks": "killed", "disk": "killed", "memory": "memory", "cpu": "timeout", "wall": "timeout"}
 _TAIL = 4096  # bytes kept of the end of what was printed, to know what ended it
-
-
-def main() -> None:
-    request = json.loads(sys.stdin.buffer.readline())
-    both = {name: request[name] for name in ("layers", "limits")}
-    works = {name: request[name] | both for name in ("program", "judge") if name in request}
-    if "judge" in works:
-        from specexit_jax.sandbox import pair
-
-        answer = pair.serve(**works)
-    else:
-        answer = serve(works["program"], {})
-    print(json.dumps(answer), flush=True)
 
 
 def serve(request: dict, channels: dict[int, int]) -> dict:

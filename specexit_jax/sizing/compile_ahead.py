@@ -24,7 +24,7 @@ from specexit_jax.models.draft import Draft, init_draft
 from specexit_jax.models.target import Target, init_target
 from specexit_jax.parallel.layouts import laid_out
 from specexit_jax.parallel.sharding import make_mesh, tree_shardings
-from specexit_jax.storage.checkpoint import flatten
+from specexit_jax.parallel.tree_paths import flatten
 from specexit_jax.training.draft import DraftTrainingConfig, draft_step, init_draft_state
 from specexit_jax.training.optimizer import OptimizerConfig, make_optimizer
 from specexit_jax.training.speed import peak_flops

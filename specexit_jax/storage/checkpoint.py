@@ -20,18 +20,13 @@ from orbax.checkpoint import v1 as ocp
 
 from specexit_jax.notes import note
 from specexit_jax.parallel import distributed
+from specexit_jax.parallel.tree_paths import flatten
 from specexit_jax.storage.checkpoint_problems import check_same, unreadable, unwritable
 from specexit_jax.storage.checksum import checksum
 from specexit_jax.storage.dropped_reads import dropped_reads_silenced, silence_late_reads
 
 State = TypeVar("State")
 _CHECKSUM = "checksum_2"  # beside the values; "checksum", of before, missed x and -x that changed places
-
-
-def flatten(tree: Any) -> dict[str, Any]:
-    """Leaves by slash-joined path, the names under which they are stored."""
-    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
 
 
 def _abstract(leaf: jax.Array) -> jax.ShapeDtypeStruct:

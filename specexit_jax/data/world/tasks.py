@@ -9,7 +9,7 @@ from typing import Any
 import reasoning_gym
 
 from specexit_jax.data.world.families import chain, divisor, kin, legs, syllogism, words
-from specexit_jax.data.world.scratch import CannotWork
+from specexit_jax.data.world.families.scratch import CannotWork
 
 FAMILIES: dict[str, ModuleType] = {
     "chain_sum": chain,

@@ -9,7 +9,7 @@ Every paragraph carries what the writer believes there: the answer that a forced
 import dataclasses
 import random
 
-from specexit_jax.data.world.scratch import CannotWork, Scratch
+from specexit_jax.data.world.families.scratch import CannotWork, Scratch
 from specexit_jax.data.world.tasks import FAMILIES
 
 # The statistics of the world, frozen before any work on exits.

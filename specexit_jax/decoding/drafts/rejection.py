@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from specexit_jax.decoding.drafts import trees
+from specexit_jax.decoding import trees
 from specexit_jax.decoding.sampling import ACCEPT, RESIDUAL, best_token, filtered_scores, keyed_gumbel, keyed_uniform
 from specexit_jax.decoding.spec import Loop
 from specexit_jax.decoding.state import DecodeState

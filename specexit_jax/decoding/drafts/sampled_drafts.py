@@ -6,10 +6,10 @@ from jaxtyping import Array, Float, Int
 
 from specexit_jax.decoding.drafts import layer_calls
 from specexit_jax.decoding.drafts.layer_calls import Pairs
-from specexit_jax.decoding.drafts.trees import Branches
 from specexit_jax.decoding.sampling import DRAFT, best_token, filtered_scores, keyed_gumbel
 from specexit_jax.decoding.spec import Loop
 from specexit_jax.decoding.state import DecodeState, column
+from specexit_jax.decoding.trees import Branches
 from specexit_jax.models.cache import Cache
 
 

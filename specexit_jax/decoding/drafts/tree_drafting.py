@@ -9,10 +9,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from specexit_jax.decoding.drafts import layer_calls
-from specexit_jax.decoding.drafts.trees import Branches
 from specexit_jax.decoding.sampling import perturbed_scores
 from specexit_jax.decoding.spec import Loop
 from specexit_jax.decoding.state import DecodeState, column
+from specexit_jax.decoding.trees import Branches
 from specexit_jax.models.cache import Cache
 
 

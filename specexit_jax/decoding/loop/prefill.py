@@ -7,12 +7,12 @@ from jaxtyping import Array, Bool, Int
 
 from specexit_jax.decoding import verify
 from specexit_jax.decoding.drafts import drafting, layer_calls
-from specexit_jax.decoding.drafts.trees import Branches
 from specexit_jax.decoding.loop.trials import no_trials
 from specexit_jax.decoding.penalty import penalised, seen_before
 from specexit_jax.decoding.sampling import keyed_sample, some_keys
 from specexit_jax.decoding.spec import DecodeSpec, Loop
 from specexit_jax.decoding.state import DecodeState, column, write_rows
+from specexit_jax.decoding.trees import Branches
 from specexit_jax.models.cache import resize
 from specexit_jax.models.draft import init_draft_cache
 from specexit_jax.models.target import Target, TargetOutput, init_target_cache

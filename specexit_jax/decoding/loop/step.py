@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from specexit_jax.decoding import verify
-from specexit_jax.decoding.drafts import drafting, layer_calls, rejection, trees
+from specexit_jax.decoding import trees, verify
+from specexit_jax.decoding.drafts import drafting, layer_calls, rejection
 from specexit_jax.decoding.drafts.layer_calls import Pairs
 from specexit_jax.decoding.loop import closing, trials
 from specexit_jax.decoding.penalty import penalised, seen_by_nodes

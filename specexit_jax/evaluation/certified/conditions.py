@@ -10,8 +10,8 @@ from specexit_jax.decoding.sampling import Sampling
 from specexit_jax.engine.binding import bound
 from specexit_jax.engine.session import Session
 from specexit_jax.exits.policy_file import PolicyFile
-from specexit_jax.parallel.shards import shard_files
 from specexit_jax.storage.identity import same
+from specexit_jax.storage.shards import shard_files
 
 
 def rollout_settings(folder: Path) -> dict[str, Any]:

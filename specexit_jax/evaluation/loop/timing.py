@@ -17,12 +17,12 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from specexit_jax.decoding.drafts import layer_calls
-from specexit_jax.decoding.drafts.trees import TreeShape
 from specexit_jax.decoding.loop.segments import open_slots, segment
 from specexit_jax.decoding.loop.speculative import make_loop
 from specexit_jax.decoding.loop.step import Observed, draft, verify_candidates
 from specexit_jax.decoding.spec import DecodeParams, DecodeSpec, Loop
 from specexit_jax.decoding.state import DecodeState
+from specexit_jax.decoding.trees import TreeShape
 from specexit_jax.exits.policy import NeverExit, Policy, unreachable
 from specexit_jax.models.config import DraftConfig, TargetConfig
 from specexit_jax.sizing.random_weights import noise

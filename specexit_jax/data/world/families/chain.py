@@ -2,7 +2,7 @@
 
 import re
 
-from specexit_jax.data.world.scratch import CannotWork, Scratch
+from specexit_jax.data.world.families.scratch import CannotWork, Scratch
 
 CONFIG = {"min_terms": 3, "max_terms": 3, "min_digits": 1, "max_digits": 2}
 

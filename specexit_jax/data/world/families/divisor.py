@@ -2,7 +2,7 @@
 
 import math
 
-from specexit_jax.data.world.scratch import Scratch
+from specexit_jax.data.world.families.scratch import Scratch
 
 CONFIG = {"min_numbers": 2, "max_numbers": 2, "min_value": 2, "max_value": 100}
 

@@ -9,7 +9,7 @@ import re
 
 from reasoning_gym.graphs.family_relationships import FamilyRelationshipsConfig
 
-from specexit_jax.data.world.scratch import CannotWork, Scratch
+from specexit_jax.data.world.families.scratch import CannotWork, Scratch
 
 CONFIG = {"min_family_size": 4, "max_family_size": 5}
 _WOMEN = frozenset(FamilyRelationshipsConfig().female_names)

@@ -2,7 +2,7 @@
 
 from reasoning_gym.arithmetic.leg_counting import ANIMALS
 
-from specexit_jax.data.world.scratch import Scratch
+from specexit_jax.data.world.families.scratch import Scratch
 
 CONFIG = {"min_animals": 2, "max_animals": 3, "min_instances": 1, "max_instances": 9}
 

@@ -3,7 +3,7 @@
 import dataclasses
 import re
 
-from specexit_jax.data.world.scratch import Scratch
+from specexit_jax.data.world.families.scratch import Scratch
 
 CONFIG: dict = {}
 _NEGATIVE, _UNIVERSAL = {"no", "some not"}, {"all", "no"}

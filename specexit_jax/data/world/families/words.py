@@ -3,7 +3,7 @@
 import dataclasses
 import re
 
-from specexit_jax.data.world.scratch import CannotWork, Scratch
+from specexit_jax.data.world.families.scratch import CannotWork, Scratch
 
 # Templates whose own solutions are whole-number steps with one-digit factors; the others need decimals or long products.
 TEMPLATES = (6, 10, 16, 20, 31, 39, 43, 48, 58, 72)

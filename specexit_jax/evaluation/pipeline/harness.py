@@ -37,8 +37,8 @@ from specexit_jax.evaluation.records import Record, record_of_replay, record_of_
 from specexit_jax.exits.policy import Policy, Threshold
 from specexit_jax.exits.risk import Certificate
 from specexit_jax.monitoring.progress import Progress
-from specexit_jax.parallel.shards import read_shards, require_settings
 from specexit_jax.storage.identity import same
+from specexit_jax.storage.shards import read_shards, require_settings
 
 BOUNDS = ("oracle", "ceiling")
 REPLAYED = ("first_answer", "deer", "deer_eagle3", "specexit", "probe")

@@ -11,7 +11,7 @@ from specexit_jax.engine.session import Session
 from specexit_jax.evaluation.certified import certify
 from specexit_jax.evaluation.certified.certify import Goal, Seen
 from specexit_jax.evaluation.certified.told import harm_text, little_known
-from specexit_jax.evaluation.harness import extracted
+from specexit_jax.evaluation.pipeline.harness import extracted
 from specexit_jax.exits.calibration import choose_thresholds, threshold_grid
 from specexit_jax.exits.path import Scored
 from specexit_jax.exits.policy_file import PolicyFile
@@ -20,7 +20,7 @@ from specexit_jax.exits.signals import SIGNALS
 from specexit_jax.exits.smoothers import smoother_named
 from specexit_jax.exits.units import problem_of
 from specexit_jax.models.draft import DraftBundle
-from specexit_jax.parallel.shards import read_shards
+from specexit_jax.storage.shards import read_shards
 
 Say = Callable[[str], None]
 

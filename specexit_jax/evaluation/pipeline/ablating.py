@@ -15,12 +15,12 @@ from specexit_jax.engine.methods import make_method
 from specexit_jax.engine.session import Session
 from specexit_jax.evaluation.certified.ablation import Arm, Paired, compared, row_of
 from specexit_jax.evaluation.certified.certify import Goal, Seen
-from specexit_jax.evaluation.harness import Setting, annotated, decoded_by, decoded_traces, extracted
+from specexit_jax.evaluation.pipeline.harness import Setting, annotated, decoded_by, decoded_traces, extracted
 from specexit_jax.exits.released import released
 from specexit_jax.exits.smoothers import smoother_named
 from specexit_jax.exits.units import problem_of
 from specexit_jax.models.draft import DraftBundle
-from specexit_jax.parallel.shards import read_shards
+from specexit_jax.storage.shards import read_shards
 
 
 @dataclasses.dataclass(frozen=True)

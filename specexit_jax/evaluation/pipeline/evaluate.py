@@ -6,9 +6,9 @@ from pathlib import Path
 from specexit_jax.data.splits import Problem
 from specexit_jax.engine.binding import uncovered
 from specexit_jax.engine.session import Session
-from specexit_jax.evaluation import harness
-from specexit_jax.evaluation.exit_records import CeilingSetting, exit_records
-from specexit_jax.evaluation.loop.sections import loop_sections
+from specexit_jax.evaluation.pipeline import harness
+from specexit_jax.evaluation.pipeline.exit_records import CeilingSetting, exit_records
+from specexit_jax.evaluation.pipeline.loop_sections import loop_sections
 from specexit_jax.evaluation.records import write_records
 from specexit_jax.evaluation.report.publish import publish
 from specexit_jax.evaluation.report.shown import Shown

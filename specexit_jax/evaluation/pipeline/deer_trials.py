@@ -8,9 +8,9 @@ from specexit_jax.annotation.kinds import labels_at
 from specexit_jax.engine.methods import TRIAL_CONFIDENCE
 from specexit_jax.engine.session import Session
 from specexit_jax.evaluation import bounds
-from specexit_jax.evaluation.certified.ablating import Split
 from specexit_jax.evaluation.certified.ablation import PARAGRAPHS, Paired, compared
 from specexit_jax.evaluation.certified.certify import Goal
+from specexit_jax.evaluation.pipeline.ablating import Split
 from specexit_jax.exits.labels import confidence_targets
 from specexit_jax.exits.risk import CannotCertify
 

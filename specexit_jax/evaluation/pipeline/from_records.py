@@ -14,7 +14,7 @@ from specexit_jax.evaluation.report.shown import Shown, chosen_views, offsets_of
 from specexit_jax.exits.boundaries import Boundaries
 from specexit_jax.exits.policy import Threshold
 from specexit_jax.exits.policy_file import PolicyFile
-from specexit_jax.parallel.shards import held
+from specexit_jax.storage.shards import held
 
 
 def recompute(

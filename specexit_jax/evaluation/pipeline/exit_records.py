@@ -7,8 +7,8 @@ from pathlib import Path
 from specexit_jax.annotation.kinds import annotated_split
 from specexit_jax.annotation.unfinished import count_unfinished
 from specexit_jax.engine.session import Session
-from specexit_jax.evaluation import harness
 from specexit_jax.evaluation.bounds import Boundaries
+from specexit_jax.evaluation.pipeline import harness
 from specexit_jax.evaluation.records import Record
 from specexit_jax.evaluation.report.exit_sections import exit_sections
 from specexit_jax.evaluation.report.shown import Shown, chosen_views, offsets_of, signal_sections, told_exits
