@@ -1,7 +1,9 @@
 """What is said of the bundled model before it answers: which questions it knows, and that it knows no other."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
+from specexit_jax.api.arguments import Prompt
 from specexit_jax.data.known_prompts import EXAMPLES, task_of
 from specexit_jax.engine.session import EMBEDDED
 
@@ -24,3 +26,13 @@ def warning(prompt: str, turn: int = 0) -> str | None:
     if task_of(prompt) is None:
         return f"note: {_KNOWS}; this prompt is none of them, so its answer means nothing."
     return None
+
+
+def warning_of_many(prompts: Sequence[Prompt]) -> str | None:
+    """One line where some of them are none of its questions."""
+    unknown = sum(not isinstance(prompt, str) or task_of(prompt) is None for prompt in prompts)
+    return (
+        f"note: {_KNOWS}; {unknown} of {len(prompts)} prompts are none of them: those answers mean nothing."
+        if unknown
+        else None
+    )

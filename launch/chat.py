@@ -7,8 +7,8 @@ import sys
 
 from absl import flags
 
-from launch import bundled, door, live, models, strictness, transcript
-from specexit_jax.engine.conversation import CONTEXT, Conversation
+from launch import bundled, door, live, models, transcript
+from specexit_jax.engine.conversation import CONTEXT
 
 FLAGS = flags.FLAGS
 flags.DEFINE_integer("context", CONTEXT, "Tokens that the conversation may have in all.", lower_bound=2)
@@ -20,23 +20,18 @@ def check() -> None:
 
 def main() -> None:
     door.decode_on_one_thread()
-    session, method, choice = models.chosen()
-    settings = {"sampling": models.sampling(session), "max_new_tokens": FLAGS.max_new_tokens}
-    conversation = Conversation(session, method, context=FLAGS.context, seed=FLAGS.seed, **settings)
-    strictness.told(choice.uncovered)
-    door.say(choice.line)
+    talk = models.loaded().conversation(context=FLAGS.context, **models.settings())
+    door.say(talk.why)
     known = bundled.is_bundled(FLAGS.target)
     if sys.stdin.isatty():
         door.say("One message a line; the end of input (Ctrl-D) ends the conversation.")
     for line in sys.stdin:
         if message := line.strip():
-            if known and (warning := bundled.warning(message, turn=len(conversation.messages) // 2)):
+            if known and (warning := bundled.warning(message, turn=len(talk.messages) // 2)):
                 door.say(warning)
-            outcome = live.show(conversation.say(message), door.colours())
-            kept = conversation.prompted - conversation.computed
-            door.say(
-                f"{transcript.numbers(outcome)}; {kept} of {conversation.prompted} prompt tokens were in the cache\n"
-            )
+            answer = live.show(talk.say(message), door.colours())
+            kept, prompted = talk.kept
+            door.say(f"{transcript.numbers(answer)}; {kept} of {prompted} prompt tokens were in the cache\n")
 
 
 if __name__ == "__main__":

@@ -1,19 +1,20 @@
-"""One prompt in, the text out: the thinking dimmed, the moment of the exit, and what it saved.
+"""A prompt in, the text out: the thinking dimmed, the moment of the exit, and what it saved. Or many prompts, from a file.
 
 python -m launch.generate --example=chain_sum    # a question of the bundled model's; of yours: --prompt=…
 python -m launch.generate --target=FOLDER --draft=FOLDER --prompt="What is 12 + 30 - 4?"
-The first line says which method decodes, and why (on standard error with --json and --stream).
+python -m launch.generate --prompts=FILE.jsonl --json > answers.jsonl    # rows {"question": …}; answers in the order of the file
+The first line says which method decodes, and why (on standard error with --json and --stream). With --stream into a pipe or file,
+standard output holds the model's text and nothing else.
 """
+
+import sys
 
 from absl import flags
 
-from launch import bundled, door, live, models, strictness, transcript
+from launch import bundled, door, live, models, prompts, transcript
+from specexit_jax.api.arguments import Prompt
+from specexit_jax.api.model import SpecExit
 from specexit_jax.data.known_prompts import EXAMPLES
-from specexit_jax.engine.methods import make_method
-from specexit_jax.engine.requests import Request, prepare
-from specexit_jax.engine.run import run
-from specexit_jax.engine.session import Session, chat_ids
-from specexit_jax.engine.streaming import stream_pieces
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("prompt", None, "The question.")
@@ -21,57 +22,70 @@ flags.DEFINE_list("prompt_ids", None, "The whole prompt as token ids, instead of
 flags.DEFINE_enum(
     "example", None, list(EXAMPLES), "Instead of --prompt: a question of this task, of the bundled model's six."
 )
-flags.DEFINE_bool("compare", True, "After an exit, run the same request without it (not with --json or --stream).")
-flags.DEFINE_bool("stream", False, "Show the text as it comes, with a meter for each signal.")
-flags.DEFINE_bool("json", False, "One line of JSON: text, ids, thinking_tokens, exit, tau, seconds.")
+flags.DEFINE_bool("compare", True, "After an exit, run the same request without it (of one prompt, shown as text).")
+flags.DEFINE_bool("stream", False, "Show the text as it comes; on a terminal with a meter for each signal.")
+_SOURCES = ("prompt", "prompt_ids", "example", "prompts")
 
 
 def main() -> None:
     door.decode_on_one_thread()
     prompt = check()
-    session, method, choice = models.chosen()
-    request = Request("generate", prompt_ids(session, prompt), FLAGS.seed)
-    settings = {"sampling": models.sampling(session), "max_new_tokens": FLAGS.max_new_tokens}
-    prepare(session, [request], method, FLAGS.max_new_tokens)
+    rows = prompts.read(FLAGS.prompts) if FLAGS.prompts else None
+    model = models.loaded()
     tell = door.aside if FLAGS.json or FLAGS.stream else door.say
-    strictness.told(choice.uncovered)
-    tell(choice.line)
+    if rows is not None:
+        prompts.answer(model, rows, tell)
+        return
+    plan = model.plan(prompt, **models.settings())
+    tell(f"method {plan.method}: {plan.why}")
     if FLAGS.example:
         tell(f"prompt: {prompt}")
-    if prompt is not None and bundled.is_bundled(FLAGS.target) and (warning := bundled.warning(prompt)):
+    if isinstance(prompt, str) and bundled.is_bundled(FLAGS.target) and (warning := bundled.warning(prompt)):
         tell(warning)
     if FLAGS.stream:
-        outcome = live.show(stream_pieces(session, request, method, **settings), door.colours())
-        door.say(transcript.numbers(outcome))
+        stream(model, prompt)
         return
-    (outcome,) = run(session, [request], method, **settings)
+    answer = model.generate(prompt, **models.settings())
     if FLAGS.json:
-        door.say(transcript.as_json(session, outcome))
+        door.say(transcript.as_json(answer))
         return
-    door.say(transcript.text(session, outcome, door.colours()))
-    if outcome.exit is not None and FLAGS.compare:
-        name = "eagle3" if method.draft_tokens else "think"
-        without = make_method(session, name, draft_tokens=FLAGS.draft_tokens, tree=method.tree)
-        (longer,) = run(session, [request], without, **settings)
-        door.say(transcript.saved(session, outcome, longer, name))
+    door.say(transcript.text(answer, door.colours()))
+    if answer.exit is not None and FLAGS.compare:
+        name = "eagle3" if answer.usage.drafts else "think"
+        longer = model.generate(prompt, **models.settings() | {"method": name})
+        door.say(transcript.saved(answer, longer))
 
 
-def check() -> str | None:
-    """The prompt's text, None where ids were given. Refuses flags that do not fit together and empty prompts."""
+def stream(model: SpecExit, prompt: Prompt) -> None:
+    """The text as it comes; what is said of it goes aside where standard output is no terminal."""
+    terminal = on_terminal()
+    answer = live.show(model.stream(prompt, **models.settings()), door.colours(), meters=terminal)
+    (door.say if terminal else door.aside)(transcript.numbers(answer))
+
+
+def on_terminal() -> bool:
+    return sys.stdout.isatty()
+
+
+def check() -> Prompt | None:
+    """The prompt, None where a file of them is named. Refuses flags that do not fit together and empty prompts."""
     models.check()
-    given = [name for name in ("prompt", "prompt_ids", "example") if FLAGS[name].value is not None]
-    if len(given) != 1:
-        raise ValueError("Give either --prompt=TEXT or --prompt_ids=1,2,3, or --example=TASK.")
+    if len([name for name in _SOURCES if FLAGS[name].value is not None]) != 1:
+        raise ValueError("Give one of --prompt=TEXT, --prompt_ids=1,2,3, --example=TASK and --prompts=FILE.")
     if FLAGS.stream and FLAGS.json:
         raise ValueError("Give either --stream or --json.")
+    if FLAGS.prompts is not None:
+        if FLAGS.stream:
+            raise ValueError(
+                "--stream shows one prompt: give --prompt=TEXT instead of --prompts, or leave --stream out."
+            )
+        return prompts.check(FLAGS.prompts)
+    if FLAGS.prompt_ids is not None:
+        return list(door.whole_numbers("prompt_ids", FLAGS.prompt_ids))
     prompt = EXAMPLES[FLAGS.example] if FLAGS.example else FLAGS.prompt
-    if prompt is not None and not prompt.strip():
+    if not prompt.strip():
         raise ValueError("--prompt is empty: give a question.")
     return prompt
-
-
-def prompt_ids(session: Session, prompt: str | None) -> tuple[int, ...]:
-    return door.whole_numbers("prompt_ids", FLAGS.prompt_ids) if prompt is None else tuple(chat_ids(session, prompt))
 
 
 if __name__ == "__main__":

@@ -1,38 +1,40 @@
 """A request shown as it is decoded: the thinking dimmed, a meter for each signal where a step of it ends."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from launch import transcript
-from specexit_jax.engine.requests import Outcome
-from specexit_jax.engine.streaming import Piece
+from specexit_jax.api.answer import Answer, Piece
 from specexit_jax.exits.signals import share_text
 
 WIDTH = 10  # cells of a meter
 REMAIN = 512.0  # tokens that fill the meter of what remains
 
 
-def show(pieces: Iterator[Piece], colours: bool) -> Outcome:
-    """Prints the pieces as they come and returns the outcome."""
-    shown, outcome, thinking = None, None, True
+def show(pieces: Iterator[Piece], colours: bool, meters: bool = True) -> Answer:
+    """Prints the pieces as they come, with the signals' meters if wanted, and returns the whole answer."""
+    shown, answer, last = None, None, "\n"
     for piece in pieces:
         # Signals speak of the end of a step; what follows it in the same piece comes behind them.
         step, end, rest = piece.text.rpartition("\n\n")
-        if end and piece.signals and piece.signals != shown:
+        if meters and end and piece.signals and piece.signals != shown:
             shown = piece.signals
-            rest = f"{meters(shown)}\n\n{rest}"
-        _write(transcript.styled(step + end + rest, transcript.DIM, colours and thinking))
-        thinking, outcome = piece.thinking, piece.outcome
-    _write("\n")
-    return outcome
+            rest = f"{meter_line(shown)}\n\n{rest}"
+        _write(transcript.styled(step + end + rest, transcript.DIM, colours and piece.thinking))
+        answer, last = piece.answer, piece.text[-1:] or last
+    if last != "\n":
+        _write("\n")
+    return answer
 
 
-def meters(signals: tuple[float, float, float]) -> str:
+def meter_line(signals: Mapping[str, float]) -> str:
     """One line: a bar for each signal and its value; the bar of what remains is full at 512 tokens."""
-    confidence, progress, remain = signals
-    return (
-        f"    confidence {_bar(confidence)} {share_text(confidence)}   progress {_bar(progress)} {share_text(progress)}   "
-        f"remain {_bar(remain / REMAIN)} {remain:.0f}"
-    )
+    bars = [
+        f"{name} {_bar(value / REMAIN)} {value:.0f}"
+        if name == "remain"
+        else f"{name} {_bar(value)} {share_text(value)}"
+        for name, value in signals.items()
+    ]
+    return "    " + "   ".join(bars)
 
 
 def _bar(share: float) -> str:

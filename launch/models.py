@@ -1,14 +1,13 @@
 """The flags by which a command names the model, the draft, the policy and the method that it decodes with."""
 
-import dataclasses
-
 from absl import flags
 
-from launch import bundled, door, transcript
-from specexit_jax.decoding.sampling import RULES, Sampling
-from specexit_jax.engine.choice import Choice, choose
-from specexit_jax.engine.methods import DECODED, DRAFT_TOKENS, Method, make_method
-from specexit_jax.engine.session import EMBEDDED, Session, load_session
+from launch import bundled, door, strictness
+from specexit_jax.api.arguments import Settings
+from specexit_jax.api.model import SpecExit
+from specexit_jax.decoding.sampling import RULES
+from specexit_jax.engine.methods import DECODED, DRAFT_TOKENS
+from specexit_jax.engine.session import EMBEDDED
 from specexit_jax.exits.smoothers import SMOOTHERS
 
 FLAGS = flags.FLAGS
@@ -50,29 +49,25 @@ def check() -> None:
         door.mesh_sizes(FLAGS.mesh)
 
 
-def chosen() -> tuple[Session, Method, Choice]:
-    """What the flags name, loaded, and how the method was chosen; the bundled model's own draft where they name none."""
-    draft = FLAGS.draft or (str(EMBEDDED / "draft") if bundled.is_bundled(FLAGS.target) else None)
+def loaded() -> SpecExit:
+    """What the flags name, loaded; the bundled model's own draft where they name none."""
     check()
-    tree, mesh = door.tree(FLAGS.tree), door.mesh(FLAGS.mesh)
-    session = as_asked(load_session(FLAGS.target, draft, FLAGS.dtype, mesh, FLAGS.draft_layer_ids))
-    choice = choose(session, draft, FLAGS.method, FLAGS.policy, FLAGS.exit_rule, FLAGS.smoother)
-    return (
-        session,
-        make_method(session, choice.name, choice.policy, choice.kinds, FLAGS.draft_tokens, tree=tree),
-        choice,
+    draft = FLAGS.draft or (EMBEDDED / "draft" if bundled.is_bundled(FLAGS.target) else None)
+    return SpecExit.load(
+        FLAGS.target,
+        draft,
+        FLAGS.policy,
+        dtype=FLAGS.dtype,
+        mesh=door.mesh(FLAGS.mesh),
+        draft_layer_ids=FLAGS.draft_layer_ids,
+        exit_rule=FLAGS.exit_rule,
+        smoother=FLAGS.smoother,
+        draft_tokens=FLAGS.draft_tokens,
+        tree=door.tree(FLAGS.tree),
+        strict_policy=strictness.asked(),
     )
 
 
-def as_asked(session: Session) -> Session:
-    """The session whose own sampling and length are those that the flags ask for."""
-    length = FLAGS.max_new_tokens or session.max_new_tokens
-    return dataclasses.replace(session, sampling=sampling(session), max_new_tokens=length)
-
-
-def sampling(session: Session) -> Sampling:
-    """The target's own sampling, changed by what the flags ask for."""
-    asked = {
-        name: FLAGS[name].value for name in ("temperature", "top_k", "top_p", "min_p", "rule", "repetition_penalty")
-    }
-    return transcript.sampling(session, **asked)
+def settings() -> Settings:
+    """What the flags ask of a request."""
+    return {name: FLAGS[name].value for name in Settings.__annotations__}

@@ -1,58 +1,65 @@
-"""What launch.generate shows of one decoded request."""
+"""What launch.generate shows of one answer."""
 
 import dataclasses
 import json
 
-from specexit_jax.decoding.sampling import Sampling
-from specexit_jax.engine.requests import Outcome
-from specexit_jax.engine.session import Session, text_of
-from specexit_jax.engine.thinking import END_THINK
+from specexit_jax.api.answer import Answer
 from specexit_jax.exits.signals import share_text
 
 DIM, BOLD, PLAIN = "\033[2m", "\033[1m", "\033[0m"
+KEYS = (
+    "text", "ids", "thinking_tokens", "exit", "tau", "seconds",
+    "id", "answer", "thinking", "finish_reason", "method", "policy", "usage",
+)  # fmt: skip
 
 
-def sampling(session: Session, **asked: float | None) -> Sampling:
-    """The target's own sampling, save what is asked for by name (None asks for nothing)."""
-    return dataclasses.replace(session.sampling, **{name: value for name, value in asked.items() if value is not None})
-
-
-def as_json(session: Session, outcome: Outcome) -> str:
-    """One line; `ids` holds the generated tokens, `position` is an index into them."""
-    left = {"position": outcome.exit, "signals": outcome.exit_signals}
-    return json.dumps(
-        {
-            "text": text_of(session, outcome.ids),
-            "ids": outcome.ids,
-            "thinking_tokens": outcome.thinking_tokens,
-            "exit": None if outcome.exit is None else left,
-            "tau": outcome.tau,
-            "seconds": outcome.seconds,
-        }
+def as_json(answer: Answer) -> str:
+    """One line with KEYS; `ids` holds the generated tokens, `exit.position` is an index into them, `text` is all that was
+    written. The signals at the exit stand there by name, and as the list `signals` in the order of the names."""
+    left, usage = answer.exit, answer.usage
+    values = (
+        answer.written,
+        answer.ids,
+        usage.thinking_tokens,
+        left
+        and {
+            "position": left.token,
+            "boundary": left.boundary,
+            **left.signals,
+            "signals": [*left.signals.values()] or None,
+        },
+        usage.tokens_per_step,
+        usage.seconds,
+        answer.id,
+        answer.text,
+        answer.thinking,
+        answer.finish_reason,
+        answer.method,
+        answer.policy and dataclasses.asdict(answer.policy),
+        dataclasses.asdict(usage),
     )
+    return json.dumps(dict(zip(KEYS, values, strict=True)))
 
 
-def text(session: Session, outcome: Outcome, colours: bool) -> str:
+def text(answer: Answer, colours: bool) -> str:
     """Thinking (dimmed), the exit, the answer, and a line of numbers."""
-    thinking, answer = split(session, outcome)
-    parts = [styled(thinking.rstrip("\n"), DIM, colours)] if thinking.strip() else []
-    if outcome.exit is not None:
-        parts.append(styled(f"── {_moment(outcome)} ──", BOLD, colours))
-    elif outcome.think_end is not None:
+    parts = [styled(answer.thinking, DIM, colours)] if answer.thinking else []
+    if answer.exit is not None:
+        parts.append(styled(f"── {_moment(answer)} ──", BOLD, colours))
+    elif answer.closed:
         parts.append(styled("── the model closed its thinking itself ──", BOLD, colours))
-    parts.append(answer.strip("\n"))
-    if not outcome.finished:
-        where = ", where the context was full" if outcome.cut else ""
-        parts.append(styled(f"[cut off after {len(outcome.ids)} tokens{where}]", BOLD, colours))
-    return "\n\n".join([part for part in parts if part] + [numbers(outcome)])
+    parts.append(answer.text)
+    if answer.finish_reason != "stop":
+        where = ", where the context was full" if answer.finish_reason == "context" else ""
+        parts.append(styled(f"[cut off after {len(answer.ids)} tokens{where}]", BOLD, colours))
+    return "\n\n".join([part for part in parts if part] + [numbers(answer)])
 
 
-def saved(session: Session, outcome: Outcome, longer: Outcome, method: str) -> str:
+def saved(answer: Answer, longer: Answer) -> str:
     """The same request without the exit, side by side; says so where nothing was saved."""
-    ours, theirs = len(outcome.ids), len(longer.ids)
-    faster = longer.seconds / outcome.seconds
-    same = split(session, outcome)[1].strip() == split(session, longer)[1].strip()
-    ending = "" if longer.finished else ", where it was cut off"
+    ours, theirs = len(answer.ids), len(longer.ids)
+    faster = longer.usage.seconds / answer.usage.seconds
+    ending = "" if longer.finish_reason == "stop" else ", where it was cut off"
     verdict = (
         f"the exit saved {theirs - ours} tokens ({1 - ours / theirs:.0%})"
         if ours < theirs
@@ -60,39 +67,26 @@ def saved(session: Session, outcome: Outcome, longer: Outcome, method: str) -> s
     )
     pace = f"{faster:.1f}× faster" if faster >= 1 else f"{1 / faster:.1f}× slower"
     return (
-        f"Without it ({method}, same seed): {theirs} tokens in {longer.seconds:.2f} s{ending}; {verdict}, {pace}; "
-        f"{'the answer is the same' if same else 'the answer differs'}."
+        f"Without it ({longer.method}, same seed): {theirs} tokens in {longer.usage.seconds:.2f} s{ending}; {verdict}, {pace}; "
+        f"{'the answer is the same' if answer.text == longer.text else 'the answer differs'}."
     )
 
 
-def split(session: Session, outcome: Outcome) -> tuple[str, str]:
-    """The text before and after `</think>`; all of it is thinking where the thinking never closed."""
-    if outcome.think_end is None:
-        whole = text_of(session, outcome.ids)
-        return (whole, "") if outcome.thinking_tokens else ("", whole)
-    thought, rest = (
-        text_of(session, outcome.ids[: outcome.think_end]),
-        text_of(session, outcome.ids[outcome.think_end :]),
-    )
-    before, _, after = rest.partition(END_THINK)  # its first id may hold what stands before it, its last what follows
-    return thought + before, after
+def _moment(answer: Answer) -> str:
+    told = ", ".join(f"{name} {_value(name, value)}" for name, value in answer.exit.signals.items())
+    return f"exit after {answer.exit.token} thinking tokens{': ' if told else ''}{told}"
 
 
-def _moment(outcome: Outcome) -> str:
-    if outcome.exit_signals is None:
-        return f"exit after {outcome.exit} thinking tokens"
-    confidence, progress, remain = outcome.exit_signals
-    return (
-        f"exit after {outcome.exit} thinking tokens: confidence {share_text(confidence)}, progress {share_text(progress)}, "
-        f"remain {remain:.0f} tokens"
-    )
+def _value(name: str, value: float) -> str:
+    return f"{value:.0f} tokens" if name == "remain" else share_text(value)
 
 
-def numbers(outcome: Outcome) -> str:
+def numbers(answer: Answer) -> str:
     """Tokens, seconds and, where there were drafts, τ."""
-    pace = f", τ {outcome.tau:.2f}" if outcome.tau is not None and len(outcome.accepted) > 1 else ""
-    tried = f", {outcome.trial_tokens} more in trials that failed: {outcome.trials}" if outcome.trials else ""
-    return f"{len(outcome.ids)} tokens ({outcome.thinking_tokens} of thinking{tried}) in {outcome.seconds:.2f} s{pace}"
+    usage = answer.usage
+    pace = f", τ {usage.tokens_per_step:.2f}" if usage.tokens_per_step is not None and usage.drafts else ""
+    tried = f", {usage.trial_tokens} more in trials that failed: {usage.trials}" if usage.trials else ""
+    return f"{len(answer.ids)} tokens ({usage.thinking_tokens} of thinking{tried}) in {usage.seconds:.2f} s{pace}"
 
 
 def styled(words: str, style: str, colours: bool) -> str:

@@ -152,7 +152,7 @@ LOADS = [
     ({"mesh": (3, 1, 1)}, ValueError, "does not cover 8 devices"),
     ({"tree": (3, 2)}, TypeError, "tree is three whole numbers (depth, top_k, total), not (3, 2)."),
     ({"tree": (1, 2, 9)}, ValueError, "its total must be between 1 and that, not 9."),
-    ({"draft_tokens": -1}, ValueError, "draft_tokens must be at least 0, but it is -1."),
+    ({"draft_tokens": -1}, ValueError, "draft_tokens must be 0 or more, but it is -1."),
     ({"draft_tokens": 2.5}, TypeError, "draft_tokens must be a whole number, not 2.5."),
     ({"exit_rule": "never"}, ValueError, "Unknown exit rule 'never': choose 'default' or 'released'."),
     ({"smoother": "median"}, ValueError, "median"),

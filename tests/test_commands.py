@@ -70,7 +70,7 @@ def arguments_of(command: str, folder: Path) -> tuple[str, list[str]]:
         given["--config.ablate.draft"] = f"={folder}/work"
     if name in STAGES and not {"--preset", "--compile_only", "--annotation"} & given.keys():
         given = {"--config": "=configs/embedded.py"} | given | {"--workdir": f"={folder}/work"}
-    if name == "generate" and not {"--prompt", "--prompt_ids", "--example"} & given.keys():
+    if name == "generate" and not {"--prompt", "--prompt_ids", "--prompts", "--example"} & given.keys():
         given["--prompt"] = "=Hi"
     return name, [flag + value for flag, value in given.items()]
 

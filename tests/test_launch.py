@@ -19,11 +19,10 @@ from safetensors import safe_open
 from tiny_folders import write_policy, write_tiny
 
 from launch import bundled, chat, door, generate, sentences, transcript
-from specexit_jax import notes
+from specexit_jax import Answer, SpecExit, Usage, notes
 from specexit_jax.data.known_prompts import EXAMPLES
 from specexit_jax.decoding.sampling import Sampling
 from specexit_jax.engine.binding import bound
-from specexit_jax.engine.requests import Outcome
 from specexit_jax.engine.session import load_session
 from specexit_jax.exits.policy_file import load_policy, save_policy
 
@@ -63,7 +62,7 @@ def test_json_is_one_line_whose_exit_points_at_the_forced_end(tiny, capsys, monk
     assert code == 0, err
     (line,) = out.splitlines()
     told = json.loads(line)
-    assert list(told) == ["text", "ids", "thinking_tokens", "exit", "tau", "seconds"]
+    assert list(told)[:6] == ["text", "ids", "thinking_tokens", "exit", "tau", "seconds"]
     session = load_session(tiny / "target")
     position = told["exit"]["position"]
     assert (told["ids"][position],) == session.end_think_ids
@@ -72,8 +71,17 @@ def test_json_is_one_line_whose_exit_points_at_the_forced_end(tiny, capsys, monk
     assert told["text"].count("</think>") == 1
     assert len(told["exit"]["signals"]) == 3
     assert 0 <= told["exit"]["signals"][0] <= 1
+    assert [told["exit"][name] for name in ("confidence", "progress", "remain")] == told["exit"]["signals"]
+    assert told["exit"]["boundary"] == 1  # of a policy that leaves at the first one
     assert told["tau"] >= 1
     assert told["seconds"] > 0
+    assert told["text"].partition("</think>")[0].strip() == told["thinking"] and told["method"] == "specexit"
+    assert told["text"].endswith(told["answer"]) and told["finish_reason"] in ("stop", "length")
+    assert told["policy"]["path"] == str(tiny / "policy.json") and told["policy"]["certificate"] is None
+    assert list(told["policy"]["thresholds"]) == ["confidence", "progress", "remain"]
+    usage = told["usage"]
+    assert usage["thinking_tokens"] == position and usage["answer_tokens"] == len(told["ids"]) - position
+    assert usage["tokens_per_step"] == told["tau"] and usage["seconds"] == told["seconds"]
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
@@ -105,15 +113,72 @@ def test_a_tree_writes_the_same_in_no_more_steps(tiny, capsys, monkeypatch):
     assert code == 1 and "--tree takes depth,top_k,total, not 2 numbers" in err
 
 
-def test_a_stream_shows_the_same_text_and_the_meters(tiny, capsys, monkeypatch):
+def test_a_stream_into_a_pipe_is_the_text_alone(tiny, capsys, monkeypatch):
+    _, whole, _ = call(capsys, monkeypatch, *folders(tiny), PROMPT, "--json")
+    code, out, err = call(capsys, monkeypatch, *folders(tiny), PROMPT, "--stream")
+    assert code == 0, err
+    text = json.loads(whole)["text"]
+    assert out == text + "\n" * (not text.endswith("\n"))
+    assert err.splitlines()[0].startswith("method specexit: ") and " of thinking) in " in err.splitlines()[-1]
+    code, _, err = call(capsys, monkeypatch, *folders(tiny), PROMPT, "--stream", "--json")
+    assert code == 1 and "either --stream or --json" in err
+
+
+def test_a_stream_on_a_terminal_shows_the_meters(tiny, capsys, monkeypatch):
+    monkeypatch.setattr(generate, "on_terminal", lambda: True)
+    monkeypatch.setenv("NO_COLOR", "1")
     _, whole, _ = call(capsys, monkeypatch, *folders(tiny), PROMPT, "--json")
     code, out, err = call(capsys, monkeypatch, *folders(tiny), PROMPT, "--stream")
     assert code == 0, err
     assert "    confidence █" in out or "    confidence ░" in out
     shown = "".join(line for line in out.splitlines(keepends=True) if not line.startswith("    confidence"))
     assert shown.replace("\n", "").startswith(json.loads(whole)["text"].replace("\n", ""))
-    code, _, err = call(capsys, monkeypatch, *folders(tiny), PROMPT, "--stream", "--json")
-    assert code == 1 and "either --stream or --json" in err
+    assert " of thinking) in " in out.splitlines()[-1]
+
+
+ROWS = (
+    {"question": "Count the legs.", "answer": "12"},
+    {"id": "b", "prompt": "3*4?"},
+    {"messages": [{"role": "user", "content": "4+4?"}]},
+)
+
+
+def test_prompts_of_a_file_are_answered_in_its_order(tiny, tmp_path, capsys, monkeypatch):
+    path = tmp_path / "prompts.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    arguments = (*folders(tiny), f"--prompts={path}", "--slots=2", "--max_new_tokens=16")
+    code, out, err = call(capsys, monkeypatch, *arguments, "--json")
+    assert code == 0 and err.startswith("method specexit: ") and len(err.splitlines()) == 1, err
+    told = [json.loads(line) for line in out.splitlines()]
+    assert [answer["id"] for answer in told] == ["0", "b", "2"]
+    model = SpecExit.load(tiny / "target", tiny / "draft", draft_tokens=2)
+    prompts = [ROWS[0]["question"], ROWS[1]["prompt"], ROWS[2]["messages"]]
+    found = model.generate_many(prompts, slots=2, ids=["0", "b", "2"], max_new_tokens=16)
+    assert [tuple(answer["ids"]) for answer in told] == [answer.ids for answer in found]
+    code, out, err = call(capsys, monkeypatch, *arguments)
+    assert code == 0 and not err, err
+    assert re.findall("═══ (.*) ═══", out) == ["0", "b", "2"] and out.startswith("method specexit: ")
+    assert all(answer.text in out for answer in found)
+
+
+@pytest.mark.parametrize(
+    ("rows", "sentence"),
+    [
+        ('{"question": "a"}\n{"answer": "b"}\n', 'row 2 has no prompt: give rows with a column "question", "prompt" or'),
+        ('{"question": "a", "prompt": "b"}', "row 1 has question and prompt, of which it needs one alone."),
+        ('{"messages": [{"role": "user"}]}', "row 1, column 'messages': A message holds the texts 'role' and 'content'"),
+        ('{"id": 1, "prompt": "a"}\n{"id": 1, "prompt": "b"}', "the id '1' stands twice"),
+        ("{", "prompts.jsonl cannot be read: it is not valid JSON"),
+        ("", "holds no row: give rows with"),
+        (None, "prompts.jsonl is not a file"),
+    ],
+)  # fmt: skip
+def test_wrong_rows_get_one_sentence(tiny, tmp_path, capsys, monkeypatch, rows, sentence):
+    path = tmp_path / "prompts.jsonl"
+    if rows is not None:
+        path.write_text(rows)
+    code, out, err = call(capsys, monkeypatch, *folders(tiny), f"--prompts={path}")
+    assert code == 1 and not out and sentence in err and len(err.splitlines()) == 1, err
 
 
 def test_a_chat_keeps_what_it_has_read(tiny, capsys, monkeypatch):
@@ -129,12 +194,12 @@ def test_a_chat_keeps_what_it_has_read(tiny, capsys, monkeypatch):
 def test_sampling_flags_change_what_the_target_asks_for(tiny, capsys, monkeypatch):
     asked, seen = [], []
 
-    def run(session, requests, method, *, sampling, max_new_tokens):
-        asked.append((session.sampling, sampling))
-        seen.append((session.target.dtype, session.mesh and dict(session.mesh.shape)))
+    def generate(model, prompt, **settings):
+        asked.append((model.session.sampling, model.plan(prompt, **settings).sampling))
+        seen.append((model.session.target.dtype, model.session.mesh and dict(model.session.mesh.shape)))
         raise SystemExit(0)
 
-    monkeypatch.setattr(generate, "run", run)
+    monkeypatch.setattr(SpecExit, "generate", generate)
     call(capsys, monkeypatch, *folders(tiny), PROMPT)
     call(capsys, monkeypatch, *folders(tiny), PROMPT, "--top_k=9", "--min_p=0.1")
     call(capsys, monkeypatch, *folders(tiny), PROMPT, "--temperature=2", "--top_p=0.5")
@@ -180,7 +245,7 @@ def test_text_marks_the_exit_and_compares_with_a_real_run(tiny, capsys, monkeypa
 
 def test_the_method_and_why_it_was_chosen_are_said(tiny, tmp_path, capsys, monkeypatch):
     """A draft's own policy is found beside it; in the output, or beside it where that is for programs."""
-    monkeypatch.setattr(generate, "run", lambda *_, **__: sys.exit(0))
+    monkeypatch.setattr(SpecExit, "generate", lambda *_, **__: sys.exit(0))
     alone = shutil.copytree(tiny / "draft", tmp_path / "draft_model")
     for draft, line in [
         (tiny / "draft", f"method specexit: exits by {tiny / 'policy.json'}"),
@@ -194,7 +259,7 @@ def test_the_method_and_why_it_was_chosen_are_said(tiny, tmp_path, capsys, monke
 
 
 def test_what_the_bundled_model_knows_is_said_of_other_prompts(capsys, monkeypatch):
-    monkeypatch.setattr(generate, "run", lambda *_, **__: sys.exit(0))
+    monkeypatch.setattr(SpecExit, "generate", lambda *_, **__: sys.exit(0))
     _, out, _ = call(capsys, monkeypatch, "--prompt=What is 12 + 30 - 4?", "--method=think")
     assert "note: the bundled model" in out and "this prompt is none of them, so its answer means nothing" in out
     _, out, _ = call(capsys, monkeypatch, "--example=gcd", "--method=think")
@@ -226,10 +291,17 @@ def test_prompt_ids_are_the_whole_prompt(tiny, capsys, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ([], "Give either --prompt=TEXT or --prompt_ids=1,2,3, or --example=TASK."),
-        ([PROMPT, "--prompt_ids=1"], "Give either --prompt=TEXT or --prompt_ids=1,2,3, or --example=TASK."),
+        ([], "Give one of --prompt=TEXT, --prompt_ids=1,2,3, --example=TASK and --prompts=FILE."),
+        (
+            [PROMPT, "--prompt_ids=1"],
+            "Give one of --prompt=TEXT, --prompt_ids=1,2,3, --example=TASK and --prompts=FILE.",
+        ),
+        ([PROMPT, "--prompts=a.jsonl"], "Give one of --prompt=TEXT,"),
+        (["--prompts=a.txt"], "--prompts reads .jsonl, .json, "),
+        (["--prompts=a.jsonl", "--stream"], "--stream shows one prompt"),
+        (["--prompts=a.jsonl", "--slots=0"], "slots"),
         (["--prompt= "], "--prompt is empty: give a question."),
-        (["--prompt_ids="], "The prompt of request 'generate' is empty"),
+        (["--prompt_ids="], "The prompt is empty: give a text, a list of messages"),
         (["--example=sums"], "should be one of <chain_sum|gsm_symbolic|"),
         ([PROMPT, "--mesh=1,2"], "--mesh takes data,fsdp,tensor, not 2 numbers."),
         ([PROMPT, "--mesh=1,x,1"], "--mesh must be whole numbers separated by commas, but it holds 'x'."),
@@ -330,26 +402,16 @@ def test_a_method_without_its_draft_is_refused(tiny, capsys, monkeypatch):
 
 
 def test_the_comparison_never_claims_a_saving_that_was_not():
-    session = _Session()
-    short, long = _outcome(10, 0.5), _outcome(40, 1.0)
-    assert "saved 30 tokens (75%), 2.0× faster" in transcript.saved(session, short, long, "eagle3")
-    told = transcript.saved(session, long, short, "eagle3")
-    assert "saved no token, 2.0× slower" in told
+    short, long = _answer(10, 0.5), _answer(40, 1.0)
+    assert "Without it (eagle3, same seed): 40 tokens" in transcript.saved(short, long)
+    assert "saved 30 tokens (75%), 2.0× faster" in transcript.saved(short, long)
+    assert "saved no token, 2.0× slower" in transcript.saved(long, short)
 
 
-class _Session:
-    stop_ids, end_think_ids = (3,), (5,)
-
-    class tokenizer:  # stands in for an object
-        @staticmethod
-        def decode(ids, **_):
-            return " ".join(map(str, ids))
-
-
-def _outcome(tokens: int, seconds: float) -> Outcome:
-    return Outcome(
-        "a", 0, (1,), (7,) * (tokens - 3) + (5, 9, 3), True, tokens - 3, tokens - 3, None, None, 1, (1,), seconds
-    )
+def _answer(tokens: int, seconds: float) -> Answer:
+    usage = Usage(1, tokens - 3, 3, 1, 1.0, 3, seconds)
+    more = {"policy": None, "written": "", "ids": (7,) * tokens, "prompt_ids": (1,)}
+    return Answer("a", "", None, usage, "stop", "eagle3", id="a", seed=0, closed=True, **more)
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 import pytest
 from tiny_folders import write_tiny
 
-from launch.live import meters
+from launch.live import meter_line
 from specexit_jax.engine.conversation import Conversation
 from specexit_jax.engine.methods import make_method, read_policy
 from specexit_jax.engine.requests import Request
@@ -104,7 +104,7 @@ def test_a_conversation_goes_on_after_a_cancelled_answer_and_ends_at_its_context
 
 
 def test_meters_are_full_at_their_ends():
-    assert meters((0.0, 1.0, 4000.0)).split() == [
+    assert meter_line({"confidence": 0.0, "progress": 1.0, "remain": 4000.0}).split() == [
         "confidence", "░" * 10, "0.00", "progress", "█" * 10, "1.00", "remain", "█" * 10, "4000"
     ]  # fmt: skip
-    assert "█" * 5 + "░" * 5 in meters((0.5, 0.0, 0.0))
+    assert "█" * 5 + "░" * 5 in meter_line({"confidence": 0.5})

@@ -7,7 +7,7 @@ from tiny_folders import write_tiny
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from launch.transcript import split
+from specexit_jax.api.reading import thinking_and_answer
 from specexit_jax.decoding.loop.closing import closing_table
 from specexit_jax.decoding.oracle import _closed_by
 from specexit_jax.engine.session import load_session
@@ -103,7 +103,7 @@ def test_ends_that_are_merged_with_what_stands_around_them_are_found(template, e
         assert END_THINK in text(made, written[:last]) and END_THINK not in text(made, written[: last - 1])
         assert thought.startswith(text(made, written[:end])) and "<" in text(made, written[end : end + 1])
         outcome = SimpleNamespace(ids=tuple(written), think_end=end, thinking_tokens=end)
-        assert split(SimpleNamespace(tokenizer=made, stop_ids=()), outcome) == (thought, answer)
+        assert thinking_and_answer(SimpleNamespace(tokenizer=made, stop_ids=()), outcome) == (thought, answer)
 
 
 @pytest.mark.parametrize("kind", ["token", "several ids", "merged"])

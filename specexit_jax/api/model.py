@@ -68,7 +68,7 @@ class SpecExit:
             draft = EMBEDDED / "draft"
         if policy is not None and draft is None:
             raise ValueError("A policy reads the signals of a draft: give draft=FOLDER beside policy=FILE, or neither.")
-        drafts = arguments.whole("draft_tokens", draft_tokens, 0), arguments.tree_of(tree)
+        drafts = arguments.whole("draft_tokens", draft_tokens), arguments.tree_of(tree)
         exits = Exits(draft, policy, exit_rule, smoother, *drafts, strict_policy)
         dtype, mesh = arguments.dtype_named(dtype), arguments.mesh_of(mesh)
         target = EMBEDDED / "target" if target is None else target
