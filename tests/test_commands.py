@@ -1,80 +1,22 @@
 """Every command of the pages, the configs and the docstrings parses, loads its config and passes its up-front checks."""
 
+import importlib
+import inspect
 import json
 import os
-import re
 import shlex
 import shutil
 import subprocess
 import sys
-from itertools import product
 from pathlib import Path
 
 import pytest
+from commands_case import ELSEWHERE, OTHERS, ROOT, STAGES, arguments_of, commands_of, shell_lines, texts
 
 from specexit_jax.engine.session import EMBEDDED
 from specexit_jax.evaluation.report.pages import pages_of
 
-ROOT = Path(__file__).resolve().parent.parent
 SPLITS = ("draft", "development", "calibration", "test")
-STAGES = ("annotate", "ablate", "benchmark", "calibrate", "evaluate", "foresight", "lm_eval", "rollout", "train")
-OTHERS = ("chat", "export", "generate", "pages", "smollm2")
-LINE = re.compile(r"python -m launch|bash launch|sbatch|TPU=")
-# What stands for a value in a synopsis, and what an ellipsis stands for.
-VALUES = {"FOLDER": "runs/one", "FOLDER-OR-HUB-NAME": "runs/one", "TARGET": "runs/one", "N": "2"}
-LEFT_OUT = {"--config": "configs/embedded.py", "--method": "specexit", "--methods": "think,eagle3", "--tasks": "gcd"}
-
-
-def texts() -> list[str]:
-    """Where commands stand: documents, and the docstrings of configs and entry points."""
-    modules = [
-        path for folder in ("configs", "launch", "specexit_jax") for path in sorted((ROOT / folder).rglob("*.py"))
-    ]
-    docstrings = [path.read_text().split('"""')[1:2] for path in modules]
-    return [path.read_text() for path in pages_of(ROOT)] + [text for found in docstrings for text in found]
-
-
-def commands_of(text: str) -> list[str]:
-    """`launch.NAME --flag…` of lines and of words in backticks, each of the shell's variables put in; continued lines are joined,
-    comments cut."""
-    values: dict[str, list[str]] = {}
-    for name, value in re.findall(r'(?:^|; )([A-Z])=("[^"]*"|[^\s;]+)', text, re.M):
-        values.setdefault(name, []).append(value.strip('"'))
-    joined = re.sub(r"\n {4,}(?=\[?--)", " ", re.sub(r"\\\n\s*", " ", text))
-    lines = [re.split(r"\s#", line.strip())[0] for line in joined.splitlines()]
-    quoted = re.findall(r"(?<!`)`((?:[A-Z_]+=\S+ )*(?:python -m |bash |sbatch [^`]*)?launch[^`]+)`(?!`)", text)
-    found = []
-    for line in [line for line in lines if LINE.match(line)] + [" ".join(words.split()) for words in quoted]:
-        if match := re.search(r"launch\.\w+ .*--.*|(?<=python -m )launch\.\w+$", line):
-            used = sorted(set(re.findall(r"\$([A-Z])\b", match[0])))
-            for chosen in product(*(values[name] for name in used)):
-                put = dict(zip(used, chosen, strict=True))
-                found.append(re.sub(r"\$([A-Z])\b", lambda name, put=put: put[name[1]], match[0]))
-    return found
-
-
-def arguments_of(command: str, folder: Path) -> tuple[str, list[str]]:
-    """The entry point and its flags: brackets opened, the first of alternatives, our own folders; what a synopsis leaves out."""
-    name, *words = shlex.split(re.sub(r"[\[\]]", " ", command))
-    name, given = name.removeprefix("launch."), {}
-    for word in words:
-        flag, _, value = word.partition("=")
-        if flag.startswith("-"):
-            value = VALUES.get(value, LEFT_OUT.get(flag, "runs/one") if value in ("…", "a,b") else value).partition(
-                "|"
-            )[0]
-            given[flag] = f"={value}" if "=" in word else ""
-    if "--out" in given:
-        given["--out"] = f"={folder}/out"
-    if "--config.ablate.draft" in given:
-        given["--config.ablate.draft"] = f"={folder}/work"
-    if name in STAGES and not {"--preset", "--compile_only", "--annotation"} & given.keys():
-        given = {"--config": "=configs/embedded.py"} | given | {"--workdir": f"={folder}/work"}
-    if name == "generate" and not {"--prompt", "--prompt_ids", "--prompts", "--example"} & given.keys():
-        given["--prompt"] = "=Hi"
-    return name, [flag + value for flag, value in given.items()]
-
-
 # launch/demo.sh is the last one
 COMMANDS = sorted({" ".join(command.split()) for text in texts() for command in commands_of(text)})
 COMMANDS.append("launch.evaluate --config=configs/embedded.py:demo --workdir=runs/demo")
@@ -221,6 +163,27 @@ def test_a_documented_command_starts(seen, number):
     found = seen["commands"][number]
     lacking = COMMANDS[number].startswith("launch.smollm2") and "This script needs" in found["err"]
     assert found["code"] == 0 or lacking, found["err"]
+
+
+@pytest.mark.parametrize("path", pages_of(ROOT), ids=lambda path: path.name)
+def test_every_line_of_shell_on_a_page_is_started(path):
+    variables = "".join(f"{name}=x\n" for name in "CSW")
+    lines = [line for line in shell_lines(path.read_text()) if not line.startswith(ELSEWHERE)]
+    assert not [line for line in lines if not commands_of(variables + line)]
+
+
+def test_the_harness_reads_its_own_command_line(monkeypatch):
+    harness = pytest.importorskip("lm_eval._cli")
+    opened = importlib.import_module("specexit_jax.evaluation.lm_eval.open").opened
+    lines = [line for path in pages_of(ROOT) for line in shell_lines(path.read_text()) if line.startswith("python -c")]
+    assert lines
+    for line in lines:
+        program, *words = shlex.split(line)[2:]
+        compile(program, "page", "exec")
+        monkeypatch.setattr(sys, "argv", ["lm-eval", *words])
+        given = harness.HarnessCLI().parse_args()
+        assert (given.model, given.tasks) == ("specexit", ["gsm8k"])
+        assert set(given.model_args) <= {*inspect.signature(opened).parameters, "max_gen_toks"}
 
 
 @pytest.mark.parametrize("number", range(len(REFUSED)))
