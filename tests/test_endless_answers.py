@@ -146,6 +146,17 @@ def test_a_limit_is_taken_back_where_the_computation_ends_with_it():
     time.sleep(0.01)
 
 
+def test_a_limit_holds_where_its_watch_starts_slowly(monkeypatch):
+    class Slow(threading.Thread):
+        def start(self):
+            super().start()
+            _busy(0.05)
+
+    monkeypatch.setattr(threading, "Thread", Slow)
+    assert within(0.002, lambda: "soon", "late") == "late"
+    _busy(0.3)  # nothing comes afterwards
+
+
 def test_a_limit_leaves_errors_alone():
     with pytest.raises(ZeroDivisionError):
         within(5, lambda: 1 / 0, None)

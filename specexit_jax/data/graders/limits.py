@@ -44,9 +44,9 @@ def within(seconds: float, compute: Callable[[], Value], late: Value) -> Value:
             except _Late:
                 continue
 
-    threading.Thread(target=watch, daemon=True).start()
     try:
-        try:
+        try:  # from the start of the watching thread on, an interruption may arrive
+            threading.Thread(target=watch, daemon=True).start()
             return compute()
         finally:
             settle()
