@@ -24,5 +24,8 @@ def offered(kind: str, found: Any) -> None:
 
 def command() -> str:
     """The command that is running, without --digest."""
-    words = [word for word in sys.argv[1:] if not word.startswith("--digest")]
-    return shlex.join(["python", "-m", f"launch.{Path(sys.argv[0]).stem}", *words])
+    program, *words = sys.argv
+    if "--digest" in words:  # its value is the word after it
+        del words[words.index("--digest") : words.index("--digest") + 2]
+    words = [word for word in words if not word.startswith("--digest=")]
+    return shlex.join(["python", "-m", f"launch.{Path(program).stem}", *words])

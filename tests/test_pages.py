@@ -2,11 +2,13 @@
 
 import json
 import re
+import sys
 from pathlib import Path
 
 import pytest
 from pages_case import Names
 
+from launch.digest import command
 from specexit_jax.evaluation.records import Record
 from specexit_jax.evaluation.report import digest, pages
 from specexit_jax.evaluation.report.publish import record_sections
@@ -49,8 +51,10 @@ def broken(path: Path) -> list[str]:
         file = path.parent / name if name else path
         if not file.exists() or (anchor and anchor not in anchors(file.read_text())):
             found.append(target)
-    named = re.findall(r"`((?:specexit_jax|launch|tests|configs|docs)/[\w./-]+\.\w+)`", plain)
-    return found + [name for name in named if not (ROOT / name).exists()]
+    named = re.findall(r"`((?:specexit_jax|launch|tests|configs|docs)/[\w./-]+\.\w+|[\w/]+/\w+\.py)`", plain)
+    return found + [
+        name for name in named if not any((folder / name).exists() for folder in (ROOT, ROOT / "specexit_jax"))
+    ]
 
 
 @of_every_page
@@ -61,9 +65,17 @@ def test_what_a_page_links_to_is_there(path):
 def test_a_broken_link_is_seen(tmp_path):
     page = tmp_path / "page.md"
     page.write_text(
-        "# One, two!\n[a](#one-two) [b](page.md#one-two) [c](#three) [d](none.md)\n`launch/none.py`\n```\n# code\n```\n"
+        "# One, two!\n[a](#one-two) [b](page.md#one-two) [c](#three) [d](none.md)\n`launch/none.py` `exits/none.py` `exits/signals.py`\n```\n# code\n```\n"
     )
-    assert broken(page) == ["#three", "none.md", "launch/none.py"]
+    assert broken(page) == ["#three", "none.md", "launch/none.py", "exits/none.py"]
+
+
+def test_code_cites_sections_that_there_are():
+    cited = set()
+    for folder in ("specexit_jax", "launch", "configs", "tests"):
+        for path in (ROOT / folder).rglob("*.py"):
+            cited |= set(re.findall(r"(docs/\w+\.md) (§\d+)", path.read_text()))
+    assert not [(page, section) for page, section in cited if f"\n## {section} " not in (ROOT / page).read_text()]
 
 
 @of_every_page
@@ -151,6 +163,19 @@ def test_an_evaluation_becomes_the_table_of_a_page(evaluated, tmp_path):
     content["methods"]["specexit"]["tokens_mean"] = 151
     (tmp_path / "run.json").write_text(json.dumps(content))
     assert "| 151 |" in pages.filled(text, tmp_path) and pages.filled(text, tmp_path) != text
+
+
+def test_a_digest_tells_the_command_that_made_it(monkeypatch):
+    words = [
+        "/clone/launch/evaluate.py",
+        "--config=configs/embedded.py:demo",
+        "--digest=x.json",
+        "--methods=think, probe",
+        "--digest",
+        "y",
+    ]
+    monkeypatch.setattr(sys, "argv", words)
+    assert command() == "python -m launch.evaluate --config=configs/embedded.py:demo '--methods=think, probe'"
 
 
 def test_certified_runs_become_tables(tmp_path):
