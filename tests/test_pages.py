@@ -65,7 +65,8 @@ def test_what_a_page_links_to_is_there(path):
 def test_a_broken_link_is_seen(tmp_path):
     page = tmp_path / "page.md"
     page.write_text(
-        "# One, two!\n[a](#one-two) [b](page.md#one-two) [c](#three) [d](none.md)\n`launch/none.py` `exits/none.py` `exits/signals.py`\n```\n# code\n```\n"
+        "# One, two!\n[a](#one-two) [b](page.md#one-two) [c](#three) [d](none.md)\n"
+        "`launch/none.py` `exits/none.py` `exits/signals.py`\n```\n# code\n```\n"
     )
     assert broken(page) == ["#three", "none.md", "launch/none.py", "exits/none.py"]
 
