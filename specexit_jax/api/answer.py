@@ -3,6 +3,8 @@
 import dataclasses
 from collections.abc import Mapping
 
+import numpy as np
+
 from specexit_jax.decoding.sampling import Sampling
 
 
@@ -100,7 +102,8 @@ class Answer:
     None where no exit was taken. finish_reason: "stop" (the model ended), "length" (max_new_tokens were written) or
     "context" (the target's context is full). method: the one that decoded; policy: what it may exit by, None where it reads
     no policy. id, seed: what the request's noise is made of. ids: the generated tokens, prompt_ids: those before them.
-    closed: whether the thinking ended, by whomever.
+    closed: whether the thinking ended, by whomever. signals: where `generate` recorded them, by name, float32 [tokens]: what the
+    draft's head said at each token of `ids`; None otherwise.
     """
 
     text: str
@@ -116,6 +119,7 @@ class Answer:
     written: str = dataclasses.field(repr=False)
     ids: tuple[int, ...] = dataclasses.field(repr=False)
     prompt_ids: tuple[int, ...] = dataclasses.field(repr=False)
+    signals: Mapping[str, np.ndarray] | None = dataclasses.field(default=None, repr=False, compare=False)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -103,10 +103,15 @@ class Asked:
             prompt_ids=request.prompt_ids,
         )
 
-    def answers(self, requests: Sequence[Request], slots: int) -> Iterator[Answer]:
-        """Each as soon as it and those before it are done. Raises ValueError at once where ids are not all different."""
+    def answers(self, requests: Sequence[Request], slots: int, record_signals: bool = False) -> Iterator[Answer]:
+        """Each as soon as it and those before it are done. Raises ValueError at once where ids are not all different, and where
+        there are no signals to record."""
         prepare(self.session, requests, self.method, self.max_new_tokens)
-        settings = {"sampling": self.sampling, "max_new_tokens": self.max_new_tokens}
+        if record_signals and (self.session.draft is None or self.session.draft.signals == "none"):
+            raise ValueError(
+                "record_signals asks for a draft with signals, but this model has none: give draft=FOLDER."
+            )
+        settings = {"sampling": self.sampling, "max_new_tokens": self.max_new_tokens, "record_signals": record_signals}
         found = decoded(self.session, requests, self.method, batch_size=min(slots, max(len(requests), 1)), **settings)
         return (reading.answer_of(self.session, outcome, self.method, self.policy) for outcome in found)
 

@@ -80,17 +80,20 @@ class SpecExit:
         """What `generate` would decode this prompt by, and why; checks all that it would, and decodes nothing."""
         return self._asked("plan", settings).plan(prompt, id)
 
-    def generate(self, prompt: Prompt, *, id: str = "generate", **settings: Unpack[Settings]) -> Answer:
+    def generate(
+        self, prompt: Prompt, *, id: str = "generate", record_signals: bool = False, **settings: Unpack[Settings]
+    ) -> Answer:
         """The answer to one prompt: a text, a conversation as a list of messages {"role", "content"}, or token ids.
 
         Texts and messages go through the target's chat template, with the thinking open. settings: temperature, top_k, top_p,
         min_p, repetition_penalty, rule, max_new_tokens, method and seed, as in `Settings`; what is left out is the
-        target's own. The tokens depend on (seed, id) and the prompt alone; id: any text.
+        target's own. The tokens depend on (seed, id) and the prompt alone; id: any text. record_signals: keep the signals of
+        every token (`Answer.signals`), by whichever method; compiled apart.
 
         Raises TypeError or ValueError, one sentence, on a wrong argument and on a prompt that the target cannot read.
         """
-        asked = self._asked("generate", settings)
-        (answer,) = asked.answers([asked.request(prompt, id)], 1)
+        asked = self._asked("generate", settings, ("id", "record_signals"))
+        (answer,) = asked.answers([asked.request(prompt, id)], 1, record_signals)
         return answer
 
     def stream(self, prompt: Prompt, *, id: str = "generate", **settings: Unpack[Settings]) -> Iterator[Piece]:

@@ -4,6 +4,8 @@ import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+
 from specexit_jax.api.answer import Answer, Certificate, Exit, ExitPolicy, Piece, Usage
 from specexit_jax.decoding.sampling import Sampling
 from specexit_jax.engine import streaming
@@ -34,6 +36,7 @@ def answer_of(session: Session, outcome: Outcome, method: Method, policy: ExitPo
         ids=outcome.ids,
         prompt_ids=outcome.prompt_ids,
         closed=outcome.think_end is not None,
+        signals=None if outcome.signals is None else dict(zip(SIGNALS, np.asarray(outcome.signals).T, strict=True)),
     )
 
 
