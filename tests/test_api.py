@@ -10,6 +10,7 @@ from tiny_folders import write_tiny
 
 import specexit_jax
 from specexit_jax import SpecExit, notes
+from specexit_jax.api.reading import answer_of
 from specexit_jax.data.known_prompts import EXAMPLES
 from specexit_jax.decoding.sampling import Sampling
 from specexit_jax.engine.binding import bound
@@ -68,6 +69,8 @@ def test_the_bundled_model_answers_and_says_what_its_exit_was_certified_for(bund
     assert (left.certificate.epsilon, left.certificate.delta, left.certificate.problems) == (0.01, 0.05, 6000)
     assert left.certificate.sampling["temperature"] == 0.8 and sum(left.certificate.tasks.values()) == 6000
     assert answer.policy.path == str(choice.path) and answer.policy.uncovered is None
+    other = dataclasses.replace(answer.policy, uncovered="another temperature")
+    assert answer_of(bundled.session, outcome, method, other).exit.certificate is None
     assert (usage.prompt_tokens, usage.thinking_tokens) == (len(ids), left.token)
     assert usage.generated_tokens == len(answer.ids) and usage.seconds > 0
     assert (usage.steps, usage.tokens_per_step, usage.drafts) == (outcome.steps, outcome.tau, 3)
@@ -113,6 +116,17 @@ def test_pieces_are_the_answer(tiny, folder, method):
     else:
         assert answer.finish_reason == "length" and not answer.closed and answer.text == "" and answer.exit is None
         assert all(piece.signals == {} for piece in pieces)
+
+
+def test_signals_are_recorded_at_every_token(tiny, folder):
+    answer = tiny.generate(QUESTION, method="eagle3", record_signals=True, max_new_tokens=16)
+    request = Request("generate", answer.prompt_ids, 0)
+    outcome = by_engine(tiny, folder, "eagle3", request, max_new_tokens=16, record_signals=True)
+    assert list(answer.signals) == ["confidence", "progress", "remain"] and answer.ids == outcome.ids
+    np.testing.assert_array_equal(np.stack(list(answer.signals.values()), axis=-1), outcome.signals)
+    assert all(values.shape == (len(answer.ids),) for values in answer.signals.values())
+    with pytest.raises(ValueError, match="record_signals asks for a draft with signals, but this model has none"):
+        SpecExit.load(folder / "target").generate(QUESTION, record_signals=True)
 
 
 def test_many_are_each_what_they_are_alone(tiny):
