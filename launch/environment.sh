@@ -23,7 +23,8 @@ print(sys.version, hashlib.sha256(b"".join(open(name, "rb").read() for name in s
   echo "Installing $(basename "$list") into $folder (a few minutes, once) …" >&2
   rm -f "$stamp"
   "$base" -m venv --clear "$folder" || fail "'$base' cannot make a virtual environment (on Debian: apt install python3-venv)"
-  "$python" -m pip install -qq --disable-pip-version-check --requirement "$list" ||
+  # Bytecode is written where a module is first imported: most modules of these packages never are.
+  "$python" -m pip install -qq --disable-pip-version-check --no-compile --requirement "$list" ||
     fail "pip could not install $list (its message is above)"
   printf '%s\n' "$want" >"$stamp"
 }

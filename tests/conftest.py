@@ -2,9 +2,9 @@
 
 import gc
 import os
-import shutil
-import tempfile
+from pathlib import Path
 
+import compile_cache
 import jax
 import pytest
 
@@ -15,14 +15,27 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_default_matmul_precision", "highest")
 
 _CACHE, _WORTH = "JAX_COMPILATION_CACHE_DIR", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"
+# Most of the time of the quick tests is compilation of programs that then run for milliseconds. The slow ones compute.
+_CHEAP = (
+    "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true --xla_cpu_use_fusion_emitters=false"
+)
+_MANY_MAPS = 25_000
+
+
+def pytest_addoption(parser):
+    parser.addoption("--compiled", type=Path, help="a folder that keeps compiled programs for the next run")
 
 
 def pytest_configure(config):
-    """One compilation cache for all workers and subprocesses of a run, removed after it unless the user named a folder."""
+    """One compilation cache for all workers and subprocesses of a run, unless the user named a folder."""
+    if config.option.markexpr == "not slow":
+        os.environ.setdefault("XLA_FLAGS", _CHEAP)
     if _CACHE not in os.environ:
-        os.environ[_CACHE] = tempfile.mkdtemp(prefix="specexit-tests-")
-        config.add_cleanup(lambda: shutil.rmtree(os.environ[_CACHE], ignore_errors=True))
-    os.environ.setdefault(_WORTH, "0.2")
+        kept = config.option.compiled
+        folder = compile_cache.begin(kept and kept.resolve())
+        os.environ[_CACHE] = str(folder)
+        config.add_cleanup(lambda: compile_cache.end(folder, kept and kept.resolve()))
+    os.environ.setdefault(_WORTH, "0.05")
     jax.config.update("jax_compilation_cache_dir", os.environ[_CACHE])
     jax.config.update("jax_persistent_cache_min_compile_time_secs", float(os.environ[_WORTH]))
 
@@ -38,5 +51,7 @@ def pytest_collection_modifyitems(items):
 def _compiled_programs_are_let_go():
     """A program on CPU holds dozens of memory maps, of which Linux grants a process 65,530: XLA crashes at the last one."""
     yield
-    jax.clear_caches()
-    gc.collect()
+    maps = Path("/proc/self/maps")
+    if not maps.exists() or maps.read_bytes().count(b"\n") > _MANY_MAPS:
+        jax.clear_caches()
+        gc.collect()

@@ -154,7 +154,7 @@ def test_problems_needed_is_what_counting_up_gives():
 
 
 def test_problems_needed_answers_at_once():
-    start = time.perf_counter()
+    start = time.process_time()
     found = [problems_needed(0.01, 0.05, observed) for observed in (0.0095, 0.0099, 0.00999)]
     assert found[:2] == [108103, 2683030] and found[2] > 10**8
-    assert time.perf_counter() - start < 0.5
+    assert time.process_time() - start < 0.5

@@ -124,9 +124,9 @@ def test_a_large_target_costs_little(tmp_path):
     with path.open("wb") as file:
         file.write(len(header).to_bytes(8, "little") + header)
         file.truncate(8 + len(header) + 4 * size)
-    raw, began = raw_tensors(tmp_path)["big"], time.perf_counter()
+    raw, began = raw_tensors(tmp_path)["big"], time.process_time()
     content._hashed(raw, 0, size, False)
-    assert time.perf_counter() - began < 0.5
+    assert time.process_time() - began < 0.5
     with pytest.raises(ValueError, match="ends inside tensor big"):
         list(raw._replace(shape=(size + 9,)).pieces([(size - 1, size + 9)]))
     with path.open("r+b") as file:

@@ -1,0 +1,35 @@
+"""What was compiled is kept between runs of the tests: whole entries, up to a size."""
+
+import compile_cache
+from jax._src.compilation_cache import compress_executable
+
+
+def test_a_run_leaves_its_whole_entries_to_the_next(tmp_path):
+    kept, program = tmp_path / "kept", compress_executable(b"program" * 100)
+    first = compile_cache.begin(kept)
+    (first / "a-cache").write_bytes(program)
+    (first / "torn-cache").write_bytes(program[:-4])  # of a process that was killed
+    compile_cache.end(first, kept)
+    second = compile_cache.begin(kept)
+    assert [entry.name for entry in second.iterdir()] == ["a-cache"]
+    (second / "a-cache").unlink()  # what a run does to its folder stays there
+    (second / "b-cache").write_bytes(program)
+    compile_cache.end(second, kept)
+    assert {entry.name: entry.read_bytes() for entry in kept.iterdir()} == {"a-cache": program, "b-cache": program}
+    assert list(tmp_path.iterdir()) == [kept]
+
+
+def test_too_much_is_begun_anew(tmp_path, monkeypatch):
+    monkeypatch.setattr(compile_cache, "LARGEST", 10)
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    (kept / "a-cache").write_bytes(b"x" * 11)
+    compile_cache.end(compile_cache.begin(kept), kept)
+    assert not list(kept.iterdir())
+
+
+def test_a_run_that_keeps_nothing_leaves_nothing():
+    folder = compile_cache.begin(None)
+    (folder / "a-cache").write_bytes(b"x")
+    compile_cache.end(folder, None)
+    assert not folder.exists()
