@@ -24,6 +24,7 @@ TARGET = TargetConfig("qwen3", VOCABULARY, 16, 24, 4, 2, 1, 8, qk_norm=True, cap
 DRAFT = DraftConfig(16, 16, 24, 2, 1, 8, vocab_size=VOCABULARY, draft_vocab_size=24, signals="fc")
 
 
+@functools.cache
 def tiny_params(target=TARGET, draft=DRAFT, seed=0) -> DecodeParams:
     keys = jax.random.split(jax.random.key(seed), 2)
     ids = np.sort(np.random.default_rng(seed).permutation(target.vocab_size)[: draft.draft_vocab_size])
