@@ -30,7 +30,7 @@ def case(tokens: int, seed: int = 0):
 
 
 def dense(q, k, v, own, segments, window):
-    """Written from eagle3.md section 2: causal scores of step 0 beside a diagonal block for every later step."""
+    """Written from docs/method.md §9: causal scores of step 0 beside a diagonal block for every later step."""
     tokens = q.shape[3]
     index = jnp.arange(tokens)
     back = index[:, None] - index[None, :]

@@ -84,7 +84,7 @@ def test_draft_comes_back_as_it_went(signals, tmp_path):
 
 
 def test_draft_equals_the_equations_of_eagle(tmp_path):
-    """The file's tensors under eagle3.md §1, written out in numpy for one pair, without any code of the model."""
+    """The file's tensors under docs/method.md §8, written out in numpy for one pair, without any code of the model."""
     bundle = make_bundle(num_heads=2, num_kv_heads=2)
     save_draft(tmp_path, bundle)
     w = load_file(tmp_path / "model.safetensors")
@@ -166,7 +166,7 @@ def test_every_format_comes_back_as_it_went(form, signals, tmp_path):
     tensors, config = load_file(tmp_path / "model.safetensors"), json.loads((tmp_path / "config.json").read_text())
     assert tensors["fc.weight"].shape == (16 + 3 * (form == "angelslim" and signals == "fc"), 48)
     assert (tmp_path / "signals.specexit").exists() == (form != "angelslim" and signals == "fc")
-    # The rules of other loaders (eagle3.md section 1): names, no tied head, nothing left to a default.
+    # The rules of other loaders (docs/formats.md): names, no tied head, nothing left to a default.
     layer = "layers.0." if form == "speculators" else "midlayer."
     assert sum(name.startswith(layer) for name in tensors) == 10
     assert config["tie_word_embeddings"] is False and config["norm_before_residual"] is (form == "eagle")

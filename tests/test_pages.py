@@ -79,6 +79,38 @@ def test_code_cites_sections_that_there_are():
     assert not [(page, section) for page, section in cited if f"\n## {section} " not in (ROOT / page).read_text()]
 
 
+WRITTEN = {"report.md", "ablations.md"}  # by stages, into a workdir
+OPTIONAL = {"CONTRIBUTING.md"}
+
+
+def absent_documents(root: Path, files) -> list[tuple[str, str]]:
+    """(file, document) where a named document is neither at the root, in docs, beside the file, nor written by a stage."""
+    found = []
+    for path in files:
+        for name in set(re.findall(r"[\w./-]*\w\.(?:md|rst|pdf)\b", path.read_text())):
+            places = (root / name, root / "docs" / name, path.parent / name)
+            if Path(name).name not in WRITTEN | OPTIONAL and not any(place.exists() for place in places):
+                found.append((path.name, name))
+    return found
+
+
+def test_no_file_cites_a_document_that_is_not_here():
+    kinds = (".py", ".md", ".sh", ".txt", ".toml", ".ipynb")
+    folders = ("specexit_jax", "launch", "configs", "tests", "docs")
+    files = [path for path in ROOT.iterdir() if path.is_file()]
+    files += [path for folder in folders for path in (ROOT / folder).rglob("*")]
+    assert not absent_documents(ROOT, [path for path in files if path.suffix in kinds and path != Path(__file__)])
+
+
+def test_an_absent_document_is_seen(tmp_path):
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "method.md").write_text("see formats.md")
+    code = tmp_path / "code.py"
+    code.write_text('"""See docs/method.md, method.md, notes.md section 1, and report.md."""')
+    found = absent_documents(tmp_path, [code, tmp_path / "docs" / "method.md"])
+    assert found == [("code.py", "notes.md"), ("method.md", "formats.md")]
+
+
 @of_every_page
 def test_tables_are_what_their_results_say(path):
     text = path.read_text()

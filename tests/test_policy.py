@@ -20,7 +20,7 @@ SPLIT, CLOSE, WIDTH = 1, 2, 6
 
 
 class _Released:
-    """specexit.md section 3, list 1 to 5, one row, lists and deques (momentum: mean of the window's differences)."""
+    """docs/method.md §3, list 1 to 5, one row, lists and deques (momentum: mean of the window's differences)."""
 
     def __init__(self, score: str):
         self.score, self.seen, self.ewma = score, [], None

@@ -140,7 +140,7 @@ def _prefill(module, features, embedded, cache):
 
 
 def dense_steps(draft, params, features, embedded, batch):
-    """The same steps with one explicit score matrix over the keys of all steps, written from eagle3.md §2 alone."""
+    """The same steps with one explicit score matrix over the keys of all steps, from docs/method.md §9 alone."""
     variables = {"params": params}
     hidden, raw = draft.apply(variables, features, method="fuse")
     segments, index = batch["segment_ids"], jnp.arange(T)

@@ -1,7 +1,7 @@
 """Annotation: the answer forced at every boundary of every trace, does it agree, is it right, and where is T*.
 
 A forced answer agrees if the task's checker accepts it in place of the model's own final answer: never the ground
-truth, never equality of strings (specexit.md section 1).
+truth, never equality of strings (docs/method.md §1).
 """
 
 import dataclasses

@@ -1,6 +1,6 @@
 """Position-keyed sampling: a token depends on its request, its position and its logits, and on nothing else.
 
-token_t = argmax(filter(logits_t / temperature) + Gumbel(fold_in(request_key, t)))        (specexit.md section 3)
+token_t = argmax(filter(logits_t / temperature) + Gumbel(fold_in(request_key, t)))        (docs/method.md §3)
 
 The generator (threefry) and the form of the Gumbels are named: what a process has set as JAX's own default would let a
 row's noise depend on its neighbours (`rbg`), and end the Gumbels at 15.9, beyond which a thin tail of a large vocabulary

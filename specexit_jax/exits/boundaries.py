@@ -1,4 +1,4 @@
-"""Where a thought may be cut: the last token of a step, read off the vocabulary's texts (specexit.md section 3).
+"""Where a thought may be cut: the last token of a step, read off the vocabulary's texts (docs/method.md §3).
 
 A boundary is the last token that an exit keeps; `</think>` is put after it. Three kinds:
   paragraph  every token whose text ends a paragraph ("\\n\\n", ".\\n\\n", "?\\r\\n\\r\\n", ...): the default. A blank line may hold

@@ -1,4 +1,4 @@
-"""What the three signals are trained towards: T*, and a label for every thinking token (specexit.md section 1)."""
+"""What the three signals are trained towards: T*, and a label for every thinking token (docs/method.md §1)."""
 
 import dataclasses
 import math

@@ -1,4 +1,4 @@
-"""The path through threshold space that learn-then-test walks, fixed on the development split (specexit.md section 5).
+"""The path through threshold space that learn-then-test walks, fixed on the development split (docs/method.md §5).
 
 A path sweeps one signal's limit from strict to loose, densely, with the other two limits and the smoother held. The single
 best setting at every level of harm would look better where it was chosen and does worse elsewhere: a walk ends at its

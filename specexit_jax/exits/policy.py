@@ -1,4 +1,4 @@
-"""When to stop thinking: frozen policies over the accepted tokens of one verify step (specexit.md section 3).
+"""When to stop thinking: frozen policies over the accepted tokens of one verify step (docs/method.md §3).
 
 Every policy has, besides `needs_signals` (False: the loop may compile without the signal heads):
   init(batch) -> state

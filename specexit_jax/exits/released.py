@@ -1,4 +1,4 @@
-"""The exit rule of the released SpecExit code, decision for decision (specexit.md section 3, `released`).
+"""The exit rule of the released SpecExit code, decision for decision (docs/method.md §3, `released`).
 
 It works on whole verify steps: the mean of the activated signals over a step's tokens is one observation, the scores
 of previous steps decide, and only the first split token of a step is looked at. What it does therefore depends on

@@ -1,6 +1,6 @@
 """Learn-then-test: thresholds with a bound on the share of problems that an exit turns from right to wrong.
 
-specexit.md section 5. A path through threshold space, ordered safest first on one split, is walked on another with
+docs/method.md §5. A path through threshold space, ordered safest first on one split, is walked on another with
 tests of the mean harm a problem while they reject "risk > epsilon"; the last that passed has P(risk <= epsilon) >= 1 - delta.
 Fixed-sequence testing needs no correction for the number of steps, because the order was fixed beforehand. Which test: `harm`.
 """

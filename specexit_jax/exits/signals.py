@@ -1,4 +1,4 @@
-"""From the signal rows of the draft's `fc` to confidence, progress and remain (specexit.md section 1)."""
+"""From the signal rows of the draft's `fc` to confidence, progress and remain (docs/method.md §1)."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""The five smoothers of the paper's ablation, per token, and ours per boundary (specexit.md section 3, the `default` rule).
+"""The five smoothers of the paper's ablation, per token, and ours per boundary (docs/method.md §3).
 
 A smoother is a frozen dataclass (a static choice); what it remembers is a pytree of arrays. Its value after a token
 is a function of the thinking tokens up to and including that token, never of how verification sliced them: `scan`

@@ -3,7 +3,7 @@
 An online softmax over the blocks of keys that causality and a window let a block of queries see. Kept for the backward pass
 are the output and the log-sum-exp alone; it computes the scores again. The log-sum-exp is an output with a gradient of its
 own, through which the diagonal terms of training-time test are merged: where that gradient is dropped, as jax's own
-attention does, the queries' and keys' come out a quarter wrong without a word (eagle3.md section 2).
+attention does, the queries' and keys' come out a quarter wrong without a word (docs/method.md §9).
 """
 
 import functools

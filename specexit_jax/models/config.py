@@ -52,7 +52,7 @@ class TargetConfig:
 
     @property
     def capture_layers(self) -> tuple[int, int, int]:
-        """Layers whose INPUT is a feature, by EAGLE's count: the outputs of the layers one lower (specexit.md §1)."""
+        """Layers whose INPUT is a feature, by EAGLE's count: the outputs one layer lower (docs/method.md §1)."""
         if self.capture is None:  # a model of fewer than 5 layers has what there is
             layers = (2, self.num_layers // 2, self.num_layers - 3)
             return tuple(min(max(layer, 0), self.num_layers - 1) for layer in layers)

@@ -1,7 +1,7 @@
 """The draft: one EAGLE-3 layer over (feature of token t, embedding of token t + 1), and the three exit signals.
 
 A pair sits at RoPE position t and predicts token t + 2. The embedding table is mostly the target's; the caller looks it up.
-Equations and names: eagle3.md §1; placement of the signals: specexit.md §1.
+Equations and names: docs/method.md §8; placement of the signals: docs/method.md §1.
 """
 
 import dataclasses
@@ -121,7 +121,7 @@ class Draft(nn.Module):
         segment_ids: jax.Array | None = None,
         earlier: tuple = (),
     ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-        """One step of training-time test (eagle3.md §2): (pre-norm hidden [B, T, E], this step's (k, v) [B, K, T, H]).
+        """One step of training-time test (docs/method.md §9): (pre-norm hidden [B, T, E], its (k, v) [B, K, T, H]).
 
         `earlier` holds the (k, v) of steps 0 .. i - 1. Step 0 attends causally, and within the sliding window, to itself.
         Step i attends so to step 0, whose keys stand for the verified tokens, and at t alone to steps 1 .. i: the cache

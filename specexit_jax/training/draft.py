@@ -99,7 +99,7 @@ def shared_norm(gradients: dict) -> jax.Array:
 
 
 def gradnorm_weights(gradients: list[dict], average: jax.Array, decay: float) -> jax.Array:
-    """float32[3], the moving average of ||grad L_tok|| / (||grad L_i|| + eps) (specexit.md section 2)."""
+    """float32[3], the moving average of ||grad L_tok|| / (||grad L_i|| + eps) (docs/method.md §2)."""
     token, *signals = (shared_norm(g) for g in gradients)
     ratios = jnp.stack([token / (norm + 1e-8) for norm in signals])
     # A batch without a label has no gradient to compare: its ratio would be 1e8.

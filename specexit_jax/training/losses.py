@@ -26,7 +26,7 @@ def soft_cross_entropy(logits: jax.Array, teacher_logits: jax.Array) -> jax.Arra
 def signal_losses(raw: jax.Array, labels: jax.Array, mask: jax.Array) -> jax.Array:
     """float32[3]: binary cross entropies of confidence and progress, squared error of log remain.
 
-    raw, labels, mask [B, T, 3]; labels are probability, share and tokens (specexit.md section 1). Progress is a share in
+    raw, labels, mask [B, T, 3]; labels are probability, share and tokens (docs/method.md §1). Progress is a share in
     [0, 1], for which binary cross entropy is as proper as a squared error, and does not vanish where the sigmoid is flat.
     """
     entropy = jax.nn.softplus(raw[..., :2]) - raw[..., :2] * labels[..., :2]

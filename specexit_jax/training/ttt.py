@@ -1,4 +1,4 @@
-"""Training-time test: the draft on its own outputs for k steps, as decoding will use it (eagle3.md section 2).
+"""Training-time test: the draft on its own outputs for k steps, as decoding will use it (docs/method.md §9).
 
 Step i at index t reads the embedding of token t + 1 + i and the hidden of step i - 1 at t (step 0: the target's feature of t),
 sits at RoPE position t + i, attends causally to step 0 and at t alone to steps 1 .. i, and predicts token t + 2 + i, about

@@ -1,5 +1,5 @@
 """Which answers count as right. One checker judges an answer against the reference, and an answer forced at a boundary
-against the model's own final one (specexit.md section 1)."""
+against the model's own final one (docs/method.md §1)."""
 
 from specexit_jax.data.graders.choices import same_choice
 from specexit_jax.data.graders.mathematics import same_value

@@ -1,7 +1,7 @@
 """The draft's layer and heads as the loop calls them.
 
 A pair is (feature of token t, embedding of token t + 1) at RoPE position and cache slot t; it predicts token t + 2
-(eagle3.md).
+(docs/method.md §8).
 """
 
 import flax.struct

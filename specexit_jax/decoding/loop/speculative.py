@@ -1,6 +1,6 @@
 """The decoding loop: verify, accept, decide, commit, draft, from prompt to final answer without leaving the device.
 
-One loop serves every method (specexit.md section 4): `think` is 0 drafts and NeverExit, `probe` 0 drafts and a policy,
+One loop serves every method (docs/method.md §4): `think` is 0 drafts and NeverExit, `probe` 0 drafts and a policy,
 `eagle3` K drafts and NeverExit, `specexit` K drafts and a policy. Because sampling is keyed by position, all of them
 write the same tokens up to the exit.
 

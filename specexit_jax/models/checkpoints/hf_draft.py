@@ -1,4 +1,4 @@
-"""EAGLE-3 draft checkpoints, in and out: EAGLE folders, AngelSlim's SpecExit drafts, vLLM's speculators (eagle3.md §1).
+"""EAGLE-3 draft checkpoints, in and out: EAGLE folders, AngelSlim's SpecExit drafts, vLLM's (docs/formats.md).
 
 They differ in names (`midlayer.` or `layers.0.`), in their config.json (hf_draft_config.py), and in where the signals
 are: AngelSlim's `fc` has three rows more. Readers of the other two refuse such an `fc`; there the signals lie beside it,

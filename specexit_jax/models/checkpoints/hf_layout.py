@@ -57,7 +57,7 @@ def target_layout(config: TargetConfig) -> Layout:
 
 
 def draft_layout(config: DraftConfig, rows: int) -> Layout:
-    """Every parameter of a draft under EAGLE's names (eagle3.md section 1), its `fc` with so many rows."""
+    """Every parameter of a draft under EAGLE's names (docs/formats.md), its `fc` with so many rows."""
     width = config.hidden_size
     norms = {
         "input_norm": "midlayer.input_layernorm",
