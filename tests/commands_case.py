@@ -66,8 +66,11 @@ def arguments_of(command: str, folder: Path) -> tuple[str, list[str]]:
     return name, [flag + value for flag, value in given.items()]
 
 
-# Beside `launch` commands: what runs in the last of COMMANDS, this very run, and the harness's own command line (below).
-ELSEWHERE = ("bash launch/demo.sh", "bash launch/test.sh", "python -c")
+# Beside `launch` commands: what runs in the last of COMMANDS, what made the environment of this run and this run itself, and the
+# harness's own command line (test_commands).
+ELSEWHERE = (
+    "bash launch/demo.sh", "bash launch/test.sh", "python -m venv", "pip install -r", "python -m pytest", "python -c",
+)  # fmt: skip
 
 
 def shell_lines(text: str) -> list[str]:

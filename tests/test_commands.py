@@ -4,6 +4,7 @@ import importlib
 import inspect
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -170,6 +171,13 @@ def test_every_line_of_shell_on_a_page_is_started(path):
     variables = "".join(f"{name}=x\n" for name in "CSW")
     lines = [line for line in shell_lines(path.read_text()) if not line.startswith(ELSEWHERE)]
     assert not [line for line in lines if not commands_of(variables + line)]
+    named = [
+        word
+        for line in shell_lines(path.read_text())
+        for word in line.split()
+        if re.match(r"(tests|launch)/.*\.|.*\.txt$", word)
+    ]
+    assert not [word for word in named if not (ROOT / word).is_file()]
 
 
 def test_the_harness_reads_its_own_command_line(monkeypatch):
