@@ -25,7 +25,7 @@ sys.__stdout__.write("\\nreached " + told + "\\n")
 
 
 @dataclasses.dataclass(frozen=True)
-class Outcome:
+class ProgramResult:
     status: str
     stdout: str
     stderr: str = ""
@@ -33,16 +33,16 @@ class Outcome:
     told: str | None = None
 
 
-def run_python(program: str, limits: object = None, stdin: str = "", more: tuple[str, ...] = ()) -> Outcome:
+def run_python(program: str, limits: object = None, stdin: str = "", more: tuple[str, ...] = ()) -> ProgramResult:
     command = [sys.executable, "-I", *more, "-c", program]
     try:
         ended = subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=30)
     except subprocess.TimeoutExpired:
-        return Outcome("timeout", "")
-    return Outcome("failed" if ended.returncode else "passed", ended.stdout, ended.stderr)
+        return ProgramResult("timeout", "")
+    return ProgramResult("failed" if ended.returncode else "passed", ended.stdout, ended.stderr)
 
 
-def run_trial(trial: Trial, limits: object = None, stdin: str = "") -> Outcome:
+def run_trial(trial: Trial, limits: object = None, stdin: str = "") -> ProgramResult:
     text = _TRIAL.format(paths=[str(Path(__file__).parents[1]), sysconfig.get_path("purelib")])
     found = run_python(text, limits, json.dumps(dataclasses.asdict(trial)), more=("-S",))  # it starts in half the time
     ends = [line for line in found.stdout.splitlines() if line.startswith("reached ")]

@@ -128,7 +128,7 @@ def test_a_large_target_costs_little(tmp_path):
     content._hashed(raw, 0, size, False)
     assert time.process_time() - began < 0.5
     with pytest.raises(ValueError, match="ends inside tensor big"):
-        list(raw._replace(shape=(size + 9,)).pieces([(size - 1, size + 9)]))
+        list(raw._replace(shape=(size + 9,)).chunks([(size - 1, size + 9)]))
     with path.open("r+b") as file:
         file.truncate(40)
     with pytest.raises(ValueError, match="not a readable safetensors file"):

@@ -1,7 +1,7 @@
 """Programs in answers: found, run against tests, and compared with one another."""
 
 import pytest
-from programs_case import Outcome, run_trial, unboxed
+from programs_case import ProgramResult, run_trial, unboxed
 
 from specexit_jax.data.graders.checkers import accepts, agrees
 from specexit_jax.data.graders.extraction import program
@@ -158,5 +158,5 @@ def test_a_machine_that_cannot_isolate_is_refused(monkeypatch):
     unboxed(monkeypatch, refuse)
     with pytest.raises(ValueError, match="runs what models write, in a sandbox: no namespaces here"):
         require_sandbox()
-    unboxed(monkeypatch, trial=lambda trial, limits=None, stdin="": Outcome("timeout", ""))
+    unboxed(monkeypatch, trial=lambda trial, limits=None, stdin="": ProgramResult("timeout", ""))
     assert not passes(answer("n ** 0.50"), REFERENCE)

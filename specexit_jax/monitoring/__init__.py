@@ -1,1 +1,1 @@
-"""What is seen of a run while it works: progress lines and metrics."""
+"""What a run shows while it works: progress lines and metrics."""

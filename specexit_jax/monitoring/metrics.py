@@ -1,4 +1,4 @@
-"""metrics.jsonl: one line a logged step, appended; a resumed run drops the lines after the step it resumes from."""
+"""metrics.jsonl: one line per logged step; a resumed run drops the lines after the step from which it resumes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 class MetricsWriter:
     """Appends {"step": n, ...} lines to `path`; starting at `step` first drops records of later steps.
 
-    Numbers go to TensorBoard too (the folder `tensorboard` beside it) if it is installed. Only a run's first process writes.
+    If TensorBoard is installed, numbers are also written for it, in the folder `tensorboard` beside the file. Only a
+    run's first process writes.
     """
 
     def __init__(self, path: Path, step: int = 0):

@@ -1,4 +1,4 @@
-"""A progress line with an estimate of the time left that leaves compilation out."""
+"""A progress line with an estimate of the remaining time that excludes compilation."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ def format_seconds(seconds: float) -> str:
 
 
 def tell(sentence: str) -> None:
-    """A sentence on standard error, beside the progress of a run. Of several processes the first prints."""
+    """Prints a sentence on standard error. Of several processes only the first prints."""
     if is_first():
         print(sentence, file=sys.stderr, flush=True)
 
 
 class Progress:
-    """Call `update(done, note)` after each piece of work; prints at most every `every` seconds, and at the end.
+    """Call `update(done, note)` after each item; prints at most every `every` seconds, and at the end.
 
-    The clock starts at the first update, not at construction: the first piece contains the compilation, so neither its
-    time nor its work enter the rate. `done` may start above 0 (a resumed run). Of several processes the first prints.
+    The clock starts at the first update, not at construction. The first item includes compilation, so neither its time
+    nor its work enters the rate. `done` may start above 0 (a resumed run). Of several processes only the first prints.
     """
 
     def __init__(
@@ -44,13 +44,13 @@ class Progress:
         self.printed_at = -float("inf")
 
     def rate(self, done: int) -> float | None:
-        """Pieces a second since the first update; None until a second one."""
+        """Items per second since the first update; None before the second update."""
         if self.origin is None or done <= self.origin[1]:
             return None
         return (done - self.origin[1]) / max(self.clock() - self.origin[0], 1e-9)
 
     def update(self, done: int, note: str | Callable[[], str] = "") -> None:
-        """note: what stands behind the count, or what makes it where the line is printed."""
+        """note: text after the count, or a function that makes it, called only if the line is printed."""
         now = self.clock()
         if self.origin is None:
             self.origin = (now, done)

@@ -1,4 +1,5 @@
-"""One run on many processes: joined from what the launcher set in the environment, and agreed with on what all must do alike."""
+"""One run on many processes: joining them by the launcher's environment variables, and agreeing on what all must do
+alike."""
 
 from __future__ import annotations
 
@@ -16,20 +17,22 @@ CLUSTER = "SPECEXIT_CLUSTER"  # how JAX finds the others: set by launch/slurm.sh
 _CLUSTERS = ("slurm", "gcetpu", "gketpu")
 # set by launch/local_cluster.sh, or by hand
 _NAMED = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
-# A process that dies without a word is missed after this long, and the others are ended. JAX's own default, said aloud.
+# Seconds after which a dead process is noticed and the others are ended. JAX's own default, made explicit.
 HEARTBEAT_SECONDS = 100
-# Shares of a stage are uneven: whoever is done waits this long for the others (JAX's default of 5 minutes is a failure).
+# Seconds that a process which is done waits for the others. Shares of a stage are uneven, and after JAX's default of 5
+# minutes the wait fails.
 SHUTDOWN_SECONDS = 24 * 3600
 
 _number, _count = 0, 1
 
 
 class InAll(Exception):
-    """An error that every process raises at the same place: what they do together may still be finished."""
+    """An error that every process raises at the same place: collective work, such as a save, can still be completed."""
 
 
 def initialize() -> None:
-    """Joins the other processes of the run; does nothing where no launcher asked for it. Before anything runs on a device.
+    """Joins the other processes of the run; does nothing if no launcher asked for it. Call it before anything runs on a
+    device.
 
     Raises ValueError for an environment that contradicts itself, OSError when the others cannot be reached.
     """
@@ -39,7 +42,8 @@ def initialize() -> None:
         return
     if jax.config.jax_platforms == "cpu":
         jax.config.update("jax_cpu_collectives_implementation", "gloo")
-    # JAX's own service would take SIGTERM away from a program that is not training; the training loop agrees by itself.
+    # JAX's preemption service would take over SIGTERM, also in programs that do not train. The training loop handles it
+    # itself.
     jax.config.update("jax_enable_preemption_service", False)
     try:
         jax.distributed.initialize(
@@ -54,7 +58,7 @@ def initialize() -> None:
 
 
 def _arguments(environment: os._Environ | dict[str, str]) -> dict | None:
-    """What jax.distributed.initialize is called with; None for a run of one process."""
+    """The arguments for jax.distributed.initialize; None for a run of one process."""
     cluster = environment.get(CLUSTER)
     if cluster is not None:
         if cluster not in _CLUSTERS:
@@ -71,7 +75,7 @@ def _arguments(environment: os._Environ | dict[str, str]) -> dict | None:
         raise ValueError(f"JAX_PROCESS_ID={number} must be a number from 0 to below JAX_NUM_PROCESSES={count}")
     if int(count) == 1:
         return None
-    # One process may see every device of its host: nothing is detected besides.
+    # One process may see every device of its host; cluster detection is off.
     return {
         "coordinator_address": address,
         "num_processes": int(count),
@@ -86,7 +90,7 @@ def several() -> bool:
 
 
 def is_first() -> bool:
-    """Whether this process speaks for the run: it alone prints and writes what is not sharded."""
+    """Whether this is the process that prints, and writes whatever is not sharded."""
     return _number == 0
 
 
@@ -102,25 +106,26 @@ def barrier(name: str) -> None:
 
 
 def anywhere(happened: bool) -> bool:
-    """Whether it happened in any process; every process must ask."""
+    """Whether the condition holds in any process. Collective: every process must call it."""
     if jax.process_count() == 1:
         return happened
     return bool(np.any(multihost_utils.process_allgather(np.asarray(happened))))
 
 
 def from_first(value: np.ndarray) -> np.ndarray:
-    """What the first process holds; every process must ask, with an array of the same shape."""
+    """The first process's array. Collective: every process must call it, with an array of the same shape."""
     if jax.process_count() == 1:
         return value
     return np.asarray(multihost_utils.broadcast_one_to_all(value))
 
 
 class Agreement:
-    """Small whole numbers, the largest over all processes, asked for without waiting on the device.
+    """The maximum of small integers over all processes, without stalling the device.
 
-    `ask` only queues a reduction behind the work that is already dispatched. Read its answer, int32[n], once newer work is
-    queued: the device then never stands still for it, and every process reads the same answer at the same step. (On CPU it
-    does wait: programs run beside each other there, and the messages of two would be mistaken for one another.)
+    `ask` only queues a reduction after the work that is already dispatched. Read its answer, int32[n], once newer work
+    is queued: then the device never idles for it, and every process reads the same answer at the same step. On CPU
+    `ask` does wait, because programs run concurrently there and the collectives of two programs could be matched to
+    each other.
     """
 
     def __init__(self) -> None:
@@ -133,7 +138,7 @@ class Agreement:
         self._largest = jax.jit(lambda x: x.max(axis=0), out_shardings=NamedSharding(mesh, PartitionSpec()))
 
     def ask(self, behind: Any, *values: int) -> jax.Array | np.ndarray:
-        """behind: arrays of the program dispatched last."""
+        """behind: arrays of the program that was dispatched last."""
         mine = np.asarray(values, np.int32)
         if self._largest is None:
             return mine

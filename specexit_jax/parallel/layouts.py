@@ -1,8 +1,8 @@
-"""In which order a TPU keeps the axes of a kernel.
+"""In which order a TPU stores the axes of a kernel.
 
-By itself it keeps them as they are numbered. Where a product wants another order, the compiler copies the weight: once before
-the decoding loop, which takes as much memory again, or in every turn of it. So kernels are put there in the order in which they
-are read; their shapes, and what a checkpoint holds, stay as they are.
+The default is the order of the axes. If a product needs another order, the compiler copies the weight: once before the
+decoding loop, which doubles its memory, or in every iteration. So kernels are placed in the order in which products
+read them. Their shapes and checkpoints do not change.
 """
 
 import re
@@ -11,7 +11,7 @@ from jax.experimental.layout import Format, Layout
 from jax.sharding import Sharding
 
 _PLATFORMS = ("tpu",)
-# Axes from major to minor. A product contracts D; the axes that choose among its results (gate or up, head, place in a group)
+# Axes from major to minor. A product contracts D; the axes that index its results (gate or up, head, place in a group)
 # come first.
 _ORDERS = (
     (r"(^|/)mlp/gate_up$", (1, 0, 2)),  # [D, 2, F]
@@ -21,7 +21,8 @@ _ORDERS = (
 
 
 def laid_out(path: str, sharding: Sharding) -> Sharding | Format:
-    """Where a parameter is put: on a process's own TPUs with the order of its axes, elsewhere as it comes."""
+    """The placement of a parameter: on a process's own TPUs with the order of its axes, elsewhere the sharding
+    alone."""
     platform = next(iter(sharding.device_set)).platform
     order = next((order for pattern, order in _ORDERS if re.search(pattern, path)), None)
     if platform not in _PLATFORMS or order is None:

@@ -1,4 +1,4 @@
-"""Where every array lives: one mesh, one table from parameter path to PartitionSpec."""
+"""The placement of every array: one mesh, and one table from parameter path to PartitionSpec."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from specexit_jax.parallel.tree_paths import flatten
 P = PartitionSpec
 AXES = ("data", "fsdp", "tensor")
 
-# Heads (K) and feed-forward columns (F) are split over `tensor` on the way in and joined on the way back (Megatron): one
+# Heads (K) and feed-forward columns (F) are split over `tensor`, and summed in the output projection (Megatron): one
 # reduction a branch. The optimizer's moments end in the same path as their parameter, so the same rules place them.
 RULES: tuple[tuple[str, PartitionSpec], ...] = (
     (r"(^|/)embed/embedding$", P("tensor", "fsdp")),  # [V, D]
@@ -37,7 +37,7 @@ _STATE_RULES: tuple[tuple[str, PartitionSpec], ...] = ((r"(^|/)(step|count|ns_co
 
 
 def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1, devices: Any = None) -> Mesh:
-    """Mesh (data, fsdp, tensor) over all devices; one axis may be -1, whatever is left."""
+    """Mesh (data, fsdp, tensor) over all devices; one axis may be -1: all remaining devices."""
     devices = jax.devices() if devices is None else devices
     sizes = [data, fsdp, tensor]
     known = int(np.prod([size for size in sizes if size != -1]))
@@ -79,7 +79,7 @@ def tree_shardings(tree: Any, mesh: Mesh) -> Any:
 
 
 def placer(mesh: Mesh) -> Callable[[np.ndarray, str], jax.Array]:
-    """Puts one parameter, given with its path, straight onto its devices: what a checkpoint's loader asks for."""
+    """A function (array, path) that places one parameter straight onto its devices, for checkpoint loaders."""
 
     def place(array: np.ndarray, path: str) -> jax.Array:
         sharding = NamedSharding(mesh, spec_of(path, array.shape, mesh))
@@ -89,12 +89,12 @@ def placer(mesh: Mesh) -> Callable[[np.ndarray, str], jax.Array]:
 
 
 def row_sharding(mesh: Mesh) -> NamedSharding:
-    """Batches [B, ...]: rows over (data, fsdp), the rest whole."""
+    """The sharding of batches [B, ...]: rows over (data, fsdp), other axes replicated."""
     return NamedSharding(mesh, P(("data", "fsdp")))
 
 
 def whole(mesh: Mesh) -> NamedSharding:
-    """The same on every device."""
+    """The replicated sharding: the same on every device."""
     return NamedSharding(mesh, P())
 
 
@@ -130,7 +130,7 @@ def from_whole(batch: Any, mesh: Mesh | None) -> Any:
 
 
 def fetched(tree: Any, mesh: Mesh | None) -> Any:
-    """Host arrays of sharded ones, whole on every process. All processes must call it."""
+    """Whole host arrays from sharded ones, on every process. Collective: all processes must call it."""
     if mesh is not None:
         tree = jax.jit(lambda values: values, out_shardings=whole(mesh))(tree)
     return jax.tree.map(np.asarray, tree)

@@ -1,4 +1,4 @@
-"""The leaves of a pytree by the paths under which files and sharding rules name them."""
+"""The leaves of a pytree by path, as files and sharding rules name them."""
 
 from typing import Any
 

@@ -49,7 +49,7 @@ class Limits:
 
 
 @dataclasses.dataclass(frozen=True)
-class Outcome:
+class ProgramResult:
     """How a program ended. returncode: as subprocess has it, negative for a signal; seconds: of wall time; told: by the verdict of
     a `Trial`, None where its end was not reached.
 
@@ -89,7 +89,9 @@ class Trial:
     seed: int | None = None
 
 
-def run_python(program: str, limits: Limits = Limits(), stdin: str = "", layers: tuple[str, ...] = LAYERS) -> Outcome:
+def run_python(
+    program: str, limits: Limits = Limits(), stdin: str = "", layers: tuple[str, ...] = LAYERS
+) -> ProgramResult:
     """Runs a program as __main__ in a process, and folder, of its own; installed packages can be imported.
 
     layers: those to use where they can be had; seccomp always is. Safe to call from several threads. Raises RuntimeError where
@@ -100,12 +102,14 @@ def run_python(program: str, limits: Limits = Limits(), stdin: str = "", layers:
 
 def run_tests(
     program: str, tests: str, limits: Limits = Limits(), stdin: str = "", layers: tuple[str, ...] = LAYERS
-) -> Outcome:
+) -> ProgramResult:
     """`run_trial` of a program and of tests that use its names; passed only if the last line of the tests was."""
     return run_trial(Trial((program,), tests), limits, stdin, layers)
 
 
-def run_trial(trial: Trial, limits: Limits = Limits(), stdin: str = "", layers: tuple[str, ...] = LAYERS) -> Outcome:
+def run_trial(
+    trial: Trial, limits: Limits = Limits(), stdin: str = "", layers: tuple[str, ...] = LAYERS
+) -> ProgramResult:
     """Runs the tests in one sandbox, and in another one the program, whose functions they call through two pipes.
 
     Of the program the judge sees data of built-in types (and of the statement's classes), exceptions by their names, and
@@ -127,7 +131,7 @@ def _work(role: str, files: dict[str, str], stdin: str) -> dict[str, Any]:
     return _interpreter(role) | {"files": files, "stdin": stdin, "folder": folder, "environment": _environment(folder)}
 
 
-def _run(works: dict[str, dict[str, Any]], limits: Limits, layers: tuple[str, ...]) -> Outcome:
+def _run(works: dict[str, dict[str, Any]], limits: Limits, layers: tuple[str, ...]) -> ProgramResult:
     while True:
         usable = [name for name in layers if name not in _absent]
         if sys.platform != "linux" or not usable:
@@ -136,7 +140,7 @@ def _run(works: dict[str, dict[str, Any]], limits: Limits, layers: tuple[str, ..
         more = {"limits": dataclasses.asdict(limits), "layers": usable}
         answer = _supervised(works | more, limits.wall + _GRACE)
         if "unavailable" not in answer:
-            return Outcome(**answer)
+            return ProgramResult(**answer)
         if answer["unavailable"] not in usable:
             raise RuntimeError(f"Model code is run in a sandbox only, and none can be made here ({answer['why']}).")
         _absent[answer["unavailable"]] = answer["why"]

@@ -1,4 +1,4 @@
-"""Programs compiled ahead of time for accelerators that this machine does not have, with the memory they will take.
+"""Programs compiled ahead of time for accelerators that this machine does not have, with their memory use.
 
 A topology ("v5e:2x2") is a description; compiling for it needs the TPU compiler (the package libtpu) and no TPU. Nothing is
 allocated: parameters, caches and batches are shapes with shardings.
@@ -34,7 +34,8 @@ P = PartitionSpec
 
 @dataclasses.dataclass(frozen=True)
 class Memory:
-    """Bytes on one device. arguments: parameters, states, inputs; temporaries: at their peak; total: what must fit."""
+    """Bytes on one device. arguments: parameters, states, inputs; temporaries: their peak; total: what must fit into
+    memory."""
 
     arguments: int
     outputs: int
@@ -61,7 +62,7 @@ def tpu_mesh(topology: str, data: int = 1, fsdp: int = 1, tensor: int = -1) -> M
 
 
 def seconds_at(share: float, flops: float, mesh: Mesh, topology: str) -> float | None:
-    """How long `flops` take all devices of the mesh at a share of their peak; None where that is not known."""
+    """Seconds that `flops` take on all devices of the mesh at a share of their peak; None if the peak is not known."""
     peak = peak_flops("TPU " + topology.split(":")[0])
     return None if peak is None else flops / (share * peak * mesh.size)
 
@@ -72,7 +73,7 @@ def compile_decode(
     """The whole decoding loop with drafts, signals and exit rule; rows over (data, fsdp), parameters by the table."""
     spec = DecodeSpec(
         target, context, (0,), (1,), draft, draft_tokens, live_prefixes=(1 << 30,)
-    )  # one live prefix, the whole buffer: the largest program there is
+    )  # one live prefix, the whole buffer: the largest program
     params = DecodeParams(
         _placed(mesh, functools.partial(init_target, target), target.dtype),
         _placed(mesh, functools.partial(init_draft, draft), draft.dtype),
@@ -127,7 +128,7 @@ def compile_draft_step(
 
 
 def memory_of(compiled: jax.stages.Compiled) -> Memory:
-    """What the compiler says of one device."""
+    """The compiler's memory report for one device."""
     found = compiled.memory_analysis()
     return Memory(
         found.argument_size_in_bytes,
@@ -139,7 +140,7 @@ def memory_of(compiled: jax.stages.Compiled) -> Memory:
 
 
 def sentence(found: dict) -> str:
-    """What was compiled, in words: its sizes, GiB a device and, of a training step, its arithmetic."""
+    """What was compiled, as a sentence: its sizes, GiB per device and, for a training step, its FLOPs."""
     parts = ", ".join(f"{name} {size / 2**30:.2f}" for name, size in found["bytes_a_device"].items())
     shape = " x ".join(f"{name} {size}" for name, size in found["mesh"].items())
     head = f"{found['program']} of {found['preset']}, {found['rows']} rows of {found['tokens']}"
@@ -152,7 +153,7 @@ def sentence(found: dict) -> str:
 
 
 def _placed(mesh: Mesh, init, dtype: str) -> Any:
-    """Parameters as shapes in `dtype`, where and as `placer` would put them."""
+    """Parameters as shapes in `dtype`, with the shardings and layouts that `placer` would give them."""
     tree = jax.eval_shape(init, jax.random.key(0))
     shapes, shardings = flatten(tree), jax.tree.leaves(tree_shardings(tree, mesh))
     leaves = [
@@ -167,5 +168,5 @@ def _with_sharding(leaf, sharding: NamedSharding) -> jax.ShapeDtypeStruct:
 
 
 def _whole(mesh: Mesh, shape: tuple[int, ...], dtype) -> jax.ShapeDtypeStruct:
-    """An array that every device has."""
+    """The shape of an array that is replicated on every device."""
     return jax.ShapeDtypeStruct(shape, np.dtype(dtype), sharding=NamedSharding(mesh, P()))

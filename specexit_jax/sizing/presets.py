@@ -1,4 +1,4 @@
-"""The sizes of the models that users bring, without their weights: for compiling and timing at real shapes."""
+"""The sizes of common models, without their weights: for compiling and timing at real shapes."""
 
 from specexit_jax.models.config import DraftConfig, RopeScaling, TargetConfig, draft_config
 
@@ -20,5 +20,5 @@ TARGETS = {
 
 
 def draft_for(target: TargetConfig, draft_vocab_size: int = 32_000) -> DraftConfig:
-    """An EAGLE-3 draft of the target's own sizes, as those on the hub have."""
+    """An EAGLE-3 draft of the target's own sizes, like the published ones."""
     return draft_config(target, target.intermediate_size, min(draft_vocab_size, target.vocab_size), "fc")

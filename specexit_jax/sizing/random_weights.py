@@ -1,6 +1,7 @@
-"""Weights of any shapes, at once: for timing, which asks for every byte and for none of its meaning.
+"""Random weights of any shapes, made fast: for timing, where values do not matter.
 
-Uniform noise of unit gain straight on the device and in its dtype: an initialiser would take minutes where a model has billions.
+Uniform noise of unit gain, made on the device in its dtype. An initialiser would take minutes for billions of
+parameters.
 """
 
 import functools

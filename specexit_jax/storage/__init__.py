@@ -1,1 +1,2 @@
-"""Files that survive a kill: checkpoints, JSON lines, locks, and names of what they were made for."""
+"""Files that survive a killed process: checkpoints, JSON lines, locks, and digests of the inputs that a file was made
+from."""

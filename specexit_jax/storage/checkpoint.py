@@ -1,5 +1,5 @@
-"""Train states on disk, by Orbax: written aside while training goes on, restored exactly, the previous one used when the
-newest is broken."""
+"""Train states on disk, by Orbax: written in the background, restored exactly; if the newest is broken, the one before
+it is restored."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from specexit_jax.storage.checksum import checksum
 from specexit_jax.storage.dropped_reads import dropped_reads_silenced, silence_late_reads
 
 State = TypeVar("State")
-_CHECKSUM = "checksum_2"  # beside the values; "checksum", of before, missed x and -x that changed places
+_CHECKSUM = "checksum_2"  # beside the values; the older "checksum" did not notice when x and -x changed places
 
 
 def _abstract(leaf: jax.Array) -> jax.ShapeDtypeStruct:
@@ -34,7 +34,7 @@ def _abstract(leaf: jax.Array) -> jax.ShapeDtypeStruct:
 
 
 def _alone() -> ocp.Context:
-    """Orbax working in this process for itself."""
+    """Orbax options for work in this process alone, without barriers between processes."""
     context = ocp.Context()
     if jax.process_count() > 1:
         number = jax.process_index()
@@ -47,7 +47,7 @@ def _alone() -> ocp.Context:
 class Checkpoints:
     """The checkpoints of one run: `folder`/<step>. Use as a context manager, or call close().
 
-    Every process makes one of the same folder (shared between hosts) and calls the same methods in the same order.
+    Every process makes one for the same folder, which all hosts share, and calls the same methods in the same order.
     """
 
     def __init__(self, folder: Path, keep: int = 2):
@@ -60,8 +60,8 @@ class Checkpoints:
 
     def _open(self) -> None:
         if jax.process_count() > 1:
-            # Orbax then waits for the others at the coordinator, not on the devices, where what its threads say would be
-            # taken for a part of the step.
+            # Orbax then waits for the other processes at the coordinator. A barrier on the devices would interleave its
+            # threads' collectives with those of the training step.
             flags.FLAGS.experimental_orbax_use_distributed_barrier = True
         policy = ocp.training.preservation_policies.LatestN(self._keep)
         self._orbax = ocp.training.Checkpointer(
@@ -71,15 +71,15 @@ class Checkpoints:
         )
 
     def steps(self) -> list[int]:
-        """Saved steps, ascending; a save under way is not among them."""
+        """Saved steps, ascending. A save that is still being written is not included."""
         under_way = self._saving[0] if self._saving else None
         return [checkpoint.step for checkpoint in self._orbax.checkpoints if checkpoint.step != under_way]
 
     def save(self, step: int, state: Any, notes: Mapping[str, float] | None = None) -> None:
-        """Copies `state` to the host and writes it as `step` in the background; one already there is replaced.
+        """Copies `state` to the host and writes it as `step` in the background; replaces a checkpoint of that step.
 
-        Waits for the save before it. The caller may donate `state` at once. notes: kept beside it. Raises OSError when
-        this save, or the one before it, cannot be written.
+        Waits for the previous save. The caller may donate `state` at once. notes: stored with it. Raises OSError if
+        this save or the previous one cannot be written.
         """
         self.wait()
         leaves = flatten(state)
@@ -92,12 +92,12 @@ class Checkpoints:
         self._saving = step, self._background.submit(written.result)
 
     def check(self) -> None:
-        """Raises OSError if the save under way has failed; waits for nothing."""
+        """Raises OSError if the save in progress has failed; does not wait."""
         if self._saving and self._saving[1].done():
             self.wait()
 
     def wait(self) -> None:
-        """Waits until the save under way is in place; OSError if it cannot be written."""
+        """Waits until the save in progress is complete; OSError if it cannot be written."""
         if self._saving is None:
             return
         step, saving = self._saving
@@ -111,8 +111,8 @@ class Checkpoints:
     def restore(self, step: int, like: State) -> tuple[State, dict[str, float]]:
         """The state saved at `step` with its notes; the structure and shardings are those of `like`.
 
-        Raises ValueError when the checkpoint holds another model or optimizer (naming a leaf), OSError when it is unreadable
-        to any process.
+        Raises ValueError if the checkpoint is of another model or optimizer (it names a leaf), OSError if any process
+        cannot read it.
         """
         wanted, problem, leaves, about = flatten(like), None, {}, {}
         try:
@@ -130,11 +130,11 @@ class Checkpoints:
         return state, about.get("notes", {})
 
     def _check(self, step: int, wanted: dict[str, Any]) -> dict[str, Any]:
-        """What was written about the state; shapes and types are compared."""
+        """The metadata stored with the state; compares shapes and types."""
         path = self.folder / str(step)
         try:
             saved = self._orbax.metadata(step)
-            if saved.metadata is None:  # Orbax logs what it met and goes on
+            if saved.metadata is None:  # Orbax logs its errors and goes on
                 raise ValueError("its metadata are damaged")
             shapes = {name: (tuple(leaf.shape), np.dtype(leaf.dtype)) for name, leaf in saved.metadata.items()}
         except Exception as error:
@@ -143,21 +143,21 @@ class Checkpoints:
         return saved.custom_metadata or {}
 
     def _load(self, step: int, abstract: dict[str, jax.ShapeDtypeStruct]) -> dict[str, jax.Array]:
-        # Each process by itself: where one meets damage, the others must not wait for it inside Orbax.
+        # Each process reads by itself: if one finds damage, the others must not wait for it inside Orbax.
         with dropped_reads_silenced(), _alone():
             try:
                 return ocp.load(self.folder / str(step), abstract)
             except Exception as error:  # Orbax and TensorStore raise many types for a damaged file
                 problem = unreadable(self.folder / str(step), error)
-            gc.collect()  # the failed read is dropped here, while silenced, and not in the middle of what follows
+            gc.collect()  # collect the failed read here, while its messages are silenced
         silence_late_reads()
         raise problem
 
     def restore_latest(self, like: State) -> tuple[State, int, dict[str, float]] | None:
-        """(state, step, notes) of the newest readable checkpoint; None when there is none at all.
+        """(state, step, notes) of the newest readable checkpoint; None if there is no checkpoint.
 
-        An unreadable one is named on the console, moved to unreadable-<step>-<time> and passed over. Raises ValueError when
-        every checkpoint is unreadable: starting again from nothing must be the user's choice.
+        An unreadable one is reported on the console, moved to unreadable-<step>-<time> and skipped. Raises ValueError
+        if every checkpoint is unreadable: starting from scratch must be the user's choice.
         """
         self.wait()
         broken = []
@@ -184,12 +184,12 @@ class Checkpoints:
         self._open()
 
     def close(self) -> None:
-        """Waits for the save under way; OSError if it cannot be written."""
+        """Waits for the save in progress; OSError if it cannot be written."""
         try:
             self.wait()
         finally:
             self._background.shutdown()
-            with contextlib.suppress(Exception):  # it would say a failed save again, in its own words
+            with contextlib.suppress(Exception):  # its close() would report a failed save a second time
                 self._orbax.close()
 
     def __enter__(self) -> Self:
@@ -197,12 +197,13 @@ class Checkpoints:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         alone = kind is not None and issubclass(kind, Exception) and not issubclass(kind, distributed.InAll)
-        if not (alone and distributed.several()):  # the others would not come to where this process waited for them
+        # After an error the other processes would not reach the barrier in close().
+        if not (alone and distributed.several()):
             self.close()
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes JSON to a temporary name and renames it."""
+    """Writes JSON atomically: to a temporary name that is then renamed."""
     temporary = path.with_name(path.name + ".tmp")
     temporary.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
     os.replace(temporary, path)

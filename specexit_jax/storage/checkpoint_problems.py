@@ -1,4 +1,4 @@
-"""What can be wrong with a checkpoint, in one sentence each."""
+"""What can be wrong with a checkpoint, each as a message of one sentence."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-# TensorStore says it in words alone, as the operating system does.
+# TensorStore reports it only in the text of its message, with the operating system's words.
 _FULL_WORDS = ("no space left", "quota exceeded", "file too large")
 
 
@@ -22,7 +22,7 @@ def unreadable(path: Path, reason: Any) -> OSError:
 
 
 def unwritable(folder: Path, step: int, good: Sequence[int], reason: BaseException) -> OSError:
-    """good: the steps whose checkpoints are in place."""
+    """The message for a checkpoint that cannot be written. good: the steps whose checkpoints are complete."""
     last = f"the last good checkpoint is step {max(good)}" if good else "there is no checkpoint yet"
     if _is_full(reason):
         return OSError(
@@ -40,7 +40,7 @@ def _is_full(reason: BaseException | None) -> bool:
 
 
 def check_same(path: Path, saved: dict[str, Any], wanted: dict[str, Any]) -> None:
-    """ValueError naming the first difference; both map names to (shape, dtype)."""
+    """Raises ValueError with the first difference; both arguments map names to (shape, dtype)."""
     for problem in _differences(saved, wanted):
         raise ValueError(
             f"checkpoint {path} is of another model or optimizer: {problem}; use another workdir or the old config"

@@ -1,4 +1,5 @@
-"""A checksum of a tree of arrays, computed where they live: whole numbers, so the same for any sharding and process count."""
+"""A checksum of a tree of arrays, computed on their devices in integers, so equal for any sharding and process
+count."""
 
 from __future__ import annotations
 
@@ -14,12 +15,11 @@ _ODD = 0x9E3779B1
 
 
 def checksum(leaves: Mapping[str, jax.Array]) -> int:
-    """32 bits over all values and names; waits for the values.
+    """32 bits over all values and names; blocks until the values are computed.
 
-    A sum modulo 2^32 of a mixture of every value's bits with its place and its leaf's name. Any single flipped bit changes it,
-    the sign of a zero and a NaN's payload among them; any other difference does but for one in 2^32: values, whole leaves
-    too, that change places, also such as differ in few bits (x and -x). Sums of whole numbers are exact in any order, hence
-    on any mesh.
+    The sum modulo 2^32 of a hash of each value's bits, its index and its leaf's name. Any single flipped bit changes
+    it, including the sign of a zero and the payload of a NaN. Any other difference is missed with probability 2^-32,
+    including values or whole leaves that change places. Integer sums are exact in any order, hence on any mesh.
     """
     return int(np.asarray(_total({name: leaf for name, leaf in leaves.items() if leaf.size})))
 
@@ -44,7 +44,7 @@ def _bits(leaf: jax.Array) -> jax.Array:
 
 
 def _places(shape: tuple[int, ...]) -> jax.Array:
-    """uint32 by place, the sum of a number for each axis's index: made on the device that holds the values."""
+    """uint32 per element, a sum of one number per axis index: computed on the device that holds the values."""
     places = jnp.zeros(shape, jnp.uint32)
     for axis, size in enumerate(shape):
         numbers = _mixed(jnp.arange(size, dtype=jnp.uint32) + jnp.uint32((axis + 1) * _ODD % 2**32))

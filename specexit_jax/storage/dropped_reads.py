@@ -1,4 +1,5 @@
-"""A checkpoint that cannot be read leaves reads beside it unfinished: kept from the console, where they would hide the error."""
+"""Silences the unfinished reads that a failed checkpoint read leaves behind: on the console they would hide the
+error."""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ from typing import Any
 
 @contextlib.contextmanager
 def dropped_reads_silenced() -> Iterator[None]:
-    """Orbax leaves the reads beside a failed one unfinished; Python would report each of them as an ignored exception."""
+    """Orbax leaves the other reads unfinished when one fails; Python would report each as an ignored exception."""
     report = sys.unraisablehook
     sys.unraisablehook = _without(lambda event: inspect.iscoroutine(event.object) or _late(event), report)
     try:
@@ -23,7 +24,7 @@ def dropped_reads_silenced() -> Iterator[None]:
 
 @functools.cache
 def silence_late_reads() -> None:
-    """Call where a read has failed: those beside it may come in at any time later, to an event loop that is gone."""
+    """Call after a failed read: the other reads may finish at any later time, when their event loop is closed."""
     sys.unraisablehook = _without(_late, sys.unraisablehook)
 
 

@@ -1,4 +1,4 @@
-"""Names by which files know what they were made for, and the forms that those names had before."""
+"""Identities (digests) that files record of the model they were made for, and the older forms of those identities."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 
 
 class Identity(str):
-    """A name, compared as the text that it is; `same` also knows it in an earlier form. formerly: that form, worked out
-    only where a file holds something that may be one."""
+    """An identity, compared as text; `same` also accepts its older form. formerly: computes the older form, called only
+    if a file may hold one."""
 
     formerly: Callable[[], str] | None = None
 
@@ -19,13 +19,13 @@ class Identity(str):
         return made
 
     def renamed(self, form: Callable[[str], str]) -> Identity:
-        """Both forms with something put to them."""
+        """Both forms passed through the same function."""
         formerly = self.formerly
         return Identity(form(self), None if formerly is None else lambda: form(formerly()))
 
 
 def same(name: str | None, recorded: str | None) -> bool:
-    """Whether a file's record, in today's form or an earlier one, means what `name` names."""
+    """Whether a file's record, in the present or an older form, is the identity `name`."""
     if name == recorded:
         return True
     known = isinstance(name, Identity) and name.formerly is not None and isinstance(recorded, str)

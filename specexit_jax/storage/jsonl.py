@@ -1,6 +1,8 @@
-"""JSON-lines files that survive a kill: whole lines are appended, a torn last line is dropped on the next start.
+"""JSON-lines files that survive a killed process: whole lines are appended; a torn last line is dropped on the next
+start.
 
-Whoever changes a file has it alone meanwhile (`workdir_lock.alone_at`): no row is lost between reading and cutting.
+A process that changes a file holds it exclusively (`workdir_lock.alone_at`): no row is lost between reading and
+truncating.
 """
 
 import json
@@ -14,7 +16,7 @@ from specexit_jax.storage.workdir_lock import alone_at
 def read_jsonl(path: str | Path, torn: bool = False) -> Iterator[dict]:
     """The objects of a file, one a line. Raises FileNotFoundError, or ValueError naming the corrupt line by its number.
 
-    torn: what follows the last line end is passed over; another process may be writing it, or was killed at that.
+    torn: ignore what follows the last line end; another process may be writing it, or was killed while writing.
     """
     path = Path(path)
     if not path.is_file():
@@ -33,7 +35,7 @@ def read_jsonl(path: str | Path, torn: bool = False) -> Iterator[dict]:
 
 
 def drop_torn_line(path: str | Path) -> None:
-    """Cut what a kill left behind the last line end; a file that does not exist is left so."""
+    """Cut off what a killed process left after the last line end; does nothing if the file does not exist."""
     path = Path(path)
     if not path.is_file():
         return

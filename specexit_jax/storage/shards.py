@@ -1,8 +1,8 @@
 """Work that several processes share: who does what, and the files that they leave in one folder.
 
-Process i of n takes a share of the pieces and appends to STEM-0000i-of-0000n.jsonl; one process alone to STEM.jsonl. What is
-done is what any of these files holds, so that work goes on under another number of processes. Beside its rows lies a report
-of the settings that they were made under, written with the first of them: without a row it binds nobody.
+Process i of n takes a share of the items and appends rows to STEM-0000i-of-0000n.jsonl; a single process to STEM.jsonl.
+An item is done if any of these files holds it, so work can be continued by another number of processes. STEM.json
+records the settings that the rows were made under. It is written with the first row; without rows it is ignored.
 """
 
 import contextlib
@@ -20,8 +20,8 @@ from specexit_jax.storage.jsonl import append_jsonl, drop_torn_line, read_jsonl
 from specexit_jax.storage.workdir_lock import locked
 
 T = TypeVar("T")
-ROWS = {"rollout": "traces", "annotate": "labels"}  # of a report's stem, where they are called otherwise
-_ONCE = {"noise": "crc32"}  # settings that reports did not always record, and what they were then
+ROWS = {"rollout": "traces", "annotate": "labels"}  # the stem of a report's rows, where it differs from the report's
+_ONCE = {"noise": "crc32"}  # settings that older reports do not record, and their value then
 _ID = re.compile(rb'\{"id": ("(?:[^"\\]|\\.)*")')  # as rows are written: the id comes first
 _NUMBERED = re.compile(r"-\d{5}-of-\d{5}")
 
@@ -37,11 +37,11 @@ class Shard:
         if not 0 <= self.index < self.count:
             raise ValueError(f"A shard is one of 0/{self.count} to {self.count - 1}/{self.count}, not {self.index}.")
 
-    def own(self, pieces: Sequence[T]) -> Sequence[T]:
-        return pieces[self.index :: self.count]
+    def own(self, items: Sequence[T]) -> Sequence[T]:
+        return items[self.index :: self.count]
 
     def has(self, name: str) -> bool:
-        """Whether a named piece is this process's, however many others there are yet."""
+        """Whether a named item belongs to this process; does not depend on the other items."""
         return zlib.crc32(name.encode()) % self.count == self.index
 
     def path(self, folder: Path, stem: str, suffix: str = ".jsonl") -> Path:
@@ -54,7 +54,7 @@ WHOLE = Shard()
 
 
 def shard_files(folder: Path, stem: str, suffix: str = ".jsonl") -> list[Path]:
-    """The files of all processes that ever worked here, in a fixed order."""
+    """The files of all processes that have worked in this folder, in a fixed order."""
     files = [path for path in folder.glob(f"{stem}*{suffix}") if path.is_file()]
     return sorted(path for path in files if _NUMBERED.sub("", path.name) == stem + suffix)
 
@@ -62,7 +62,7 @@ def shard_files(folder: Path, stem: str, suffix: str = ".jsonl") -> list[Path]:
 def read_shards(folder: Path, stem: str) -> list[dict]:
     """The rows of all processes, each id once. Raises FileNotFoundError where there is no file, ValueError as `read_jsonl`.
 
-    A line that a killed process left torn is passed over.
+    A torn line that a killed process left is skipped.
     """
     files = shard_files(folder, stem)
     if not files:
@@ -75,17 +75,17 @@ def read_shards(folder: Path, stem: str) -> list[dict]:
 
 
 def held(folder: Path, stem: str) -> list[dict]:
-    """`read_shards`, or nothing where there is no file yet."""
+    """`read_shards`, or an empty result if there is no file yet."""
     return read_shards(folder, stem) if shard_files(folder, stem) else []
 
 
 def has_rows(folder: Path, stem: str) -> bool:
-    """Whether any process has left a whole row."""
+    """Whether any process has written a whole row."""
     return any(_has_row(path) for path in shard_files(folder, stem))
 
 
 def ids_of(folder: Path, stem: str) -> set[str]:
-    """The ids of all whole rows; little else of them is read."""
+    """The ids of all whole rows, read without parsing the rows."""
     found = set()
     for path in shard_files(folder, stem):
         with path.open("rb") as file:
@@ -97,10 +97,10 @@ def ids_of(folder: Path, stem: str) -> set[str]:
 
 
 def require_settings(folder: Path, stem: str, settings: dict[str, Any]) -> None:
-    """Raises ValueError, naming the difference, where earlier work in the folder was done under other settings.
+    """Raises ValueError with the difference if earlier work in the folder was done under other settings.
 
-    settings: what decides about the content of rows, as STEM.json records it; a key that either lacks is passed over, save
-    what all work had before it was recorded, and so is a report without a whole row beside it.
+    settings: what the content of rows depends on, as STEM.json records it. A key that either side lacks is ignored,
+    except those with a known older value (`_ONCE`). So is a report without any whole row.
     """
     for key, old, new, path in _differences(folder, stem, settings):
         mend = "give what it was made with, or use another workdir"
@@ -108,14 +108,15 @@ def require_settings(folder: Path, stem: str, settings: dict[str, Any]) -> None:
 
 
 class OwnRows:
-    """What `own_rows` yields. `append` writes rows, the settings before the first of them; `report` adds what was measured."""
+    """What `own_rows` yields. `append` writes rows, and the settings before the first row; `report` adds
+    measurements."""
 
     def __init__(self, path: Path, report: Path, settings: dict[str, Any]):
         self.path, self._report, self._settings = path, report, settings
 
     def append(self, rows: Iterable[dict]) -> None:
         if not (self._report.exists() and _has_row(self.path)):
-            write_report(self._report, self._settings, {})  # binds whoever goes on after a kill
+            write_report(self._report, self._settings, {})  # binds the process that continues after a kill
         append_jsonl(self.path, rows)
 
     def report(self, measured: dict[str, Any]) -> None:
@@ -124,9 +125,10 @@ class OwnRows:
 
 @contextlib.contextmanager
 def own_rows(folder: Path, stem: str, report: str, settings: dict[str, Any], shard: Shard = WHOLE) -> Iterator[OwnRows]:
-    """The shard's file of rows FOLDER/STEM, locked against other processes while the block runs, its torn line cut.
+    """Opens the shard's file of rows FOLDER/STEM, locked against other processes while the block runs; cuts a torn
+    line.
 
-    Raises ValueError where another process writes it, and as `require_settings`.
+    Raises ValueError if another process writes it, and as `require_settings`.
     """
     with locked(shard.path(folder, f".{stem}", ".lock"), again=True):
         require_settings(folder, report, settings)
@@ -136,7 +138,7 @@ def own_rows(folder: Path, stem: str, report: str, settings: dict[str, Any], sha
 
 
 def write_report(path: Path, settings: dict[str, Any], measured: dict[str, Any]) -> None:
-    """STEM.json: under which settings, and what it took."""
+    """Writes STEM.json: the settings, and what was measured."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, {"settings": settings, "measured": measured})
 

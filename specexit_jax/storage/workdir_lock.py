@@ -1,9 +1,9 @@
-"""One process at a time writes a set of files: an advisory lock that the kernel lets go of however its holder ends.
+"""One process at a time writes a set of files: an advisory lock that the kernel releases however its holder ends.
 
-`fcntl.flock` on a file beside the work: it holds between processes of one machine, and of several where the file system
-passes it on (NFS from Linux 2.6.12 with its lock service, Lustre mounted with -o flock); one that refuses locks is refused with
-a sentence, one that only keeps them to the machine cannot be noticed. The lock file is never removed: a process that waits on
-a removed file and one that makes it anew would both hold it.
+`fcntl.flock` on a file beside the work. It excludes processes of one machine, and of several machines if the file
+system forwards locks (NFS from Linux 2.6.12 with its lock service, Lustre mounted with -o flock). A file system that
+refuses locks gives an error. One that keeps locks local to a machine cannot be detected. The lock file is never
+removed: otherwise a process that waits on the removed file and one that creates it again would both hold the lock.
 """
 
 import contextlib
@@ -22,9 +22,9 @@ _HELD: set[Path] = set()  # by this process
 def locked(path: Path, again: bool = False) -> Iterator[None]:
     """Holds the lock of a file while the block runs; released by the kernel when the process is killed.
 
-    again: a block of this process inside one that holds the lock goes in, and leaves it held.
-    Raises ValueError with the holder's pid and host where another process, or another block of this one, holds it; OSError
-    where the file system has no locks.
+    again: a nested block of this process may enter, and leaves the lock held (reentrant). Raises ValueError with the
+    holder's pid and host where another process, or another block of this one, holds it; OSError where the file system
+    has no locks.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     name = path.resolve()
@@ -56,7 +56,8 @@ def locked(path: Path, again: bool = False) -> Iterator[None]:
 
 @contextlib.contextmanager
 def alone_at(file: IO[bytes]) -> Iterator[None]:
-    """Waits until no other process or thread is at an open file, and has it alone while the block runs: for moments."""
+    """Holds an open file exclusively while the block runs, after waiting for other processes and threads. For short
+    blocks."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX)
     except OSError as error:

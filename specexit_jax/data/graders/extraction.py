@@ -23,10 +23,10 @@ def program(answer: str, prompt: str, entry_point: str) -> str | None:
     python = [code for tag, code in fenced if tag in PYTHON]
     known = names_bound(parsed(opening(prompt)))
     others = [code for _, code in fenced if parsed(code) is not None]
-    for pieces in (python, others, _bare(answer), [] if fenced else _indented(answer)):
-        if (at := _defining(pieces, entry_point)) is not None:
-            pieces = [*map(_whole, pieces)]
-            return assembled(pieces[:at], pieces[at], pieces[at + 1 :], known, entry_point)
+    for blocks in (python, others, _bare(answer), [] if fenced else _indented(answer)):
+        if (at := _defining(blocks, entry_point)) is not None:
+            blocks = [*map(_whole, blocks)]
+            return assembled(blocks[:at], blocks[at], blocks[at + 1 :], known, entry_point)
     bodies = python if fenced else [answer]
     for at in reversed(range(len(bodies))):
         if completed := _completed(bodies[at], prompt, entry_point):
@@ -49,11 +49,11 @@ def defines(code: str, name: str) -> bool:
     return name in names_bound(tree, imported=False)
 
 
-def _defining(pieces: list[str], name: str) -> int | None:
-    """The last piece that defines `name`; one that only announces it, where no other does."""
-    found = [number for number, piece in enumerate(pieces) if defines(piece, name)]
+def _defining(blocks: list[str], name: str) -> int | None:
+    """The last block that defines `name`; one that only announces it, where no other does."""
+    found = [number for number, block in enumerate(blocks) if defines(block, name)]
     return next(
-        (number for number in reversed(found) if not _announces(pieces[number], name)), found[-1] if found else None
+        (number for number in reversed(found) if not _announces(blocks[number], name)), found[-1] if found else None
     )
 
 
@@ -92,7 +92,7 @@ def _indented(answer: str) -> list[str]:
             inside = not inside
             paragraphs.append([])
         paragraphs[-1].append(line)
-    return [piece for paragraph in paragraphs for piece in _bare(dedented(paragraph))]
+    return [block for paragraph in paragraphs for block in _bare(dedented(paragraph))]
 
 
 def _longest(lines: list[str]) -> list[str]:

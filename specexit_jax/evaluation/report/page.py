@@ -42,7 +42,7 @@ def report_page(markdown: str, images: Mapping[str, bytes]) -> str:
 
 
 def _pieces(tokens: list[Token]) -> None:
-    """Cells of numbers break between them and nowhere else: `100.0 (61.0–100.0) / 17`, each a piece of its own."""
+    """Cells of numbers break between them and nowhere else: `100.0 (61.0–100.0) / 17`, each a part of its own."""
     for before, inline in pairwise(tokens):
         if before.type in ("td_open", "th_open") and _NUMBERS.fullmatch(inline.content):
             inline.children = [
@@ -53,12 +53,12 @@ def _pieces(tokens: list[Token]) -> None:
 
 
 def _in_pieces(text: str) -> list[Token]:
-    pieces = _BETWEEN.split(text)
-    if len(pieces) == 1:
+    parts = _BETWEEN.split(text)
+    if len(parts) == 1:
         return [Token("text", "", 0, content=text)]
     found = []
-    for number, piece in enumerate(pieces):
-        found.append(Token("text", "", 0, content=piece))
+    for number, part in enumerate(parts):
+        found.append(Token("text", "", 0, content=part))
         if number % 2 == 0:  # between two of what separates them
             found[-1:] = [Token("piece_open", "span", 1), found[-1], Token("piece_close", "span", -1)]
     return found

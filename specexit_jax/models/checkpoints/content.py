@@ -103,14 +103,14 @@ def _hashed(raw: Raw, first: int, stop: int, every: bool) -> str:
     else:
         starts = [first + (stop - first - BLOCK) * number // (BLOCKS - 1) for number in range(BLOCKS)]
         ranges = [(start, start + BLOCK) for start in starts]
-    for piece in raw.pieces(ranges):
-        state.update(_plain(piece).tobytes())
+    for chunk in raw.chunks(ranges):
+        state.update(_plain(chunk).tobytes())
     return state.hexdigest()
 
 
 def _any(part: tuple[Raw, int, int]) -> bool:
     raw, first, stop = part
-    return any(piece.any() for piece in raw.pieces([(first, stop)]))
+    return any(chunk.any() for chunk in raw.chunks([(first, stop)]))
 
 
 def _plain(values: np.ndarray) -> np.ndarray:

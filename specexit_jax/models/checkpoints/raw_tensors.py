@@ -1,4 +1,4 @@
-"""The values of a checkpoint's tensors piece by piece, straight from the files: nothing else of them is read."""
+"""The values of a checkpoint's tensors chunk by chunk, straight from the files: nothing else of them is read."""
 
 import contextlib
 import json
@@ -37,7 +37,7 @@ class Raw(NamedTuple):
     def size(self) -> int:
         return math.prod(self.shape)
 
-    def pieces(self, ranges: Sequence[tuple[int, int]]) -> Iterator[np.ndarray]:
+    def chunks(self, ranges: Sequence[tuple[int, int]]) -> Iterator[np.ndarray]:
         """The elements [first, stop) of each range, of the tensor in row-major order."""
         if self.start is None:
             with contextlib.closing(TorchFile(self.path)) as file:
