@@ -1,1 +1,1 @@
-"""What computes: the target, the draft, their cache, and checkpoints in and out."""
+"""The models: the target, the draft, their caches, and reading and writing of checkpoints."""

@@ -14,7 +14,7 @@ from specexit_jax.models.row_attention import attend_rows
 class Attention(nn.Module):
     """Parameters: `qkv` [D, K, G + 2, H] (a group's queries, its key, its value), `o` [K, G, H, out].
 
-    One kernel for the three projections is one matrix product, and K is still an axis to shard.
+    The three projections are one kernel, hence one matrix product. K stays an axis of its own, so it can be sharded.
     """
 
     num_heads: int
@@ -67,9 +67,8 @@ class Attention(nn.Module):
     def __call__(self, x, cos, sin, bias, slots=None, length=None):
         """Self attention over x [B, T, in], or over `slots` (one layer of a cache) after writing x there.
 
-        `bias` is what `row_mask` made or, with a cache, additive [B, T, S'] over the S' live slots that are read. Of
-        branches, both are as `BranchCache` has them.
-        Returns ([B, T, out], slots).
+        `bias` is the mask of `row_mask` or, with a cache, additive [B, T, S'] over the S' live slots that are read. For
+        branches, `slots` and `bias` are those of `BranchCache`. Returns ([B, T, out], slots).
         """
         q, k, v = self.project(x, cos, sin)
         if isinstance(slots, BranchSlots):

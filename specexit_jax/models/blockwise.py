@@ -1,9 +1,10 @@
 """Attention of whole rows to themselves, block by block (flash attention in plain XLA): no [T, T] array is ever made.
 
-An online softmax over the blocks of keys that causality and a window let a block of queries see. Kept for the backward pass
-are the output and the log-sum-exp alone; it computes the scores again. The log-sum-exp is an output with a gradient of its
-own, through which the diagonal terms of training-time test are merged: where that gradient is dropped, as jax's own
-attention does, the queries' and keys' come out a quarter wrong without a word (docs/method.md §9).
+An online softmax over the blocks of keys that a block of queries sees under causality and the sliding window. The
+backward pass keeps only the output and the log-sum-exp, and computes the scores again. The log-sum-exp is an output
+with a gradient of its own: the diagonal terms of training-time test are merged by it. jax.nn.dot_product_attention
+drops that gradient, so merging with it gives wrong gradients of queries and keys without any error (docs/method.md
+§9).
 """
 
 import functools
@@ -16,8 +17,8 @@ from jaxtyping import Array, Float, Int32
 from specexit_jax.array_typing import Queries, Segments, Values, typed
 from specexit_jax.models.layers import MASKED
 
-BLOCK = 512  # tokens of a block: scores of 512 x 512 a head lie in fast memory on TPUs
-_PADDING = -1  # the segment of what fills the last block
+BLOCK = 512  # tokens of a block: 512 x 512 scores per head fit into the fast memory of TPUs
+_PADDING = -1  # the segment id of the padding in the last block
 
 Blocks = Float[Array, "N B K C H"]
 QueryBlocks = Float[Array, "N B K G C H"]
@@ -28,7 +29,7 @@ SegmentBlocks = Int32[Array, "N B C"]
 def attend_blockwise(
     q: Queries, k: Values, v: Values, segment_ids: Segments | None, window: int = 0, own: tuple = (), block: int = BLOCK
 ) -> Queries:
-    """What `layers.attend` gives under `causal_bias(segment_ids, T, window)`; keys [B, K, T, H] lie as values do.
+    """Equal to `layers.attend` under `causal_bias(segment_ids, T, window)`; keys are [B, K, T, H], like values.
 
     own: (key, value) pairs [B, K, T, H] that query t sees at t alone, whatever the window. Sums are float32.
     """
@@ -55,7 +56,8 @@ def attend_blockwise(
 
 
 def visible_pairs(count: int, block: int, window: int) -> np.ndarray:
-    """int32 [P, 2]: (block of queries, block of keys) in which some query may see some key; a query's own block first."""
+    """int32 [P, 2]: pairs (block of queries, block of keys) with a visible key; for each block of queries its own block
+    first."""
     pairs = []
     for i in range(count):
         first = max(i * block - window + 1, 0) // block if window else 0
@@ -67,7 +69,7 @@ def visible_pairs(count: int, block: int, window: int) -> np.ndarray:
 def _attend(
     q: QueryBlocks, k: Blocks, v: Blocks, segments: SegmentBlocks, window: int
 ) -> tuple[QueryBlocks, Float[Array, "N B K G C"]]:
-    """Mixed values and the log-sum-exp of the scores, float32."""
+    """Weighted values and the log-sum-exp of the scores, float32."""
 
     def visit(carry, pair):
         top, total, mixed = carry
@@ -95,7 +97,7 @@ def _forward(q, k, v, segments, window):
 def _backward(window, kept, gradients):
     q, k, v, segments, out, lse = kept
     d_out, d_lse = gradients
-    # Of every score: weight x (its value's gradient - what the whole output loses by it + the log-sum-exp's own).
+    # Gradient of a score: weight x (output gradient . value - output gradient . output + gradient of the log-sum-exp).
     lost = jnp.sum(d_out.astype(jnp.float32) * out.astype(jnp.float32), axis=-1) - d_lse
 
     def visit(carry, pair):
@@ -122,7 +124,7 @@ def _scores(q: QueryBlocks, k: Blocks, segments: SegmentBlocks, window: int, i, 
     """Scores of block i of queries over block j of keys; MASKED where a query does not see a key."""
     block = q.shape[4]
     offset = jnp.arange(block, dtype=jnp.int32)
-    back = (i - j) * jnp.int32(block) + offset[:, None] - offset[None, :]  # how far back a key lies
+    back = (i - j) * jnp.int32(block) + offset[:, None] - offset[None, :]  # distance from the query back to the key
     seen = (back >= 0) & (back < window) if window else back >= 0
     seen = seen[None] & (segments[i][:, :, None] == segments[j][:, None, :])
     scores = jnp.einsum("bkgth,bksh->bkgts", q[i], k[j], preferred_element_type=jnp.float32)
@@ -130,7 +132,7 @@ def _scores(q: QueryBlocks, k: Blocks, segments: SegmentBlocks, window: int, i, 
 
 
 def _blocks(x: Array, block: int, filling: int = 0) -> Array:
-    """[..., T, H] as [N, ..., block, H], the last block filled up."""
+    """[..., T, H] as [N, ..., block, H], the last block padded."""
     *leading, tokens, size = x.shape
     count = -(-tokens // block)
     pad = [(0, 0)] * len(leading) + [(0, count * block - tokens), (0, 0)]

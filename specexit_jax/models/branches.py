@@ -1,7 +1,7 @@
-"""Continuations that share one prefix: a cache that is only read, and a short cache of its own for each branch.
+"""Continuations that share one prefix: a prefix cache that is only read, and a short cache for each branch.
 
-The branches of a row are its tokens of a call: their queries are folded into the rows of one product with the prefix,
-so that a pass over the prefix serves them all.
+A call takes one token of each branch; the branches of a row take the place of its tokens. Their queries form the rows
+of one product with the prefix, so the prefix is read once for all of them.
 """
 
 from typing import NamedTuple
@@ -52,7 +52,7 @@ class BranchCache:
         return jnp.where(prefix, zero, masked), jnp.where(own, zero, masked)
 
     def layer(self, index: int):
-        """What the attention of one layer reads and writes, and where it writes."""
+        """The slots that the attention of one layer reads and writes."""
         return BranchSlots(self.prefix.k[index], self.prefix.v[index], self.k[index], self.v[index]), self.used
 
     def advanced(self, slots: list) -> "BranchCache":
@@ -62,7 +62,7 @@ class BranchCache:
 
 
 def branch_cache(prefix: Cache, branches: int, slots: int) -> BranchCache:
-    """Empty branches, nowhere yet, over a prefix."""
+    """Empty branches over a prefix, not yet placed at a boundary."""
     batch, heads, _, size = prefix.v[0].shape
     keys = tuple(heads_apart(jnp.zeros((batch, heads, branches, size, slots), v.dtype)) for v in prefix.v)
     values = tuple(heads_apart(jnp.zeros((batch, heads, branches, slots, size), v.dtype)) for v in prefix.v)
@@ -86,13 +86,13 @@ def attend_branches(
 ) -> tuple[Queries, tuple[jax.Array, jax.Array]]:
     """One token of each branch, T of q, k and v being N: its attention to prefix and own slots in one softmax.
 
-    k, v: of the tokens of this call. Returns what was read, and the own slots with them written.
+    k, v: of this call's tokens. Returns the attention's output, and the branches' slots with k and v written.
     """
     prefix_keys, prefix_values, own_keys, own_values = slots
     prefix_bias, own_bias = biases
     batch, heads, group, branches, size = q.shape
     live = prefix_bias.shape[-1]
-    # Written by selection, which is one pass over what is read anyway; a scatter would be a loop on CPU.
+    # Written with `where`: one pass over slots that are read anyway. A scatter would be a loop on CPU.
     here = jnp.arange(own_bias.shape[-1], dtype=jnp.int32)[None, None, :] == used[:, :, None]
     fresh = k[..., None].astype(own_keys.dtype)
     own_keys = heads_apart(jnp.where(here[:, None, :, None, :], fresh, own_keys))

@@ -1,4 +1,4 @@
-"""The key/value cache: an explicit pytree, carried through loops and rewound by its lengths."""
+"""The key/value cache: an explicit pytree that loops carry; it is rewound by setting its lengths."""
 
 import flax.struct
 import jax
@@ -8,9 +8,9 @@ from jaxtyping import Array, Float
 from specexit_jax.array_typing import Keys, Lengths, Values, typed
 from specexit_jax.backend import heads_apart
 
-# What a cache should hold beyond the slots that are read, where steps are of one token: XLA's CPU backend would fuse such a
-# write into the read of the whole array and copy the cache three times a layer (1.6x slower steps at S = 768). Steps of
-# several tokens had better read the whole array, without the copy that a slice costs.
+# Slots that a cache should have beyond those that are read, if steps are of one token: XLA's CPU backend would fuse
+# such a write into the read of the whole array and copy the cache three times a layer (1.6x slower steps at S = 768).
+# Steps of several tokens read the whole array, which avoids the copy of a slice.
 SPARE = 8
 
 
@@ -20,8 +20,8 @@ class Cache:
 
     One array a layer (not one stack) so that a `lax.while_loop` updates each in place; heads before slots, and keys
     with their slots last, so that both of attention's products are plain ones (1.4 to 1.9 times as fast at batch 1 on
-    CPU as with keys like values). Slots beyond `length` hold rubbish that is never attended to:
-    a rejected draft is forgotten by `cache.replace(length=...)`.
+    CPU as with keys like values). Slots beyond `length` hold stale values that are never attended to:
+    `cache.replace(length=...)` discards a rejected draft.
     """
 
     k: tuple[jax.Array, ...]  # L of [B, K, H, S]
@@ -58,7 +58,7 @@ def write(
 ) -> tuple[Keys, Values]:
     """Put T keys [B, K, H, T] and values [B, K, T, H] at slots length[b] .. length[b] + T - 1 of each row.
 
-    The caller leaves room: XLA moves a write that would run over the end back, onto live slots.
+    The caller must leave room: XLA shifts a write that would pass the end back onto live slots.
     """
     return put(slots[0], k, length, 3), put(slots[1], v, length, 2)
 

@@ -1,4 +1,4 @@
-"""What a target and a draft look like: sizes and switches, nothing else."""
+"""Configs of target and draft: their sizes and switches."""
 
 from dataclasses import dataclass
 
@@ -53,7 +53,7 @@ class TargetConfig:
     @property
     def capture_layers(self) -> tuple[int, int, int]:
         """Layers whose INPUT is a feature, by EAGLE's count: the outputs one layer lower (docs/method.md §1)."""
-        if self.capture is None:  # a model of fewer than 5 layers has what there is
+        if self.capture is None:  # a model of fewer than 5 layers captures the inputs of layers that exist
             layers = (2, self.num_layers // 2, self.num_layers - 3)
             return tuple(min(max(layer, 0), self.num_layers - 1) for layer in layers)
         layers = self.capture
@@ -66,8 +66,8 @@ class TargetConfig:
 class DraftConfig:
     """An EAGLE-3 layer with three signal heads: rows of `fc`, a head on the layer's output (`draft`), or `none`.
 
-    sliding_window: a pair sees the last so many verified pairs alone, its own included (0: all of them); a draft's own
-    steps always see one another, and the pairs that the last verified one sees.
+    sliding_window: a pair sees only the last so many verified pairs, itself included (0: all of them). A draft's own
+    steps always see one another, and the verified pairs that the last verified pair sees.
     """
 
     hidden_size: int
@@ -86,7 +86,7 @@ class DraftConfig:
     max_position: int = 4096
     dtype: str = "float32"
     capture: tuple[int, int, int] | None = None  # the target layers it was trained on (their inputs), where recorded
-    own_embedding: bool = False  # of its own width; else it reads the target's table
+    own_embedding: bool = False  # has its own embedding table; else it reads the target's
     attention: str = "xla"  # as the target's
     row_attention: str = "auto"  # as the target's
     sliding_window: int = 0
@@ -109,7 +109,7 @@ class DraftConfig:
 def draft_config(
     target: TargetConfig, intermediate_size: int, draft_vocab_size: int, signals: str, sliding_window: int = 0
 ) -> DraftConfig:
-    """A draft layer of the target's own width and heads (a query head a key head, as one layer can afford it)."""
+    """A draft layer of the target's width and heads (one key head per query head, which a single layer can afford)."""
     return DraftConfig(
         hidden_size=target.hidden_size,
         target_hidden_size=target.hidden_size,
@@ -132,7 +132,8 @@ def draft_config(
 
 
 def check_pair(draft: DraftConfig, target: TargetConfig) -> None:
-    """Refuse a draft that was made for another target: a wrong pairing runs, and is merely never accepted."""
+    """Raises ValueError if a draft was made for another target. A wrong pairing would run, with drafts that are never
+    accepted."""
     pairs = [
         ("hidden size", draft.target_hidden_size, target.hidden_size),
         ("vocabulary", draft.vocab_size, target.vocab_size),

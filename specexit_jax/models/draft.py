@@ -1,7 +1,7 @@
 """The draft: one EAGLE-3 layer over (feature of token t, embedding of token t + 1), and the three exit signals.
 
-A pair sits at RoPE position t and predicts token t + 2. The embedding table is mostly the target's; the caller looks it up.
-Equations and names: docs/method.md §8; placement of the signals: docs/method.md §1.
+A pair has RoPE position t and predicts token t + 2. The embedding table is usually the target's; the caller does the
+lookup. Equations and names: docs/method.md §8; placement of the signals: docs/method.md §1.
 """
 
 import dataclasses
@@ -42,7 +42,7 @@ class DraftBundle:
     d2t: jax.Array
 
     def with_capture(self, layers: tuple[int, int, int]) -> "DraftBundle":
-        """The draft with the target layers (their inputs) that it was trained on put on record."""
+        """The draft with a record of the target layers (their inputs) that it was trained on."""
         return self.replace(config=dataclasses.replace(self.config, capture=layers))
 
 
@@ -94,7 +94,7 @@ class Draft(nn.Module):
     ) -> DraftOutput:
         """One pass over T pairs: `embedded` [B, T, D] of token t + 1, `hidden` [B, T, E] of token t, at `positions`.
 
-        Cache, `segment_ids`, `live` and `visible` are as for the target. With a cache the pass may be fed its own output.
+        Cache, `segment_ids`, `live` and `visible` are as for the target. `hidden` may be the output of an earlier pass.
         """
         config = self.config
         window = config.sliding_window
@@ -124,9 +124,9 @@ class Draft(nn.Module):
         """One step of training-time test (docs/method.md §9): (pre-norm hidden [B, T, E], its (k, v) [B, K, T, H]).
 
         `earlier` holds the (k, v) of steps 0 .. i - 1. Step 0 attends causally, and within the sliding window, to itself.
-        Step i attends so to step 0, whose keys stand for the verified tokens, and at t alone to steps 1 .. i: the cache
-        that a decoding draft finds at its own i-th step. The caller passes positions + i and shifted embeddings; segments
-        stay.
+        Step i attends in the same way to step 0, whose keys stand for the verified tokens, and to steps 1 .. i at t
+        alone. That is the cache of the i-th draft step in decoding. The caller passes positions + i and shifted
+        embeddings; segments are unchanged.
         """
         residual, x = self.enter(embedded, hidden)
         q, *own = self.attention.project(x, *self.angles(positions))
@@ -146,17 +146,17 @@ class Draft(nn.Module):
         return self.read_signals(self.normed(hidden))
 
     def normed(self, hidden: jax.Array) -> jax.Array:
-        """What head and signals read of the pre-norm hidden [B, T, E]."""
+        """The input of head and signals: the normed hidden [B, T, E]."""
         return self.norm(hidden)
 
     def enter(self, embedded: jax.Array, hidden: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """The residual [B, T, E] and the attention's input [B, T, 2E]."""
+        """Before attention: the residual [B, T, E] and the attention's input [B, T, 2E]."""
         normed = self.hidden_norm(hidden)
         residual = normed if self.config.norm_before_residual else hidden
         return residual, jnp.concatenate([self.input_norm(embedded), normed], axis=-1)
 
     def leave(self, residual: jax.Array, mixed: jax.Array) -> jax.Array:
-        """The rest of the layer after attention."""
+        """After attention: the output projection and the feed-forward, with their residuals."""
         x = rows_apart(residual + mixed)
         return rows_apart(x + self.mlp(self.mlp_norm(x)))
 

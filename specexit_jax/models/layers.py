@@ -1,4 +1,4 @@
-"""What every layer is made of: norm, rotary angles, attention, the gated feed-forward."""
+"""The parts of a layer: norm, rotary embedding, attention, the gated feed-forward."""
 
 import math
 
@@ -14,7 +14,7 @@ from specexit_jax.models.config import RopeScaling
 
 # Finite, so that a fully masked row stays finite; far below any score, so that exp of it is exactly 0.
 MASKED = -1e30
-_FEW_ROWS = 256  # tokens of a call up to which its cost is reading weights, not multiplying
+_FEW_ROWS = 256  # tokens of a call up to which reading the weights dominates its cost
 _LANES = 32
 _REDUCTIONS = {"sum": (jnp.sum, jnp.add), "max": (jnp.max, jnp.maximum), "min": (jnp.min, jnp.minimum)}
 
@@ -50,10 +50,10 @@ def inverse_frequencies(head_dim: int, theta: float, scaling: RopeScaling | None
 
 
 def rotary_angles(positions: Positions, head_dim: int, theta: float, scaling: RopeScaling | None):
-    """Cosines and sines [B, T, H] of `rotate` in float32, computed once a call and shared by its layers.
+    """Cosines and sines [B, T, H] for `rotate` in float32, computed once per call and shared by its layers.
 
-    The sine of the first half is negative. The barrier keeps them computed once: XLA would fuse them into every layer
-    (5 % of a verify step on CPU).
+    The sine of the first half is negative. The barrier stops XLA from fusing the computation into every layer (5 % of a
+    verify step on CPU).
     """
     angles = positions.astype(jnp.float32)[:, :, None] * inverse_frequencies(head_dim, theta, scaling)[None, None, :]
     cos, sin = jnp.cos(angles), jnp.sin(angles)
@@ -105,9 +105,9 @@ def causal_bias(segment_ids: Segments | None, tokens: int, window: int = 0):
 def cached_bias(length: Lengths, tokens: int, live: int, visible: Bool[Array, "B T M"] | None = None, window: int = 0):
     """Additive mask [B, T, live] over cache slots: token t of a row sees slots 0 .. length + t.
 
-    visible: instead, which of the M slots that end with the call's own T (M >= T) each token sees, beside all before
-    them: the ancestors of a tree's nodes. window: of slots 0 .. length + t the last `window` alone (0: all); with
-    `visible` the last `window` before the M, which it does not touch.
+    visible: for a tree, replaces the causal order among the last M slots, which end with this call's T tokens (M >= T):
+    which of them each token sees (a node's ancestors); all slots before them are seen. window: only the last `window`
+    of slots 0 .. length + t (0: all). With `visible` it limits the slots before the M, and not the M.
     """
     slots = jnp.arange(live, dtype=jnp.int32)
     if visible is None:
@@ -127,8 +127,8 @@ def cached_bias(length: Lengths, tokens: int, live: int, visible: Bool[Array, "B
 
 @typed
 def attend(q: Queries, k: Keys, v: Values, bias: Bias, own: tuple = ()) -> Queries:
-    """Softmax attention over keys [B, K, H, S]; the query heads of a group are folded into rows, so keys and values are
-    never repeated.
+    """Softmax attention over keys [B, K, H, S]. The query heads of a group are folded into rows, so keys and values are
+    not repeated.
 
     `own` holds (key, value) pairs [B, K, T, H] that query t sees at t alone: the diagonals of training-time test.
     """
@@ -156,8 +156,9 @@ def attend(q: Queries, k: Keys, v: Values, bias: Bias, own: tuple = ()) -> Queri
 def attend_causally(q: Queries, k: Keys, v: Values, bias: Bias, own: tuple = ()) -> Queries:
     """`attend` of T tokens to themselves under a causal `bias`, in up to 8 stripes of queries.
 
-    Stripe i reads keys up to its own end only, so nearly half of the square, which the mask would discard, is never
-    computed: 1.9x on CPU at T = 512. Other lengths (and stripes too thin to pay) take the whole square.
+    Stripe i reads keys up to its own end only. Nearly half of the square, which the mask would discard, is not
+    computed: 1.9 times as fast on CPU at T = 512. Lengths that do not divide, and stripes too thin to pay, take the
+    whole square.
     """
     tokens = q.shape[3]
     stripe = max(64, tokens // 8)
@@ -173,7 +174,7 @@ def attend_causally(q: Queries, k: Keys, v: Values, bias: Bias, own: tuple = ())
 
 
 class FeedForward(nn.Module):
-    """SwiGLU. Gate and up are one kernel [D, 2, F], and F is still an axis to shard."""
+    """SwiGLU. Gate and up are one kernel [D, 2, F], whose axis F can be sharded."""
 
     width: int
     output_scale: float = 1.0
@@ -184,8 +185,8 @@ class FeedForward(nn.Module):
         gate_up = self.param("gate_up", normal(size), (size, 2, self.width), jnp.float32)
         down = self.param("down", normal(self.width, self.output_scale), (self.width, size), jnp.float32)
         flat, gate_up = x.reshape(-1, size), gate_up.astype(x.dtype)
-        if flat.shape[0] <= _FEW_ROWS:  # decoding: one product, where slicing the kernel would copy it every step
-            # As [D, 2 F] the kernel would mix gate with up on what is split over devices: each step moved it whole.
+        if flat.shape[0] <= _FEW_ROWS:  # decoding: one product; slicing the kernel would copy it in every step
+            # A kernel [D, 2 F] split over devices would mix gate and up, so each step would move the whole kernel.
             both = jnp.einsum("td,dnf->tnf", flat, gate_up)
             gate, up = both[:, 0], both[:, 1]
         else:  # training: on CPU twice as fast, gradients included, as one product whose result is sliced
@@ -195,5 +196,6 @@ class FeedForward(nn.Module):
 
 
 def normal(fan_in: int, scale: float = 1.0):
-    """Normal initialiser of unit gain; 0.02 is this at width 2,500, and far too little at width 96."""
+    """Normal initialiser of unit gain, 1 / sqrt(fan-in). The usual 0.02 equals it at width 2,500 and is far too small
+    at width 96."""
     return nn.initializers.normal(scale / math.sqrt(fan_in))

@@ -1,15 +1,16 @@
-"""Decoding attention whose cost follows every row's own length: a Pallas kernel for TPU over the cache as it lies.
+"""Decoding attention whose cost follows each row's own length: a Pallas kernel for TPU that reads the cache in place.
 
-A block of slots past a row's length is neither fetched nor computed, whatever the buffer and the other rows; plain XLA reads
-one static prefix of all rows. Opt-in (`attention="pallas"` of a config): no measurement has yet preferred it to XLA.
-It has only been compiled for TPU (v5e), and interpreted on CPU, where tests hold it equal to `layers.attend`. In the loop
-compiled for qwen3-4b it reads every cache where it lies; with 8 rows (not with one) plain XLA copies all keys in every
-iteration, to have their slots on the other axis of a tile. Values of heads below 128 are padded to a tile's lanes.
+A block of slots past a row's length is neither fetched nor computed, whatever the buffer size and the other rows; plain
+XLA reads one static prefix of all rows. Opt-in (`attention="pallas"` of a config): no measurement has yet preferred it
+to XLA. It has only been compiled for TPU (v5e), and interpreted on CPU, where tests hold it equal to `layers.attend`.
+In the loop compiled for qwen3-4b it reads every cache where it lies; with 8 rows (not with one) plain XLA copies all
+keys in every iteration, to have their slots on the other axis of a tile. Values of heads below 128 are padded to a
+tile's lanes.
 
-None of jax's own fits. pallas.ops.tpu's paged_attention, ragged_paged_attention and flash attention, pallas.ops.gpu's
-decode_attention and jax.nn.dot_product_attention(implementation="cudnn") all want keys with their slots before H (a
-transposed copy of the cache in every step), and the ragged ones know one token a row or the causal order, where a tree
-needs any mask among its last tokens.
+None of JAX's own kernels fits. pallas.ops.tpu's paged_attention, ragged_paged_attention and flash attention,
+pallas.ops.gpu's decode_attention and jax.nn.dot_product_attention(implementation="cudnn") all want keys with their
+slots before H (a transposed copy of the cache in every step), and the ragged ones know one token a row or the causal
+order, where a tree needs any mask among its last tokens.
 """
 
 import functools
@@ -25,8 +26,11 @@ from specexit_jax.array_typing import Keys, Lengths, Queries, Values, typed
 from specexit_jax.backend import axes_apart, platform
 
 MOST_TOKENS = 64  # of a call; of more, scores outgrow the chip's fast memory, and it is not the cache that costs
-_BLOCK_BYTES = 2**21  # keys and values of a block: long copies that, doubled to fetch ahead, leave room for scores
-LANES, _SUBLANES = 128, 8  # of a tile; caches of whole lanes of slots lie as the kernel wants them
+_BLOCK_BYTES = 2**21  # bytes of keys and values per block: long copies which, double-buffered, leave room for scores
+LANES, _SUBLANES = (
+    128,
+    8,
+)  # lanes of a tile; a cache whose slots are a multiple of it has the layout that the kernel needs
 
 
 @typed
@@ -41,7 +45,7 @@ def attend_ragged(q: Queries, k: Keys, v: Values, bias: Float32[Array, "B T R"],
     if jax.sharding.get_abstract_mesh().empty:
         return _attend(q, k, v, bias, length)
     rows, heads = axes_apart(q.shape[:2], ("data", "fsdp"), ("tensor",))
-    both = P(rows, heads)  # by hand: the compiler refuses to partition a kernel
+    both = P(rows, heads)  # shard_map: the compiler cannot partition a Pallas kernel
     specs = both, both, both, P(rows), P(rows)
     return jax.shard_map(_attend, in_specs=specs, out_specs=both, check_vma=False)(q, k, v, bias, length)
 
@@ -56,11 +60,11 @@ def _attend(q: jax.Array, k: jax.Array, v: jax.Array, bias: jax.Array, length: j
     bias = jnp.pad(bias, ((0, 0), (0, more), (0, slots - bias.shape[2])))
     folded = group * (tokens + more)
     length = jnp.clip(length, 1, slots)
-    if platform() == "tpu":  # else the compiler may fetch a whole buffer into fast memory ahead of the kernel
+    if platform() == "tpu":  # otherwise the compiler may copy a whole buffer into fast memory before the kernel
         k, v = (pltpu.with_memory_space_constraint(x, pltpu.HBM) for x in (k, v))
 
     def own(row, step, length):
-        """The block of a step: past a row's last block that block again, which is not fetched twice."""
+        """The block of a step. Past a row's last block it is that block again, which is not fetched a second time."""
         return jnp.minimum(step, jax.lax.div(length[row] - 1, jnp.int32(block)))
 
     whole = pl.BlockSpec((1, heads, folded, size), lambda row, step, length: (row, 0, 0, 0))
@@ -91,16 +95,17 @@ def _attend(q: jax.Array, k: jax.Array, v: jax.Array, bias: jax.Array, length: j
 
 
 def block_of(slots: int, slot_bytes: int) -> int:
-    """Slots of a block: as many as _BLOCK_BYTES hold of `slot_bytes` each, in whole lanes; all, where they fit at once."""
+    """Slots per block: as many of `slot_bytes` each as fit into _BLOCK_BYTES, in whole lanes; all slots if they fit at
+    once."""
     fitting = 1 << (max(_BLOCK_BYTES // slot_bytes, LANES).bit_length() - 1)
     return min(fitting, 8 * LANES, slots)
 
 
 def _kernel(length, q, k, v, bias, out, top, total, mixed, *, block: int, group: int):
-    """One block of one row, all heads: its share of the softmax, rescaled as the top of the scores rises.
+    """One block of one row, all heads: its share of the online softmax, rescaled when the maximum score rises.
 
-    Blocks: q, out [1, K, R, H], k [1, K, H, block], v [1, K, block, H], bias [1, R / group, block]; kept from block to
-    block: the top score and the total weight [K, R, 1] and the weighted values [K, R, H], float32.
+    Blocks: q, out [1, K, R, H], k [1, K, H, block], v [1, K, block, H], bias [1, R / group, block]; carried over
+    blocks: the maximum score and the total weight [K, R, 1] and the weighted values [K, R, H], float32.
     """
     row, step = pl.program_id(0), pl.program_id(1)
     last = jax.lax.div(length[row] - 1, jnp.int32(block))
@@ -116,7 +121,7 @@ def _kernel(length, q, k, v, bias, out, top, total, mixed, *, block: int, group:
             values = v[0, head]
             scores = _product(q[0, head], k[0, head]).reshape(group, -1, block) + bias[...]
             scores = scores.reshape(-1, block)
-            if ends:  # what lies past the row's length may be anything, NaN too
+            if ends:  # slots past the row's length may hold anything, also NaN
                 left = length[row] - step * block
                 scores = jnp.where(jax.lax.broadcasted_iota(jnp.int32, scores.shape, 1) < left, scores, -jnp.inf)
                 held = jax.lax.broadcasted_iota(jnp.int32, values.shape, 0) < left
@@ -137,6 +142,6 @@ def _kernel(length, q, k, v, bias, out, top, total, mixed, *, block: int, group:
 
 
 def _product(a: jax.Array, b: jax.Array) -> jax.Array:
-    """a @ b summed in float32; bfloat16 has but one precision."""
+    """a @ b summed in float32. A product of bfloat16 has only one precision."""
     precision = None if a.dtype == jnp.float32 else jax.lax.Precision.DEFAULT
     return jnp.dot(a, b, precision=precision, preferred_element_type=jnp.float32)

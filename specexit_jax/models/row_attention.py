@@ -1,7 +1,8 @@
-"""How whole rows attend to themselves, without a cache: over a mask of the square ("plain"), or block by block ("fused").
+"""Attention of whole rows to themselves, without a cache: with a [T, T] mask ("plain"), or block by block ("fused").
 
-Both give the same values and gradients. The square's scores take T x T numbers a head, an eighth of it at a time, and their
-gradient all of it; blocks take none, and are not quicker where the square fits. So "auto" is fused for long rows only.
+Both give the same values and gradients. The plain form holds T x T scores per head in the backward pass, and an eighth
+of them at a time in the forward pass. The fused form holds none of them; it is not faster where the square fits into
+memory. So "auto" is fused for long rows only.
 """
 
 import flax.struct
@@ -17,14 +18,15 @@ FUSED_FROM = 2048  # "auto": rows longer than this
 
 @flax.struct.dataclass
 class Sight:
-    """What tokens of a row see, for the fused path: those before them in their segment (None: one) and window (0: none)."""
+    """The mask of the fused path: a token sees those before it in its segment (None: one segment) and window (0: no
+    window)."""
 
     segment_ids: jax.Array | None
     window: int = flax.struct.field(pytree_node=False)
 
 
 def row_mask(path: str, segment_ids: jax.Array | None, tokens: int, window: int = 0) -> Bias | Sight:
-    """The mask of a call of T tokens, made once for all its layers: `attend_rows` takes the path that it is made for."""
+    """The mask of a call of T tokens, made once for all its layers; its type selects the path of `attend_rows`."""
     if path == "fused" or (path == "auto" and tokens > FUSED_FROM):
         return Sight(segment_ids, window)
     return causal_bias(segment_ids, tokens, window)

@@ -16,7 +16,7 @@ from specexit_jax.models.row_attention import row_mask
 
 @flax.struct.dataclass
 class TargetOutput:
-    """`logits` float32 [B, T, V] (None when not asked for), `features` [B, T, 3D], final normed `hidden` [B, T, D]."""
+    """`logits` float32 [B, T, V] (None if not requested), `features` [B, T, 3D], final normed `hidden` [B, T, D]."""
 
     logits: jax.Array | None
     features: jax.Array
@@ -32,7 +32,7 @@ class Block(nn.Module):
     @nn.compact
     def __call__(self, x, cos, sin, bias, slots, length):
         config = self.config
-        # Each layer adds two branches; scaling their outputs keeps the residual's variance near 1 at any depth.
+        # Each layer adds two branches to the residual. Scaling their outputs keeps its variance near 1 at any depth.
         output_scale = (2 * config.num_layers) ** -0.5
         attention = Attention(
             config.num_heads,
@@ -53,7 +53,7 @@ class Block(nn.Module):
 
 
 class Embedding(nn.Module):
-    """The token table [V, D]; also the head where embeddings are tied."""
+    """The embedding table [V, D]; also the head if embeddings are tied."""
 
     config: TargetConfig
 

@@ -23,10 +23,10 @@ def program(answer: str, prompt: str, entry_point: str) -> str | None:
     python = [code for tag, code in fenced if tag in PYTHON]
     known = names_bound(parsed(opening(prompt)))
     others = [code for _, code in fenced if parsed(code) is not None]
-    for blocks in (python, others, _bare(answer), [] if fenced else _indented(answer)):
-        if (at := _defining(blocks, entry_point)) is not None:
-            blocks = [*map(_whole, blocks)]
-            return assembled(blocks[:at], blocks[at], blocks[at + 1 :], known, entry_point)
+    for group in (python, others, _bare(answer), [] if fenced else _indented(answer)):
+        if (at := _defining(group, entry_point)) is not None:
+            group = [*map(_whole, group)]
+            return assembled(group[:at], group[at], group[at + 1 :], known, entry_point)
     bodies = python if fenced else [answer]
     for at in reversed(range(len(bodies))):
         if completed := _completed(bodies[at], prompt, entry_point):
@@ -49,11 +49,11 @@ def defines(code: str, name: str) -> bool:
     return name in names_bound(tree, imported=False)
 
 
-def _defining(blocks: list[str], name: str) -> int | None:
+def _defining(group: list[str], name: str) -> int | None:
     """The last block that defines `name`; one that only announces it, where no other does."""
-    found = [number for number, block in enumerate(blocks) if defines(block, name)]
+    found = [number for number, block in enumerate(group) if defines(block, name)]
     return next(
-        (number for number in reversed(found) if not _announces(blocks[number], name)), found[-1] if found else None
+        (number for number in reversed(found) if not _announces(group[number], name)), found[-1] if found else None
     )
 
 

@@ -1,8 +1,9 @@
-"""What weights are, told by their values: one digest for any file format, sharding and stored type that holds the same ones.
+"""Digests of weights by their values: equal for any file format, sharding and stored type that holds the same values.
 
-A draft's is of every value. So is a target's of up to `WHOLE` numbers; of a larger one it is of every tensor's name and shape,
-and of `BLOCKS` evenly spaced blocks of it: what training changes is all over its tensors. A change of a few rows of a large
-table may go unseen. Where two configs make the same weights compute otherwise (heads, rotary positions, norms), digests differ.
+A draft's digest covers every value, and so does that of a target of up to `WHOLE` numbers. For a larger target it
+covers each tensor's name and shape and `BLOCKS` evenly spaced blocks of its values. Training changes values everywhere,
+so it changes the digest; a change of a few rows of a large table may be missed. Config fields that change what the
+weights compute (heads, rotary positions, norms) are part of the digest.
 """
 
 import dataclasses
@@ -24,16 +25,16 @@ from specexit_jax.models.config import DraftConfig, TargetConfig
 from specexit_jax.models.draft import SIGNALS
 from specexit_jax.storage.identity import Identity, file_digest
 
-WHOLE = 2**26  # numbers in all that are read one and all of a target
-BLOCKS, BLOCK = 64, 1024  # of a tensor of a larger one, and the numbers of each
+WHOLE = 2**26  # numbers of a target up to which all are read
+BLOCKS, BLOCK = 64, 1024  # blocks per tensor of a larger target, and numbers per block
 _CHUNK, _THREADS = 2**22, 16
 _COMPUTES = ("num_heads", "num_kv_heads", "head_dim", "rms_norm_eps", "rope_theta", "rope_scaling")
 
 
 def target_digest(folder: str | Path, config: TargetConfig | None = None) -> Identity:
-    """What a target is. config: of the folder, read where it is not given.
+    """The digest of a target. config: the folder's, read if it is not given.
 
-    Raises FileNotFoundError or ValueError on a folder that is not a target's.
+    Raises FileNotFoundError or ValueError if the folder does not hold a target.
     """
     folder, config = Path(folder), config or load_target_config(folder)
     raws, names = raw_tensors(folder), shapes(target_layout(config))
@@ -45,10 +46,11 @@ def target_digest(folder: str | Path, config: TargetConfig | None = None) -> Ide
 
 
 def draft_digest(folder: str | Path, config: DraftConfig) -> Identity:
-    """What a draft is, whichever format it is written in; config: as it was loaded.
+    """The digest of a draft, the same in every format; config: as it was loaded.
 
-    An embedding table counts only where it is the draft's own. Which layers it captures does not: a target that captures
-    others is refused. Raises FileNotFoundError or ValueError on a folder that is not a draft's.
+    An embedding table is included only if it is the draft's own. The captured layers are not included: a target that
+    captures other layers is refused elsewhere. Raises FileNotFoundError or ValueError if the folder does not hold a
+    draft.
     """
     folder, raws = Path(folder), raw_tensors(folder, eagle_name)
     names = set(shapes(layout_of(dataclasses.replace(config, signals="none"))))
@@ -80,18 +82,18 @@ def _described(config: DraftConfig | TargetConfig, names: tuple[str, ...]) -> di
 
 
 def _identity(folder: Path, told: dict[str, Any], parts: Mapping[str, tuple[Raw, int, int]], every: bool) -> Identity:
-    """parts: tensors by name, each with the elements [first, stop) of a file's that are it."""
+    """parts: tensors by name, each with the range [first, stop) of elements of a tensor in a file."""
     with ThreadPoolExecutor(_THREADS) as pool:
         found = dict(zip(parts, pool.map(lambda part: _hashed(*part, every), parts.values()), strict=True))
     if "d2t" in found and not _any(parts["d2t"]):
-        del found["d2t"]  # a vocabulary that is the target's own may be left out
+        del found["d2t"]  # d2t may be absent if the draft's vocabulary is the target's
     text = json.dumps({"computes": told, "tensors": found}, sort_keys=True)
     form = "values" if every else "samples"
     return Identity(f"{form}:{hashlib.sha256(text.encode()).hexdigest()}", lambda: former_digest(folder))
 
 
 def former_digest(folder: str | Path) -> str:
-    """The digest of earlier versions: of the bytes of one file, which of shards is their index."""
+    """The digest of earlier versions: of one file's bytes; for shards, of the index file."""
     names = (WEIGHTS, TORCH_WEIGHTS, INDEX, TORCH_INDEX)
     return file_digest(next((Path(folder) / name for name in names if (Path(folder) / name).is_file()), folder))
 
@@ -114,7 +116,7 @@ def _any(part: tuple[Raw, int, int]) -> bool:
 
 
 def _plain(values: np.ndarray) -> np.ndarray:
-    """The same numbers in a type that holds those of every narrower one."""
+    """The values in a wide type, so that the stored type does not change the digest."""
     if values.dtype == np.float64:
         return values
     if values.dtype.kind in "biu":

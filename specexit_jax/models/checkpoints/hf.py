@@ -21,15 +21,15 @@ from specexit_jax.models.config import TargetConfig
 __all__ = ["load_draft", "load_target", "load_target_config", "save_draft", "save_target", "verifier_of"]
 
 CLASSES = {"LlamaForCausalLM": "llama", "Qwen2ForCausalLM": "qwen2", "Qwen3ForCausalLM": "qwen3"}
-# What these architectures could ask for and this decoder does not do, with the value that asks for nothing.
+# Config keys of these architectures that this decoder does not compute, each with the value that switches it off.
 UNSUPPORTED = {"use_sliding_window": False, "mlp_bias": False, "quantization_config": None, "attention_bias": False}
 
 
 def load_target(folder: str | Path, dtype: str = "float32", place: Place = on_device) -> tuple[TargetConfig, dict]:
     """Config and parameters of a checkpoint folder, both in `dtype`.
 
-    `place` puts one parameter where it belongs (`sharding.placer` shards it); each is placed before the next is read,
-    so the host holds one at a time.
+    `place` puts one parameter on its devices (`sharding.placer` shards it). Each is placed before the next is read, so
+    the host holds one at a time.
     """
     folder = Path(folder)
     config = load_target_config(folder, dtype)
@@ -48,13 +48,14 @@ def load_target(folder: str | Path, dtype: str = "float32", place: Place = on_de
 def save_target(
     folder: str | Path, config: TargetConfig, params: dict, dtype: str = "float32", extra: dict | None = None
 ) -> None:
-    """A folder that transformers loads to the same logits; `extra` goes into config.json (token ids, say)."""
+    """Writes a folder that transformers loads with the same logits; `extra` is added to config.json (token ids, for
+    example)."""
     tensors = written(target_layout(config), params, dtype)
     write_checkpoint(folder, target_json(config, dtype) | (extra or {}), tensors)
 
 
 def load_target_config(folder: str | Path, dtype: str = "float32") -> TargetConfig:
-    """The TargetConfig of a config.json; refuses what this decoder does not compute."""
+    """The TargetConfig of a config.json. Raises ValueError for features that this decoder does not compute."""
     path = Path(folder) / "config.json"
     config = read_json(path)
     (name, *_) = config.get("architectures") or [None]
@@ -89,7 +90,8 @@ def load_target_config(folder: str | Path, dtype: str = "float32") -> TargetConf
 
 
 def verifier_of(name: str) -> Verifier:
-    """How a draft's file names the target `name`, a folder by its whole path, and what it holds of it."""
+    """The entry for the target `name` in a draft's file (a folder by its full path), and what the file holds of that
+    target."""
     folder = local_folder(name, "target")
     classes = read_json(folder / "config.json").get("architectures") or []
     name = str(folder.resolve()) if folder == Path(name) else name

@@ -1,8 +1,8 @@
 """How checkpoints of Hugging Face lay out a decoder: one table from our parameters to their tensors.
 
-Their projections are [out, in], one a kind; ours are [in, ...out], fused where one matrix product serves. A `Leaf` says
-which tensors make one parameter, how to join them and how to split them again; names, shapes, reading and writing all
-follow from the table, which is built from a config alone.
+Their projections are [out, in], one tensor each. Ours are [in, ...out], fused where one matrix product computes
+several. A `Leaf` says which tensors make up one parameter, how to join them and how to split them. Names, shapes,
+reading and writing follow from the table, which is built from a config alone.
 """
 
 import dataclasses
@@ -20,7 +20,7 @@ Arrays = Sequence[np.ndarray]
 
 @dataclasses.dataclass(frozen=True)
 class Leaf:
-    """One parameter. tensors: their names and shapes; join, split: their tensors to ours [the parameter] and back."""
+    """One parameter. tensors: names and shapes in the checkpoint; join: those tensors to the parameter; split: back."""
 
     tensors: dict[str, tuple[int, ...]]
     join: Callable[[Arrays], np.ndarray]
@@ -28,7 +28,7 @@ class Leaf:
 
 
 Layout = dict[str, Leaf]  # by the parameter's path, joined by slashes
-Place = Callable[[np.ndarray, str], jax.Array]  # (host array, path) -> where it belongs
+Place = Callable[[np.ndarray, str], jax.Array]  # (host array, path) -> array on its devices
 
 
 def on_device(array: np.ndarray, path: str) -> jax.Array:
@@ -82,7 +82,7 @@ def transposed(name: str, out: int, width: int) -> Leaf:
 
 
 def stacked(rows: dict[str, int], width: int) -> Leaf:
-    """Matrices [rows, width], one upon the other, that are one parameter [width, all rows]."""
+    """Matrices [rows, width], stacked along rows and transposed to one parameter [width, all rows]."""
     edges = np.cumsum(list(rows.values()))[:-1]
     return Leaf(
         {name: (count, width) for name, count in rows.items()},
@@ -143,7 +143,7 @@ def shapes(layout: Layout) -> dict[str, tuple[int, ...]]:
 
 
 def read(layout: Layout, tensor: Callable[[str], np.ndarray], dtype: str, place: Place) -> dict:
-    """The parameters in `dtype` as a nested dict; each is placed, and its tensors dropped, before the next is read."""
+    """The parameters in `dtype` as a nested dict. Each is placed and its tensors are freed before the next is read."""
     params: dict = {}
     for path, leaf in layout.items():
         *parents, last = path.split("/")
@@ -155,7 +155,7 @@ def read(layout: Layout, tensor: Callable[[str], np.ndarray], dtype: str, place:
 
 
 def written(layout: Layout, params: dict, dtype: str) -> dict[str, np.ndarray]:
-    """Their tensors in `dtype` of our parameters."""
+    """The checkpoint's tensors in `dtype`, made from our parameters."""
     tensors = {}
     for path, leaf in layout.items():
         parameter = params

@@ -8,7 +8,7 @@ LLAMA3 = ("factor", "low_freq_factor", "high_freq_factor", "original_max_positio
 
 
 def read_rope(config: dict, path: Path) -> tuple[float, RopeScaling | None]:
-    """(theta, llama3 scaling or None); refuses every other kind of scaling."""
+    """(theta, llama3 scaling or None). Raises ValueError for any other kind of scaling."""
     rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
     theta = float(rope.get("rope_theta") or config.get("rope_theta") or 10000.0)
     kind = rope.get("rope_type") or rope.get("type") or "default"

@@ -1,4 +1,4 @@
-"""Hugging Face tensors in and out: read one at a time, checked by name and shape, written atomically."""
+"""Reading and writing of Hugging Face tensors: read one at a time, checked by name and shape, written atomically."""
 
 import contextlib
 import json
@@ -18,17 +18,16 @@ from specexit_jax.models.checkpoints.torch_file import TorchFile
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 TORCH_WEIGHTS, TORCH_INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"
-# Tensors of ours that other readers of a format must not meet, in the format of safetensors. Engines open every
-# *.safetensors of a folder, so the suffix is another; folders of before have the second name.
+# Our own tensors, in safetensors format, which other readers must not open. Engines open every *.safetensors of a
+# folder, so the suffix differs; folders of earlier versions use the second name.
 BESIDE = ("signals.specexit", "signals.safetensors")
 
 
 class TensorSource:
     """The tensors of a checkpoint folder, read one at a time: safetensors, or torch's `.bin`; one file, or shards.
 
-    A draft's signals beside it belong to it. A file is opened for one tensor and closed again: what is mapped of it
-    would count as memory of this process.
-    `names_of` (theirs to ours) renames what the folder holds.
+    It includes a draft's signals in their separate file. A file is opened for each tensor and closed again: mapped
+    pages would count as memory of this process. `names_of` (theirs to ours) renames what the folder holds.
     """
 
     def __init__(self, folder: str | Path, names_of: Callable[[str], str] = lambda name: name):
@@ -53,7 +52,8 @@ class TensorSource:
             return file.read(theirs)
 
     def check(self, expected: dict[str, tuple[int, ...]], optional: Iterable[str] = ()) -> None:
-        """Refuse unknown, missing and misshapen tensors by name: one dropped in silence only shows as bad output."""
+        """Raises ValueError naming unknown, missing and misshapen tensors. A silently dropped tensor would only show as
+        bad output."""
         names = self.names()
         problems = {
             "missing": sorted(set(expected) - names),
@@ -70,10 +70,10 @@ class TensorSource:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The files that hold a checkpoint's tensors, its signals' last.
+    """The files that hold a checkpoint's tensors; the file of signals comes last.
 
-    In transformers' order: one whole file before shards, so that an index left over beside it counts for nothing, and
-    safetensors before torch. Raises FileNotFoundError for what is missing.
+    In transformers' order: a single file before shards (a left-over index beside it is ignored), and safetensors before
+    torch. Raises FileNotFoundError for a missing file.
     """
     beside = [folder / name for name in BESIDE if (folder / name).is_file()][:1]
     for single, index in ((WEIGHTS, INDEX), (TORCH_WEIGHTS, TORCH_INDEX)):
@@ -113,7 +113,7 @@ def _some(items: list[str], most: int = 8) -> str:
 
 
 def read_json(path: Path) -> dict:
-    """A JSON object from a file, or one sentence about why not."""
+    """A JSON object from a file. Raises FileNotFoundError or ValueError with one sentence."""
     try:
         value = json.loads(path.read_text())
     except FileNotFoundError:
@@ -126,7 +126,8 @@ def read_json(path: Path) -> dict:
 
 
 def local_folder(name: str | Path, what: str) -> Path:
-    """The folder of a checkpoint: `name` itself, or the hub's repository of that name ("Qwen/Qwen3-8B"), fetched once."""
+    """The folder of a checkpoint: `name` itself, or the hub's repository of that name ("Qwen/Qwen3-8B"), downloaded
+    once."""
     folder = Path(name)
     if folder.is_dir():
         return folder
@@ -142,7 +143,7 @@ def local_folder(name: str | Path, what: str) -> Path:
 
 
 def require(config: dict, key: str, path: Path):
-    """A key that a config.json cannot do without."""
+    """The value of a required key of config.json."""
     if config.get(key) is None:
         raise ValueError(f"{path} lacks {key!r}; it is not the {path.name} of a checkpoint that can be loaded.")
     return config[key]
@@ -168,8 +169,8 @@ def decoder_json(config, num_layers: int) -> dict:
 def write_checkpoint(
     folder: str | Path, config: dict, tensors: dict[str, np.ndarray], beside: dict[str, np.ndarray] | None = None
 ) -> None:
-    """model.safetensors, `beside` (if any) in BESIDE, config.json: each written to a temporary name and renamed, the config
-    last. What an earlier writing left, and engines would read instead or as well, is removed."""
+    """Writes model.safetensors, `beside` (if any) in BESIDE, and config.json last; each to a temporary name that is
+    renamed. Removes files of an earlier checkpoint that engines would read instead or as well."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     for name, members in ((WEIGHTS, tensors), (BESIDE[0], beside)):
@@ -178,7 +179,7 @@ def write_checkpoint(
         partial = folder / (name + ".partial")
         # "format" is what transformers asks of a file's metadata before it loads it.
         save_file({key: np.ascontiguousarray(tensor) for key, tensor in members.items()}, partial, {"format": "pt"})
-        partial.chmod(0o644)  # the library makes it for its owner alone
+        partial.chmod(0o644)  # the library creates it readable by its owner only
         os.replace(partial, folder / name)
     for stale in (INDEX, *BESIDE[1 if beside else 0 :]):
         (folder / stale).unlink(missing_ok=True)

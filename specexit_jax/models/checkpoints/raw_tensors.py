@@ -1,4 +1,4 @@
-"""The values of a checkpoint's tensors chunk by chunk, straight from the files: nothing else of them is read."""
+"""The values of a checkpoint's tensors, read in chunks from the files; only the requested ranges are read."""
 
 import contextlib
 import json
@@ -25,7 +25,8 @@ _DTYPES = {
 
 
 class Raw(NamedTuple):
-    """A tensor in its file. start: of its first byte; None where its values do not lie there in order."""
+    """A tensor in its file. start: offset of its first byte; None if its values are not stored contiguously in
+    order."""
 
     path: Path
     name: str
@@ -54,7 +55,7 @@ class Raw(NamedTuple):
 
 
 def raw_tensors(folder: str | Path, names_of: Callable[[str], str] = lambda name: name) -> dict[str, Raw]:
-    """Every tensor of a checkpoint folder by name, as `names_of` (theirs to ours) has it.
+    """Every tensor of a checkpoint folder by name, renamed by `names_of` (their name to ours).
 
     Raises FileNotFoundError or ValueError on what is missing or cannot be read.
     """
@@ -87,7 +88,7 @@ def _of_torch(path: Path) -> list[Raw]:
 
 
 def _of_member(path: Path, name: str, stored, members: zipfile.ZipFile) -> Raw:
-    """A storage that is neither compressed nor strided lies in the file as it is, behind its local header."""
+    """An uncompressed, contiguous storage lies in the file as raw bytes after its local header."""
     member, dtype = members.getinfo(stored.member), np.dtype(stored.dtype)
     plain = tuple(math.prod(stored.shape[axis + 1 :]) for axis in range(len(stored.shape)))
     start = None

@@ -1,4 +1,4 @@
-"""`pytorch_model.bin` without torch, and without running what a pickle may carry: tensors and nothing else come out.
+"""Reads `pytorch_model.bin` without torch, and without executing code that a pickle may carry: only tensors are read.
 
 The format is a zip (torch.save since 1.6): `*/data.pkl` describes the tensors, `*/data/KEY` holds each storage as raw
 little-endian numbers. Anything that the pickle names beyond storages and tensor rebuilding is refused.
@@ -25,7 +25,7 @@ _STORAGES = {
 
 
 class Stored(NamedTuple):
-    """Where a tensor lies: its storage (a member of the zip, its element type), offset and strides in elements."""
+    """The location of a tensor: its storage (a member of the zip, its element type), offset and strides in elements."""
 
     member: str
     dtype: np.dtype
@@ -72,7 +72,7 @@ class TorchFile:
 
 
 class _Unpickler(pickle.Unpickler):
-    """Resolves storages and tensors, and refuses to look anything else up."""
+    """Resolves storages and tensors; refuses to resolve anything else."""
 
     def __init__(self, file, root: str):
         super().__init__(file)
