@@ -140,8 +140,8 @@ def draft_training() -> ml_collections.ConfigDict:
             "seed": 0,
             "draft_vocab_size": 512,
             "intermediate_size": 384,
-            # where the signals are read: draft (its layer, which sees the whole trace) or fc (the released code's place, see Labels
-            # and signals in README.md)
+            # where the signals are read (docs/method.md §1): draft (its layer, which sees the whole trace) or fc (the released
+            # code's place)
             "signals": "draft",
             "ttt_steps": 4,
             "ttt_decay": 0.8,
