@@ -1,1 +1,1 @@
-"""From prompts to labelled traces: rollouts, answers forced at boundaries, and policies replayed on both."""
+"""From prompts to labelled traces: rollouts, answers forced at boundaries, and replay of policies on both."""

@@ -1,7 +1,8 @@
-"""Annotation: the answer forced at every boundary of every trace, does it agree, is it right, and where is T*.
+"""Annotation: the answer forced at every boundary of every trace, whether it agrees, whether it is right, and where T*
+is.
 
-A forced answer agrees if the task's checker accepts it in place of the model's own final answer: never the ground
-truth, never equality of strings (docs/method.md §1).
+A forced answer agrees if the task's checker accepts it with the model's own final answer as the reference. Neither the
+ground truth nor equality of strings is used for that (docs/method.md §1).
 """
 
 import dataclasses
@@ -29,9 +30,9 @@ from specexit_jax.storage.shards import WHOLE, Shard, held, own_rows, read_shard
 
 
 def label_of(session: Session, trace: dict, places: list[int], forced: Forced, row: int) -> dict:
-    """One line of labels.jsonl. Answers are those under the trace's own key, which an exit would give; `agree_share`,
-    where there are several keys, is the share of them under which the answer agrees. An answer that did not end within
-    max_answer or the buffer is not `finished`: nobody's answer, and nobody's agreement."""
+    """One line of labels.jsonl. Answers are those under the trace's own key, which an exit would give. With several
+    keys, `agree_share` is the share of them under which the answer agrees. An answer that did not end within max_answer
+    or the buffer is not `finished`: it is not graded and does not agree."""
     checks = functools.partial(accepts, trace.get("checker", "world"), trace["task"])
     stands = functools.partial(agrees, trace.get("checker", "world"), trace["task"])
 
@@ -70,7 +71,8 @@ def label_of(session: Session, trace: dict, places: list[int], forced: Forced, r
 def labels(
     session: Session, traces: Sequence[dict], boundaries: Boundaries, forcer: Forcer, forcing: Forcing
 ) -> Iterator[list[dict]]:
-    """Labels batch by batch, shortest traces first, each with `exits_before`: the leading tokens after which an exit fits."""
+    """Labels batch by batch, shortest traces first. `exits_before` of each: the number of leading tokens after which an
+    exit fits."""
 
     def room(trace: dict) -> int:
         most = room_of(trace, forcing, session.target.max_position)
@@ -90,13 +92,14 @@ def labels(
 def require_alike(
     session: Session, folder: Path, kinds: Sequence[str], forcing: Forcing, target: str = "", source: str = ""
 ) -> dict[str, Any]:
-    """What decides about the labels of a folder, as annotate.json keeps it; target, source: see `annotation.rollout.Rollout`.
+    """The settings that labels of a folder depend on, as annotate.json records them; target, source: see
+    `annotation.rollout.Rollout`.
 
-    Raises ValueError where the folder holds labels that were made otherwise, or traces that were sampled otherwise.
+    Raises ValueError if the folder holds labels or traces that were made under other settings.
     """
     named = {name: value for name, value in {"target": target, "source": source}.items() if value}
     sampled = {"max_new_tokens": forcing.max_new_tokens, "sampling": session.sampling.settings()}
-    sampled |= noise_of(session.sampling)  # an answer has the noise that its trace has
+    sampled |= noise_of(session.sampling)  # answers are sampled with the noise of their trace
     require_settings(folder, "rollout", sampled | named)
     settings = {"kinds": list(kinds), "max_answer": forcing.max_answer, "keys": forcing.keys} | sampled
     settings |= {"target": target} if target else {}
@@ -113,15 +116,15 @@ def annotate(
     target: str = "",
     source: str = "",
 ) -> dict[str, Any]:
-    """Appends the shard's labels that no file of the folder holds yet for its traces; what this run took, also kept in
-    annotate.json, and how many of all its answers are `unfinished`. target, source: names under which they are kept ("": not
+    """Appends the labels that are missing for the shard's traces. Returns what this run took, which annotate.json also
+    records, and how many of all answers are `unfinished`. target, source: names recorded with the labels ("": not
     compared).
 
     Raises ValueError as `require_alike`.
     """
     settings = require_alike(session, folder, kinds, forcing, target, source)
     with own_rows(folder, "labels", "annotate", settings, shard) as rows:
-        traces = sorted(read_shards(folder, "traces"), key=lambda trace: trace["id"])  # whichever process wrote them
+        traces = sorted(read_shards(folder, "traces"), key=lambda trace: trace["id"])  # of all processes
         before, by_id = held(folder, "labels"), {trace["id"]: trace for trace in traces}
         done = {label["id"] for label in before}
         missing = [trace for trace in traces if shard.has(trace["id"]) and trace["id"] not in done]

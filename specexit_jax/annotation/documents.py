@@ -1,4 +1,4 @@
-"""Labelled traces as training documents of the draft, and the vocabulary that the draft speaks."""
+"""Labelled traces as training documents of the draft, and the draft's vocabulary."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -13,14 +13,14 @@ from specexit_jax.exits.boundaries import Boundaries
 from specexit_jax.exits.labels import confidence_targets, token_labels
 from specexit_jax.storage.shards import shard_files
 
-BEFORE, AFTER = 1, 2  # phases of a token; 0: in neither
+BEFORE, AFTER = 1, 2  # phases of a token; 0: neither
 
 
 @dataclasses.dataclass(frozen=True)
 class LabelOptions:
-    """kind: which T* progress and remain count towards, `stable` or `first`. place: which boundary a token's label is of
-    (`exits.labels.token_labels`). confidence: see `exits.labels.confidence_targets`. boundary_weight: of a boundary token
-    in the signal losses, where other tokens weigh 1: exits read the signals there.
+    """kind: the T* that progress and remain count towards, `stable` or `first`. place: the boundary whose label a token
+    has (`exits.labels.token_labels`). confidence: see `exits.labels.confidence_targets`. boundary_weight: weight of a
+    boundary token in the signal losses, relative to 1 for other tokens; exits read the signals at boundaries.
     """
 
     kind: str = "stable"
@@ -30,14 +30,14 @@ class LabelOptions:
 
 
 class Traces:
-    """The traces of a split, with their labels where it has been annotated, as documents of at most `longest` tokens.
+    """The traces of a split, with their labels if it has been annotated, as documents of at most `longest` tokens.
 
-    A document's columns: tokens, loss_mask (what the model wrote) and, of labelled traces, labels and label_mask [n, 3],
-    boundary (bool), agree (0 or 1 at boundaries), phase (thinking BEFORE T* and AFTER it; 0 elsewhere).
+    A document's columns: tokens, loss_mask (what the model wrote) and, for labelled traces, labels and label_mask [n,
+    3], boundary (bool), agree (0 or 1 at boundaries), phase (thinking BEFORE T* and AFTER it; 0 elsewhere).
 
-    boundaries: those that count, of all that the labels have (None: all of them). `lengths` of the documents, cut to
-    `longest`, of them `whole`, and of their `prompts`, int64 [documents]; `cut`: how many were. The files stay on disk.
-    Raises ValueError where traces and labels do not fit together.
+    boundaries: the kinds that are used, of those in the labels (None: all). int64 [documents] each: `lengths`, cut to
+    `longest`; `whole`, before the cut; `prompts`. `cut`: how many documents were cut. Traces are read from disk when
+    needed. Raises ValueError if traces and labels do not fit together.
     """
 
     def __init__(
@@ -52,7 +52,9 @@ class Traces:
         self.options, self.longest = options, longest
         self.traces, kept, whole, prompts = _index(folder, "traces"), {}, [], []
         for place, trace in enumerate(self.traces):
-            if trace["id"] not in kept:  # work taken over from another process may have been done twice
+            if (
+                trace["id"] not in kept
+            ):  # another process may have done the same trace, when the number of processes changed
                 kept[trace["id"]] = place
                 whole.append(len(trace["prompt_ids"]) + len(trace["ids"]))
                 prompts.append(len(trace["prompt_ids"]))
@@ -110,7 +112,7 @@ def document(trace: dict, label: dict | None, options: LabelOptions = LabelOptio
 
 
 def frequent_tokens(traces: Sequence[dict], vocab_size: int, size: int, always: Sequence[int] = ()) -> np.ndarray:
-    """int32[size], ascending: `always` and the tokens that the traces generate most often, ties to the lower id."""
+    """int32[size], ascending: `always`, and the tokens that the traces generate most often; ties go to the lower id."""
     if not 0 < size <= vocab_size:
         raise ValueError(f"a draft vocabulary of {size} tokens does not fit a target vocabulary of {vocab_size}")
     counts = np.zeros(vocab_size, np.int64)
@@ -121,7 +123,7 @@ def frequent_tokens(traces: Sequence[dict], vocab_size: int, size: int, always: 
 
 
 def packed(traces: Traces, row_length: int, seed: int = 0, together: bool = True) -> PackedRows:
-    """The traces in rows (see `data.packing.PackedRows`)."""
+    """The traces packed into rows (see `data.packing.PackedRows`)."""
     return PackedRows(traces, traces.lengths, row_length, seed, together)
 
 

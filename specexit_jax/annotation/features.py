@@ -1,6 +1,6 @@
 """One teacher-forced pass over traces: the draft's signals at every token, the captured features at every boundary.
 
-No decoding: the features of a trace's tokens are those that the loop saw when it wrote them.
+Nothing is decoded: the target's features of a trace's tokens are those that the decoding loop saw when it wrote them.
 """
 
 import functools
@@ -20,7 +20,7 @@ from specexit_jax.models.target import Target
 from specexit_jax.monitoring.progress import Progress
 from specexit_jax.storage.identity import same
 
-ROWS, STEP = 16, 128  # traces in a batch; lengths are padded to multiples, so that few shapes compile
+ROWS, STEP = 16, 128  # traces per batch; lengths are padded to multiples, so that few shapes are compiled
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -30,7 +30,8 @@ def _features(config: TargetConfig, params: dict, tokens: jax.Array, positions: 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _signals(config, params: dict, embedding: jax.Array, features, tokens, positions) -> jax.Array:
-    """Activated signals [B, T, 3] of each token; at `draft` they come out of the pair before it."""
+    """Activated signals [B, T, 3] of each token; with placement `draft` they are read from the pair before the
+    token."""
     draft, variables = Draft(config), {"params": params}
     hidden, raw = draft.apply(variables, features, method="fuse")
     if config.signals == "draft":
@@ -45,8 +46,8 @@ def _each(
     traces: Sequence[dict],
     visit: Callable[[list[dict], jax.Array, np.ndarray], None],
 ) -> None:
-    """Call visit(traces of a batch, features [ROWS, T, 3D], tokens [ROWS, T]) over the traces that have a token, shortest
-    first: a prompt that fills the context has none."""
+    """Calls visit(traces of a batch, features [ROWS, T, 3D], tokens [ROWS, T]) for all traces with generated tokens,
+    shortest first. A trace whose prompt fills the context has none."""
     bar = Progress(len(traces), "features ")
     written = [i for i, trace in enumerate(traces) if trace["ids"]]
     order = sorted(written, key=lambda i: len(traces[i]["prompt_ids"]) + len(traces[i]["ids"]))
@@ -66,7 +67,7 @@ def _positions(tokens: np.ndarray) -> np.ndarray:
 
 
 class Extracted(NamedTuple):
-    """By trace id. signals: activated, float32 [generated tokens, 3], row i for ids[i]; empty without a draft.
+    """Arrays by trace id. signals: activated, float32 [generated tokens, 3], row i for ids[i]; empty without a draft.
     features: captured, float32 [boundaries, 3D], in the order of the label's boundaries; empty without labels.
     """
 
@@ -113,7 +114,7 @@ def extract(
 
 
 def save_signals(path: str | Path, signals: Mapping[str, np.ndarray], draft: str) -> None:
-    """signals.npz: ids, lengths and all rows in one array, with the digest of the draft that gave them."""
+    """Writes signals.npz: ids, lengths and all rows in one array, with the digest of the draft that gave them."""
     path, ids = Path(path), list(signals)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp.npz")
     rows = np.concatenate([signals[i] for i in ids]) if ids else np.zeros((0, 3), np.float32)
@@ -122,7 +123,7 @@ def save_signals(path: str | Path, signals: Mapping[str, np.ndarray], draft: str
 
 
 def load_signals(path: str | Path, draft: str) -> dict[str, np.ndarray]:
-    """The signals of a file; raises FileNotFoundError, or ValueError where they came from another draft."""
+    """The signals of a file. Raises FileNotFoundError, or ValueError if they came from another draft."""
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist: extract the signals first")

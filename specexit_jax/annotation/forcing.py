@@ -1,4 +1,4 @@
-"""Batches of traces to the answers forced at their boundaries, under the trace's own key and others."""
+"""Answers forced at the boundaries of batches of traces, under the trace's own key and others."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -14,9 +14,9 @@ from specexit_jax.engine.session import Session
 
 @dataclasses.dataclass(frozen=True)
 class Forcing:
-    """rows: traces at once; branches: boundaries of each at once; max_answer: tokens after `</think>`; max_new_tokens:
-    what the traces were sampled with, so that an answer ends where an exit's would; keys: answers a boundary, the first
-    under the key of the trace."""
+    """rows: traces per batch; branches: boundaries of each that are decoded at a time; max_answer: most tokens after
+    `</think>`; max_new_tokens: as the traces were sampled, so that an answer ends where an exit's would; keys: answers
+    per boundary, the first of them under the trace's own key."""
 
     rows: int
     branches: int
@@ -31,7 +31,7 @@ class Forcing:
 
 
 def make_forcer(session: Session, forcing: Forcing) -> Forcer:
-    """Raises ValueError for a model that does not think."""
+    """A compiled forcer. Raises ValueError for a model without `</think>`."""
     if not session.end_think_ids:
         raise ValueError("This model has no </think>, so no answer can be forced: give one that thinks.")
     spec = ForceSpec(session.target, session.sampling, forcing.max_answer, session.stop_ids, session.end_think_ids)
@@ -39,7 +39,7 @@ def make_forcer(session: Session, forcing: Forcing) -> Forcer:
 
 
 def room_of(trace: dict, forcing: Forcing, context: int) -> int:
-    """Tokens that a trace's request might generate, the context's end being an end too."""
+    """Tokens that a trace's request may generate: max_new_tokens, or fewer if the context ends before."""
     return min(forcing.max_new_tokens, context - len(trace["prompt_ids"]))
 
 
@@ -59,7 +59,7 @@ def force_batch(forcer: Forcer, forcing: Forcing, traces: Sequence[dict], places
 
 
 def _keys(traces: Sequence[dict], forcing: Forcing) -> jax.Array:
-    """[rows, keys]: each trace's own key, then those of its id with a number."""
+    """[rows, keys]: each trace's own key, then keys made from its id and a number."""
     padding = forcing.rows - len(traces)
     ids, seeds = [trace["id"] for trace in traces] + [""] * padding, [trace["seed"] for trace in traces] + [0] * padding
     names = [f"{name}/key-{number}" if number else name for name in ids for number in range(forcing.keys)]

@@ -1,4 +1,4 @@
-"""Traces and their labels brought together, and which of the forced answers came to an end."""
+"""Traces joined with their labels, and which of the forced answers are finished."""
 
 from collections.abc import Collection, Sequence
 from itertools import pairwise
@@ -7,14 +7,16 @@ from specexit_jax.decoding.verify import exits_below
 
 
 def thinking_tokens(trace: dict) -> int:
-    """Tokens before `</think>`; all of them where it never came."""
+    """Tokens before `</think>`; all tokens if the thinking never closed."""
     return len(trace["ids"]) if trace["think_end"] is None else trace["think_end"]
 
 
 def leavable_tokens(trace: dict, label: dict, end_length: int = 1) -> int:
-    """Leading tokens after which an exit is possible: those of the thinking that leave room for the ids of `</think>`.
+    """The number of leading tokens after which an exit is possible: thinking tokens that leave room for the ids of
+    `</think>`.
 
-    A label says how many (`exits_before`); where it does not, a trace that never closed its thinking was cut off.
+    A label records it as `exits_before`. In older labels without it, a trace that never closed its thinking counts as
+    cut off by the buffer.
     """
     thinking = thinking_tokens(trace)
     unclosed = exits_below(thinking, end_length) if trace["think_end"] is None else thinking
@@ -22,14 +24,14 @@ def leavable_tokens(trace: dict, label: dict, end_length: int = 1) -> int:
 
 
 def ended(trace: dict) -> bool:
-    """Whether a trace closed its thinking and then came to the end of its answer."""
+    """Whether a trace closed its thinking and finished its answer."""
     return trace["think_end"] is not None and trace.get("finish", "stop") == "stop"
 
 
 def join_labels(traces: Sequence[dict], labels: Sequence[dict]) -> list[dict]:
     """The label of each trace, in the order of the traces, each with `finished` (see `finished_of`).
 
-    Raises ValueError where they do not fit together.
+    Raises ValueError if they do not fit together.
     """
     by_id = {label["id"]: label for label in labels}
     absent = [trace["id"] for trace in traces if trace["id"] not in by_id]
@@ -50,10 +52,10 @@ def stop_ids_in(traces: Sequence[dict]) -> set[int]:
 
 
 def finished_of(label: dict, stop_ids: Collection[int] = ()) -> list[bool]:
-    """Whether the answer forced at each boundary came to its end.
+    """Whether the answer forced at each boundary is finished.
 
-    Labels of earlier versions do not say so. An answer was read only where it had ended, and one that ended has a stop
-    token last; one without either counts as cut.
+    Labels of earlier versions do not record it. There an answer was graded only if it was finished, and a finished one
+    ends with a stop token; an answer with neither counts as cut.
     """
     if "finished" in label:
         return list(label["finished"])

@@ -1,4 +1,4 @@
-"""The labels of some kinds of boundaries among those that were annotated."""
+"""Selection of some kinds of boundaries from labels that were annotated at more kinds."""
 
 import json
 from collections.abc import Sequence
@@ -11,13 +11,13 @@ from specexit_jax.exits.labels import sufficient_boundary
 from specexit_jax.storage.shards import read_shards, shard_files
 
 _EACH = ("boundaries", "forced_ids", "forced", "finished", "agree", "correct", "logprob", "agree_share")
-_WITHIN = {"released": "paragraph"}  # every boundary of the first kind is one of the second
+_WITHIN = {"released": "paragraph"}  # every boundary of the first kind is also one of the second
 
 
 def labels_at(traces: Sequence[dict], labels: Sequence[dict], boundaries: Boundaries) -> list[dict]:
-    """The labels (one a trace, in order) with the boundaries of `boundaries` alone, T* anew among them.
+    """The labels (one per trace, in order) reduced to the boundaries `boundaries`, with T* computed again among them.
 
-    Raises ValueError where one of them was not annotated.
+    Raises ValueError if one of them was not annotated.
     """
     found = []
     for trace, label in zip(traces, labels, strict=True):
@@ -34,9 +34,9 @@ def labels_at(traces: Sequence[dict], labels: Sequence[dict], boundaries: Bounda
 
 
 def annotated_split(session: Session, folder: Path, kinds: Sequence[str]) -> tuple[list[dict], list[dict]]:
-    """The traces of an annotated split and the label of each, at boundaries of these kinds alone.
+    """The traces of an annotated split and the label of each, reduced to boundaries of these kinds.
 
-    Raises ValueError where it was not annotated at all of them, FileNotFoundError where it was not annotated.
+    Raises ValueError if a kind was not annotated, FileNotFoundError if the split was not annotated.
     """
     require_kinds(folder, kinds)
     traces = read_shards(folder, "traces")
@@ -45,13 +45,13 @@ def annotated_split(session: Session, folder: Path, kinds: Sequence[str]) -> tup
 
 
 def annotated_kinds(folder: Path) -> tuple[str, ...] | None:
-    """The kinds at which a split was annotated, as its annotate.json keeps them; None where it keeps none."""
+    """The kinds at which a split was annotated, as its annotate.json records them; None if it records none."""
     settings = annotate_settings(folder)
     return tuple(settings["kinds"]) if "kinds" in settings else None
 
 
 def annotate_settings(folder: Path) -> dict:
-    """The settings of a split's annotate.json, of whichever process; {} without one, or without labels."""
+    """The settings of a split's annotate.json, of any process; {} if there is none, or no labels."""
     for path in shard_files(folder, "annotate", ".json") if shard_files(folder, "labels") else ():
         try:
             return dict(json.loads(path.read_text())["settings"])
@@ -61,7 +61,7 @@ def annotate_settings(folder: Path) -> dict:
 
 
 def missing_kinds(folder: Path, kinds: Sequence[str]) -> list[str]:
-    """Those of the kinds that the split was not annotated at; none where it is not known at which it was."""
+    """The kinds at which the split was not annotated; empty if its kinds are not known."""
     there = annotated_kinds(folder)
     if there is None:
         return []
@@ -69,7 +69,7 @@ def missing_kinds(folder: Path, kinds: Sequence[str]) -> list[str]:
 
 
 def require_kinds(folder: Path, kinds: Sequence[str]) -> None:
-    """Raises ValueError where a split was not annotated at all of the kinds."""
+    """Raises ValueError if a split was not annotated at one of the kinds."""
     if missing := missing_kinds(folder, kinds):
         raise ValueError(
             f"{folder} was annotated at {', '.join(annotated_kinds(folder))} boundaries, not at {', '.join(missing)} ones: "
@@ -79,7 +79,7 @@ def require_kinds(folder: Path, kinds: Sequence[str]) -> None:
 
 
 def kinds_to_annotate(folder: Path, kinds: Sequence[str]) -> tuple[str, ...]:
-    """The kinds at which the rest of a split is annotated so that `kinds` can be taken from it: those that it has already,
-    where they hold all of them."""
+    """The kinds at which the rest of a split is annotated, so that `kinds` can be selected from it: the split's present
+    kinds, if they include all of `kinds`."""
     there = annotated_kinds(folder)
     return tuple(kinds) if there is None or missing_kinds(folder, kinds) else there

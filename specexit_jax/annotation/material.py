@@ -1,18 +1,20 @@
-"""What traces leave to train a draft on once they are cut to rows: told, and refused where it is nothing, before any work."""
+"""What remains of traces to train a draft on after they are cut to rows. Reported, or refused if nothing remains,
+before any work."""
 
 import numpy as np
 
 from specexit_jax.annotation.documents import Traces
 from specexit_jax.exits.signals import SIGNALS
 
-_CHAIN = 2  # tokens of the model's own that the shortest chain takes: its root, and what the draft writes after it
+_CHAIN = 2  # generated tokens that the shortest chain needs: its root, and the draft's token after it
 
 
 def told(traces: Traces) -> str:
-    """How many traces and tokens there are, how many are cut, how many of those to nothing, and which signals lack labels.
+    """A sentence: how many traces and tokens there are, how many are cut, how many to nothing, and which signals lack
+    labels.
 
-    Raises ValueError, one sentence, where the rows hold nothing that a draft could learn to write, or, of labelled traces,
-    no boundary with a label.
+    Raises ValueError if the rows hold no token that a draft could learn or, for labelled traces, no boundary with a
+    label.
     """
     shown = f"{len(traces)} traces, {traces.lengths.sum()} tokens, {traces.cut} cut to a row of {traces.longest}"
     nothing, whole = int(np.sum(traces.lengths - traces.prompts < _CHAIN)), f"train.row_length={traces.whole.max()}"
@@ -40,7 +42,7 @@ def told(traces: Traces) -> str:
 
 
 def _unlabelled(traces: Traces) -> list[str]:
-    """The signals that no boundary has a label of; reads no further than it must."""
+    """The signals for which no boundary has a label; stops reading as soon as each has one."""
     seen = np.zeros(len(SIGNALS), bool)
     for number in range(len(traces)):
         columns = traces[number]

@@ -1,8 +1,8 @@
 """A policy replayed on annotated traces: where it exits, and the tokens and the answer a real decode would have given.
 
-Sampling is keyed by position and annotation continued every boundary with the trace's own keys, so the forced answer
-at a boundary is what decoding with an exit there produces. Nothing is decoded here, and the decisions are those of the
-decoding loop: the same `policy.decide`, over whole traces instead of verify steps.
+Sampling is keyed by position, and annotation continued every boundary with the trace's own keys. So the forced answer
+at a boundary is what decoding with an exit there produces. Nothing is decoded here. The decisions are made by the
+decoding loop's `policy.decide`, applied to whole traces instead of verify steps.
 """
 
 import dataclasses
@@ -19,17 +19,18 @@ from specexit_jax.exits.policy import Policy, Threshold
 from specexit_jax.exits.smoothers import Smoother
 from specexit_jax.exits.units import Units, problem_of
 
-ROWS = 64  # traces in a batch; the last one is padded, so that only the length buckets compile
+ROWS = 64  # traces per batch; the last batch is padded, so that one program per length bucket is compiled
 
 
 @dataclasses.dataclass(frozen=True)
 class Replayed:
     """One trace under a policy.
 
-    boundary: place among the label's boundaries, None without an exit; exit_index: index in `ids` of the forced
-    `</think>`; signals: what the decision saw; ids: all generated tokens; thinking_tokens: those before `</think>`;
-    trial_tokens: those answered in trials that failed, which `ids` does not hold; finished: whether the answer came to its
-    end. An answer that annotation cut at max_answer would have gone on in a decode: `ids` is then its beginning.
+    boundary: index among the label's boundaries, None without an exit; exit_index: index in `ids` of the forced
+    `</think>`; signals: the smoothed signals that were compared; ids: all generated tokens; thinking_tokens: those
+    before `</think>`; trial_tokens: those of failed trials, which `ids` does not hold; finished: whether the answer
+    ended. An answer that annotation cut at max_answer would have continued in a decode: `ids` then holds only its
+    beginning.
     """
 
     id: str
@@ -55,7 +56,7 @@ def replay(
     signals: Mapping[str, np.ndarray] | None,
     end_think_ids: Sequence[int],
 ) -> list[Replayed]:
-    """What `policy` does on every trace.
+    """The exit and answer under `policy` for every trace.
 
     traces, labels: rows of traces.jsonl and labels.jsonl, joined by id; signals: id -> activated signals float32
     [n, 3] of at least the thinking tokens (None for a policy that reads none); end_think_ids: the ids of `</think>`,
@@ -76,7 +77,8 @@ def outcomes(
     signals: Mapping[str, np.ndarray],
     end_think_length: int = 1,
 ) -> Outcomes:
-    """What every threshold could do on these traces, for `exits.calibration`: boundaries padded to the most of any."""
+    """The result of an exit at each boundary of these traces, for `exits.calibration`; boundaries padded to the largest
+    count."""
     chosen = join_labels(traces, labels)
     smoothed = smoothed_at_boundaries(smoother, traces, chosen, signals)
     most = max((len(label["boundaries"]) for label in chosen), default=0)
@@ -110,7 +112,7 @@ def outcomes(
 
 
 def units_of(traces: Sequence[dict]) -> Units:
-    """Which problem, sample and task each row of traces.jsonl is of."""
+    """The problem, sample and task of each row of traces.jsonl."""
     samples = [trace.get("sample", trace.get("seed", 0)) for trace in traces]
     return Units.of([problem_of(trace) for trace in traces], samples, [trace["task"] for trace in traces])
 
@@ -118,7 +120,7 @@ def units_of(traces: Sequence[dict]) -> Units:
 def smoothed_at_boundaries(
     smoother: Smoother, traces: Sequence[dict], labels: Sequence[dict], signals: Mapping[str, np.ndarray]
 ) -> list[np.ndarray]:
-    """float32 [boundaries, 3] for each trace: what a threshold policy with this smoother compares at each boundary.
+    """float32 [boundaries, 3] for each trace: the smoothed signals that a threshold policy compares at each boundary.
 
     labels: one for each trace, in their order (`join_labels`).
     """
@@ -133,7 +135,8 @@ def _decide(policy: Policy, tokens, signals, boundary, valid, rows: int):
 
 
 def _decide_all(policy: Policy, traces, labels, signals, end_length: int) -> tuple[list[int], list[np.ndarray]]:
-    """Per trace: the index of the last token kept (its thinking length where there is no exit), and smoothed [n, 3]."""
+    """Per trace: the index of the last token kept (the thinking length if there is no exit), and smoothed signals [n,
+    3]."""
     if policy.per_step:
         raise ValueError("the released rule depends on how verification sliced the text: decode with it, do not replay")
     columns, shown = [0] * len(traces), [np.zeros((0, 3), np.float32)] * len(traces)
@@ -168,12 +171,12 @@ def _batch(traces, labels, signals, policy, length: int, end_length: int):
 
 
 def _tries(policy: Policy) -> bool:
-    """Whether its exits are trials, of answers that the labels hold."""
+    """Whether the policy's exits are trials, whose answers the labels hold."""
     return hasattr(policy, "stands")
 
 
 def _granted(policy: Policy, label: dict) -> list[int]:
-    """The label's boundaries; of a policy that tries, those whose trial it lets stand."""
+    """The label's boundaries; for a policy with trials, those whose trial is kept."""
     if not _tries(policy):
         return label["boundaries"]
     lengths = [len(answer) for answer in label["forced_ids"]]
@@ -187,7 +190,7 @@ def _granted(policy: Policy, label: dict) -> list[int]:
 
 
 def _tried(policy: Policy, trace: dict, label: dict, column: int, end_length: int) -> int:
-    """Tokens of the answers at the boundaries before the exit."""
+    """Tokens of the failed trials at the boundaries before the exit."""
     if not _tries(policy):
         return 0
     answers = zip(label["boundaries"], label["forced_ids"], strict=True)
@@ -226,5 +229,5 @@ def _outcome(policy: Policy, trace: dict, label: dict, column: int, seen, end_th
 
 
 def _bucket(length: int) -> int:
-    """The padded length: a power of two from 64 on."""
+    """The padded length: a power of two, at least 64."""
     return max(64, 1 << (length - 1).bit_length()) if length else 64

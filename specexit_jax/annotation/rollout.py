@@ -1,4 +1,5 @@
-"""Rollouts: problems in, traces out, each on disk soon after it ends, so that a killed run goes on where it stopped."""
+"""Rollouts: from problems to traces. Each trace is written soon after it ends, so that a killed run continues where it
+stopped."""
 
 import dataclasses
 import itertools
@@ -21,13 +22,13 @@ from specexit_jax.monitoring.progress import Progress
 from specexit_jax.notes import note
 from specexit_jax.storage.shards import WHOLE, OwnRows, Shard, held, own_rows
 
-_FLUSH = 1.0  # seconds of finished traces that a kill may cost
+_FLUSH = 1.0  # seconds of finished traces that a kill may lose
 
 
 @dataclasses.dataclass(frozen=True)
 class Rollout:
-    """How problems become traces. samples: traces a problem; shard: which of them are this process's; target, source:
-    names under which the traces are kept, so that others are not mixed in ("": not compared)."""
+    """How traces are made of problems. samples: traces per problem; shard: this process's share of them; target,
+    source: names recorded with the traces, so that others are not mixed in ("": not compared)."""
 
     seed: int
     batch_size: int
@@ -38,7 +39,7 @@ class Rollout:
     source: str = ""
 
     def settings(self, session: Session) -> dict[str, Any]:
-        """What decides about the tokens of a trace."""
+        """The settings that a trace's tokens depend on."""
         named = {"target": self.target, "source": self.source}
         sampling = session.sampling.settings()
         kept = {"seed": self.seed, "max_new_tokens": self.max_new_tokens, "sampling": sampling}
@@ -60,7 +61,7 @@ def trace_of(session: Session, problem: Problem, outcome: Outcome, sample: int =
     """One line of traces.jsonl. cut: as in `Outcome`. draft: the digest of the draft whose acceptance it has, None where none
     speculated."""
     text = text_of(session, outcome.ids)
-    # where the prompt closed the thinking, everything generated is the answer
+    # if the prompt closed the thinking, everything generated is the answer
     closed = "" if is_thinking(session, outcome.prompt_ids) else "</think>"
     answer = final_answer(closed + text) if outcome.finished else None
     return {
@@ -97,7 +98,8 @@ def traces(
     rollout: Rollout,
     clock: Clock | None = None,
 ) -> Iterator[tuple[dict, Outcome]]:
-    """(trace, outcome) of every (problem, sample), as each is done; first those whose prompt fills the context, unanswered."""
+    """(trace, outcome) of every (problem, sample), as each is done. Requests whose prompt fills the context come first,
+    without an answer."""
     requests = [request_of(session, problem, rollout.seed, sample) for problem, sample in problems]
     asked = {request.id: pair for request, pair in zip(requests, problems, strict=True)}
     fitting, unanswered = parted(session, requests, method)
@@ -116,14 +118,14 @@ def traces(
 
 
 def require_same_shares(folder: Path, source: str) -> None:
-    """Raises ValueError where the rollouts of another split beside `folder` divided the same data set by other shares: a
-    question could then stand in both. source: `Rollout.source`."""
+    """Raises ValueError if another split beside `folder` divided the same data set by other shares: a question could
+    then be in both splits. source: `Rollout.source`."""
     own, shares = _apart(source)
     for path in sorted(folder.parent.glob("*/rollout*.json")):
         try:
             earlier = json.loads(path.read_text())["settings"].get("source", "")
         except (ValueError, KeyError, TypeError, AttributeError):
-            continue  # `require_settings` says so where that split is worked on
+            continue  # `require_settings` reports it when that split is worked on
         other, theirs = _apart(earlier)
         if earlier and other == own and theirs != shares:
             raise ValueError(
@@ -133,7 +135,7 @@ def require_same_shares(folder: Path, source: str) -> None:
 
 
 def _apart(source: str) -> tuple[str, str]:
-    """A source's label without its shares, and those."""
+    """A source's label without its shares, and the shares."""
     found = re.search(r", shares=(\S*?)(?=, |$)", source)
     return (source.replace(found[0], ""), found[1]) if found else (source, written(DEFAULT))
 
@@ -146,9 +148,10 @@ def roll_out(
     rollout: Rollout,
     stem: str = "traces",
 ) -> dict[str, Any]:
-    """Appends the shard's traces that no file of the folder holds yet; what this run measured, also kept as a report.
+    """Appends the shard's traces that are missing in the folder. Returns what this run measured, which the report also
+    records.
 
-    Raises ValueError where the folder holds traces that were sampled otherwise.
+    Raises ValueError if the folder holds traces that were sampled under other settings.
     """
     require_same_shares(folder, rollout.source)
     with own_rows(folder, stem, report_of(stem), rollout.settings(session), rollout.shard) as rows:
@@ -165,7 +168,7 @@ def roll_out(
 
 
 def report_of(stem: str) -> str:
-    """The stem of the report beside traces."""
+    """The stem of the report of a file of traces."""
     return "rollout" if stem == "traces" else stem
 
 
@@ -177,7 +180,7 @@ def _write(
     rows: OwnRows,
     title: str,
 ) -> dict[str, Any]:
-    """Appends the traces as they are done; what it took."""
+    """Appends the traces as they are done; returns time and counts."""
     clock, written, tokens, cut = Clock(), [], 0, 0
     progress, flushed = Progress(len(wanted), title), time.monotonic()
     try:

@@ -1,7 +1,7 @@
-"""Forced answers that did not come to an end: how many, what cut them, and when they are too many to calibrate on.
+"""Forced answers that are not finished: how many, what cut them, and when they are too many to calibrate on.
 
-An answer that the buffer cuts (max_new_tokens) is cut there by a decode as well. One that annotation cuts, at max_answer,
-goes on in a decode: what an exit gives at that boundary is not known, and counts as wrong.
+An answer that the buffer cuts (max_new_tokens) is cut at the same place in a decode. An answer that annotation cuts at
+max_answer would continue in a decode: what an exit at that boundary gives is not known, and counts as wrong.
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ from pathlib import Path
 from specexit_jax.annotation.joined import finished_of, leavable_tokens, stop_ids_in
 from specexit_jax.annotation.kinds import annotate_settings
 
-MOST = 0.005  # of the forced answers may be cut at max_answer
+MOST = 0.005  # largest share of forced answers that may be cut at max_answer
 
 
 @dataclasses.dataclass(frozen=True)
 class Unfinished:
-    """answers: forced where an exit is possible; cut: of them at max_answer; outside: of them at the buffer's end."""
+    """answers: those forced where an exit is possible; cut: how many of them at max_answer; outside: how many at the
+    buffer's end."""
 
     answers: int = 0
     cut: int = 0
@@ -33,14 +34,14 @@ class Unfinished:
 
     @property
     def share(self) -> float:
-        """Of the answers that max_answer cut."""
+        """The share of answers that max_answer cut."""
         return self.cut / max(self.answers, 1)
 
     def to_json(self) -> dict[str, float]:
         return dataclasses.asdict(self) | {"share": self.share}
 
     def told(self) -> str:
-        """A few words on what did not end."""
+        """A phrase that says how many answers were cut."""
         if not self.any:
             return "all answers ended"
         return (
@@ -50,8 +51,8 @@ class Unfinished:
 
 
 def count_unfinished(traces: Sequence[dict], labels: Sequence[dict], max_answer: int | None = None) -> Unfinished:
-    """Of these labels, whose traces are among `traces`. max_answer: tokens at which annotation cut an answer; None, where
-    that is not known: all that did not end count as cut there."""
+    """Counts over these labels, whose traces are among `traces`. max_answer: tokens at which annotation cut an answer;
+    None if not known: then all unfinished answers count as cut there."""
     by_id, found = {trace["id"]: trace for trace in traces}, Unfinished()
     stops = stop_ids_in(traces) if any("finished" not in label for label in labels) else ()
     for label in (label for label in labels if label["id"] in by_id):
@@ -64,7 +65,7 @@ def count_unfinished(traces: Sequence[dict], labels: Sequence[dict], max_answer:
 
 
 def require_finished(folder: Path, traces: Sequence[dict], labels: Sequence[dict]) -> Unfinished:
-    """How many answers of a split did not end; raises ValueError where max_answer cut more than `MOST` of them."""
+    """Counts the unfinished answers of a split; raises ValueError if max_answer cut more than `MOST` of them."""
     most = annotate_settings(folder).get("max_answer")
     found = count_unfinished(traces, labels, most)
     if found.share > MOST:

@@ -1,4 +1,4 @@
-"""What the model's own traces say of its world: how often it is right, overthinks, flips and never stops."""
+"""Statistics of a model's traces on the reasoning world: how often it is right, overthinks, flips and never stops."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -10,7 +10,7 @@ from specexit_jax.data.graders.checkers import agrees
 
 
 def world_statistics(traces: Sequence[dict], labels: Sequence[dict]) -> dict[str, float]:
-    """Fractions over traces, mean over tasks where they are accuracies.
+    """Fractions over traces; accuracies are means over tasks.
 
     think: accuracy of full thinking; first_answer: of stopping at the first boundary after an answer is stated;
     beyond_oracle: thinking tokens after the oracle's exit, of all; causeless_flips: pairs of neighbouring boundaries
@@ -42,21 +42,21 @@ def world_statistics(traces: Sequence[dict], labels: Sequence[dict]) -> dict[str
 
 
 def paragraphs(trace: dict) -> list[str]:
-    """The thinking's paragraphs, one a boundary of the kind `paragraph`."""
+    """The thinking's paragraphs, one per boundary of the kind `paragraph`."""
     return trace["text"].partition("</think>")[0].split("\n\n")
 
 
 def first_statement(trace: dict, label: dict) -> int | None:
-    """Index of the first boundary whose paragraph states an answer, None where none does."""
+    """Index of the first boundary whose paragraph states an answer, or None."""
     texts = paragraphs(trace)[: len(label["boundaries"])]
     return next((i for i, text in enumerate(texts) if "answer" in text), None)
 
 
 def _flips(trace: dict, label: dict, stated: int) -> tuple[int, int]:
-    """(flips without a cause, pairs looked at) after the first statement.
+    """(flips without a cause, pairs of boundaries) after the first statement.
 
-    A statement is a cause, and so is a check that finds another result: from there to the next statement the model is
-    between two answers.
+    A statement is a cause, and so is a check that finds another result: from there to the next statement the model has
+    not settled on an answer.
     """
     texts, open_question, flips, pairs = paragraphs(trace), False, 0, 0
     for before, after in pairwise(range(stated, len(label["boundaries"]))):

@@ -3,8 +3,7 @@
 An online softmax over the blocks of keys that a block of queries sees under causality and the sliding window. The
 backward pass keeps only the output and the log-sum-exp, and computes the scores again. The log-sum-exp is an output
 with a gradient of its own: the diagonal terms of training-time test are merged by it. jax.nn.dot_product_attention
-drops that gradient, so merging with it gives wrong gradients of queries and keys without any error (docs/method.md
-§9).
+drops that gradient, so merging with it silently gives wrong gradients of queries and keys (docs/method.md §9).
 """
 
 import functools

@@ -27,10 +27,8 @@ from specexit_jax.backend import axes_apart, platform
 
 MOST_TOKENS = 64  # of a call; of more, scores outgrow the chip's fast memory, and it is not the cache that costs
 _BLOCK_BYTES = 2**21  # bytes of keys and values per block: long copies which, double-buffered, leave room for scores
-LANES, _SUBLANES = (
-    128,
-    8,
-)  # lanes of a tile; a cache whose slots are a multiple of it has the layout that the kernel needs
+# Of a tile. A cache whose slots are a multiple of the lanes has the layout that the kernel needs.
+LANES, _SUBLANES = 128, 8
 
 
 @typed

@@ -1,1 +1,1 @@
-"""How models learn: the target from documents, the draft from the target."""
+"""Training: the target from documents, the draft from the target."""

@@ -1,4 +1,4 @@
-"""Work on the tokens of long rows a chunk at a time, so that what it makes exists for one chunk alone."""
+"""Computes on long rows chunk by chunk, so that intermediate arrays exist for one chunk only."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ def map_chunks(
 ) -> Any:
     """function(*rows, *beside) on `chunk` tokens of rows [B, T, ...] at a time, one chunk after the other.
 
-    What it returns, [B, chunk, ...], is joined to [B, T, ...]. It sees zeros past a row's end, and of the arrays
-    `beside`, [B, T, ...] too, `ahead` tokens beyond the chunk. Rows of at most `chunk` tokens are done at once.
+    The results [B, chunk, ...] are joined to [B, T, ...]. Past a row's end the function sees zeros. Of the arrays
+    `beside`, [B, T, ...], it also sees `ahead` tokens beyond the chunk. Rows of at most `chunk` tokens are computed at
+    once.
     """
     tokens = rows[0].shape[1]
     if tokens <= chunk:

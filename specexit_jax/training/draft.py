@@ -22,18 +22,19 @@ from specexit_jax.training.ttt import judge_steps, run_steps, shift_left, token_
 
 Batch = dict[str, jax.Array]
 Metrics = dict[str, jax.Array]
-# Read by one loss alone: they say nothing about how the losses pull on what they share.
+# Weights that only one loss reads; they are left out of the norms of shared gradients.
 _UNSHARED = ("lm_head", "signal_head")
 
 
 @dataclasses.dataclass(frozen=True)
 class DraftTrainingConfig:
-    """steps: of training-time test, the chain length K of decoding. decay: a step's weight against the one before it.
+    """steps: of training-time test, the chain length K in decoding. decay: a step's weight relative to the step before
+    it.
 
     temperature: the sampler's, for the expected acceptance. signal_weights: of confidence, progress, remain; under
     `gradnorm` they multiply ||grad L_tok|| / ||grad L_i|| on the shared weights, averaged with gradnorm_decay.
-    teacher_chunk: tokens of a row whose full-vocabulary logits exist at once; loss_chunk: whose draft-vocabulary logits do.
-    remat: layers and logits are computed again in the backward pass, as they are for rows longer than loss_chunk anyway.
+    teacher_chunk, loss_chunk: tokens of a row whose full-vocabulary and draft-vocabulary logits exist at once. remat:
+    layers and logits are computed again in the backward pass; for rows longer than loss_chunk they always are.
     """
 
     steps: int = 5
@@ -54,7 +55,8 @@ class DraftTrainingConfig:
 
 
 def check_weighting(config: DraftTrainingConfig, draft: DraftConfig) -> None:
-    """GradNorm compares gradients on shared weights; at 'fc' the signal rows share none, and its norms would be 0 / 0."""
+    """Raises ValueError for GradNorm at 'fc': it compares gradients on shared weights, the signal rows share none, and
+    its ratio would be 0 / 0."""
     if config.weighting == "gradnorm" and draft.signals != "draft":
         raise ValueError(
             f"weighting 'gradnorm' needs the signals at 'draft', not at {draft.signals!r}, where they share no weight "
@@ -65,7 +67,7 @@ def check_weighting(config: DraftTrainingConfig, draft: DraftConfig) -> None:
 def init_draft_state(
     params: dict, optimizer: optax.GradientTransformation, config: DraftTrainingConfig, draft: DraftConfig
 ) -> TrainState:
-    """A fresh state; under GradNorm it carries the averaged signal weights, starting from 1."""
+    """A fresh state. Under GradNorm it includes the averaged signal weights, which start from 1."""
     check_weighting(config, draft)
     return init_state(params, optimizer, jnp.ones(3, jnp.float32) if config.weighting == "gradnorm" else ())
 
@@ -102,7 +104,7 @@ def gradnorm_weights(gradients: list[dict], average: jax.Array, decay: float) ->
     """float32[3], the moving average of ||grad L_tok|| / (||grad L_i|| + eps) (docs/method.md §2)."""
     token, *signals = (shared_norm(g) for g in gradients)
     ratios = jnp.stack([token / (norm + 1e-8) for norm in signals])
-    # A batch without a label has no gradient to compare: its ratio would be 1e8.
+    # A batch without a label has no gradient to compare; its ratio would be 1e8.
     seen = jnp.stack(signals) > 0
     return jnp.where(seen, decay * average + (1.0 - decay) * ratios, average)
 
@@ -119,7 +121,7 @@ def draft_step(
     config: DraftTrainingConfig,
     feature_scale: jax.Array | None = None,
 ) -> tuple[TrainState, Metrics]:
-    """One update of the draft; the target only reads. feature_scale [3D]: see `draft_run.feature_scale`."""
+    """One update of the draft; the target is frozen. feature_scale [3D]: see `draft_run.feature_scale`."""
     teacher = run_teacher(target, target_params, batch, d2t, config.temperature, config.teacher_chunk)
     if feature_scale is not None:
         teacher = teacher.replace(features=teacher.features * feature_scale.astype(teacher.features.dtype)[None, None])
@@ -151,9 +153,9 @@ def make_draft_step(
     feature_scale: jax.Array | None = None,
     shardings: TrainState | None = None,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
-    """`draft_step` compiled; the state given in is consumed. Raises ValueError on settings that do not fit the draft.
+    """`draft_step` compiled; the given state is donated. Raises ValueError on settings that do not fit the draft.
 
-    shardings: of the state, which keeps them; the metrics are then whole on every device.
+    shardings: of the state, before and after the step; the metrics are then replicated.
     """
     check_weighting(config, draft.config)
     check_vocabulary(d2t, draft.config)
@@ -165,7 +167,7 @@ def make_draft_step(
         out = (shardings, NamedSharding(jax.tree.leaves(shardings)[0].mesh, PartitionSpec()))
     compiled = jax.jit(step, donate_argnums=0, out_shardings=out)
     d2t = np.asarray(d2t, np.int32)  # the same on every process
-    # Arguments, not constants: the target must not be copied into the program.
+    # Passed as arguments: as constants the target's weights would be copied into the program.
     return lambda state, batch: compiled(state, batch, target_params, d2t)
 
 

@@ -1,4 +1,4 @@
-"""A draft trained on labelled rows for one frozen target, from rows to an EAGLE-3 folder."""
+"""Training of a draft for one frozen target, from labelled rows to an EAGLE-3 folder."""
 
 import dataclasses
 import json
@@ -29,22 +29,23 @@ from specexit_jax.training.signal_fit import labelled_positions, signal_inputs, 
 from specexit_jax.training.state import TrainState
 from specexit_jax.training.teacher import STORED
 
-_SCALE_ROWS = 8  # whose features give the scale
+_SCALE_ROWS = 8  # rows whose features give the scale
 _TRAINED_ON = ("tokens", "segment_ids", "positions", "loss_mask", "labels", "label_mask", *STORED)
 
 
 def folded(params: dict, scale: np.ndarray) -> dict:
-    """Trained parameters with the feature scale taken into `fc`."""
+    """Trained parameters with the feature scale folded into `fc`."""
     return params | {"fc": params["fc"] * scale[:, None]}
 
 
 @dataclasses.dataclass(frozen=True)
 class DraftRun:
-    """Rows in a batch, the seed of their order and of the first parameters, the losses, and how often (in steps) the
-    held-out rows are looked at.
+    """Rows per batch, the seed of their order and of the initial parameters, the losses, and every how many steps the
+    held-out rows are evaluated.
 
-    init: where the output head and norm start, `random` or `target` (the target's own, of the draft's vocabulary).
-    signal_positions: at most so many are used to solve the signals in the end; 0 leaves them as trained.
+    init: the initial output head and norm: `random`, or `target` (a copy of the target's, restricted to the draft's
+    vocabulary). signal_positions: the most positions that are used to solve the signals at the end; 0 leaves them as
+    trained.
     """
 
     batch_size: int
@@ -74,8 +75,9 @@ def train_draft(
 ) -> DraftBundle:
     """Trains in `workdir`, resuming there, and writes `workdir/draft_model`.
 
-    look: metrics of parameters on held-out rows, which join metrics.jsonl as `held_out_...`; nothing is chosen by them.
-    mesh: what target and draft are sharded over, and a batch by its rows. The result depends on it by rounding alone.
+    look: computes metrics of the parameters on held-out rows, written to metrics.jsonl as `held_out_...`; nothing is
+    selected by them. mesh: target and draft are sharded over it, and batches by row. It changes the result by rounding
+    only.
     """
     share = None if mesh is None else rows_of_process(mesh, run.batch_size)
     optimizer = make_optimizer(optimizer_config)
@@ -92,7 +94,7 @@ def train_draft(
     batches = Batches(_Columns(rows, _TRAINED_ON), run.batch_size, run.seed, share)
 
     def step_on_mesh(state: TrainState, batch: dict) -> tuple[TrainState, dict]:
-        with on_mesh(mesh):  # for the step alone: what processes agree on between steps has a mesh of its own
+        with on_mesh(mesh):  # for the step only: agreement between processes uses a mesh of its own
             return step(state, batch)
 
     state = fit(loop, state, step_on_mesh, batches, workdir, hooks, mesh, schedules(optimizer_config))
@@ -101,7 +103,7 @@ def train_draft(
         reader = signal_inputs(target, target_params, draft, params, mesh)
         found = labelled_positions(reader, rows, run.signal_positions, run.seed, run.batch_size)
         signals = np.zeros((found[0].shape[1], 3), np.float32)
-        if is_first():  # minutes of one host's arithmetic for a large model
+        if is_first():  # takes minutes on one host for a large model
             signals = solve_signals(*found)
         params = with_signals(draft, params, from_first(signals))
     bundle = DraftBundle(config=draft, params=params, d2t=jnp.asarray(d2t))
@@ -111,7 +113,7 @@ def train_draft(
 
 
 def with_signals(draft: DraftConfig, params: dict, signals: np.ndarray) -> dict:
-    """The draft's parameters with these columns [A, 3] as its signals, wherever they are placed."""
+    """The draft's parameters with these columns [A, 3] as its signal weights, for either placement."""
     if draft.signals == "draft":
         return params | {"signal_head": signals}
     return params | {"fc": np.concatenate([params["fc"][:, : draft.hidden_size], signals], axis=1)}
@@ -120,7 +122,7 @@ def with_signals(draft: DraftConfig, params: dict, signals: np.ndarray) -> dict:
 def first_state(
     run: DraftRun, target: TargetConfig, target_params: dict, draft: DraftConfig, d2t: np.ndarray, optimizer, mesh
 ) -> tuple[TrainState, TrainState | None]:
-    """A fresh state, made where it will live, and its shardings (None without a mesh)."""
+    """A fresh state, created directly with its shardings, and those shardings (None without a mesh)."""
 
     def fresh(target_params: dict) -> TrainState:
         params = init_draft(draft, jax.random.key(run.seed, impl=PRNG))
@@ -135,7 +137,7 @@ def first_state(
 
 
 def _headed(params: dict, target: TargetConfig, target_params: dict, d2t: jax.Array) -> dict:
-    """The target's final norm and head (of the draft's vocabulary) as the draft's first ones."""
+    """The parameters with the target's final norm and head, restricted to the draft's vocabulary, as initial values."""
     if target.tie_embeddings:
         head = jnp.take(target_params["embed"]["embedding"], d2t, axis=0).T
     else:
@@ -151,9 +153,9 @@ def feature_scale(
 ) -> np.ndarray:
     """float32[3D]: 1 / RMS of every captured feature over the first rows.
 
-    The residual stream's scale differs by orders of magnitude between layers and coordinates. Under one learning rate the
-    signal rows of `fc`, which no norm follows, would diverge on the loud ones. The draft is trained on scaled features
-    and `fc` takes the scale in at the end (`folded`), so a saved draft reads the features as they are.
+    The scale of the residual stream differs by orders of magnitude between layers and coordinates. No norm follows the
+    signal rows of `fc`, so under one learning rate they would diverge on features of large scale. The draft is trained
+    on scaled features. At the end the scale is folded into `fc` (`folded`), so a saved draft reads unscaled features.
     """
     count = -(-_SCALE_ROWS // batch_size) * batch_size  # whole batches: their rows split over the mesh
     chosen = [rows[number % len(rows)] for number in range(count)]
@@ -162,7 +164,7 @@ def feature_scale(
 
 
 class _Columns:
-    """A source without the columns that a step does not read."""
+    """A source of rows reduced to the columns that a step reads."""
 
     def __init__(self, source: RowSource, names: tuple[str, ...]):
         self._source, self._names = source, names
@@ -179,7 +181,7 @@ def _held_out(metrics: Mapping[str, float]) -> dict[str, float]:
 
 
 def _require_same_data(workdir: Path, run: DraftRun, rows: RowSource, d2t: np.ndarray) -> None:
-    """Writes what a step's batch depends on; raises ValueError where an earlier run in `workdir` had other data."""
+    """Records what a step's batch depends on; raises ValueError if an earlier run in `workdir` used other data."""
     path, first, last = Path(workdir) / "data.json", rows[0], rows[len(rows) - 1]
     facts = {
         "rows": len(rows),
@@ -203,6 +205,6 @@ def _require_same_data(workdir: Path, run: DraftRun, rows: RowSource, d2t: np.nd
 
 
 def _checksum(row: Mapping[str, np.ndarray]) -> int:
-    """Of what a step reads, its labels too; the features follow from it."""
+    """A checksum of the columns that a step reads, labels included; features are a function of them."""
     names = sorted(set(_TRAINED_ON) - set(STORED))
     return zlib.crc32(b"".join(np.ascontiguousarray(row[name]).tobytes() for name in names if name in row))

@@ -1,8 +1,10 @@
-"""The frozen target's pass over packed rows, made once and kept on disk: training then runs the draft alone.
+"""The frozen target's forward pass over packed rows, computed once and stored on disk: training then runs only the
+draft.
 
 A shard holds whole rows (features [R, T, 3D] and final hidden [R, T, D] in the target's dtype, logsumexp float32 and top
-int32 [R, T]); the head's logits are recomputed from `hidden`, on the draft's vocabulary only. Terabytes are reached
-soon, so the size is told before anything is written: at 4 D numbers a token, 20 KB for a model of hidden size 2,560.
+int32 [R, T]); the head's logits are recomputed from `hidden`, on the draft's vocabulary only. A token takes 4 D
+numbers, 20 KB for a model of hidden size 2,560. The store soon takes terabytes, so its size is reported before anything
+is written.
 """
 
 from __future__ import annotations
@@ -37,9 +39,10 @@ _GIB = 2**30
 
 
 class FeatureStore:
-    """The features of `rows` in `folder`, at the temperature of `losses`. `write` makes what is missing, `rows` reads.
+    """The features of `rows` in `folder`, at the temperature of `losses`. `write` computes missing shards, `rows`
+    reads.
 
-    name: of the target and its weights, kept with the shards, so that no other's are taken for them.
+    name: identifies the target and its weights; stored with the shards, so that those of another target are refused.
     """
 
     def __init__(
@@ -62,20 +65,21 @@ class FeatureStore:
 
     @property
     def size(self) -> int:
-        """Bytes of the whole store."""
+        """The size of the whole store in bytes."""
         return self.row_bytes * len(self.source)
 
     def missing(self) -> list[int]:
-        """Numbers of the shards that are not there yet."""
+        """The numbers of the shards that are missing."""
         return [number for number in range(self.count) if not self.path(number).is_file()]
 
     def path(self, number: int) -> Path:
         return self.folder / f"features-{number:05d}-of-{self.count:05d}.safetensors"
 
     def told(self) -> str:
-        """What writing the rest will take.
+        """A sentence on the space that the missing shards will take.
 
-        Raises OSError where the disk has no room for it, ValueError where shards that are there are of something else.
+        Raises OSError if the disk has no room for them, ValueError if existing shards belong to other rows or another
+        target.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         self._check()
@@ -122,7 +126,8 @@ class FeatureStore:
         os.replace(temporary, path)
 
     def rows(self) -> StoredRows:
-        """The rows with their features. Raises FileNotFoundError where shards are missing, and ValueError as `told` does."""
+        """The rows with their features. Raises FileNotFoundError if shards are missing, and ValueError as `told`
+        does."""
         missing = self.missing()
         if missing:
             raise FileNotFoundError(f"{self.path(missing[0])} does not exist ({len(missing)} of {self.count} shards)")
@@ -130,7 +135,7 @@ class FeatureStore:
         return StoredRows(self)
 
     def _check(self) -> None:
-        """Raises ValueError where a shard was written for other rows, or for another target, dtype or temperature."""
+        """Raises ValueError if a shard was written for other rows, or for another target, dtype or temperature."""
         for number in set(range(self.count)) - set(self.missing()):
             with safe_open(self.path(number), "np") as file:
                 kept = file.metadata()
@@ -141,7 +146,7 @@ class FeatureStore:
 
 
 class StoredRows:
-    """A source of rows with the columns of `teacher.STORED` beside their own."""
+    """A source of rows with the stored columns (`teacher.STORED`) added."""
 
     def __init__(self, store: FeatureStore):
         self._store = store
@@ -157,7 +162,7 @@ class StoredRows:
 
 
 def _stacked(rows: list[Rows], size: int) -> Rows:
-    """The rows as one batch of `size`, the last one repeated."""
+    """The rows as one batch of `size`, padded by repeating the last row."""
     rows = [*rows, *[rows[-1]] * (size - len(rows))]
     return {name: np.stack([row[name] for row in rows]) for name in ("tokens", "positions", "segment_ids")}
 

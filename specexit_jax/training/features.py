@@ -1,4 +1,4 @@
-"""The frozen target's features of packed rows: computed, or read from the batch where they were stored beforehand."""
+"""The frozen target's features of packed rows: computed, or read from the batch if they were stored beforehand."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ def features_in(target: TargetConfig, params: dict, batch: dict[str, jax.Array])
 
 
 class TokenReader:
-    """Whatever `read(params, batch)` gives of every token, [B, T, A], at chosen ones; `rows` are whole batches, the same on every
-    process."""
+    """Evaluates `read(params, batch)`, [B, T, A] over all tokens, at chosen tokens. `rows` are whole batches, the same
+    on every process."""
 
     def __init__(self, read: Callable[[Any, dict], jax.Array], params: Any, mesh: Mesh | None = None):
         self._params, self._mesh = params, mesh
         self._picked = jax.jit(functools.partial(_picked, read), out_shardings=None if mesh is None else whole(mesh))
 
     def at(self, rows: Rows, chosen: np.ndarray) -> np.ndarray:
-        """float32[N, A]: of the tokens `chosen` (bool [B, T]), row by row."""
+        """float32[N, A] at the tokens `chosen` (bool [B, T]), row by row."""
         counts = chosen.sum(axis=1)
-        places = np.zeros((len(chosen), -(-max(int(counts.max()), 1) // 64) * 64), np.int32)  # few shapes compile
+        places = np.zeros((len(chosen), -(-max(int(counts.max()), 1) // 64) * 64), np.int32)  # few shapes are compiled
         for row, own in enumerate(chosen):
             places[row, : counts[row]] = np.flatnonzero(own)
         with on_mesh(self._mesh):
@@ -48,7 +48,8 @@ class TokenReader:
 
 
 def mean_square(target: TargetConfig, params: dict, rows: Rows, mesh: Mesh | None = None) -> np.ndarray:
-    """float32[3D]: of every feature over the tokens that are not padding; `rows` are whole batches, the same on every process."""
+    """float32[3D]: each feature's mean square over tokens that are not padding; `rows` are whole batches, equal on
+    every process."""
     squares = jax.jit(functools.partial(_mean_square, target), out_shardings=None if mesh is None else whole(mesh))
     with on_mesh(mesh):
         return np.asarray(squares(params, _placed(rows, mesh)))

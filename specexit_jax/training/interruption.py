@@ -14,7 +14,8 @@ class Interrupted(SystemExit):
 
 @contextmanager
 def caught_signals() -> Iterator[list[int]]:
-    """A list that SIGTERM and SIGINT append themselves to, instead of killing the process mid-step."""
+    """Yields a list to which SIGTERM and SIGINT are appended; they no longer end the process in the middle of a
+    step."""
     received: list[int] = []
     if threading.current_thread() is not threading.main_thread():
         yield received

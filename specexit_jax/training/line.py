@@ -1,4 +1,4 @@
-"""The progress line of a training step: what trainers of EAGLE drafts look at."""
+"""The progress line of a training step, with the numbers that matter for an EAGLE draft."""
 
 from collections.abc import Mapping
 
@@ -11,9 +11,9 @@ def step_line(
     speed: Mapping[str, float],
     look: tuple[int, Mapping[str, float]] | None = None,
 ) -> str:
-    """The loss, the share of drafts accepted at each step of the chain, the tokens that a verify step yields, learning rates
-    and tokens a second, as far as they are known; AUC of confidence from the last look at held-out rows, after how many
-    steps it was. metrics: of the step; speed: of `Speed.read`; look: (step, metrics `held_out_…`)."""
+    """The loss, the acceptance rate at each step of the chain, tokens per verify step, learning rates and tokens per
+    second, as far as known; and the AUC of confidence at the last evaluation on held-out rows, with its step. metrics:
+    of the step; speed: from `Speed.read`; look: (step, metrics `held_out_…`)."""
     parts = [f"loss {metrics['loss']:.4f}"]
     if "accuracy" in metrics:
         parts.append(f"accuracy {metrics['accuracy']:.3f}")

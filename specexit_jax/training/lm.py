@@ -47,5 +47,5 @@ def train_step(
 
 
 def make_train_step(model: nn.Module, optimizer: optax.GradientTransformation) -> StepFn:
-    """`train_step` compiled; the state given in is consumed."""
+    """`train_step` compiled; the given state is donated."""
     return jax.jit(functools.partial(train_step, model=model, optimizer=optimizer), donate_argnums=0)

@@ -1,4 +1,5 @@
-"""The training loop: dispatch a step, look at the one before it, save in the background, stop on a signal or a bad loss."""
+"""The training loop: dispatches a step, reads the metrics of the step before it, saves in the background, and stops on
+a signal or a bad loss."""
 
 from __future__ import annotations
 
@@ -27,10 +28,10 @@ StepFn = Callable[[TrainState, Any], tuple[TrainState, Metrics]]
 
 @dataclasses.dataclass(frozen=True)
 class LoopConfig:
-    """When to log, save and stop; steps counted from 0, save_seconds on the wall clock. keep: checkpoints kept.
+    """When to log, save and stop. Steps count from 0; save_seconds is wall time. keep: checkpoints kept.
 
-    spike_factor: a loss above so many times its average ends the run; 0: none does. flops_per_step: the model's
-    arithmetic over all devices; 0: not known.
+    spike_factor: a loss above this multiple of its average ends the run; 0: no limit. flops_per_step: model FLOPs over
+    all devices; 0: not known.
     """
 
     total_steps: int
@@ -44,7 +45,8 @@ class LoopConfig:
 
 @dataclasses.dataclass(frozen=True)
 class Hook:
-    """run(step, state) every `every` steps and at the end; what it returns joins the metrics. It must not keep `state`."""
+    """run(step, state), called every `every` steps and at the end; its result is added to the metrics. It must not keep
+    `state`."""
 
     every: int
     run: Callable[[int, TrainState], Mapping[str, float] | None]
@@ -62,11 +64,11 @@ def fit(
 ) -> TrainState:
     """Trains to `total_steps`, resuming from workdir/checkpoints; appends workdir/metrics.jsonl.
 
-    `batches(step)` must depend on the step alone; where it has `iterate(start)`, an iterator of the same, that is read
-    instead. rates: learning rates by name, to be shown and logged. With a mesh, batches are split over it by row, every
-    process giving its own rows of the global batch. `step_fn` may consume its state, and its metrics are the same in every
-    process. Raises BadLoss (the batch saved), OSError (a checkpoint cannot be written), Interrupted after SIGTERM or SIGINT
-    to any process (state saved).
+    `batches(step)` must depend on the step alone. If it has `iterate(start)`, an iterator over the same batches, that
+    is read instead. rates: learning rates by name, shown and logged. With a mesh, batches are split over it by row;
+    every process passes its own rows of the global batch. `step_fn` may consume its state, and its metrics are the same
+    in every process. Raises BadLoss (the batch saved), OSError (a checkpoint cannot be written), Interrupted after
+    SIGTERM or SIGINT to any process (state saved).
     """
     workdir = Path(workdir)
     with caught_signals() as signals, Checkpoints(workdir / "checkpoints", config.keep) as checkpoints:
@@ -78,9 +80,9 @@ def fit(
             for done in range(start + 1, config.total_steps + 1):
                 batch = next(rows)
                 state, metrics = step_fn(state, batch if mesh is None else shard_batch(batch, mesh))
-                watch.dispatched(done - 1, metrics)  # the device works while the host reads the step before
+                watch.dispatched(done - 1, metrics)  # the device works while the host reads the previous step
                 checkpoints.check()
-                # Asked a step ago: a signal to any process stops all of them here.
+                # The answer to the previous step's request: a signal to any process stops all of them here.
                 signal, due = (int(value) for value in np.asarray(asked))
                 last = done == config.total_steps or bool(signal)
                 if last or due or (config.save_every and done % config.save_every == 0):
@@ -97,7 +99,7 @@ def fit(
                 due = time.monotonic() - saved_at >= config.save_seconds
                 asked = agreement.ask(metrics, max(signals, default=0), due)
         checkpoints.wait()
-        barrier("saved")  # the first to leave may be the end of the others
+        barrier("saved")  # when the first process exits, the others may be ended
         if done < config.total_steps and signal:
             if is_first():
                 print(f"stopped by signal {signal} at step {done}, saved; run the same command to go on", flush=True)
@@ -106,7 +108,7 @@ def fit(
 
 
 def _resume(state: TrainState, checkpoints: Checkpoints) -> tuple[TrainState, int, Mapping[str, float]]:
-    """The newest saved state, its step and notes, or the given one."""
+    """The newest saved state with its step and notes, or the given state."""
     found = checkpoints.restore_latest(state)
     if found is None:
         return state, int(state.step), {}
@@ -116,7 +118,7 @@ def _resume(state: TrainState, checkpoints: Checkpoints) -> tuple[TrainState, in
 
 
 def _rows(batches: Batches, start: int) -> Iterator[Rows]:
-    """Batches from `start` on, read ahead where they can be."""
+    """Batches from `start` on, prefetched if `batches` can iterate."""
     iterate = getattr(batches, "iterate", None)
     return iterate(start) if iterate else map(batches, itertools.count(start))
 

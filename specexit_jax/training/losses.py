@@ -27,7 +27,8 @@ def signal_losses(raw: jax.Array, labels: jax.Array, mask: jax.Array) -> jax.Arr
     """float32[3]: binary cross entropies of confidence and progress, squared error of log remain.
 
     raw, labels, mask [B, T, 3]; labels are probability, share and tokens (docs/method.md §1). Progress is a share in
-    [0, 1], for which binary cross entropy is as proper as a squared error, and does not vanish where the sigmoid is flat.
+    [0, 1], for which binary cross entropy is a proper loss, like squared error; its gradient does not vanish where the
+    sigmoid saturates.
     """
     entropy = jax.nn.softplus(raw[..., :2]) - raw[..., :2] * labels[..., :2]
     squared = jnp.square(raw[..., 2:] - jnp.log(jnp.maximum(labels[..., 2:], 1.0)))

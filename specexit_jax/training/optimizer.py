@@ -11,15 +11,16 @@ import jax.numpy as jnp
 import optax
 from optax.contrib import MuonDimensionNumbers, muon
 
-# Muon is for matrices that map features to features; embeddings and output heads (one row a token) do worse under it than
-# under Adam (Jordan et al., 2024), and its Newton-Schulz cost there grows with the vocabulary.
-# The draft's `fc` holds the signals' rows: regressions of different units, which one orthogonal step would move alike.
+# Muon is for matrices that map features to features. Embeddings and output heads (one row per token) do worse under it
+# than under Adam (Jordan et al., 2024), and its Newton-Schulz cost there grows with the vocabulary. The draft's `fc`
+# holds the signals' rows: regressions of different units, which one orthogonal step would move alike.
 _ADAM_ALWAYS = ("embedding", "lm_head", "qkv_bias", "fc", "signal_head")
 
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
-    """learning_rate is AdamW's; under 'muon' it serves embeddings, norms and heads, and muon_learning_rate the kernels.
+    """learning_rate is AdamW's. Under 'muon' it applies to embeddings, norms and heads, and muon_learning_rate to the
+    kernels.
 
     Both rise linearly for warmup_steps, then fall by `schedule` ('cosine' or 'linear') to final_fraction of their peak.
     """
@@ -63,15 +64,16 @@ def make_schedule(config: OptimizerConfig, peak: float) -> optax.Schedule:
 
 
 def schedules(config: OptimizerConfig) -> dict[str, optax.Schedule]:
-    """The learning rates of update number `step`, as the fields of the config are called."""
+    """The learning rates at update number `step`, by the names of the config's fields."""
     names = ("learning_rate",) if config.name == "adamw" else ("learning_rate", "muon_learning_rate")
     return {name: make_schedule(config, getattr(config, name)) for name in names}
 
 
 def muon_dimensions(path: tuple, leaf: jax.Array) -> MuonDimensionNumbers | None:
-    """Which axes of a parameter Muon reads as input and output, or None where AdamW takes it.
+    """The axes of a parameter that Muon treats as input and output, or None for AdamW.
 
-    The remaining axes are a batch of matrices: fused kernels hold several maps, and each is orthogonalised by itself.
+    The remaining axes are a batch of matrices: a fused kernel holds several maps, and each is orthogonalised
+    separately.
     """
     name = jax.tree_util.keystr(path, simple=True, separator="/").rsplit("/", 1)[-1]
     if leaf.ndim < 2 or name in _ADAM_ALWAYS:
@@ -84,7 +86,7 @@ def muon_dimensions(path: tuple, leaf: jax.Array) -> MuonDimensionNumbers | None
 
 
 def _decay_mask(params: Any) -> Any:
-    """Norm scales and biases are not decayed."""
+    """Weight decay applies to everything but norm scales and biases."""
     return jax.tree.map(lambda leaf: leaf.ndim >= 2, params)
 
 

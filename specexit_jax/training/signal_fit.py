@@ -1,9 +1,9 @@
-"""The signals solved to their optimum at boundaries, with everything else as it was trained.
+"""Solves the signals to their optimum at boundaries; all other parameters stay as trained.
 
 Placed at `fc`, the signals are linear in the captured features and share no weight with the draft; placed at `draft`, in the
-normed hidden of the pair before the token. Two logistic regressions and a least squares, each convex. Gradient steps stop
-short of their optimum (at `fc`, AUC of confidence 0.87 after 1,000 Muon steps, 0.92 solved), so the solution replaces
-what the steps found.
+normed hidden of the pair before the token. Two logistic regressions and a least squares, each convex. Gradient steps
+end short of the optimum (at `fc`, AUC of confidence 0.87 after 1,000 Muon steps, 0.92 solved), so the solution replaces
+the trained values.
 """
 
 import functools
@@ -22,13 +22,13 @@ from specexit_jax.training.features import TokenReader, features_in
 from specexit_jax.training.ttt import run_steps, shift_left
 
 _NEWTON_STEPS = 30
-_GOOD = 1e-9  # relative fall of the loss at which Newton's steps end
+_GOOD = 1e-9  # Newton's method ends when the loss falls by less than this share
 
 
 def signal_inputs(
     target: TargetConfig, target_params: dict, draft: DraftConfig, params: dict, mesh: Mesh | None = None
 ) -> TokenReader:
-    """What the draft's signals are linear in: [B, T, 3D] at `fc`, [B, T, E] at `draft`. params: the draft's, folded."""
+    """The inputs of the linear signals: [B, T, 3D] at `fc`, [B, T, E] at `draft`. params: the draft's, folded."""
     if draft.signals == "fc":
         return TokenReader(functools.partial(features_in, target), target_params, mesh)
     if mesh is not None:
@@ -54,8 +54,8 @@ def labelled_positions(
     """(inputs float32 [N, A], labels [N, 3], mask bool [N, 3]) of the labelled boundary tokens of rows drawn at random,
     until there are `most` of them.
 
-    Exits read the signals there; the tokens between would pull the linear fit away from them (AUC of confidence 0.89 with
-    as many of those, 0.92 without).
+    Exits read the signals only at boundaries. Other tokens would worsen the linear fit there (AUC of confidence 0.89
+    with as many of them, 0.92 without).
     """
     inputs, labels, mask = [], [], []
     order = np.random.default_rng(seed).permutation(len(source))
@@ -77,8 +77,8 @@ def labelled_positions(
 def solve_signals(features: np.ndarray, labels: np.ndarray, mask: np.ndarray, ridge: float = 1.0) -> np.ndarray:
     """float32 [A, 3]: the columns that minimise `losses.signal_losses` summed over N positions + ridge / 2 |w|^2.
 
-    The ridge is on weights of features scaled to unit mean square, where a feature that hardly varies (a constant of the
-    residual stream) serves as the intercept.
+    The ridge applies to features scaled to unit mean square. A feature that hardly varies (a constant of the residual
+    stream) serves as the intercept.
     """
     scale = 1.0 / np.sqrt(np.mean(np.square(features, dtype=np.float64), axis=0) + 1e-12)
     columns = []
@@ -94,7 +94,7 @@ def solve_signals(features: np.ndarray, labels: np.ndarray, mask: np.ndarray, ri
 
 
 def _logistic(x: np.ndarray, y: np.ndarray, ridge: float) -> np.ndarray:
-    """Newton's method with halved steps; y in [0, 1]."""
+    """Ridge logistic regression by Newton's method with step halving; y in [0, 1]."""
     w = np.zeros(x.shape[1])
     loss = _loss(x, y, w, ridge)
     for _ in range(_NEWTON_STEPS):

@@ -1,4 +1,4 @@
-"""How fast steps are: seconds, tokens a second, and the share of the devices' peak that the model's arithmetic takes."""
+"""The speed of steps: seconds, tokens per second, and model FLOPs utilisation (MFU)."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ _PEAKS: tuple[tuple[str, float], ...] = (
 
 
 def peak_flops(device_kind: str) -> float | None:
-    """bfloat16 FLOP/s of one device of this kind; None where it is not known."""
+    """bfloat16 FLOP/s of one device of this kind; None if it is not known."""
     return next((peak for start, peak in _PEAKS if device_kind.startswith(start)), None)
 
 
 class Speed:
-    """Counts steps from the first call of `step` on, which compiled and is left out, to the next `read`.
+    """Counts the steps between reads. The first call of `step` includes compilation and is left out.
 
     flops: model FLOPs a step over all devices. peak: FLOP/s of all devices together. Either 0: no utilisation.
     """
@@ -41,7 +41,7 @@ class Speed:
         self._steps, self._tokens = 0, 0.0
 
     def step(self, tokens: float = 0.0) -> None:
-        """One step is done; tokens: those it trained on or read, padding left out."""
+        """Counts one finished step; tokens: those it trained on or read, without padding."""
         if self._since is None:
             self._since = self._clock()
             return
@@ -49,14 +49,14 @@ class Speed:
 
     @contextmanager
     def aside(self) -> Iterator[None]:
-        """Time inside (evaluation) is no step's."""
+        """Time inside the block (evaluation) is not counted."""
         before = self._clock()
         yield
         if self._since is not None:
             self._since += self._clock() - before
 
     def read(self) -> dict[str, float]:
-        """seconds_per_step, tokens_per_second and mfu, as far as they are known, since the last call."""
+        """seconds_per_step, tokens_per_second and mfu since the last call, as far as they are known."""
         if not self._steps:
             return {}
         seconds = max(self._clock() - self._since, 1e-9)

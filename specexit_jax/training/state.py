@@ -1,4 +1,4 @@
-"""What a training run carries from step to step."""
+"""The state that a training run carries from step to step."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import optax
 
 @flax.struct.dataclass
 class TrainState:
-    """params, optimizer state and the int32 number of updates made, which is also the data position.
+    """params, optimizer state and the number of updates made (int32), which is also the position in the data.
 
-    extra: what a step function keeps besides (GradNorm's averaged weights), () for most.
+    extra: further state of a step function (GradNorm's averaged weights), () for most.
     """
 
     params: Any

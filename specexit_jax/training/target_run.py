@@ -1,4 +1,4 @@
-"""A target trained from scratch on the reasoning world, from documents to a Hugging Face folder."""
+"""Training of a target from scratch on the reasoning world, from documents to a Hugging Face folder."""
 
 import dataclasses
 import json
@@ -25,14 +25,15 @@ from specexit_jax.training.optimizer import OptimizerConfig, make_optimizer, sch
 from specexit_jax.training.state import TrainState, init_state
 
 SPLIT = "target"
-_TOKENIZER_PROBLEMS = 12_000  # whose texts the tokenizer is trained on
+_TOKENIZER_PROBLEMS = 12_000  # documents whose texts the tokenizer is trained on
 
 
 @dataclasses.dataclass(frozen=True)
 class TargetRun:
-    """What is trained on what: problems a task, documents a problem, rows, and the sampler that the model will be used with.
+    """What is trained, and on what: problems per task, documents per problem, rows, and the sampler that the model will
+    be used with.
 
-    init: a Hugging Face folder whose weights and tokenizer the run starts from; none: both are made anew.
+    init: a Hugging Face folder whose weights and tokenizer the run starts from; if empty, both are new.
     """
 
     per_task: int
@@ -46,7 +47,7 @@ class TargetRun:
 
 
 def prepare(run: TargetRun, workdir: Path) -> tuple[PreTrainedTokenizerBase, Rows]:
-    """The tokenizer and the packed rows of `workdir`, made on the first call and read back afterwards."""
+    """The tokenizer and the packed rows of `workdir`, made by the first call and read from disk afterwards."""
     folder, path = workdir / "tokenizer", workdir / "rows.npz"
     if path.exists():
         with np.load(path) as rows:
@@ -107,7 +108,7 @@ def _first_params(run: TargetRun, model: TargetConfig) -> dict:
 def save_folder(
     folder: Path, model: TargetConfig, params: dict, tokenizer: PreTrainedTokenizerBase, temperature: float
 ) -> None:
-    """Weights (bfloat16: half the size), tokenizer and generation_config.json (the one temperature of all measurements)."""
+    """Writes weights (in bfloat16), tokenizer and generation_config.json (with the temperature of all measurements)."""
     ids = {"pad_token_id": tokenizer.pad_token_id, "eos_token_id": tokenizer.eos_token_id}
     save_target(folder, model, params, "bfloat16", extra=ids)
     tokenizer.save_pretrained(str(folder))

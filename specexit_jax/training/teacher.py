@@ -1,4 +1,4 @@
-"""What the draft learns from: one frozen pass of the target, reduced to the draft's vocabulary."""
+"""The draft's teacher: one pass of the frozen target, reduced to the draft's vocabulary."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from specexit_jax.models.config import TargetConfig
 from specexit_jax.models.target import Target
 from specexit_jax.training.chunks import map_chunks
 
-OUTSIDE = -1  # a token that the draft vocabulary lacks
-STORED = ("features", "hidden", "logsumexp", "top")  # what of a pass makes a teacher
+OUTSIDE = -1  # the id of tokens outside the draft vocabulary
+STORED = ("features", "hidden", "logsumexp", "top")  # the outputs of a target's pass that a teacher is made from
 
 
 @flax.struct.dataclass
 class Teacher:
     """A row's teacher. Position t sees tokens 0 .. t; `hidden`, `logsumexp` and `top` are about token t + 1.
 
-    features [B, T, 3D] and embedded [B, T, D] of token t; logits on the draft vocabulary are hidden [B, T, D] (final,
-    normed) times head [D, W], made where and as long as they are needed: of a row of 32,768 tokens and 32,000 ids they
-    take 4.2 GB; logsumexp float32 [B, T] of the whole vocabulary's logits / temperature; top, tokens int32 [B, T]: the
-    argmax, and the token t itself, as draft ids or OUTSIDE.
+    features [B, T, 3D] and embedded [B, T, D] of token t; Logits on the draft vocabulary are hidden [B, T, D] (final,
+    normed) times head [D, W]; they are computed only where needed, because for a row of 32,768 tokens and 32,000 ids
+    they take 4.2 GB. logsumexp float32 [B, T]: of the whole vocabulary's logits / temperature. top, tokens int32 [B,
+    T]: the argmax, and token t itself, as draft ids or OUTSIDE.
     """
 
     features: jax.Array
@@ -47,7 +47,7 @@ def run_teacher(
     temperature: float = 1.0,
     chunk: int = 1024,
 ) -> Teacher:
-    """The teacher of a batch: one forward pass, or what a pass made earlier left in the batch (`feature_store`)."""
+    """The teacher of a batch: from a forward pass, or from an earlier pass's results in the batch (`feature_store`)."""
     seen = batch if "hidden" in batch else target_pass(target, params, batch, temperature, chunk)
     return teacher_from(target.config, params, d2t, batch["tokens"], *(seen[name] for name in STORED))
 
@@ -55,9 +55,10 @@ def run_teacher(
 def target_pass(
     target: Target, params: dict, batch: dict[str, jax.Array], temperature: float = 1.0, chunk: int = 1024
 ) -> dict[str, jax.Array]:
-    """STORED of every token (see `teacher_from`). The full-vocabulary logits exist for `chunk` tokens of a row at a time.
+    """The arrays STORED for every token (see `teacher_from`). Full-vocabulary logits exist for `chunk` tokens of a row
+    at a time.
 
-    At temperature 0 logsumexp is that of temperature 1; expected acceptance is then the greedy one.
+    At temperature 0, logsumexp is that of temperature 1, and expected acceptance is the greedy acceptance.
     """
     tokens, segments = batch["tokens"], batch["segment_ids"]
     out = target.apply({"params": params}, tokens, batch["positions"], segment_ids=segments, logits=False)
@@ -80,10 +81,11 @@ def teacher_from(
     logsumexp: jax.Array,
     top: jax.Array,
 ) -> Teacher:
-    """The teacher of what a pass of the target left of each token: features [B, T, 3D], final normed hidden [B, T, D],
-    logsumexp float32 [B, T] at the sampler's temperature, and top int32 [B, T], the best next token as a target id.
+    """The teacher from the outputs of a target's pass for each token: features [B, T, 3D], final normed hidden [B, T,
+    D], logsumexp float32 [B, T] at the sampler's temperature, and top int32 [B, T], the likeliest next token as a
+    target id.
 
-    params: the target's, of which only the table of tokens and the head are read.
+    params: the target's; only the embedding table and the head are read.
     """
     to_draft = draft_ids(d2t, config.vocab_size)
     table = params["embed"]["embedding"]

@@ -1,8 +1,8 @@
 """Training-time test: the draft on its own outputs for k steps, as decoding will use it (docs/method.md §9).
 
 Step i at index t reads the embedding of token t + 1 + i and the hidden of step i - 1 at t (step 0: the target's feature of t),
-sits at RoPE position t + i, attends causally to step 0 and at t alone to steps 1 .. i, and predicts token t + 2 + i, about
-which the target speaks at t + 1 + i. Losing count here fails silently, as low acceptance.
+sits at RoPE position t + i, attends causally to step 0 and at t alone to steps 1 .. i, and predicts token t + 2 + i,
+for which the target's logits are those at t + 1 + i. A wrong offset here raises no error: it shows as low acceptance.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from specexit_jax.training.teacher import OUTSIDE, Teacher
 
 @flax.struct.dataclass
 class Chain:
-    """What step i says at each index t: `loss` float32 [B, T] and, each float32 [B, T], whether its best token is the
-    target's best (greedy), the probability that the target's sampler draws it (expected), and whether the trace holds it
-    (trace: the acceptance that position-keyed decoding of this very trace has)."""
+    """The result of step i at each index t: `loss` float32 [B, T] and three acceptances, float32 [B, T], of its
+    likeliest token: greedy (it is the target's likeliest), expected (its probability under the target's sampler) and
+    trace (it is the trace's token, which is how position-keyed decoding of this trace accepts)."""
 
     loss: jax.Array
     greedy: jax.Array
@@ -48,8 +48,8 @@ def run_steps(
 ) -> tuple[list[jax.Array], jax.Array | None]:
     """Pre-norm hiddens [B, T, E] of steps 0 .. steps - 1, and raw signals [B, T, 3] of token t itself (None: no signals).
 
-    features [B, T, 3D] and embedded [B, T, D] are of token t, unshifted. remat: the backward pass computes each step's layer
-    again from its input; its hidden, keys and values alone are kept.
+    features [B, T, 3D] and embedded [B, T, D] are of token t, unshifted. remat: the backward pass computes each step's
+    layer again from its input; only its hidden, keys and values are kept.
     """
     variables = {"params": params}
 
@@ -73,7 +73,7 @@ def run_steps(
         hiddens.append(hidden)
         earlier = (*earlier, keys_values)
     if draft.config.signals == "draft":
-        # The pair of index t has already read token t + 1: its signal belongs to that token.
+        # The pair at index t has read token t + 1, so its signal belongs to that token.
         raw = shift_left(draft.apply(variables, hiddens[0], method="signal"), -1)
     return hiddens, raw
 
@@ -102,7 +102,7 @@ def judge(
 
 
 def chain_masks(batch: dict[str, jax.Array], steps: int) -> list[jax.Array]:
-    """bool[B, T] a step: token t + 2 + step is one the model wrote, after a root t + 1 it wrote too, in t's document."""
+    """bool[B, T] per step: token t + 2 + step and the root t + 1 were both written by the model, in t's document."""
     segments, written = batch["segment_ids"], batch["loss_mask"]
     root = shift_left(written, 1) & (segments > 0)
     return [
@@ -119,11 +119,11 @@ def judge_steps(
     chunk: int = 1024,
     remat: bool = False,
 ) -> list[Chain]:
-    """Every step's hidden [B, T, E] judged. Logits, the teacher's too, exist for `chunk` tokens of a row at a time; `remat`
-    computes them again in the backward pass: else (k + 1) x B x T x W floats are kept."""
+    """Judges every step's hidden [B, T, E]. Logits, including the teacher's, exist for `chunk` tokens of a row at a
+    time. With `remat` they are computed again in the backward pass; without it (k + 1) x B x T x W floats are kept."""
 
     def one(*parts):
-        """Of a chunk. The teacher's parts reach steps + 1 tokens further."""
+        """Judges one chunk. The teacher's arrays reach steps + 1 tokens further."""
         *hiddens, teacher_hidden, logsumexp, top, tokens = parts
         teacher_logits = jnp.einsum("btd,dw->btw", teacher_hidden, teacher.head, preferred_element_type=jnp.float32)
         found = []
@@ -145,7 +145,7 @@ def token_loss(
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Sum over steps of decay^i (normalised) times the mean soft cross entropy, and the acceptance metrics.
 
-    Where the target's best token is outside the draft vocabulary the loss is masked and acceptance counts a miss.
+    Where the target's likeliest token is outside the draft vocabulary, the loss is masked and acceptance counts a miss.
     """
     masks = chain_masks(batch, len(chains))
     weights = [decay**step for step in range(len(chains))]

@@ -1,4 +1,4 @@
-"""What is seen of a run: every finished step's metrics on the guard, the progress line and metrics.jsonl."""
+"""Passes the metrics of every finished step to the guard, the progress line and metrics.jsonl."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ Metrics = Mapping[str, jax.Array]
 
 
 class Watch:
-    """Looks at each step once, in order, a step after it was dispatched: the device never waits for the host.
+    """Reads each step's metrics in order, one step after it was dispatched, so that the device never waits for the
+    host.
 
-    flops: of a step, over all `devices`. rates: learning rates by name, of update number `step`.
+    flops: per step, over all `devices`. rates: learning rates by name, as functions of the update number.
     """
 
     def __init__(
@@ -32,18 +33,19 @@ class Watch:
         self._rates, self._look = rates or {}, None
         self._log_every, self._workdir, self._batches, self._guard = log_every, workdir, batches, guard
         self._speed = Speed(flops, devices * (peak_flops(jax.devices()[0].device_kind) or 0.0))
-        self._pace = Speed()  # since the last line, where `_speed` counts since the last entry of metrics.jsonl
+        self._pace = Speed()  # since the last progress line; `_speed` counts since the last entry of metrics.jsonl
         self._writer = MetricsWriter(workdir / "metrics.jsonl", start)
         self._progress = Progress(steps, "step ")
         self._pending: tuple[int, Metrics] | None = None
 
     def dispatched(self, step: int, metrics: Metrics) -> None:
-        """Looks at the step before this one. Raises BadLoss, its batch saved."""
+        """Reads the metrics of the previous step. Raises BadLoss after saving its batch."""
         self.settle()
         self._pending = step, metrics
 
     def settle(self, log: bool = False) -> None:
-        """Looks at the step dispatched last, waiting for it; writes it every `log_every` steps, or as `log` says."""
+        """Waits for the step dispatched last and reads its metrics; writes them every `log_every` steps, or as `log`
+        says."""
         if self._pending is None:
             return
         (step, metrics), self._pending = self._pending, None
@@ -61,14 +63,14 @@ class Watch:
             self._writer.write(done, values | self._rates_of(step) | self._speed.read())
 
     def write(self, done: int, values: Mapping[str, float] | None) -> None:
-        """What a hook found after `done` steps."""
+        """Writes a hook's metrics after `done` steps."""
         if values:
             self._look = done, values
             self._writer.write(done, values)
 
     @contextmanager
     def aside(self) -> Iterator[None]:
-        """Time inside (saving, evaluation, what they compile) is no step's."""
+        """Time inside the block (saving, evaluation, their compilation) is not counted."""
         with self._speed.aside(), self._pace.aside():
             yield
 
