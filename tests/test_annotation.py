@@ -173,7 +173,9 @@ def test_more_keys_change_no_label_of_the_first(session, folder, tmp_path):
     for label in read_shards(folder, "labels"):
         more = dict(found[label["id"]])
         assert len(more.pop("agree_share")) == len(label["boundaries"])
-        assert more == label
+        # A program of another shape may round the last digit otherwise.
+        assert more.pop("logprob") == pytest.approx(label["logprob"], abs=2e-6)
+        assert more == {name: value for name, value in label.items() if name != "logprob"}
     measured = json.loads((tmp_path / "annotate.json").read_text())["measured"]
     assert measured["boundaries"] == sum(len(label["boundaries"]) for label in found.values())
     assert measured["computed"] == measured["reads"] * FORCING.branches
