@@ -22,11 +22,10 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture(scope="module")
-def environment(tmp_path_factory):
-    """One compilation cache for all launches of this file."""
+def environment():
+    """All launches of this file share the compilation cache of the run; what takes a moment is worth an entry there."""
     return os.environ | {
         "JAX_PLATFORMS": "cpu",
-        "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("cache")),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "PYTHONPATH": str(ROOT / "tests"),
         "PYTHON": sys.executable,
