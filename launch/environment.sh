@@ -23,8 +23,9 @@ print(sys.version, hashlib.sha256(b"".join(open(name, "rb").read() for name in s
   echo "Installing $(basename "$list") into $folder (a few minutes, once) …" >&2
   rm -f "$stamp"
   "$base" -m venv --clear "$folder" || fail "'$base' cannot make a virtual environment (on Debian: apt install python3-venv)"
-  # Bytecode is written where a module is first imported: most modules of these packages never are.
   "$python" -m pip install -qq --disable-pip-version-check --no-compile --requirement "$list" ||
     fail "pip could not install $list (its message is above)"
+  # pip would compile one file after the other. Left to the first import, some modules warn, which ends a test.
+  "$python" -W ignore -m compileall -q -j 0 -x '/tests?/' "$folder/lib" >/dev/null 2>&1 || true
   printf '%s\n' "$want" >"$stamp"
 }
