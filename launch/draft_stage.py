@@ -11,6 +11,7 @@ from specexit_jax.annotation.kinds import require_kinds
 from specexit_jax.annotation.material import told
 from specexit_jax.engine.session import Session
 from specexit_jax.evaluation.held_out import HeldOut
+from specexit_jax.exits.signals import draft_signals
 from specexit_jax.models.config import draft_config
 from specexit_jax.parallel.distributed import is_first
 from specexit_jax.storage.checkpoint import write_json
@@ -35,7 +36,8 @@ def train_on_traces(
     door.say(told(traces))
     always = (*session.end_think_ids, *session.stop_ids)
     d2t = frequent_tokens(traces.traces, target.vocab_size, train.draft_vocab_size, always)
-    draft = draft_config(target, train.intermediate_size, train.draft_vocab_size, train.signals, train.sliding_window)
+    sizes = train.intermediate_size, train.draft_vocab_size
+    draft = draft_config(target, *sizes, train.signals, train.sliding_window, draft_signals())
     losses = DraftTrainingConfig(
         train.ttt_steps, train.ttt_decay, session.sampling.temperature, tuple(train.signal_weights), train.weighting,
         teacher_chunk=train.chunk, loss_chunk=train.chunk, remat=train.remat,

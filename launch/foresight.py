@@ -15,6 +15,7 @@ from specexit_jax.data.splits import SPLITS
 from specexit_jax.engine.methods import make_method
 from specexit_jax.evaluation.foresight import Foresight, chosen_places, go_on, summary
 from specexit_jax.evaluation.pipeline.harness import extracted
+from specexit_jax.exits.signals import agreement_column
 from specexit_jax.models.draft import DraftBundle
 from specexit_jax.storage.checkpoint import write_json
 from specexit_jax.storage.shards import require_settings
@@ -52,7 +53,8 @@ def main() -> None:
     places = chosen_places(traces, labels, setting.boundaries, setting.seed)
     method = make_method(session, "eagle3", draft_tokens=config.evaluate.draft_tokens)
     rows = go_on(session, places, method, setting, folder)
-    found = summary(rows, [signals[place.trace["id"]][place.token, 0] for place in places])
+    column = agreement_column(session.draft.signal_names)
+    found = summary(rows, [signals[place.trace["id"]][place.token, column] for place in places])
     write_json(workdir / "foresight.json", found | {"split": _SPLIT.value})
     auc = {name: "{value:.3f} ({ci95[0]:.3f} to {ci95[1]:.3f})".format(**told) for name, told in found["auc"].items()}
     door.say(

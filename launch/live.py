@@ -4,10 +4,9 @@ from collections.abc import Iterator, Mapping
 
 from launch import transcript
 from specexit_jax.api.answer import Answer, Piece
-from specexit_jax.exits.signals import share_text
+from specexit_jax.exits.signals import SIGNALS
 
 WIDTH = 10  # cells of a meter
-REMAIN = 512.0  # tokens that fill the meter of what remains
 
 
 def show(pieces: Iterator[Piece], colours: bool, meters: bool = True) -> Answer:
@@ -27,12 +26,11 @@ def show(pieces: Iterator[Piece], colours: bool, meters: bool = True) -> Answer:
 
 
 def meter_line(signals: Mapping[str, float]) -> str:
-    """One line: a bar for each signal and its value; the bar of what remains is full at 512 tokens."""
+    """One line: a bar for each signal and its value; a bar of tokens is full at 512."""
+    scales = [SIGNALS[name].scale for name in signals]
     bars = [
-        f"{name} {_bar(value / REMAIN)} {value:.0f}"
-        if name == "remain"
-        else f"{name} {_bar(value)} {share_text(value)}"
-        for name, value in signals.items()
+        f"{name} {_bar(value / scale.full)} {scale.text(value)}"
+        for scale, (name, value) in zip(scales, signals.items(), strict=True)
     ]
     return "    " + "   ".join(bars)
 

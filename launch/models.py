@@ -8,6 +8,7 @@ from specexit_jax.api.model import SpecExit
 from specexit_jax.decoding.sampling import RULES
 from specexit_jax.engine.methods import DECODED, DRAFT_TOKENS
 from specexit_jax.engine.session import EMBEDDED
+from specexit_jax.exits.policy import POLICIES
 from specexit_jax.exits.smoothers import SMOOTHERS
 
 FLAGS = flags.FLAGS
@@ -32,7 +33,7 @@ flags.DEFINE_float("repetition_penalty", None, "Of tokens that were there before
 flags.DEFINE_enum("rule", None, list(RULES), "How sampled drafts are accepted (default: keyed, reproducible).")
 flags.DEFINE_integer("seed", 0, "Seed of the sampling.", lower_bound=0)
 flags.DEFINE_integer("max_new_tokens", None, "Most tokens to generate (default: the target's own).")
-flags.DEFINE_enum("exit_rule", None, ["default", "released"], "The policy's rule, or that of the released code.")
+flags.DEFINE_enum("exit_rule", None, list(POLICIES), "The policy's rule, or that of the released code.")
 flags.DEFINE_string("smoother", None, f"{', '.join(SMOOTHERS)}, instead of the policy's.")
 flags.DEFINE_integer("draft_tokens", DRAFT_TOKENS, "Tokens drafted a step.")
 flags.DEFINE_list("tree", None, "depth,top_k,total: draft such a tree a step instead of a chain.")

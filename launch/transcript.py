@@ -4,7 +4,7 @@ import dataclasses
 import json
 
 from specexit_jax.api.answer import Answer
-from specexit_jax.exits.signals import share_text
+from specexit_jax.exits.signals import SIGNALS
 
 DIM, BOLD, PLAIN = "\033[2m", "\033[1m", "\033[0m"
 KEYS = (
@@ -73,12 +73,8 @@ def saved(answer: Answer, longer: Answer) -> str:
 
 
 def _moment(answer: Answer) -> str:
-    told = ", ".join(f"{name} {_value(name, value)}" for name, value in answer.exit.signals.items())
+    told = ", ".join(f"{name} {SIGNALS[name].scale.told(value)}" for name, value in answer.exit.signals.items())
     return f"exit after {answer.exit.token} thinking tokens{': ' if told else ''}{told}"
-
-
-def _value(name: str, value: float) -> str:
-    return f"{value:.0f} tokens" if name == "remain" else share_text(value)
 
 
 def numbers(answer: Answer) -> str:

@@ -12,6 +12,7 @@ from specexit_jax.decoding.loop.speculative import decode
 from specexit_jax.decoding.sampling import Sampling
 from specexit_jax.decoding.spec import DecodeParams, DecodeSpec
 from specexit_jax.engine.slots import Ask
+from specexit_jax.exits.boundaries import TokenBoundaries
 from specexit_jax.models.config import DraftConfig, TargetConfig
 from specexit_jax.models.draft import init_draft
 from specexit_jax.models.target import init_target
@@ -44,8 +45,8 @@ def tiny_spec(draft_tokens=3, **changes) -> DecodeSpec:
     return dataclasses.replace(spec, **changes)
 
 
-def boundary_table() -> jax.Array:
-    return jnp.zeros((VOCABULARY,), bool).at[jnp.array(BOUNDARIES, jnp.int32)].set(True)
+def boundary_table() -> TokenBoundaries:
+    return TokenBoundaries(jnp.zeros((VOCABULARY,), bool).at[jnp.array(BOUNDARIES, jnp.int32)].set(True))
 
 
 @dataclasses.dataclass(frozen=True)

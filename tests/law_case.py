@@ -11,6 +11,7 @@ from specexit_jax.decoding.loop.speculative import decode
 from specexit_jax.decoding.sampling import Sampling, filtered_scores
 from specexit_jax.decoding.spec import DecodeParams, DecodeSpec
 from specexit_jax.decoding.trees import TreeShape
+from specexit_jax.exits.boundaries import TokenBoundaries
 from specexit_jax.exits.policy import NeverExit
 from specexit_jax.models.config import DraftConfig, TargetConfig
 from specexit_jax.models.draft import init_draft
@@ -70,7 +71,7 @@ def draws(spec: DecodeSpec, params: DecodeParams, number: int, options: dict | N
     counts, accepted = np.zeros(VOCABULARY**POSITIONS, np.int64), np.zeros(spec.draft_tokens + 1, np.int64)
     for index in range(number // ROWS):
         keys = jax.random.split(jax.random.fold_in(jax.random.key(11), index), ROWS)
-        closed, table = jnp.zeros((ROWS,), bool), jnp.zeros((VOCABULARY,), bool)
+        closed, table = jnp.zeros((ROWS,), bool), TokenBoundaries(jnp.zeros((VOCABULARY,), bool))
         result = loop(params, prompts, length, keys, closed, limit, NeverExit(), table)
         drawn = np.asarray(result.tokens[:, len(PROMPT) :])
         counts += np.bincount(drawn @ VOCABULARY ** np.arange(POSITIONS)[::-1], minlength=len(counts))

@@ -18,6 +18,7 @@ from specexit_jax.annotation.features import extract
 from specexit_jax.decoding.loop.prefill import empty_state, prefill
 from specexit_jax.decoding.loop.step import step
 from specexit_jax.decoding.spec import DecodeParams, DecodeSpec, Loop
+from specexit_jax.exits.boundaries import TokenBoundaries
 from specexit_jax.exits.policy import NeverExit
 from specexit_jax.exits.released import released
 from specexit_jax.exits.signals import activate
@@ -61,7 +62,7 @@ def official(request):
     assert list(config.capture_layers) == told["model"]["aux_layer_inputs"]
     spec = DecodeSpec(config, WIDTH, (told["meta"]["ids"]["eos"],), (told["model"]["stop_think_id"],), bundle.config, 5)
     params = DecodeParams(params, bundle.params, jnp.asarray(bundle.d2t, jnp.int32))
-    return Loop(spec, params, NeverExit(), jnp.asarray(table)), bundle, told
+    return Loop(spec, params, NeverExit(), TokenBoundaries(jnp.asarray(table))), bundle, told
 
 
 def step_by_step(loop: Loop, prompt: list[int], new_tokens: int):
@@ -82,7 +83,7 @@ def step_by_step(loop: Loop, prompt: list[int], new_tokens: int):
     advance = jax.jit(functools.partial(step, loop, loop.spec.prefixes[-1]))
     counts, averages = [], []
     while not bool(state.done[0]):
-        if bool(state.thinking[0]) and loop.policy.needs_signals:
+        if bool(state.thinking[0]) and loop.policy.signals:
             averages.append(np.asarray(state.policy_state.ewma[0]))
         before = int(state.length[0])
         state = advance(state)

@@ -5,8 +5,6 @@ import pytest
 from calibration_case import random_outcomes
 
 from specexit_jax.exits.calibration import (
-    NEVER,
-    OPEN,
     Outcomes,
     choose_thresholds,
     exit_boundaries,
@@ -14,6 +12,10 @@ from specexit_jax.exits.calibration import (
     task_weights,
     threshold_grid,
 )
+from specexit_jax.exits.signals import PAPER, never_limits, open_limits
+
+NEVER = never_limits(PAPER)
+OPEN = open_limits(PAPER)
 
 
 def test_task_weights_average_tasks_not_traces():

@@ -4,8 +4,11 @@ import numpy as np
 import pytest
 from calibration_case import random_outcomes
 
-from specexit_jax.exits.calibration import OPEN, Outcomes, exit_boundaries, score, select
+from specexit_jax.exits.calibration import Outcomes, exit_boundaries, score, select
 from specexit_jax.exits.path import choose_path, scored_paths, sweeps
+from specexit_jax.exits.signals import PAPER, open_limits
+
+OPEN = open_limits(PAPER)
 
 
 @pytest.mark.parametrize("signals, swept, held", [

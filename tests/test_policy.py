@@ -207,7 +207,7 @@ def test_null_policies_never_exit():
         signals = jnp.tile(jnp.array([1.0, 1.0, 0.0], jnp.float32)[None, None], (2, 3, 1))
         column, _ = policy.decide(policy.init(2), jnp.zeros((2, 3), jnp.int32), signals, always, always)
         assert column.tolist() == [3, 3]
-    assert not NeverExit.needs_signals and unreachable().needs_signals
+    assert not NeverExit.signals and unreachable().signals
 
 
 LIMITS = (0.8, 0.3, 200.0)

@@ -23,7 +23,7 @@ from specexit_jax.evaluation.report import markdown as report
 from specexit_jax.evaluation.report import style as figure_style
 from specexit_jax.evaluation.report.where import BINS, exit_offsets
 from specexit_jax.evaluation.results import METHODS, build_results, compare, histogram, shares, summarise, tau
-from specexit_jax.exits.signals import share_text
+from specexit_jax.exits.scales import share_text
 from specexit_jax.storage.jsonl import read_jsonl
 
 

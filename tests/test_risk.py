@@ -5,9 +5,13 @@ import pytest
 from calibration_case import random_outcomes
 from scipy.stats import binom, binomtest
 
-from specexit_jax.exits.calibration import NEVER, OPEN, Outcomes, exit_boundaries, score
+from specexit_jax.exits.calibration import Outcomes, exit_boundaries, score
 from specexit_jax.exits.path import choose_path, scored_paths
 from specexit_jax.exits.risk import CannotCertify, learn_then_test, p_value, problems_needed, risk_upper, walk
+from specexit_jax.exits.signals import PAPER, never_limits, open_limits
+
+NEVER = never_limits(PAPER)
+OPEN = open_limits(PAPER)
 
 
 def test_problems_needed_gives_the_published_numbers():

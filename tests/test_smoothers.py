@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from specexit_jax.exits.signals import REMAIN_MAX, activate
+from specexit_jax.exits.scales import TOKENS_MAX
+from specexit_jax.exits.signals import activate
 from specexit_jax.exits.smoothers import SMOOTHERS, UNROLLED, smoother_named
 
 
@@ -110,4 +111,4 @@ def test_activation_is_float32_and_clamped():
     raw = jnp.array([[0.0, 100.0, 3.0], [-100.0, 0.0, 1000.0]], jnp.bfloat16)
     got = activate(raw)
     assert got.dtype == jnp.float32
-    np.testing.assert_allclose(got, [[0.5, 1.0, np.exp(3.0)], [0.0, 0.5, REMAIN_MAX]], rtol=1e-5, atol=1e-30)
+    np.testing.assert_allclose(got, [[0.5, 1.0, np.exp(3.0)], [0.0, 0.5, TOKENS_MAX]], rtol=1e-5, atol=1e-30)

@@ -29,7 +29,7 @@ from specexit_jax.decoding.loop.closing import closing_table
 from specexit_jax.decoding.loop.speculative import decode, head_of
 from specexit_jax.decoding.oracle import decode_slowly
 from specexit_jax.decoding.sampling import Sampling, token_log_probability
-from specexit_jax.exits.policy import NeverExit, Released, Threshold, unreachable
+from specexit_jax.exits.policy import NeverExit, Policy, Released, Threshold, unreachable
 from specexit_jax.models.draft import DraftBundle
 from specexit_jax.models.target import Target
 
@@ -211,11 +211,10 @@ def test_a_row_does_not_depend_on_its_batch():
 
 
 @flax.struct.dataclass
-class ExitAfter:
+class ExitAfter(Policy):
     """Exits after thinking token number `last` of each row, wherever that is."""
 
     last: jax.Array
-    needs_signals = per_step = False
 
     def init(self, batch):
         return jnp.zeros((batch,), jnp.int32)
@@ -225,7 +224,7 @@ class ExitAfter:
         width = tokens.shape[1]
         here = jnp.clip(column, 0, width - 1)
         granted = (column >= 0) & (column < width) & jnp.take_along_axis(valid, here[:, None], axis=1)[:, 0]
-        return jnp.where(granted, here, width), jnp.zeros((*tokens.shape, 3), jnp.float32)
+        return jnp.where(granted, here, width), jnp.zeros((*tokens.shape, 0), jnp.float32)
 
     def commit(self, state, tokens, signals, boundary, valid, count):
         return state + count
@@ -333,7 +332,7 @@ def test_released_rule_follows_the_verify_steps(monkeypatch):
     """The released rule, simulated on the host over the slices that a rigged draft is known to make."""
     run_rigged, draft_tokens, exits = rigged(monkeypatch), 3, 0
     policy = Released(jnp.array([0.4, 0.3, 2.5], jnp.float32))
-    recording, table = tiny_spec(0, record_signals=True), np.asarray(boundary_table())
+    recording, table = tiny_spec(0, record_signals=True), np.asarray(boundary_table().always)
     for seed in range(8):
         requests = Requests.random(8, seed)
         think = run_case(recording, seed, NeverExit())

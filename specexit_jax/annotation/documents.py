@@ -32,8 +32,9 @@ class LabelOptions:
 class Traces:
     """The traces of a split, with their labels if it has been annotated, as documents of at most `longest` tokens.
 
-    A document's columns: tokens, loss_mask (what the model wrote) and, for labelled traces, labels and label_mask [n,
-    3], boundary (bool), agree (0 or 1 at boundaries), phase (thinking BEFORE T* and AFTER it; 0 elsewhere).
+    A document's columns: tokens, loss_mask (what the model wrote) and, for labelled traces, labels and label_mask [n, S]
+    (a column for each of `draft_signals`), boundary (bool), agree (0 or 1 at boundaries), phase (thinking BEFORE T* and
+    AFTER it; 0 elsewhere).
 
     boundaries: the kinds that are used, of those in the labels (None: all). int64 [documents] each: `lengths`, cut to
     `longest`; `whole`, before the cut; `prompts`. `cut`: how many documents were cut. Traces are read from disk when

@@ -30,14 +30,14 @@ def _features(config: TargetConfig, params: dict, tokens: jax.Array, positions: 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _signals(config, params: dict, embedding: jax.Array, features, tokens, positions) -> jax.Array:
-    """Activated signals [B, T, 3] of each token; with placement `draft` they are read from the pair before the
+    """Activated signals [B, T, S] of each token; with placement `draft` they are read from the pair before the
     token."""
     draft, variables = Draft(config), {"params": params}
     hidden, raw = draft.apply(variables, features, method="fuse")
     if config.signals == "draft":
         following = jnp.take(embedding, jnp.roll(tokens, -1, axis=1), axis=0).astype(config.dtype)
         raw = jnp.roll(draft.apply(variables, following, hidden, positions).raw_signals, 1, axis=1)
-    return activate(raw)
+    return activate(raw, config.signal_names)
 
 
 def _each(
@@ -67,7 +67,7 @@ def _positions(tokens: np.ndarray) -> np.ndarray:
 
 
 class Extracted(NamedTuple):
-    """Arrays by trace id. signals: activated, float32 [generated tokens, 3], row i for ids[i]; empty without a draft.
+    """Arrays by trace id. signals: activated, float32 [generated tokens, S], row i for ids[i]; empty without a draft.
     features: captured, float32 [boundaries, 3D], in the order of the label's boundaries; empty without labels.
     """
 
@@ -92,7 +92,7 @@ def extract(
     found = Extracted({}, {})
     for trace in traces:
         if not trace["ids"] and draft is not None:
-            found.signals[trace["id"]] = np.zeros((0, 3), np.float32)
+            found.signals[trace["id"]] = np.zeros((0, draft.config.signal_rows), np.float32)
         if not trace["ids"] and boundaries:
             found.features[trace["id"]] = np.zeros((0, len(config.capture_layers) * config.hidden_size), np.float32)
 
@@ -117,7 +117,7 @@ def save_signals(path: str | Path, signals: Mapping[str, np.ndarray], draft: str
     """Writes signals.npz: ids, lengths and all rows in one array, with the digest of the draft that gave them."""
     path, ids = Path(path), list(signals)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp.npz")
-    rows = np.concatenate([signals[i] for i in ids]) if ids else np.zeros((0, 3), np.float32)
+    rows = np.concatenate([signals[i] for i in ids]) if ids else np.zeros((0, 0), np.float32)
     np.savez(temporary, ids=np.array(ids), lengths=np.array([len(signals[i]) for i in ids]), rows=rows, draft=draft)
     os.replace(temporary, path)
 

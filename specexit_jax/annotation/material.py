@@ -4,7 +4,7 @@ before any work."""
 import numpy as np
 
 from specexit_jax.annotation.documents import Traces
-from specexit_jax.exits.signals import SIGNALS
+from specexit_jax.exits.signals import draft_signals
 
 _CHAIN = 2  # generated tokens that the shortest chain needs: its root, and the draft's token after it
 
@@ -28,7 +28,7 @@ def told(traces: Traces) -> str:
     if nothing:
         shown += f", {nothing} of them to nothing to train on"
     missing = _unlabelled(traces) if traces.labelled else []
-    if len(missing) == len(SIGNALS):
+    if len(missing) == len(draft_signals()):
         raise ValueError(
             f"no boundary within train.row_length={traces.longest} has a label, which the signals need: for whole traces give "
             f"{whole}, or train without signals (train.signals=none)."
@@ -43,10 +43,11 @@ def told(traces: Traces) -> str:
 
 def _unlabelled(traces: Traces) -> list[str]:
     """The signals for which no boundary has a label; stops reading as soon as each has one."""
-    seen = np.zeros(len(SIGNALS), bool)
+    names = draft_signals()
+    seen = np.zeros(len(names), bool)
     for number in range(len(traces)):
         columns = traces[number]
         seen |= (columns["label_mask"][columns["boundary"]] > 0).any(axis=0)
         if seen.all():
             break
-    return [name for name, known in zip(SIGNALS, seen, strict=True) if not known]
+    return [name for name, known in zip(names, seen, strict=True) if not known]

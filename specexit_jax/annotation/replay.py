@@ -36,7 +36,7 @@ class Replayed:
     id: str
     boundary: int | None
     exit_index: int | None
-    signals: tuple[float, float, float] | None
+    signals: tuple[float, ...] | None
     ids: tuple[int, ...]
     thinking_tokens: int
     correct: bool
@@ -58,9 +58,10 @@ def replay(
 ) -> list[Replayed]:
     """The exit and answer under `policy` for every trace.
 
-    traces, labels: rows of traces.jsonl and labels.jsonl, joined by id; signals: id -> activated signals float32
-    [n, 3] of at least the thinking tokens (None for a policy that reads none); end_think_ids: the ids of `</think>`,
-    which forced_ids do not repeat. Boundaries are the labels' own: annotate with the kinds the policy was made for.
+    traces, labels: rows of traces.jsonl and labels.jsonl, joined by id; signals: id -> activated signals float32 [n, S] of at
+    least the thinking tokens, the columns those that the policy reads (None for a policy that reads none); end_think_ids: the
+    ids of `</think>`, which forced_ids do not repeat. Boundaries are the labels' own: annotate with the kinds the policy was
+    made for.
     """
     chosen = join_labels(traces, labels)
     columns, shown = _decide_all(policy, traces, chosen, signals, len(end_think_ids))
@@ -83,7 +84,7 @@ def outcomes(
     smoothed = smoothed_at_boundaries(smoother, traces, chosen, signals)
     most = max((len(label["boundaries"]) for label in chosen), default=0)
     shape = (len(traces), most)
-    values = np.zeros((*shape, 3), np.float32)
+    values = np.zeros((*shape, len(smoother.signals)), np.float32)
     present, correct = np.zeros(shape, bool), np.zeros(shape, bool)
     tokens, thinking = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
     for row, (trace, label, seen) in enumerate(zip(traces, chosen, smoothed, strict=True)):
@@ -108,6 +109,7 @@ def outcomes(
         closed=np.array([ended(trace) for trace in traces], bool),
         weights=task_weights(units.task, units),
         units=units,
+        signals=smoother.signals,
     )
 
 
@@ -120,11 +122,11 @@ def units_of(traces: Sequence[dict]) -> Units:
 def smoothed_at_boundaries(
     smoother: Smoother, traces: Sequence[dict], labels: Sequence[dict], signals: Mapping[str, np.ndarray]
 ) -> list[np.ndarray]:
-    """float32 [boundaries, 3] for each trace: the smoothed signals that a threshold policy compares at each boundary.
+    """float32 [boundaries, S] for each trace: the smoothed signals that a threshold policy compares at each boundary.
 
     labels: one for each trace, in their order (`join_labels`).
     """
-    policy = Threshold(jnp.zeros((3,), jnp.float32), smoother)
+    policy = Threshold(jnp.zeros((len(smoother.signals),), jnp.float32), smoother)
     _, smoothed = _decide_all(policy, traces, labels, signals, 1)
     return [seen[np.asarray(label["boundaries"], np.int64)] for seen, label in zip(smoothed, labels, strict=True)]
 
@@ -136,10 +138,10 @@ def _decide(policy: Policy, tokens, signals, boundary, valid, rows: int):
 
 def _decide_all(policy: Policy, traces, labels, signals, end_length: int) -> tuple[list[int], list[np.ndarray]]:
     """Per trace: the index of the last token kept (the thinking length if there is no exit), and smoothed signals [n,
-    3]."""
+    S]."""
     if policy.per_step:
         raise ValueError("the released rule depends on how verification sliced the text: decode with it, do not replay")
-    columns, shown = [0] * len(traces), [np.zeros((0, 3), np.float32)] * len(traces)
+    columns, shown = [0] * len(traces), [np.zeros((0, len(policy.signals)), np.float32)] * len(traces)
     buckets: dict[int, list[int]] = {}
     for index, trace in enumerate(traces):
         buckets.setdefault(_bucket(thinking_tokens(trace)), []).append(index)
@@ -156,28 +158,23 @@ def _decide_all(policy: Policy, traces, labels, signals, end_length: int) -> tup
 
 
 def _batch(traces, labels, signals, policy, length: int, end_length: int):
-    """Padded tokens [ROWS, length], signals [ROWS, length, 3] or None, boundary and valid [ROWS, length]."""
+    """Padded tokens [ROWS, length], signals [ROWS, length, S] or None, boundary and valid [ROWS, length]."""
     tokens = np.zeros((ROWS, length), np.int32)
-    values = np.zeros((ROWS, length, 3), np.float32)
+    values = np.zeros((ROWS, length, len(policy.signals)), np.float32)
     boundary, valid = np.zeros((ROWS, length), bool), np.zeros((ROWS, length), bool)
     for row, (trace, label) in enumerate(zip(traces, labels, strict=True)):
         thinking = thinking_tokens(trace)
         tokens[row, :thinking] = trace["ids"][:thinking]
         boundary[row, _granted(policy, label)] = True
         valid[row, : leavable_tokens(trace, label, end_length)] = True
-        if policy.needs_signals:
-            values[row, :thinking] = _signals_of(trace["id"], signals, thinking)
-    return tokens, values if policy.needs_signals else None, boundary, valid
-
-
-def _tries(policy: Policy) -> bool:
-    """Whether the policy's exits are trials, whose answers the labels hold."""
-    return hasattr(policy, "stands")
+        if policy.signals:
+            values[row, :thinking] = _signals_of(trace["id"], signals, thinking, policy.signals)
+    return tokens, values if policy.signals else None, boundary, valid
 
 
 def _granted(policy: Policy, label: dict) -> list[int]:
     """The label's boundaries; for a policy with trials, those whose trial is kept."""
-    if not _tries(policy):
+    if not policy.on_trial:
         return label["boundaries"]
     lengths = [len(answer) for answer in label["forced_ids"]]
     if max(lengths, default=0) > policy.max_answer:
@@ -191,19 +188,23 @@ def _granted(policy: Policy, label: dict) -> list[int]:
 
 def _tried(policy: Policy, trace: dict, label: dict, column: int, end_length: int) -> int:
     """Tokens of the failed trials at the boundaries before the exit."""
-    if not _tries(policy):
+    if not policy.on_trial:
         return 0
     answers = zip(label["boundaries"], label["forced_ids"], strict=True)
     last = min(column, leavable_tokens(trace, label, end_length))
     return sum(len(answer) for place, answer in answers if place < last)
 
 
-def _signals_of(identity: str, signals: Mapping[str, np.ndarray] | None, thinking: int) -> np.ndarray:
+def _signals_of(
+    identity: str, signals: Mapping[str, np.ndarray] | None, thinking: int, names: Sequence[str]
+) -> np.ndarray:
     if signals is None or identity not in signals:
         raise ValueError(f"trace {identity} has no signals: extract them for these traces (launch.calibrate) first")
     values = np.asarray(signals[identity], np.float32)
-    if values.ndim != 2 or values.shape[1] != 3 or len(values) < thinking:
-        raise ValueError(f"trace {identity} has {thinking} thinking tokens but signals of shape {values.shape}")
+    if values.ndim != 2 or values.shape[1] != len(names) or len(values) < thinking:
+        raise ValueError(
+            f"trace {identity} has {thinking} thinking tokens but signals of shape {values.shape}, of {len(names)} columns expected"
+        )
     return values[:thinking]
 
 
@@ -218,7 +219,7 @@ def _outcome(policy: Policy, trace: dict, label: dict, column: int, seen, end_th
         id=trace["id"],
         boundary=place,
         exit_index=column + 1,
-        signals=tuple(float(value) for value in seen[column]) if policy.needs_signals else None,
+        signals=tuple(float(value) for value in seen[column]) if policy.signals else None,
         ids=(*trace["ids"][: column + 1], *end_think, *label["forced_ids"][place]),
         thinking_tokens=column + 1,
         correct=bool(label["correct"][place] and label["finished"][place]),

@@ -69,7 +69,7 @@ class Methods:
             return None
         exits, session = self._exits, self._session
         file = choice.path and policy_file(session, choice.path, exits.exit_rule, exits.smoother)
-        return reading.policy_of(file, session, choice.path, sampling, length, exits.smoother)
+        return reading.policy_of(file, session, choice.path, sampling, length, exits.smoother, exits.exit_rule)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -14,9 +14,10 @@ from specexit_jax.engine.methods import Method
 from specexit_jax.engine.requests import Outcome
 from specexit_jax.engine.session import Session, text_of
 from specexit_jax.engine.thinking import END_THINK
-from specexit_jax.exits.boundaries import Boundaries, boundary_positions
+from specexit_jax.exits.boundaries import boundary_positions
+from specexit_jax.exits.policy import POLICIES
 from specexit_jax.exits.policy_file import PolicyFile
-from specexit_jax.exits.signals import SIGNALS
+from specexit_jax.exits.signals import named
 
 
 def answer_of(session: Session, outcome: Outcome, method: Method, policy: ExitPolicy | None) -> Answer:
@@ -36,7 +37,9 @@ def answer_of(session: Session, outcome: Outcome, method: Method, policy: ExitPo
         ids=outcome.ids,
         prompt_ids=outcome.prompt_ids,
         closed=outcome.think_end is not None,
-        signals=None if outcome.signals is None else dict(zip(SIGNALS, np.asarray(outcome.signals).T, strict=True)),
+        signals=None
+        if outcome.signals is None
+        else dict(zip(session.draft.signal_names, np.asarray(outcome.signals).T, strict=True)),
     )
 
 
@@ -48,7 +51,7 @@ def pieces_of(
     before = ""
     for piece in pieces:
         answer = None if piece.outcome is None else answer_of(session, piece.outcome, method, policy)
-        signals, text, before = named(piece.signals), piece.text, before + piece.text
+        signals, text, before = named(piece.signals, method.policy.signals), piece.text, before + piece.text
         # The engine knows of an exit before its `</think>` is written.
         if thinking and not piece.thinking and END_THINK in before:
             thinking = False
@@ -66,25 +69,21 @@ def policy_of(
     sampling: Sampling,
     max_new_tokens: int,
     smoothing: str,
+    rule: str | None,
 ) -> ExitPolicy:
-    """What a policy.json says, and whether it covers a request; file None: the released rule."""
+    """What a policy.json says, and whether it covers a request; file None: a rule that runs without one."""
     if file is None:
-        return ExitPolicy(None, "released", smoothing, ("released",), {}, None, None, None)
+        return ExitPolicy(None, rule, smoothing, POLICIES[rule].own_kinds, {}, None, None, None)
     return ExitPolicy(
         path=str(path),
         rule=file.rule,
         smoothing=file.smoothing,
         boundaries=tuple(file.boundary_kinds),
-        thresholds=named(file.thresholds),
+        thresholds=named(file.thresholds, file.signals),
         budget=file.budget,
         certificate=_certificate_of(file),
         uncovered=uncovered(file, session, path, sampling, max_new_tokens),
     )
-
-
-def named(signals: tuple[float, ...] | None) -> dict[str, float]:
-    """The signals by name; {} where there are none."""
-    return {} if signals is None else dict(zip(SIGNALS, map(float, signals), strict=True))
 
 
 def thinking_and_answer(session: Session, outcome: Outcome) -> tuple[str, str]:
@@ -102,10 +101,14 @@ def _exit_of(outcome: Outcome, method: Method, policy: ExitPolicy | None) -> Exi
     if outcome.exit is None:
         return None
     # The token that the exit follows is a boundary, whatever the model would have written next.
-    table = method.boundaries
-    earlier = boundary_positions(table, outcome.ids, outcome.exit - 1) if isinstance(table, Boundaries) else []
+    earlier = boundary_positions(method.boundaries, outcome.ids, outcome.exit - 1)
     covered = policy is not None and policy.uncovered is None
-    return Exit(outcome.exit, len(earlier) + 1, named(outcome.exit_signals), policy.certificate if covered else None)
+    return Exit(
+        outcome.exit,
+        len(earlier) + 1,
+        named(outcome.exit_signals, method.policy.signals),
+        policy.certificate if covered else None,
+    )
 
 
 def _usage_of(outcome: Outcome) -> Usage:

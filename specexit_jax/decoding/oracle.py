@@ -16,7 +16,7 @@ from specexit_jax.decoding.sampling import Sampling, filter_scores, token_log_pr
 from specexit_jax.decoding.spec import DecodeParams, DecodeSpec
 from specexit_jax.decoding.verify import exits_below
 from specexit_jax.exits.policy import NeverExit
-from specexit_jax.exits.signals import activate
+from specexit_jax.exits.signals import activate, columns_of
 from specexit_jax.models.draft import Draft
 from specexit_jax.models.target import Target
 
@@ -35,7 +35,7 @@ class Slow:
     finished: bool = False
     think_end: int = -1
     exit_position: int = -1
-    exit_signals: list[float] = dataclasses.field(default_factory=lambda: [0.0, 0.0, 0.0])
+    exit_signals: list[float] = dataclasses.field(default_factory=list)
     gaps: list[float] = dataclasses.field(default_factory=list)
     signals: list[list[float]] = dataclasses.field(default_factory=list)
     trials: int = 0
@@ -55,16 +55,17 @@ def decode_slowly(
     """Continues `prompt` until a stop token or max_length tokens in all, by the rule of `speculative.decode`."""
     end, slow = spec.end_think_ids, Slow(list(prompt), len(prompt))
     tokens, state, pending = slow.tokens, policy.init(1), []
-    limit = min(max_length, spec.buffer_length)
+    limit, held = min(max_length, spec.buffer_length), spec.draft.signal_names if spec.has_signals else ()
+    slow.exit_signals = [0.0] * len(policy.signals)
     while len(tokens) < limit:
         following, gap, signal = _look(spec, params, _padded(tokens, spec.buffer_length), len(tokens), key)
         following = int(following)
         if len(tokens) > len(prompt) and signal is not None:
             slow.signals.append(signal.tolist())
         if len(tokens) > len(prompt) and thinking:
-            exits, smoothed, state = _consider(policy, boundaries, state, tokens[-1], signal, following)
+            exits, smoothed, state = _consider(held, policy, boundaries, state, tokens[-1], signal, following)
             exits = exits and len(tokens) - 1 < exits_below(limit, len(end))
-            if exits and hasattr(policy, "stands"):
+            if exits and policy.on_trial:
                 exits, answered = _stands(spec, params, tokens, key, limit, policy)
                 slow.trials += not exits
                 slow.trial_tokens += 0 if exits else answered
@@ -139,8 +140,8 @@ def _look(spec: DecodeSpec, params: DecodeParams, tokens, length, key):
         shifted = jnp.concatenate([tokens[:, 1:], tokens[:, :1]], axis=1)
         embedded = params.draft_embedding[shifted].astype(fused.dtype)
         raw = draft(embedded, fused, positions).raw_signals  # of pair t: the signals of token t + 1
-        return following, gap, activate(raw[0, length - 2])
-    return following, gap, activate(raw[0, length - 1])
+        return following, gap, activate(raw[0, length - 2], spec.draft.signal_names)
+    return following, gap, activate(raw[0, length - 1], spec.draft.signal_names)
 
 
 def _choose(logits, key, position, sampling: Sampling):
@@ -162,13 +163,13 @@ def _lead(scores):
     return index[0].astype(jnp.int32), best[0] - best[1]
 
 
-@jax.jit
-def _consider(policy, boundaries, state, token, signal, following):
-    """The policy on one thinking token: whether it exits after it, what it saw, its next state."""
+@functools.partial(jax.jit, static_argnums=0)
+def _consider(held, policy, boundaries, state, token, signal, following):
+    """The policy on one thinking token, with the signals that are held: whether it exits after it, what it saw, its next state."""
     tokens = jnp.asarray(token, jnp.int32).reshape(1, 1)
     after = jnp.asarray(following, jnp.int32).reshape(1, 1)
-    boundary = boundaries.mask(tokens, after) if hasattr(boundaries, "mask") else boundaries[tokens]
-    signals = None if signal is None else signal.reshape(1, 1, 3)
+    boundary = boundaries.mask(tokens, after)
+    signals = None if signal is None else columns_of(signal, held, policy.signals).reshape(1, 1, len(policy.signals))
     valid = jnp.ones((1, 1), bool)
     column, smoothed = policy.decide(state, tokens, signals, boundary, valid, jnp.zeros((1,), bool))
     state = policy.commit(state, tokens, signals, boundary, valid, jnp.ones((1,), jnp.int32))

@@ -161,7 +161,7 @@ class DecodeParams:
 class Loop:
     """What every iteration shares: the compiled choices, the weights, the exit policy and the boundary table.
 
-    boundaries: bool [V], or an object whose mask(tokens, following) also looks at the token that follows.
+    policy, boundaries: as `exits.protocols` says.
     head: a tied table as [D, V], laid out once before the loop where that pays (see `head_of`), else None.
     """
 
@@ -173,12 +173,12 @@ class Loop:
 
     @property
     def reads_signals(self) -> bool:
-        return self.policy.needs_signals or self.spec.record_signals
+        return bool(self.policy.signals) or self.spec.record_signals
 
     @property
     def tries(self) -> bool:
         """The policy's exits are trials, which it may take back."""
-        return hasattr(self.policy, "stands")
+        return self.policy.on_trial
 
     @property
     def late_signals(self) -> bool:

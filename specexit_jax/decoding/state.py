@@ -47,17 +47,17 @@ class DecodeState:
     proposal: Float[Array, "B M W"] | None  # q of the drafts after node 0 .. M - 1; rejection sampling only
     target_cache: Cache
     draft_cache: Cache | None
-    root_signals: Float[Array, "B 3"] | None  # raw, of the root; placement 'draft' only, which knows them a step ahead
+    root_signals: Float[Array, "B N"] | None  # raw, of the root; placement 'draft' only, which knows them a step ahead
     policy_state: Any
     thinking: Bool[Array, " B"]
     done: Bool[Array, " B"]
     finished: Bool[Array, " B"]  # a stop token was written
     think_end: Int[Array, " B"]  # position of the first id of </think>; -1 while there is none
     exit_position: Int[Array, " B"]  # the same, where an exit forced it
-    seen_signals: Float[Array, "B 3"]  # what the policy saw at the last thinking token; stays after an exit
+    seen_signals: Float[Array, "B R"]  # what the policy saw at the last thinking token; stays after an exit
     steps: Int[Array, " B"]
     accept_histogram: Int[Array, "B T"]
-    signals: Float[Array, "B S 3"] | None  # activated, of every generated token; record_signals only
+    signals: Float[Array, "B S N"] | None  # activated, of every generated token; record_signals only
     trial: Trial | None  # policies that try only
 
 
@@ -77,11 +77,11 @@ class DecodeResult:
     finished: Bool[Array, " B"]
     think_end: Int[Array, " B"]
     exit_position: Int[Array, " B"]
-    exit_signals: Float[Array, "B 3"]
-    seen_signals: Float[Array, "B 3"]  # what the policy saw last, exit or not
+    exit_signals: Float[Array, "B R"]
+    seen_signals: Float[Array, "B R"]  # what the policy saw last, exit or not
     steps: Int[Array, " B"]
     accept_histogram: Int[Array, "B T"]
-    signals: Float[Array, "B S 3"] | None
+    signals: Float[Array, "B S N"] | None
     trials: Int[Array, " B"] | None
     trial_tokens: Int[Array, " B"] | None
 

@@ -4,7 +4,7 @@ import dataclasses
 from pathlib import Path
 
 from specexit_jax.engine.binding import policies_of
-from specexit_jax.engine.methods import EXITING, read_policy
+from specexit_jax.engine.methods import EXITING, read_policy, runs_alone
 from specexit_jax.engine.session import Session
 from specexit_jax.exits.policy import Policy
 from specexit_jax.models.checkpoints.hf_tensors import local_folder
@@ -53,8 +53,8 @@ def choose(
         return _named(session, draft, name, policy, exit_rule, smoother, asked)
     if session.draft is None:
         return Choice("think", None, (), f"there is no draft (--draft names one){_ignored(asked)}")
-    if policy or exit_rule == "released":
-        by = str(policy) if exit_rule != "released" else f"the released rule{_ignored(['--policy'] if policy else [])}"
+    if policy or runs_alone(exit_rule):
+        by = f"the {exit_rule} rule{_ignored(['--policy'] if policy else [])}" if runs_alone(exit_rule) else str(policy)
         return _exits(session, "specexit", policy or "", exit_rule, smoother, f"exits by {by}")
     if session.thinking is None:
         return Choice("eagle3", None, (), f"the model does not think, so there is nothing to exit{_ignored(asked)}")
@@ -68,8 +68,8 @@ def _named(session, draft, name, policy, exit_rule, smoother, asked: list[str]) 
         return Choice(name, None, (), f"--method asks for it{_ignored(asked)}")
     if session.draft is None:
         raise ValueError(f"Method {name!r} needs a draft model: give one with draft=FOLDER.")
-    if exit_rule == "released":
-        why = f"--method asks for it; exits by the released rule{_ignored(['--policy'] if policy else [])}"
+    if runs_alone(exit_rule):
+        why = f"--method asks for it; exits by the {exit_rule} rule{_ignored(['--policy'] if policy else [])}"
         return _exits(session, name, "", exit_rule, smoother, why)
     if policy is None:
         beside = policies_beside(draft)
@@ -96,7 +96,7 @@ def _beside(session, draft, exit_rule, smoother, asked: list[str]) -> Choice:
 def _exits(session: Session, name: str, path: str | Path, exit_rule, smoother, why: str) -> Choice:
     told: list[str] = []
     policy, kinds = read_policy(session, path, exit_rule, smoother, told.append)
-    return Choice(name, policy, kinds, why, told[0] if told else None, Path(path) if exit_rule != "released" else None)
+    return Choice(name, policy, kinds, why, told[0] if told else None, None if runs_alone(exit_rule) else Path(path))
 
 
 def _fitting(session: Session, paths: list[Path]) -> tuple[Path | None, str]:

@@ -6,33 +6,64 @@ from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool
 
 from specexit_jax.decoding.trees import TreeShape
 from specexit_jax.engine.binding import uncovered
 from specexit_jax.engine.session import Session
-from specexit_jax.exits.boundaries import Boundaries
-from specexit_jax.exits.policy import Deer, FirstAnswer, NeverExit, Policy
+from specexit_jax.exits.boundaries import TokenBoundaries
+from specexit_jax.exits.policy import POLICIES, Deer, FirstAnswer, NeverExit, Policy
 from specexit_jax.exits.policy_file import PolicyFile, load_policy
-from specexit_jax.exits.released import released
+from specexit_jax.exits.protocols import BoundaryTable
 
 DRAFT_TOKENS = 3
 MAX_ANSWER = 16
 PARAGRAPHS = ("paragraph",)
 TRIAL_CONFIDENCE = 0.95  # DEER's own
-DECODED = ("think", "nothink", "first_answer", "deer", "deer_eagle3", "eagle3", "specexit", "probe")
-EXITING = ("specexit", "probe")
-_UNDRAFTED = ("think", "deer", "probe")
+
+
+@dataclasses.dataclass(frozen=True)
+class MethodRow:
+    """drafts: verifies the draft's tokens where the session has a draft; needs_draft: must have one. policy: what it exits by,
+    from the session and the tokens of a trial; None: the policy that the caller gives. thinks: needs a model that does.
+    closes_thinking: in the prompt, before anything is generated."""
+
+    drafts: bool
+    policy: Callable[[Session, int], Policy] | None
+    needs_draft: bool = False
+    thinks: bool = True
+    closes_thinking: bool = False
+
+
+def _never(session: Session, max_answer: int) -> NeverExit:
+    return NeverExit()
+
+
+def _deer(session: Session, max_answer: int) -> Deer:
+    return Deer(jnp.float32(TRIAL_CONFIDENCE), max_answer)
+
+
+METHODS: dict[str, MethodRow] = {
+    "think": MethodRow(drafts=False, policy=_never, thinks=False),
+    "nothink": MethodRow(drafts=True, policy=_never, closes_thinking=True),
+    "first_answer": MethodRow(drafts=True, policy=lambda session, _: FirstAnswer(states_answer(session))),
+    "deer": MethodRow(drafts=False, policy=_deer),
+    "deer_eagle3": MethodRow(drafts=True, policy=_deer, needs_draft=True),
+    "eagle3": MethodRow(drafts=True, policy=_never, needs_draft=True, thinks=False),
+    "specexit": MethodRow(drafts=True, policy=None),
+    "probe": MethodRow(drafts=False, policy=None),
+}
+DECODED = tuple(METHODS)
+EXITING = tuple(name for name, row in METHODS.items() if row.policy is None)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Method:
-    """One row of the table, as the loop runs it. closes_thinking: in the prompt, before anything is generated."""
+    """One row of METHODS, as the loop runs it. closes_thinking: in the prompt, before anything is generated."""
 
     name: str
     draft_tokens: int
     policy: Policy
-    boundaries: Boundaries | Bool[Array, " V"]  # read by policies that exit
+    boundaries: BoundaryTable  # read by policies that exit
     closes_thinking: bool = False
     tree: TreeShape | None = None  # of the drafts; None for a chain
 
@@ -53,35 +84,33 @@ def make_method(
     trial of `deer` (undrafted, as published) or `deer_eagle3` is judged, finished or not.
     Raises ValueError on an unknown name, on a missing policy, and where the session lacks the draft it needs.
     """
-    if name not in DECODED:
-        raise ValueError(f"Unknown method {name!r}: choose among {', '.join(DECODED)}.")
-    if name in EXITING and policy is None:
+    if name not in METHODS:
+        raise ValueError(f"Unknown method {name!r}: choose among {', '.join(METHODS)}.")
+    row = METHODS[name]
+    if row.policy is None and policy is None:
         raise ValueError(f"Method {name!r} needs an exit policy: give one with policy=FILE.")
     if draft_tokens < 0:
         raise ValueError(f"draft_tokens must be 0 or more, but it is {draft_tokens}.")
-    if session.draft is None and (name in ("eagle3", "deer_eagle3") or (name in EXITING and policy.needs_signals)):
+    reads = row.policy is None and policy.signals
+    if session.draft is None and (row.needs_draft or reads):
         raise ValueError(f"Method {name!r} needs a draft model: give one with draft=FOLDER.")
-    if name in EXITING and policy.needs_signals and session.draft.signals == "none":
+    if reads and session.draft.signals == "none":
         raise ValueError(f"Method {name!r} reads exit signals, which this draft model does not have.")
-    if session.thinking is None and name not in ("think", "eagle3"):
+    if session.thinking is None and row.thinks:
         raise ValueError(f"Method {name!r} needs a model that thinks, but this one has no <think>.")
-    drafts = name not in _UNDRAFTED and session.draft is not None
+    drafts = row.drafts and session.draft is not None
     drafted = (tree.depth if tree else draft_tokens) if drafts else 0
     chosen = policy_of(session, name, policy, max_answer)
-    exits = not isinstance(chosen, NeverExit)
-    table = session.boundaries(kinds or PARAGRAPHS) if exits else jnp.zeros((session.target.vocab_size,), bool)
-    return Method(name, drafted, chosen, table, name == "nothink", tree if drafts else None)
+    table = TokenBoundaries(jnp.zeros((session.target.vocab_size,), bool))
+    if chosen.exits:
+        table = session.boundaries(kinds or PARAGRAPHS)
+    return Method(name, drafted, chosen, table, row.closes_thinking, tree if drafts else None)
 
 
 def policy_of(session: Session, name: str, policy: Policy | None = None, max_answer: int = MAX_ANSWER) -> Policy:
     """What the method called `name` exits by; the arguments as for `make_method`."""
-    if name in EXITING:
-        return policy
-    if name == "first_answer":
-        return FirstAnswer(states_answer(session))
-    if name in ("deer", "deer_eagle3"):
-        return Deer(jnp.float32(TRIAL_CONFIDENCE), max_answer)
-    return NeverExit()
+    own = METHODS[name].policy
+    return policy if own is None else own(session, max_answer)
 
 
 def read_policy(
@@ -93,11 +122,12 @@ def read_policy(
 ) -> tuple[Policy, tuple[str, ...]]:
     """The policy of a policy.json made for this session's draft, and its boundary kinds.
 
-    exit_rule 'released' reads no file: that rule has thresholds of its own. `smoother` replaces the file's. tell: is called
-    with one sentence where the policy was not made for this session's target, sampling and lengths, or not with this smoother.
+    A rule that runs alone (`released`), asked for, reads no file: it has thresholds of its own. `smoother` replaces the
+    file's. tell: is called with one sentence where the policy was not made for this session's target, sampling and lengths,
+    or not with this smoother.
     """
-    if exit_rule == "released":
-        return released(smoother or "ewma"), ("released",)
+    if runs_alone(exit_rule):
+        return POLICIES[exit_rule].alone(smoother), POLICIES[exit_rule].own_kinds
     file = policy_file(session, path, exit_rule, smoother)
     if tell is not None and (sentence := uncovered(file, session, path)):
         tell(sentence)
@@ -108,14 +138,24 @@ def policy_file(
     session: Session, path: str | Path, exit_rule: str | None = None, smoother: str | None = None
 ) -> PolicyFile | None:
     """The policy.json that `read_policy` reads, with `smoother` for its own; None where it reads none."""
-    if exit_rule == "released":
+    if runs_alone(exit_rule):
         return None
-    if exit_rule not in (None, "default"):
-        raise ValueError(f"Unknown exit rule {exit_rule!r}: choose 'default' or 'released'.")
     file = load_policy(path, session.draft_digest)
     if exit_rule is not None and file.rule != exit_rule:
         raise ValueError(f"{path} holds a policy of the rule {file.rule!r}, but {exit_rule!r} was asked for.")
+    if session.draft is not None and file.signals != session.draft.signal_names:
+        raise ValueError(
+            f"{path} has thresholds of {', '.join(file.signals)}, but the signals of this draft are "
+            f"{', '.join(session.draft.signal_names)}: run launch.calibrate for this draft"
+        )
     return file if smoother is None else dataclasses.replace(file, smoothing=smoother)
+
+
+def runs_alone(exit_rule: str | None) -> bool:
+    """Whether this rule, asked for by name, reads no policy.json. Raises ValueError where there is no such rule."""
+    if exit_rule is not None and exit_rule not in POLICIES:
+        raise ValueError(f"Unknown exit rule {exit_rule!r}: choose {' or '.join(map(repr, POLICIES))}.")
+    return exit_rule is not None and bool(POLICIES[exit_rule].own_kinds)
 
 
 def states_answer(session: Session):

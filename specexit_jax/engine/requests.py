@@ -31,12 +31,11 @@ class Request:
 class Outcome:
     """One decoded request; every index is into `ids`, the generated tokens (stop token included), None = there is none.
 
-    think_end: of `</think>`, whoever wrote it; exit: the same, where the policy forced it; exit_signals: what the
-    policy saw then (confidence, progress, remain), where it reads any; cut: not finished, since the target's context was
-    full; accepted[n]: verify steps that accepted n
-    drafts; seconds: wall time from its admission (of a closed batch: of the whole), compilation left out; signals:
-    float32 [tokens, 3] where recorded; trials, trial_tokens: exits taken back, and the tokens answered in them, which
-    `ids` does not hold.
+    think_end: of `</think>`, whoever wrote it; exit: the same, where the policy forced it; exit_signals: what the policy saw
+    then, in the order of `Policy.signals`, where it reads any; cut: not finished, since the target's context was full;
+    accepted[n]: verify steps that accepted n drafts; seconds: wall time from its admission (of a closed batch: of the whole),
+    compilation left out; signals: float32 [tokens, S] of the draft's signals where recorded; trials, trial_tokens: exits
+    taken back, and the tokens answered in them, which `ids` does not hold.
     """
 
     id: str
@@ -47,7 +46,7 @@ class Outcome:
     think_end: int | None
     thinking_tokens: int
     exit: int | None
-    exit_signals: tuple[float, float, float] | None
+    exit_signals: tuple[float, ...] | None
     steps: int
     accepted: tuple[int, ...]
     seconds: float
@@ -124,7 +123,7 @@ def check(session: Session, request: Request, max_new_tokens: int | None) -> Non
 
 def spec_for(session: Session, method: Method, sampling: Sampling, length: int, record_signals: bool) -> DecodeSpec:
     """What the loop is compiled for, where rows may have `length` tokens, prompt included (cut to the target's context)."""
-    drafts = method.draft_tokens or method.policy.needs_signals or record_signals
+    drafts = method.draft_tokens or method.policy.signals or record_signals
     return DecodeSpec(
         target=session.target,
         draft=session.draft if drafts else None,
@@ -173,7 +172,7 @@ def outcome_of(
     the target's."""
     start, stop = int(result.prompt_length[row]), int(result.length[row])
     end, exits = int(result.think_end[row]), int(result.exit_position[row])
-    unclosed, reads = stop - start if thinking else 0, method.policy.needs_signals
+    unclosed, reads = stop - start if thinking else 0, method.policy.signals
     return Outcome(
         id=request.id,
         seed=request.seed,

@@ -20,12 +20,12 @@ STEPS = 4  # iterations of the loop from one look at it to the next
 @dataclasses.dataclass(frozen=True)
 class Piece:
     """What came since the last one. thinking: whether the thinking is still open after it; signals: what the exit policy
-    saw last (confidence, progress, remain), None for policies that read none; outcome: of the last piece alone."""
+    saw last, in the order of `Policy.signals`, None for policies that read none; outcome: of the last piece alone."""
 
     text: str
     ids: tuple[int, ...]
     thinking: bool
-    signals: tuple[float, float, float] | None
+    signals: tuple[float, ...] | None
     outcome: Outcome | None = None
 
 
@@ -99,5 +99,5 @@ def _thinks(session: Session, request: Request, result: DecodeResult) -> bool:
     return is_thinking(session, request.prompt_ids) and int(result.think_end[0]) < 0
 
 
-def _signals(method: Method, result: DecodeResult) -> tuple[float, float, float] | None:
-    return tuple(np.asarray(result.seen_signals[0]).tolist()) if method.policy.needs_signals else None
+def _signals(method: Method, result: DecodeResult) -> tuple[float, ...] | None:
+    return tuple(np.asarray(result.seen_signals[0]).tolist()) if method.policy.signals else None

@@ -161,7 +161,7 @@ def choose_threshold(
     scores: [n] of the development split. The choice's first threshold is the one to pass to `threshold_exits`.
     """
     padded = as_outcomes(boundaries, scores)
-    grid = rules.threshold_grid(padded, (400, 1, 1))
+    grid = rules.threshold_grid(padded, (400,))
     return rules.choose_thresholds(padded, grid, bound, margin, standard_errors)
 
 
@@ -171,18 +171,17 @@ def certify_threshold(
     """The score to exit at, certified as a policy's thresholds are: a sweep fixed on the development split (its scores
     [n]), walked on the calibration split (its scores `seen`). Raises CannotCertify."""
     padded = as_outcomes(development, scores)
-    limits = rules.threshold_axis(padded, 0, 400)
-    path = np.stack([limits, *(np.full(len(limits), limit) for limit in rules.OPEN[1:])], axis=1)
+    path = rules.threshold_axis(padded, 0, 400)[:, None]
     found = learn_then_test(path, as_outcomes(calibration, seen), epsilon, delta, development=padded)
     return found.thresholds[0]
 
 
 def as_outcomes(boundaries: Boundaries, scores: np.ndarray) -> rules.Outcomes:
-    """Padded to the most boundaries of any trace; the score [n] stands where confidence does, the others are open."""
+    """Padded to the most boundaries of any trace; the score [n] stands where confidence does, alone."""
     starts = boundaries.starts
     shape = (len(boundaries.ids), int(np.diff(starts).max(initial=0)))
     place = boundaries.row, np.arange(len(boundaries.row)) - starts[boundaries.row]
-    smoothed, present = np.zeros((*shape, 3), np.float32), np.zeros(shape, bool)
+    smoothed, present = np.zeros((*shape, 1), np.float32), np.zeros(shape, bool)
     tokens, thinking, correct = np.zeros(shape, np.int64), np.zeros(shape, np.int64), np.zeros(shape, bool)
     smoothed[(*place, 0)], present[place] = scores, True
     tokens[place], correct[place] = boundaries.tokens, boundaries.correct
@@ -199,6 +198,7 @@ def as_outcomes(boundaries: Boundaries, scores: np.ndarray) -> rules.Outcomes:
         closed=boundaries.closed & (np.asarray(boundaries.full_finish) == "stop"),
         weights=rules.task_weights(boundaries.tasks, units),
         units=units,
+        signals=("confidence",),
     )
 
 

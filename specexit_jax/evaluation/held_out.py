@@ -20,7 +20,7 @@ from specexit_jax.annotation.documents import AFTER, BEFORE
 from specexit_jax.backend import on_mesh
 from specexit_jax.data.packing import Rows
 from specexit_jax.evaluation.statistics import auc, brier, reliability
-from specexit_jax.exits.signals import activate
+from specexit_jax.exits.signals import SIGNALS, activate, agreement_column
 from specexit_jax.models.config import DraftConfig, TargetConfig
 from specexit_jax.models.draft import Draft
 from specexit_jax.models.target import Target
@@ -36,7 +36,7 @@ _READ = ("tokens", "segment_ids", "positions", "loss_mask", *STORED)
 
 class Seen(NamedTuple):
     """Of all chains at each index t, as `ttt.Chain`: hits float32 [3, K, B, T] in the order of KINDS, loss [K, B, T],
-    counted bool [K, B, T] (with a loss: inside) and signals, activated, float32 [B, T, 3] of token t (None: none)."""
+    counted bool [K, B, T] (with a loss: inside) and signals, activated, float32 [B, T, S] of token t (None: none)."""
 
     hits: np.ndarray
     loss: np.ndarray
@@ -68,7 +68,7 @@ class HeldOut:
         padded = [*rows, *[empty] * (-len(rows) % batch_size)]
         self._rows = {name: np.stack([row[name] for row in padded]) for name in rows[0]}
         self._size, self._mesh, self._losses = batch_size, mesh, losses
-        self._place = places(self._rows)
+        self._place, self._names = places(self._rows), draft.signal_names
         self._scored = "boundary" in self._rows and draft.signals != "none" and bool(self._known().any())
         look = functools.partial(_look, Target(target), Draft(draft), losses)
         self._look = jax.jit(look, out_shardings=None if mesh is None else whole(mesh))
@@ -80,7 +80,7 @@ class HeldOut:
         if not np.asarray(chain_masks(self._rows, 1)).any():
             return "The held-out rows hold nothing that a draft could write (train.row_length): acceptance is not looked at."
         if not self._scored and "boundary" in self._rows:
-            return "The held-out rows hold no labelled boundary: confidence, progress and remain are not looked at."
+            return "The held-out rows hold no labelled boundary: the signals are not looked at."
         return ""
 
     def __call__(self, params: dict) -> dict[str, float]:
@@ -131,30 +131,35 @@ class HeldOut:
 
     def _known(self) -> np.ndarray:
         """Boundaries with a label of confidence, bool [B, T]."""
-        return self._rows["boundary"] & (self._rows["label_mask"][..., 0] > 0)
+        return self._rows["boundary"] & (self._rows["label_mask"][..., agreement_column(self._names)] > 0)
 
     def _agreement(self, seen: Seen) -> tuple[np.ndarray, np.ndarray]:
         known = self._known()
-        return self._rows["agree"][known] > 0.5, seen.signals[known][:, 0]
+        return self._rows["agree"][known] > 0.5, seen.signals[known][:, agreement_column(self._names)]
 
     def _documents(self) -> list[int]:
         """Which document each boundary of `_agreement` is of."""
         segments = self._rows["segment_ids"]
         documents = np.arange(len(segments))[:, None] * (int(segments.max()) + 1) + segments
-        return documents[self._rows["boundary"] & (self._rows["label_mask"][..., 0] > 0)].tolist()
+        return documents[
+            self._rows["boundary"] & (self._rows["label_mask"][..., agreement_column(self._names)] > 0)
+        ].tolist()
 
     def _signal_scores(self, seen: Seen) -> dict[str, float]:
-        agree, confidence = self._agreement(seen)
         boundary, mask, labels = self._rows["boundary"], self._rows["label_mask"], self._rows["labels"]
-        progress, remain = (boundary & (mask[..., i] > 0) for i in (1, 2))
-        logs = [np.log(np.maximum(v[remain][:, 2], 1.0)) for v in (seen.signals, labels)]
-        return {
-            "confidence_auc": auc(agree, confidence),
-            "confidence_brier": brier(agree, confidence),
-            "confidence_calibration_error": reliability(agree, confidence).error,
-            "progress_mae": _mean(np.abs(seen.signals[progress][:, 1] - labels[progress][:, 1])),
-            "log_remain_mae": _mean(np.abs(logs[0] - logs[1])),
-        }
+        found = {}
+        for column, name in enumerate(self._names):
+            signal, known = SIGNALS[name], boundary & (mask[..., column] > 0)
+            values, wanted = seen.signals[known][:, column], labels[known][:, column]
+            if signal.event is not None:
+                event = self._rows[signal.event][known] > 0.5
+                found[f"{name}_auc"] = auc(event, values)
+                found[f"{name}_brier"] = brier(event, values)
+                found[f"{name}_calibration_error"] = reliability(event, values).error
+            else:
+                apart = signal.scale.comparable(values) - signal.scale.comparable(wanted)
+                found[f"{signal.scale.compared}{name}_mae"] = _mean(np.abs(apart))
+        return found
 
     def _by_position(self, seen: Seen) -> list[dict]:
         edges = (*POSITIONS, np.iinfo(np.int32).max)
@@ -202,7 +207,7 @@ def _look(target: Target, draft: Draft, losses: DraftTrainingConfig, params, bat
     known = jnp.stack([shift_left(teacher.top, 1 + step) != OUTSIDE for step in range(losses.steps)])
     hits = jnp.stack([jnp.stack([getattr(c, name) for c in chains]) for name in ("greedy", "expected", "trace")])
     loss = jnp.stack([chain.loss for chain in chains])
-    return hits, loss, counted, counted & known, None if raw is None else activate(raw)
+    return hits, loss, counted, counted & known, None if raw is None else activate(raw, draft.config.signal_names)
 
 
 def _next(values: np.ndarray, last: int = 0) -> np.ndarray:

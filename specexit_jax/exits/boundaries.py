@@ -38,6 +38,16 @@ class Boundaries:
         return self.always[tokens] | (self.ends_line[tokens] & self.marker[following])
 
 
+@flax.struct.dataclass
+class TokenBoundaries:
+    """A table of tokens that are boundaries, whatever follows them."""
+
+    always: Bool[Array, " V"]
+
+    def mask(self, tokens: Int[Array, "B T"], following: Int[Array, "B T"]) -> Bool[Array, "B T"]:
+        return self.always[tokens]
+
+
 def make_boundaries(token_texts: Sequence[str], kinds: Sequence[str] = ("paragraph",)) -> Boundaries:
     """Tables for the union of `kinds`, from the decoded text of every token id (special tokens: give "").
 

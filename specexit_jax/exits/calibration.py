@@ -10,11 +10,10 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from specexit_jax.exits.signals import SIGNALS
+from specexit_jax.exits.signals import PAPER, SIGNALS, never_limits, open_limits
 from specexit_jax.exits.units import Units, sums_of
 
-OPEN = (-1e6, -1e6, 1e6)  # limits that every signal passes
-NEVER = (2.0, 2.0, -1.0)  # confidence, progress, remain that no signal reaches; finite, so that JSON can hold it
+FIRST, OTHERS = 64, 6  # thresholds of the first signal in a grid, and of each other one
 CHUNK = 128  # settings scored at once
 LOWEST_BIT = np.array([(byte & -byte).bit_length() - 1 for byte in range(256)])
 
@@ -23,13 +22,14 @@ LOWEST_BIT = np.array([(byte & -byte).bit_length() - 1 for byte in range(256)])
 class Outcomes:
     """What happens at every boundary of N annotated traces, padded to M boundaries.
 
-    smoothed: signals as the policy sees them at the boundary; present: False in the padding; tokens: generated tokens
-    in all after an exit there; thinking: tokens thought by then; correct: the forced answer is right; full_*: without an
-    exit; closed: the trace closed its thinking itself and ended; weights: of the traces in every mean, summing to 1
-    (task_weights: tasks count alike); units: which problem each is a sample of (left out: each of its own).
+    smoothed: signals as the policy sees them at the boundary, one column for each name in `signals`; present: False in the
+    padding; tokens: generated tokens in all after an exit there; thinking: tokens thought by then; correct: the forced answer
+    is right; full_*: without an exit; closed: the trace closed its thinking itself and ended; weights: of the traces in every
+    mean, summing to 1 (task_weights: tasks count alike); units: which problem each is a sample of (left out: each of its
+    own).
     """
 
-    smoothed: Float[np.ndarray, "N M 3"]
+    smoothed: Float[np.ndarray, "N M S"]
     present: Bool[np.ndarray, "N M"]
     tokens: Int[np.ndarray, "N M"]
     thinking: Int[np.ndarray, "N M"]
@@ -39,6 +39,7 @@ class Outcomes:
     closed: Bool[np.ndarray, " N"]
     weights: Float[np.ndarray, " N"]
     units: Units | None = None
+    signals: tuple[str, ...] = PAPER
 
     def __post_init__(self):
         if self.units is None:
@@ -63,7 +64,7 @@ class Scores:
 class Choice:
     """The thresholds chosen on a split and what they did there."""
 
-    thresholds: tuple[float, float, float]
+    thresholds: tuple[float, ...]
     tokens: float
     accuracy: float
     drop: float
@@ -81,47 +82,58 @@ def task_weights(tasks: Sequence[str], units: Units | None = None) -> Float[np.n
 
 def select(outcomes: Outcomes, rows: Bool[np.ndarray, " N"]) -> Outcomes:
     """Some of the traces; their weights sum to 1 again."""
-    names = [field.name for field in dataclasses.fields(Outcomes) if field.name != "units"]
+    names = [field.name for field in dataclasses.fields(Outcomes) if field.name not in ("units", "signals")]
     parts = {name: getattr(outcomes, name)[rows] for name in names}
-    return Outcomes(**parts | {"weights": parts["weights"] / parts["weights"].sum()}, units=outcomes.units.take(rows))
+    return Outcomes(
+        **parts | {"weights": parts["weights"] / parts["weights"].sum()},
+        units=outcomes.units.take(rows),
+        signals=outcomes.signals,
+    )
 
 
 def threshold_grid(
-    outcomes: Outcomes, sizes: tuple[int, int, int] = (64, 6, 6), signals: Sequence[str] = SIGNALS
-) -> Float[np.ndarray, "G 3"]:
+    outcomes: Outcomes, sizes: Sequence[int] | None = None, signals: Sequence[str] | None = None
+) -> Float[np.ndarray, "G S"]:
     """Thresholds at quantiles of the signals seen at boundaries, denser at the strict end, and each one left open.
 
-    signals: which of them to exit by; the others stay open.
+    sizes: thresholds of each signal (None: FIRST, then OTHERS). signals: which of them to exit by (None: all); the others
+    stay open.
 
     Every threshold lies midway between two observed values: a rounding error of the smoothed signal, which decoding
     and replay need not share, then never tips a decision on these traces.
     """
+    names = outcomes.signals
+    sizes = (FIRST, *[OTHERS] * (len(names) - 1)) if sizes is None else sizes
     axes = [
-        threshold_axis(outcomes, signal, size) if SIGNALS[signal] in signals else np.array([OPEN[signal]])
-        for signal, size in enumerate(sizes)
+        threshold_axis(outcomes, column, size) if signals is None or name in signals else np.array(open_limits([name]))
+        for column, (name, size) in enumerate(zip(names, sizes, strict=True))
     ]
-    return np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 3)
+    return np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, len(names))
 
 
 def threshold_axis(outcomes: Outcomes, signal: int, size: int) -> Float[np.ndarray, " A"]:
-    """At most `size` thresholds of one signal and the open one, safest first."""
-    seen, most = outcomes.smoothed[outcomes.present][:, signal], signal == 2  # remain: the strict end is the low one
+    """At most `size` thresholds of one signal, by its column, and the open one, safest first."""
+    own = SIGNALS[outcomes.signals[signal]]
+    seen, most = (
+        outcomes.smoothed[outcomes.present][:, signal],
+        not own.at_least,
+    )  # at most: the strict end is the low one
     values = np.unique(seen.astype(np.float64))
     gaps = (values[1:] + values[:-1]) / 2
     levels = np.linspace(0.0, 1.0, size) ** 2
     wanted = np.quantile(seen, levels if most else 1.0 - levels) if len(seen) else np.zeros(0)
     inner = gaps[np.minimum(np.searchsorted(gaps, wanted), len(gaps) - 1)] if len(gaps) else np.zeros(0)
-    axis = np.unique(np.append(inner, OPEN[signal]))
+    axis = np.unique(np.append(inner, own.open_limit))
     return axis if most else axis[::-1]
 
 
 def exit_boundaries(
-    outcomes: Outcomes, thresholds: Float[np.ndarray, "G 3"], budget: int | None = None
+    outcomes: Outcomes, thresholds: Float[np.ndarray, "G S"], budget: int | None = None
 ) -> Int[np.ndarray, "G N"]:
     """The boundary at which each trace exits under each setting, M where it does not. Exactly `policy.Threshold`.
 
     budget: as there, of all settings. Each distinct limit of a signal is compared once; a setting is then the AND of
-    three rows of bits.
+    a row of bits for each.
     """
     traces, most = outcomes.present.shape
     limits = np.asarray(thresholds, np.float32)
@@ -130,7 +142,8 @@ def exit_boundaries(
     packed, chosen = [], []
     spent = outcomes.present & (outcomes.thinking >= (np.inf if budget is None else budget))
     given_up = np.packbits(spent, axis=-1, bitorder="little")[None]
-    for signal, passes in enumerate((np.greater_equal, np.greater_equal, np.less_equal)):
+    for signal, name in enumerate(outcomes.signals):
+        passes = np.greater_equal if SIGNALS[name].at_least else np.less_equal
         levels, index = np.unique(limits[:, signal], return_inverse=True)
         granted = passes(outcomes.smoothed[None, ..., signal], levels[:, None, None]) & outcomes.present[None]
         packed.append(np.packbits(granted, axis=-1, bitorder="little"))
@@ -138,7 +151,8 @@ def exit_boundaries(
     parts = []
     for start in range(0, len(limits), CHUNK):
         rows = slice(start, start + CHUNK)
-        granted = packed[0][chosen[0][rows]] & packed[1][chosen[1][rows]] & packed[2][chosen[2][rows]] | given_up
+        each = [bits[index[rows]] for bits, index in zip(packed, chosen, strict=True)]
+        granted = np.bitwise_and.reduce(each) | given_up
         byte = np.argmax(granted != 0, axis=-1)
         first = 8 * byte + LOWEST_BIT[np.take_along_axis(granted, byte[..., None], axis=-1)[..., 0]]
         parts.append(np.where(granted.any(axis=-1), first, most).astype(np.int32))
@@ -196,7 +210,7 @@ def _or_full(at_boundary: np.ndarray, full: np.ndarray) -> np.ndarray:
 
 def choose_thresholds(
     outcomes: Outcomes,
-    thresholds: Float[np.ndarray, "G 3"],
+    thresholds: Float[np.ndarray, "G S"],
     bound: float,
     margin: float = 0.0,
     standard_errors: float = 0.0,
@@ -204,10 +218,10 @@ def choose_thresholds(
 ) -> Choice:
     """The setting of fewest mean tokens whose drop + margin + standard_errors x its error is at most `bound`.
 
-    bound, margin: fractions of accuracy (0.005 is half a point); budget: see `policy.Threshold`. `NEVER` always
-    qualifies and is what remains if nothing else does. Among equal tokens the smaller drop wins.
+    bound, margin: fractions of accuracy (0.005 is half a point); budget: see `policy.Threshold`. Limits that no
+    signal passes always qualify and are what remains if nothing else does. Among equal tokens the smaller drop wins.
     """
-    candidates = np.concatenate([np.asarray([NEVER]), np.asarray(thresholds, np.float64)])
+    candidates = np.concatenate([np.asarray([never_limits(outcomes.signals)]), np.asarray(thresholds, np.float64)])
     scores = score(outcomes, exit_boundaries(outcomes, candidates, budget))
     allowed = scores.drop + margin + standard_errors * scores.drop_error <= bound + 1e-12
     allowed[0] = True

@@ -1,4 +1,4 @@
-"""What the three signals are trained towards: T*, and a label for every thinking token (docs/method.md §1)."""
+"""What the signals are trained towards: T*, and a label for every thinking token (docs/method.md §1)."""
 
 import dataclasses
 import math
@@ -8,6 +8,8 @@ from itertools import pairwise
 import numpy as np
 from jaxtyping import Float
 
+from specexit_jax.exits.signals import SIGNALS, Labelled, draft_signals
+
 KINDS = ("stable", "first")
 PLACES = ("paragraph_end", "next_boundary", "token")
 CONFIDENCES = ("one", "keys", "deer")
@@ -15,14 +17,14 @@ CONFIDENCES = ("one", "keys", "deer")
 
 @dataclasses.dataclass(frozen=True)
 class TokenLabels:
-    """Labels and weights of every generated token, in the order confidence, progress, remain (tokens, not logs).
+    """Labels and weights of every generated token, one column a signal (values, not raw outputs).
 
-    mask is 0 where a token has no such label: outside the thinking always; confidence and remain where the trace
-    never closed its thinking. values are 0 there.
+    mask is 0 where a token has no such label: outside the thinking always; where the trace never closed its thinking, of the
+    signals that have none then. values are 0 there.
     """
 
-    values: Float[np.ndarray, "T 3"]
-    mask: Float[np.ndarray, "T 3"]
+    values: Float[np.ndarray, "T S"]
+    mask: Float[np.ndarray, "T S"]
 
 
 def sufficient_boundary(agree: Sequence[float], kind: str = "stable", m: int = 3) -> int | None:
@@ -67,6 +69,7 @@ def token_labels(
     agree: Sequence[float],
     sufficient: int | None,
     place: str = "paragraph_end",
+    signals: Sequence[str] | None = None,
 ) -> TokenLabels:
     """Labels of a trace of `length` generated tokens whose `</think>` is at index `think_end` (None: never closed).
 
@@ -81,22 +84,24 @@ def token_labels(
     place: `paragraph_end` gives a token the labels of the boundary it leads to, a boundary its own. The ablations:
     `next_boundary` gives a boundary those of the one after it, where an exit that lags a step would fall; `token` counts
     progress and remain at the token itself.
+
+    signals: names of the columns; None: those that a new draft is trained with.
     """
     _check(length, think_end, boundaries, agree, sufficient, place)
     thinking = length if think_end is None else think_end
-    values, mask = np.zeros((length, 3), np.float32), np.zeros((length, 3), np.float32)
-    if think_end is None:
-        mask[:thinking, 1] = 1.0
-        return TokenLabels(values, mask)
+    names = draft_signals() if signals is None else signals
+    values, mask = np.zeros((length, len(names)), np.float32), np.zeros((length, len(names)), np.float32)
     ends = np.asarray([*boundaries, thinking - 1], np.int64)
     # the first boundary at each token or after it, else `</think>`
     own = np.searchsorted(ends[:-1], np.arange(thinking), side="right" if place == "next_boundary" else "left")
-    enough = thinking if sufficient is None else boundaries[sufficient] + 1
+    enough = None
+    if think_end is not None:
+        enough = thinking if sufficient is None else boundaries[sufficient] + 1
     seen = 1.0 + (np.arange(thinking) if place == "token" else ends[own])
-    values[:thinking, 0] = np.asarray([*agree, 1.0], np.float32)[own]
-    values[:thinking, 1] = np.minimum(seen / max(enough, 1), 1.0)
-    values[:thinking, 2] = np.maximum(enough - seen, 0.0)
-    mask[:thinking] = 1.0
+    trace = Labelled(np.asarray([*agree, 1.0], np.float32)[own], seen, enough)
+    for column, name in enumerate(names):
+        if (label := SIGNALS[name].label(trace)) is not None:
+            values[:thinking, column], mask[:thinking, column] = label, 1.0
     return TokenLabels(values, mask)
 
 

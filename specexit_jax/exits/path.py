@@ -1,6 +1,6 @@
 """The path through threshold space that learn-then-test walks, fixed on the development split (docs/method.md §5).
 
-A path sweeps one signal's limit from strict to loose, densely, with the other two limits and the smoother held. The single
+A path sweeps one signal's limit from strict to loose, densely, with the other limits and the smoother held. The single
 best setting at every level of harm would look better where it was chosen and does worse elsewhere: a walk ends at its
 first unlucky step. On halves of the bundled model's development split, sweeps certified 51 % fewer tokens, such a path 48 %.
 """
@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from jaxtyping import Float
 
-from specexit_jax.exits.calibration import OPEN, Outcomes, exit_boundaries, score, threshold_axis
-from specexit_jax.exits.signals import SIGNALS
+from specexit_jax.exits.calibration import Outcomes, exit_boundaries, score, threshold_axis
+from specexit_jax.exits.signals import open_limits
 
 STEPS, OTHERS = 100, 8  # limits of the swept signal, and of each other one that may be held
 _LEAST, _LEVELS = 0.3, 15  # a path is judged by its tokens at harms from 0.3 epsilon to epsilon
@@ -20,27 +20,29 @@ _LEAST, _LEVELS = 0.3, 15  # a path is judged by its tokens at harms from 0.3 ep
 
 @dataclasses.dataclass(frozen=True)
 class Path:
-    """thresholds: safest first; smoothing: a name of `smoothers.SMOOTHERS`; swept: a name of `signals.SIGNALS`; fixed_on: the
+    """thresholds: safest first; smoothing: a name of `smoothers.SMOOTHERS`; swept: a signal's name; fixed_on: the
     split that it was fixed on."""
 
     smoothing: str
     swept: str
-    thresholds: Float[np.ndarray, "P 3"]
+    thresholds: Float[np.ndarray, "P S"]
     fixed_on: Outcomes | None = None
 
 
-def sweeps(outcomes: Outcomes, signals: Sequence[str] = SIGNALS) -> tuple[str, list[Float[np.ndarray, "P 3"]]]:
-    """The swept signal (the first of `signals`) and every path along it; signals that are not named stay open."""
-    own = [SIGNALS.index(name) for name in signals]
-    swept, axes = own[0], [np.asarray([limit]) for limit in OPEN]
+def sweeps(outcomes: Outcomes, signals: Sequence[str] | None = None) -> tuple[str, list[Float[np.ndarray, "P S"]]]:
+    """The swept signal (the first of `signals`) and every path along it; signals that are not named stay open (None: all are
+    named)."""
+    names = outcomes.signals
+    own = [names.index(name) for name in signals or names]
+    swept, axes = own[0], [np.asarray([limit]) for limit in open_limits(names)]
     for signal in own[1:]:
         axes[signal] = threshold_axis(outcomes, signal, OTHERS)
     limits = threshold_axis(outcomes, swept, STEPS)
     axes[swept] = limits[:1]
-    held = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 3)
+    held = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, len(names))
     paths = np.repeat(held[:, None], len(limits), axis=1)
     paths[:, :, swept] = limits
-    return SIGNALS[swept], list(paths)
+    return names[swept], list(paths)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +57,7 @@ class Scored:
 
 
 def scored_paths(
-    development: Mapping[str, Outcomes], signals: Sequence[str] = SIGNALS, budget: int | None = None
+    development: Mapping[str, Outcomes], signals: Sequence[str] | None = None, budget: int | None = None
 ) -> list[Scored]:
     """All paths over smoothers and held limits, scored.
 

@@ -1,61 +1,58 @@
-"""When to stop thinking: frozen policies over the accepted tokens of one verify step (docs/method.md §3).
+"""The exit policies, and the table of those that policy.json can hold (docs/method.md §3); what each of them
+has to offer: `protocols`."""
 
-Every policy has, besides `needs_signals` (False: the loop may compile without the signal heads):
-  init(batch) -> state
-  decide(state, tokens [B, T], signals [B, T, 3] | None, boundary [B, T], valid [B, T], closes [B] | None)
-      -> (exit_column int32 [B], smoothed [B, T, 3]): the column of the last token kept, T where there is no exit, and
-         what the decision looked at
-  commit(state, tokens, signals, boundary, valid, count [B]) -> the state after the first `count[b]` tokens
-`valid` marks the leading tokens of the step that are accepted and still thinking (`</think>` is not); `closes` the
-rows whose accepted tokens contain `</think>`. Thresholds are array leaves: a sweep never recompiles.
-
-A policy that also has `stands(log_probability [B], length [B]) -> bool [B]` and `max_answer` exits on trial: once the answer
-ends, after at most max_answer tokens, `stands` sees its mean log-probability, and the exit is taken back where it is false.
-"""
+import functools
+import operator
 
 import flax.struct
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from specexit_jax.exits.protocols import Decision, Policy, Rule, Terms, TrialPolicy
 from specexit_jax.exits.released import Released
-from specexit_jax.exits.smoothers import Ewma, Smoother
+from specexit_jax.exits.signals import PAPER, never_limits, passed
+from specexit_jax.exits.smoothers import SMOOTHERS, Ewma, Smoother, smoother_named
 
-__all__ = ["Deer", "FirstAnswer", "NeverExit", "Policy", "Released", "Threshold", "unreachable"]
-
-Decision = tuple[Int[Array, " B"], Float[Array, "B T 3"]]
+__all__ = ["POLICIES", "Deer", "FirstAnswer", "NeverExit", "Policy", "Released", "Threshold", "unreachable"]
 
 
 @flax.struct.dataclass
-class NeverExit:
+class NeverExit(Policy):
     """The null policy: the model thinks until it closes its thinking itself."""
 
-    needs_signals = False
-    per_step = False
-
-    def init(self, batch: int) -> tuple[()]:
-        return ()
+    exits = False
 
     def decide(self, state, tokens, signals, boundary, valid, closes=None) -> Decision:
-        return _first_column(jnp.zeros_like(valid)), _shown(tokens, signals)
-
-    def commit(self, state, tokens, signals, boundary, valid, count) -> tuple[()]:
-        return state
+        return first_column(jnp.zeros_like(valid)), _nothing(tokens)
 
 
 @flax.struct.dataclass
-class Threshold:
-    """The `default` rule: exit at the first boundary whose smoothed signals (its own token included) pass all three.
+class Threshold(Rule):
+    """The `default` rule: exit at the first boundary whose smoothed signals (its own token included) pass all thresholds.
 
-    thresholds: [confidence at least, progress at least, remain at most]. budget: thinking tokens from which on any boundary
-    is an exit (a hopeless problem is given up); None: none is.
+    thresholds: one for each of the smoother's signals, lower or upper as the table says. budget: thinking tokens from which
+    on any boundary is an exit (a hopeless problem is given up); None: none is.
     """
 
-    thresholds: Float[Array, "3"]
+    thresholds: Float[Array, " S"]
     smoother: Smoother = flax.struct.field(pytree_node=False, default=Ewma())
     budget: Int[Array, ""] | None = None
 
-    needs_signals = True
-    per_step = False
+    by_thresholds = True
+
+    @property
+    def signals(self) -> tuple[str, ...]:
+        return self.smoother.signals
+
+    @classmethod
+    def smoothings(cls) -> tuple[str, ...]:
+        return tuple(SMOOTHERS)
+
+    @classmethod
+    def of(cls, terms: Terms) -> "Threshold":
+        budget = None if terms.budget is None else jnp.int32(terms.budget)
+        limits = jnp.asarray(terms.thresholds, jnp.float32)
+        return cls(limits, smoother_named(terms.smoothing, terms.signals), budget)
 
     def init(self, batch: int):
         """The smoother's state and the thinking tokens so far, which a policy without a budget does not count."""
@@ -64,14 +61,10 @@ class Threshold:
     def decide(self, state, tokens, signals, boundary, valid, closes=None) -> Decision:
         smoothing, thought = state
         smoothed = self.smoother.scan(smoothing, signals, boundary)
-        granted = (
-            (smoothed[..., 0] >= self.thresholds[0])
-            & (smoothed[..., 1] >= self.thresholds[1])
-            & (smoothed[..., 2] <= self.thresholds[2])
-        )
+        granted = functools.reduce(operator.and_, passed(smoothed, self.thresholds, self.signals))
         if self.budget is not None:
             granted = granted | (thought[:, None] + jnp.cumsum(valid, axis=1, dtype=jnp.int32) >= self.budget)
-        return _first_column(granted & boundary & valid), smoothed
+        return first_column(granted & boundary & valid), smoothed
 
     def commit(self, state, tokens, signals, boundary, valid, count):
         smoothing, thought = state
@@ -81,13 +74,10 @@ class Threshold:
 
 
 @flax.struct.dataclass
-class FirstAnswer:
+class FirstAnswer(Policy):
     """Exit at the first boundary at or after a token that states an answer (table `states_answer`, bool [V])."""
 
     states_answer: Bool[Array, " V"]
-
-    needs_signals = False
-    per_step = False
 
     def init(self, batch: int) -> Bool[Array, " B"]:
         return jnp.zeros((batch,), bool)
@@ -98,7 +88,7 @@ class FirstAnswer:
         return state[:, None] | (jnp.cumsum(said, axis=1) > 0)
 
     def decide(self, state, tokens, signals, boundary, valid, closes=None) -> Decision:
-        return _first_column(self._stated(state, tokens, valid) & boundary & valid), _shown(tokens, signals)
+        return first_column(self._stated(state, tokens, valid) & boundary & valid), _nothing(tokens)
 
     def commit(self, state, tokens, signals, boundary, valid, count):
         kept = jnp.arange(tokens.shape[1], dtype=jnp.int32)[None, :] < _thinking(valid, count)[:, None]
@@ -106,7 +96,7 @@ class FirstAnswer:
 
 
 @flax.struct.dataclass
-class Deer:
+class Deer(TrialPolicy):
     """The rival DEER (arXiv 2504.15895): try an answer at every boundary, exit where exp(mean log p) > confidence.
 
     The published one induces its trial by a sentence of its own, which cuts it short, and answers anew after it; here the
@@ -116,32 +106,26 @@ class Deer:
     confidence: Float[Array, ""]
     max_answer: int = flax.struct.field(pytree_node=False, default=16)
 
-    needs_signals = False
-    per_step = False
-
-    def init(self, batch: int) -> tuple[()]:
-        return ()
+    on_trial = True
 
     def decide(self, state, tokens, signals, boundary, valid, closes=None) -> Decision:
-        return _first_column(boundary & valid), _shown(tokens, signals)
-
-    def commit(self, state, tokens, signals, boundary, valid, count) -> tuple[()]:
-        return state
+        return first_column(boundary & valid), _nothing(tokens)
 
     def stands(self, log_probability: Float[Array, "..."], length: Int[Array, "..."]) -> Bool[Array, "..."]:
         """An answer that had no room for a token never stands."""
         return (length > 0) & (jnp.exp(log_probability) > self.confidence)
 
 
-Policy = NeverExit | Threshold | FirstAnswer | Released | Deer
+POLICIES: dict[str, type[Rule]] = {"default": Threshold, "released": Released}  # by `rule` of policy.json
 
 
-def unreachable(smoother: Smoother | None = None) -> Threshold:
+def unreachable(smoother: Smoother | None = None, signals: tuple[str, ...] = PAPER) -> Threshold:
     """Computes every signal and never exits: what the cost of signals and exit rule is measured with."""
-    return Threshold(jnp.array([2.0, 2.0, -1.0], jnp.float32), smoother or Ewma())
+    smoother = smoother or Ewma(signals=signals)
+    return Threshold(jnp.array(never_limits(smoother.signals), jnp.float32), smoother)
 
 
-def _first_column(granted: Bool[Array, "B T"]) -> Int[Array, " B"]:
+def first_column(granted: Bool[Array, "B T"]) -> Int[Array, " B"]:
     """The first column granted in each row, T where there is none."""
     return jnp.where(granted.any(axis=1), jnp.argmax(granted, axis=1), granted.shape[1]).astype(jnp.int32)
 
@@ -151,6 +135,6 @@ def _thinking(valid: Bool[Array, "B T"], count: Int[Array, " B"]) -> Int[Array, 
     return jnp.minimum(count, valid.sum(axis=1, dtype=jnp.int32))
 
 
-def _shown(tokens: Int[Array, "B T"], signals) -> Float[Array, "B T 3"]:
-    """What a policy that reads no signals reports: the signals if there are any, else zeros."""
-    return jnp.zeros((*tokens.shape, 3), jnp.float32) if signals is None else signals
+def _nothing(tokens: Int[Array, "B T"]) -> Float[Array, "B T 0"]:
+    """What a policy that reads no signals looked at."""
+    return jnp.zeros((*tokens.shape, 0), jnp.float32)

@@ -3,37 +3,35 @@
 import dataclasses
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
-
-import jax.numpy as jnp
+from typing import Any
 
 from specexit_jax.exits.boundaries import KINDS
 from specexit_jax.exits.made_for import MadeFor, parse_made_for
-from specexit_jax.exits.policy import Policy, Threshold
-from specexit_jax.exits.released import SCORES, released
+from specexit_jax.exits.policy import POLICIES, Policy
+from specexit_jax.exits.protocols import Terms
 from specexit_jax.exits.risk import Certificate
-from specexit_jax.exits.signals import SIGNALS
-from specexit_jax.exits.smoothers import SMOOTHERS, smoother_named
+from specexit_jax.exits.signals import PAPER, SIGNALS
 from specexit_jax.storage.identity import same
-
-RULES = ("default", "released")
 
 
 @dataclasses.dataclass(frozen=True)
 class PolicyFile:
     """What policy.json holds, key for key.
 
-    smoothing: a name of `smoothers.SMOOTHERS`; thresholds: confidence at least, progress at least, remain (tokens) at
-    most; budget: thinking tokens from which on any boundary is an exit, null without one; bound: the accuracy drop allowed on
-    `split`, null where a certificate says more; certificate: what was shown of the thresholds, null where they were chosen
-    by grid; problems: how many of `split` they were chosen on; draft: what the draft's weights are (`models.content`);
-    made_for: what it holds for, null in files of before, which do not say.
+    rule: a name of `policy.POLICIES`; smoothing: one of the rule's; thresholds: by signal in the file, here in the order of
+    `signals`, whose scales and directions are those of the table; budget: thinking tokens from which on any boundary is an
+    exit, null without one; bound: the accuracy drop allowed on `split`, null where a certificate says more; certificate: what
+    was shown of the thresholds, null where they were chosen by grid; problems: how many of `split` they were chosen on;
+    draft: what the draft's weights are (`models.content`); made_for: what it holds for, null in files of before, which do not
+    say; settings: of rules that have some, left out where there are none.
     """
 
     rule: str
     smoothing: str
     boundary_kinds: tuple[str, ...]
-    thresholds: tuple[float, float, float]
+    thresholds: tuple[float, ...]
     budget: int | None
     bound: float | None
     certificate: Certificate | None
@@ -41,15 +39,15 @@ class PolicyFile:
     problems: int
     draft: str
     made_for: MadeFor | None = None
+    signals: tuple[str, ...] = PAPER
+    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def policy(self) -> Policy:
-        if self.rule == "released":
-            return dataclasses.replace(released(self.smoothing), thresholds=self._limits())
-        budget = None if self.budget is None else jnp.int32(self.budget)
-        return Threshold(self._limits(), smoother_named(self.smoothing), budget)
+        return POLICIES[self.rule].of(self.terms)
 
-    def _limits(self):
-        return jnp.asarray(self.thresholds, jnp.float32)
+    @property
+    def terms(self) -> Terms:
+        return Terms(self.signals, self.thresholds, self.smoothing, self.budget, self.settings)
 
 
 def save_policy(path: str | Path, policy: PolicyFile) -> None:
@@ -58,7 +56,9 @@ def save_policy(path: str | Path, policy: PolicyFile) -> None:
     content = dataclasses.asdict(policy)
     if policy.made_for is None:
         del content["made_for"]
-    content["thresholds"] = dict(zip(SIGNALS, policy.thresholds, strict=True))
+    content["thresholds"] = dict(zip(content.pop("signals"), policy.thresholds, strict=True))
+    if not policy.settings:
+        del content["settings"]
     _parse(path, json.loads(json.dumps(content)))
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -92,10 +92,10 @@ def load_policy(path: str | Path, draft: str | None = None) -> PolicyFile:
 
 
 def _parse(path: Path, content) -> PolicyFile:
-    names = [field.name for field in dataclasses.fields(PolicyFile)]
+    names = [field.name for field in dataclasses.fields(PolicyFile) if field.name != "signals"]
     if not isinstance(content, dict):
         raise ValueError(f"{path} does not hold a policy (a JSON object with {', '.join(names)})")
-    content = {"made_for": None} | content
+    content = {"made_for": None, "settings": {}} | content
     unknown, missing = sorted(set(content) - set(names)), [name for name in names if name not in content]
     if unknown or missing:
         raise ValueError(
@@ -103,23 +103,27 @@ def _parse(path: Path, content) -> PolicyFile:
             "run launch.calibrate again"
         )
     thresholds = content["thresholds"]
-    if not isinstance(thresholds, dict) or set(thresholds) != set(SIGNALS):
-        raise ValueError(f"{path}: thresholds must hold exactly {', '.join(SIGNALS)}")
+    if not isinstance(thresholds, dict) or not thresholds or set(thresholds) - set(SIGNALS):
+        raise ValueError(f"{path}: thresholds must hold exactly the draft's signals, out of {', '.join(SIGNALS)}")
+    signals = tuple(name for name in SIGNALS if name in thresholds)
     wrong = _first_wrong({**content, **{f"thresholds.{name}": value for name, value in thresholds.items()}})
     if wrong:
         raise ValueError(f"{path}: {wrong}")
-    limits = tuple(float(thresholds[name]) for name in SIGNALS)
-    certificate = _certificate(path, content["certificate"])
+    limits = tuple(float(thresholds[name]) for name in signals)
+    certificate = _certificate(path, content["certificate"], len(limits))
     kinds = tuple(content["boundary_kinds"])
     try:
         made_for = parse_made_for(content["made_for"])
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
     parsed = {"thresholds": limits, "boundary_kinds": kinds, "certificate": certificate, "made_for": made_for}
-    return PolicyFile(**content | parsed)
+    policy = PolicyFile(**content | parsed, signals=signals)
+    if wrong := POLICIES[policy.rule].wrong_in(policy.terms):
+        raise ValueError(f"{path}: {wrong}")
+    return policy
 
 
-def _certificate(path: Path, content) -> Certificate | None:
+def _certificate(path: Path, content, limits: int) -> Certificate | None:
     if content is None:
         return None
     later = {
@@ -135,24 +139,26 @@ def _certificate(path: Path, content) -> Certificate | None:
         raise ValueError(f"{path}: the certificate's tasks are {content['tasks']!r}, expected null or a count of each")
     steps, step = content["steps"], content["step"]
     sound = isinstance(steps, list) and all(
-        isinstance(x, list) and len(x) == 3 and all(map(_is_number, x)) for x in steps
+        isinstance(x, list) and len(x) == limits and all(map(_is_number, x)) for x in steps
     )
     if not sound or not isinstance(step, int) or not 0 <= step < len(steps):
-        raise ValueError(f"{path}: the certificate's steps are lists of three limits, and step is a place among them")
+        raise ValueError(
+            f"{path}: the certificate's steps are lists of {limits} limits, one a threshold, and step is a place among them"
+        )
     return Certificate(**{**content, "steps": tuple(tuple(float(x) for x in limits) for limits in steps)})
 
 
 def _first_wrong(content: dict) -> str | None:
     """One sentence on the first senseless value, None if all are sound."""
-    names = SCORES if content["rule"] == "released" else tuple(SMOOTHERS)
     kinds = content["boundary_kinds"]
-    if content["rule"] not in RULES:
-        return f"rule is {content['rule']!r}, expected one of {', '.join(RULES)}"
+    if content["rule"] not in POLICIES:
+        return f"rule is {content['rule']!r}, expected one of {', '.join(POLICIES)}"
+    names = POLICIES[content["rule"]].smoothings()
     if content["smoothing"] not in names:
         return f"smoothing is {content['smoothing']!r}, expected one of {', '.join(names)} for this rule"
     if not isinstance(kinds, list) or not kinds or any(kind not in KINDS for kind in kinds):
         return f"boundary_kinds is {kinds!r}, expected a list out of {', '.join(KINDS)}"
-    for name in (f"thresholds.{signal}" for signal in SIGNALS):
+    for name in (f"thresholds.{signal}" for signal in content["thresholds"]):
         if not _is_number(content[name]):
             return f"{name} is {content[name]!r}, expected a number"
     bound = content["bound"]
@@ -161,8 +167,8 @@ def _first_wrong(content: dict) -> str | None:
     for name in ("problems", "budget"):
         if not _is_count(content[name]) and (name, content[name]) != ("budget", None):
             return f"{name} is {content[name]!r}, expected a count"
-    if content["budget"] is not None and content["rule"] == "released":
-        return "the released rule knows no budget, expected null"
+    if not isinstance(content["settings"], dict):
+        return f"settings is {content['settings']!r}, expected an object"
     return next((f"{name} is {content[name]!r}, expected text" for name in ("split", "draft")
                  if not isinstance(content[name], str)), None)  # fmt: skip
 

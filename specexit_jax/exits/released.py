@@ -5,9 +5,15 @@ of previous steps decide, and only the first split token of a step is looked at.
 how verification happened to slice the text; `Threshold` does not.
 """
 
+import dataclasses
+from typing import ClassVar
+
 import flax.struct
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
+
+from specexit_jax.exits.protocols import Rule, Terms
+from specexit_jax.exits.signals import PAPER, passed
 
 RELEASED_THRESHOLDS = (0.8, 0.3, 200.0)
 SCORES = ("ewma", "momentum", "mean", "paragraph_mean")
@@ -19,47 +25,65 @@ ALPHA = 0.1
 class ReleasedState:
     """The last 10 step means (newest last), how many of them count, and their exponential average."""
 
-    history: Float[Array, "B W 3"]
+    history: Float[Array, "B W S"]
     count: Int[Array, " B"]
-    ewma: Float[Array, "B 3"]
+    ewma: Float[Array, "B S"]
 
 
 @flax.struct.dataclass
-class Released:
+class Released(Rule):
     """Exit at a step's first split token iff confidence > 0.8, progress > 0.3 and remain < 200 after earlier steps.
 
-    Same interface as the policies of `exits.policy`. Rows in `closes` never exit: a `</think>` among the accepted
+    Rows in `closes` never exit: a `</think>` among the accepted
     tokens ends the thinking before any split token of the step is considered, even one that precedes it.
     """
 
-    thresholds: Float[Array, "3"]
+    thresholds: Float[Array, " S"]
     score: str = flax.struct.field(pytree_node=False, default="ewma")
 
-    needs_signals = True
+    signals: ClassVar[tuple[str, ...]] = PAPER
     per_step = True
+    own_kinds = ("released",)
+
+    @classmethod
+    def smoothings(cls) -> tuple[str, ...]:
+        return SCORES
+
+    @classmethod
+    def of(cls, terms: Terms) -> "Released":
+        return dataclasses.replace(released(terms.smoothing), thresholds=jnp.asarray(terms.thresholds, jnp.float32))
+
+    @classmethod
+    def wrong_in(cls, terms: Terms) -> str | None:
+        if terms.signals != cls.signals:
+            return f"the released rule has thresholds of exactly {', '.join(cls.signals)}"
+        if terms.budget is not None:
+            return "the released rule knows no budget, expected null"
+        return super().wrong_in(terms)
+
+    @classmethod
+    def alone(cls, smoothing: str | None) -> "Released":
+        return released(smoothing or "ewma")
 
     def init(self, batch: int) -> ReleasedState:
         return ReleasedState(
-            jnp.zeros((batch, WINDOW, 3), jnp.float32),
+            jnp.zeros((batch, WINDOW, len(self.signals)), jnp.float32),
             jnp.zeros((batch,), jnp.int32),
-            jnp.zeros((batch, 3), jnp.float32),
+            jnp.zeros((batch, len(self.signals)), jnp.float32),
         )
 
     def decide(self, state, tokens, signals, boundary, valid, closes=None):
         length = tokens.shape[1]
         score = _score(state, self.score)
-        passed = jnp.stack(
-            [score[:, 0] > self.thresholds[0], score[:, 1] > self.thresholds[1], score[:, 2] < self.thresholds[2]],
-            axis=1,
-        )
+        granted = jnp.stack(passed(score, self.thresholds, self.signals, strict=True), axis=1)
         # A score of exactly 0.0 is taken for a missing one: the released code tests its truth. Kept on purpose.
-        can_stop = (passed & (score != 0.0)).all(axis=1) & (state.count >= _needed(self.score))
+        can_stop = (granted & (score != 0.0)).all(axis=1) & (state.count >= _needed(self.score))
         if closes is not None:
             can_stop = can_stop & ~closes
         split = boundary & valid
         exits = can_stop & split.any(axis=1)
         column = jnp.where(exits, jnp.argmax(split, axis=1), length).astype(jnp.int32)
-        return column, jnp.broadcast_to(score[:, None, :], (*tokens.shape, 3))
+        return column, jnp.broadcast_to(score[:, None, :], (*tokens.shape, len(self.signals)))
 
     def commit(self, state, tokens, signals, boundary, valid, count):
         columns = jnp.arange(tokens.shape[1], dtype=jnp.int32)[None, :]
@@ -93,7 +117,7 @@ def _needed(score: str) -> int:
     return WINDOW if score == "momentum" else 1
 
 
-def _score(state: ReleasedState, score: str) -> Float[Array, "B 3"]:
+def _score(state: ReleasedState, score: str) -> Float[Array, "B S"]:
     """The score after the observations so far; meaningless (and unused) while fewer than `_needed` exist."""
     if score == "ewma":
         return state.ewma

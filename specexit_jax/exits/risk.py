@@ -40,7 +40,7 @@ class Certificate:
     risk_upper: float
     path_split: str
     step: int
-    steps: tuple[tuple[float, float, float], ...]
+    steps: tuple[tuple[float, ...], ...]
     traces: int | None = None
     test: str | None = None
     risk: float | None = None
@@ -49,7 +49,7 @@ class Certificate:
     scope: str | None = None
 
     @property
-    def thresholds(self) -> tuple[float, float, float]:
+    def thresholds(self) -> tuple[float, ...]:
         return self.steps[self.step]
 
 
@@ -94,7 +94,7 @@ def require_enough(problems: int, epsilon: float, delta: float, split: str = "ca
 
 
 def learn_then_test(
-    path: Float[np.ndarray, "P 3"],
+    path: Float[np.ndarray, "P S"],
     calibration: Outcomes,
     epsilon: float,
     delta: float,

@@ -1,29 +1,184 @@
-"""From the signal rows of the draft's `fc` to confidence, progress and remain (docs/method.md §1)."""
+"""The table of signals: what each one means, how it is scaled, labelled and compared (docs/method.md §1). Everything else reads it.
 
-import math
+Arrays of signals [..., S] have one column a signal, always in the order of the table; which signals they hold is said by
+names beside them: those that a draft has (`DraftConfig.signal_names`), or those that a policy reads (`Policy.signals`).
+"""
 
-import jax
+import dataclasses
+from collections.abc import Callable, Sequence
+from itertools import groupby
+
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
 
-SIGNALS = ("confidence", "progress", "remain")
-REMAIN_MAX = 1e5  # tokens: one overflow of the exponential would poison every mean it enters
+from specexit_jax.exits.scales import Scale, Share, Tokens
+
+__all__ = ["PAPER", "SIGNALS", "Labelled", "Signal", "activate", "deactivate", "named", "passed"]
 
 
-def activate(raw: Float[Array, "*batch 3"]) -> Float[Array, "*batch 3"]:
-    """Raw head outputs to [0, 1], [0, 1] and tokens >= 0, always in float32, in the order of `SIGNALS`."""
+@dataclasses.dataclass(frozen=True)
+class Labelled:
+    """What labels are computed from: the n thinking tokens of one annotated trace.
+
+    agreement: whether, or how likely, the answer forced at the boundary that each token leads to agrees with the final one.
+    seen: thinking tokens up to that boundary. enough: T*, the tokens up to the boundary from which thinking on is of no
+    use; None where the trace never closed its thinking: then agreement says nothing either.
+    """
+
+    agreement: Float[np.ndarray, " n"]
+    seen: Int[np.ndarray, " n"] | Float[np.ndarray, " n"]
+    enough: int | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Signal:
+    """One row of the table.
+
+    scale: activation, loss and range. at_least: a value speaks for an exit where it is high (a threshold is a lower limit),
+    else where it is low. label: the values float [n] that the signal is trained towards, None where a trace has none.
+    event: the yes-or-no column of a training document whose probability it is (scored by AUC and Brier), None where it is
+    scored by its mean absolute error. source: "draft" for a row of the draft's signal heads.
+    """
+
+    meaning: str
+    scale: Scale
+    at_least: bool
+    label: Callable[[Labelled], np.ndarray | None]
+    colour: str
+    event: str | None = None
+    source: str = "draft"
+
+    @property
+    def open_limit(self) -> float:
+        """A threshold that every value passes."""
+        return -1e6 if self.at_least else 1e6
+
+    @property
+    def never_limit(self) -> float:
+        """A threshold that no value passes; finite, so that JSON can hold it."""
+        return self.scale.highest + 1.0 if self.at_least else self.scale.lowest - 1.0
+
+    def limit_text(self, limit: float) -> str:
+        return f"{'≥' if self.at_least else '≤'} {self.scale.text(limit)}"
+
+    def asks(self, limit: float) -> bool:
+        """Whether this threshold can refuse a value at all."""
+        return limit > self.scale.lowest if self.at_least else limit < self.scale.highest
+
+
+def _confidence(trace: Labelled) -> np.ndarray | None:
+    return None if trace.enough is None else trace.agreement
+
+
+def _progress(trace: Labelled) -> np.ndarray:
+    """seen / T*; 0 where the trace never closes, the limit as T* grows without bound."""
+    if trace.enough is None:
+        return np.zeros(len(trace.seen))
+    return np.minimum(trace.seen / max(trace.enough, 1), 1.0)
+
+
+def _remain(trace: Labelled) -> np.ndarray | None:
+    return None if trace.enough is None else np.maximum(trace.enough - trace.seen, 0.0)
+
+
+SIGNALS: dict[str, Signal] = {
+    "confidence": Signal(
+        meaning="probability that an answer forced here agrees with that of full thinking",
+        scale=Share(),
+        at_least=True,
+        label=_confidence,
+        colour="#dc2626",
+        event="agree",
+    ),
+    "progress": Signal(
+        meaning="share of the thinking up to T* that is done",
+        scale=Share(),
+        at_least=True,
+        label=_progress,
+        colour="#2563eb",
+    ),
+    "remain": Signal(
+        meaning="tokens of thinking left until T*",
+        scale=Tokens(),
+        at_least=False,
+        label=_remain,
+        colour="#0f766e",
+    ),
+}
+PAPER = tuple(SIGNALS)[:3]  # those of the paper: what a draft or a file holds that does not name its signals
+
+
+def draft_signals() -> tuple[str, ...]:
+    """The signals that a new draft is trained with."""
+    return tuple(name for name, signal in SIGNALS.items() if signal.source == "draft")
+
+
+def check_names(names: Sequence[str], whose: str) -> None:
+    """Raises ValueError where a signal is not in the table, or they are not in its order; whose: begins the sentence."""
+    if tuple(names) != tuple(name for name in SIGNALS if name in names):
+        raise ValueError(
+            f"{whose} has the signals {', '.join(names)}: expected some of {', '.join(SIGNALS)}, in this order"
+        )
+
+
+def activate(raw: Float[Array, "*batch S"], names: Sequence[str] = PAPER) -> Float[Array, "*batch S"]:
+    """Raw head outputs to values on the signals' scales, always in float32."""
     raw = raw.astype(jnp.float32)
-    remain = jnp.exp(jnp.minimum(raw[..., 2:], math.log(REMAIN_MAX)))
-    return jnp.concatenate([jax.nn.sigmoid(raw[..., :2]), remain], axis=-1)
+    return jnp.concatenate([scale.activate(raw[..., own]) for scale, own in by_scale(names)], axis=-1)
 
 
-def share_text(share: float) -> str:
-    """A probability with two digits, or as many as tell it from 0 and 1: 0.85, 0.9932, 0.00040."""
-    gap = min(share, 1 - share)
-    return f"{share:.{max(2, math.ceil(-math.log10(gap) - 1e-6) + 1) if gap > 0 else 2}f}"
+def deactivate(values: Float[Array, "*batch S"], names: Sequence[str] = PAPER) -> Float[Array, "*batch S"]:
+    """The raw outputs that `activate` makes into these values, shares cut to 1e-6 from 0 and 1, tokens to 1e-6."""
+    return jnp.concatenate([scale.deactivate(values[..., own]) for scale, own in by_scale(names)], axis=-1)
 
 
-def deactivate(signals: Float[Array, "*batch 3"]) -> Float[Array, "*batch 3"]:
-    """The raw outputs that `activate` makes into these signals, probabilities cut to 1e-6 from 0 and 1, remain to 1e-6."""
-    share = jnp.clip(signals[..., :2], 1e-6, 1.0 - 1e-6)
-    return jnp.concatenate([jnp.log(share) - jnp.log1p(-share), jnp.log(jnp.maximum(signals[..., 2:], 1e-6))], axis=-1)
+def by_scale(names: Sequence[str]) -> list[tuple[Scale, slice]]:
+    """Neighbouring columns of one scale, together: what is computed column by column is computed on whole slices."""
+    parts, start = [], 0
+    for scale, run in groupby(names, key=lambda name: SIGNALS[name].scale):
+        end = start + len(list(run))
+        parts.append((scale, slice(start, end)))
+        start = end
+    return parts
+
+
+def passed(
+    values: Float[Array, "*batch S"], limits: Float[Array, " S"], names: Sequence[str], strict: bool = False
+) -> list[Bool[Array, "*batch"]]:
+    """For each signal, whether it passes its threshold; strict: a value equal to it does not."""
+    found = []
+    for column, name in enumerate(names):
+        value, limit = values[..., column], limits[column]
+        if SIGNALS[name].at_least:
+            found.append(value > limit if strict else value >= limit)
+        else:
+            found.append(value < limit if strict else value <= limit)
+    return found
+
+
+def columns_of(values: Array, held: Sequence[str], wanted: Sequence[str]) -> Array:
+    """The columns [..., W] of the wanted signals, out of those held [..., S]."""
+    if tuple(held) == tuple(wanted):
+        return values
+    return values[..., np.asarray([tuple(held).index(name) for name in wanted], np.int32)]
+
+
+def open_limits(names: Sequence[str]) -> tuple[float, ...]:
+    """Thresholds that every signal passes."""
+    return tuple(SIGNALS[name].open_limit for name in names)
+
+
+def never_limits(names: Sequence[str]) -> tuple[float, ...]:
+    """Thresholds that no signal passes."""
+    return tuple(SIGNALS[name].never_limit for name in names)
+
+
+def named(values: Sequence[float] | None, names: Sequence[str]) -> dict[str, float]:
+    """Values by the signals' names; {} where there are none."""
+    return {} if values is None else dict(zip(names, map(float, values), strict=True))
+
+
+def agreement_column(names: Sequence[str]) -> int:
+    """The column of the signal that is the probability that a forced answer agrees."""
+    return next(column for column, name in enumerate(names) if SIGNALS[name].event == "agree")

@@ -4,21 +4,23 @@ A smoother is a frozen dataclass (a static choice); what it remembers is a pytre
 is a function of the thinking tokens up to and including that token, never of how verification sliced them: `scan`
 over a sequence equals any chain of `scan` and `commit` over its slices.
 
+  signals: the names of the S columns that it smooths
   init(batch) -> state
-  scan(state, signals [B, T, 3], boundary [B, T]) -> value after each token [B, T, 3]
+  scan(state, signals [B, T, S], boundary [B, T]) -> value after each token [B, T, S]
   commit(state, signals, boundary, count [B]) -> state advanced by the first `count[b]` tokens of each row
 """
 
 import dataclasses
+from collections.abc import Sequence
 
 import flax.struct
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from specexit_jax.exits.signals import activate, deactivate
+from specexit_jax.exits.signals import PAPER, activate, deactivate
 
-Signals = Float[Array, "B T 3"]
+Signals = Float[Array, "B T S"]
 Boundary = Bool[Array, "B T"]
 Count = Int[Array, " B"]
 
@@ -26,7 +28,14 @@ UNROLLED = 16  # a verify step is shorter: its recurrence becomes one fused kern
 
 
 @dataclasses.dataclass(frozen=True)
-class NoSmoothing:
+class _Columns:
+    """signals: the names of the columns, in the order of the table."""
+
+    signals: tuple[str, ...] = dataclasses.field(default=PAPER, kw_only=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class NoSmoothing(_Columns):
     """The token's own signal."""
 
     def init(self, batch: int) -> tuple[()]:
@@ -41,18 +50,18 @@ class NoSmoothing:
 
 @flax.struct.dataclass
 class EwmaState:
-    value: Float[Array, "B 3"]
+    value: Float[Array, "B S"]
     started: Bool[Array, " B"]
 
 
 @dataclasses.dataclass(frozen=True)
-class Ewma:
+class Ewma(_Columns):
     """e <- alpha s + (1 - alpha) e; the first value starts the average."""
 
     alpha: float = 0.1
 
     def init(self, batch: int) -> EwmaState:
-        return EwmaState(jnp.zeros((batch, 3), jnp.float32), jnp.zeros((batch,), bool))
+        return EwmaState(jnp.zeros((batch, len(self.signals)), jnp.float32), jnp.zeros((batch,), bool))
 
     def _step(self, state: EwmaState, signal: Array, boundary: Array) -> tuple[EwmaState, Array]:
         average = self.alpha * signal + (1.0 - self.alpha) * state.value
@@ -67,8 +76,8 @@ class Ewma:
 
 
 @dataclasses.dataclass(frozen=True)
-class BoundaryEwma:
-    """The same average over boundary tokens alone, of log-odds (confidence, progress) and logarithm (remain).
+class BoundaryEwma(_Columns):
+    """The same average over boundary tokens alone, of log-odds (shares) and logarithms (tokens).
 
     Between boundaries the value stays what it was; before the first it is the token's own signal. Signals are fitted at
     boundaries, where a step is complete, and a doubt raised at one should outlast the next "that fits".
@@ -77,14 +86,14 @@ class BoundaryEwma:
     alpha: float = 0.5
 
     def init(self, batch: int) -> EwmaState:
-        return EwmaState(jnp.zeros((batch, 3), jnp.float32), jnp.zeros((batch,), bool))
+        return EwmaState(jnp.zeros((batch, len(self.signals)), jnp.float32), jnp.zeros((batch,), bool))
 
     def _step(self, state: EwmaState, signal: Array, boundary: Array) -> tuple[EwmaState, Array]:
-        raw = deactivate(signal)
+        raw = deactivate(signal, self.signals)
         average = self.alpha * raw + (1.0 - self.alpha) * state.value
         reached = jnp.where(state.started[:, None], average, raw)
         value = jnp.where(boundary[:, None], reached, state.value)
-        shown = jnp.where((boundary | state.started)[:, None], activate(value), signal)
+        shown = jnp.where((boundary | state.started)[:, None], activate(value, self.signals), signal)
         return EwmaState(value, state.started | boundary), shown
 
     def scan(self, state: EwmaState, signals: Signals, boundary: Boundary) -> Signals:
@@ -96,16 +105,16 @@ class BoundaryEwma:
 
 @flax.struct.dataclass
 class ParagraphState:
-    total: Float[Array, "B 3"]
+    total: Float[Array, "B S"]
     length: Float[Array, " B"]
 
 
 @dataclasses.dataclass(frozen=True)
-class ParagraphMean:
+class ParagraphMean(_Columns):
     """Mean over the current paragraph: starts anew after a boundary; the boundary token ends its own paragraph."""
 
     def init(self, batch: int) -> ParagraphState:
-        return ParagraphState(jnp.zeros((batch, 3), jnp.float32), jnp.zeros((batch,), jnp.float32))
+        return ParagraphState(jnp.zeros((batch, len(self.signals)), jnp.float32), jnp.zeros((batch,), jnp.float32))
 
     def _step(self, state: ParagraphState, signal: Array, boundary: Array) -> tuple[ParagraphState, Array]:
         total, length = state.total + signal, state.length + 1.0
@@ -126,19 +135,19 @@ class ParagraphMean:
 class WindowState:
     """The last window - 1 signals (newest last, zeros before the first), the first ever, and how many there were."""
 
-    history: Float[Array, "B W 3"]
-    first: Float[Array, "B 3"]
+    history: Float[Array, "B W S"]
+    first: Float[Array, "B S"]
     count: Int[Array, " B"]
 
 
 @dataclasses.dataclass(frozen=True)
-class SlidingMean:
+class SlidingMean(_Columns):
     """Mean of the last `window` signals, or of as many as there are."""
 
     window: int = 10
 
     def init(self, batch: int) -> WindowState:
-        return _init_window(batch, self.window)
+        return _init_window(batch, self.window, len(self.signals))
 
     def scan(self, state: WindowState, signals: Signals, boundary: Boundary) -> Signals:
         length = signals.shape[1]
@@ -152,7 +161,7 @@ class SlidingMean:
 
 
 @dataclasses.dataclass(frozen=True)
-class Momentum:
+class Momentum(_Columns):
     """The signal carried one token further along its mean change over the last `window` signals.
 
     s_t + (s_t - s_{t-w+1}) / (w - 1): the released predictor (last value plus the mean of the window's w - 1
@@ -164,7 +173,7 @@ class Momentum:
     window: int = 10
 
     def init(self, batch: int) -> WindowState:
-        return _init_window(batch, self.window)
+        return _init_window(batch, self.window, len(self.signals))
 
     def scan(self, state: WindowState, signals: Signals, boundary: Boundary) -> Signals:
         length = signals.shape[1]
@@ -190,15 +199,15 @@ SMOOTHERS = {
 }
 
 
-def smoother_named(name: str) -> Smoother:
-    """The smoother `--smoother=NAME` means, with the paper's window (10) and alpha (0.1)."""
+def smoother_named(name: str, signals: Sequence[str] = PAPER) -> Smoother:
+    """The smoother that `--smoother=NAME` means, of these signals, with the paper's window (10) and alpha (0.1)."""
     if name not in SMOOTHERS:
         raise ValueError(f"unknown smoother '{name}': choose one of {', '.join(SMOOTHERS)}")
-    return SMOOTHERS[name]()
+    return SMOOTHERS[name](signals=tuple(signals))
 
 
 def _unfold(step, state, signals: Signals, boundary: Boundary):
-    """The states before and after every token (leaves [B, T + 1, ...]) and the values [B, T, 3] of a recurrence."""
+    """The states before and after every token (leaves [B, T + 1, ...]) and the values [B, T, S] of a recurrence."""
     length = signals.shape[1]
     if length <= UNROLLED:
         states, values = [state], []
@@ -228,10 +237,10 @@ def _at(states, count: Count):
     return jax.tree.map(pick, states)
 
 
-def _init_window(batch: int, window: int) -> WindowState:
+def _init_window(batch: int, window: int, width: int) -> WindowState:
     return WindowState(
-        jnp.zeros((batch, window - 1, 3), jnp.float32),
-        jnp.zeros((batch, 3), jnp.float32),
+        jnp.zeros((batch, window - 1, width), jnp.float32),
+        jnp.zeros((batch, width), jnp.float32),
         jnp.zeros((batch,), jnp.int32),
     )
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 ARCHITECTURES = ("llama", "qwen2", "qwen3")
 SIGNAL_PLACEMENTS = ("fc", "draft", "none")
+PAPER_SIGNALS = ("confidence", "progress", "remain")  # the rows of a draft that does not name its signals
 ATTENTIONS = ("xla", "pallas")
 ROW_ATTENTIONS = ("auto", "plain", "fused")
 
@@ -64,7 +65,9 @@ class TargetConfig:
 
 @dataclass(frozen=True)
 class DraftConfig:
-    """An EAGLE-3 layer with three signal heads: rows of `fc`, a head on the layer's output (`draft`), or `none`.
+    """An EAGLE-3 layer with signal heads: rows of `fc`, a head on the layer's output (`draft`), or `none`.
+
+    signal_names: what the rows of the heads are, in order (names of `exits.signals`).
 
     sliding_window: a pair sees only the last so many verified pairs, itself included (0: all of them). A draft's own
     steps always see one another, and the verified pairs that the last verified pair sees.
@@ -90,10 +93,15 @@ class DraftConfig:
     attention: str = "xla"  # as the target's
     row_attention: str = "auto"  # as the target's
     sliding_window: int = 0
+    signal_names: tuple[str, ...] = PAPER_SIGNALS
 
     def __post_init__(self):
         if self.signals not in SIGNAL_PLACEMENTS:
             raise ValueError(f"Signal placement {self.signals!r} is unknown; use one of {SIGNAL_PLACEMENTS}.")
+        if not self.signal_names or len(set(self.signal_names)) < len(self.signal_names):
+            raise ValueError(
+                f"The signals of a draft are named once each, and at least one is, not {self.signal_names}."
+            )
         if self.hidden_size != self.target_hidden_size and not self.own_embedding:
             # The layer's input is [embedding, hidden] of width 2E.
             raise ValueError(
@@ -105,9 +113,24 @@ class DraftConfig:
         _check_attention("Draft", self.attention, self.row_attention)
         _check_heads("Draft", self.num_heads, self.num_kv_heads, self.head_dim)
 
+    @property
+    def signal_rows(self) -> int:
+        """Rows of the signal heads; 0 where there are none."""
+        return len(self.signal_names) * (self.signals != "none")
+
+    @property
+    def fc_rows(self) -> int:
+        """Outputs of `fc`: the fused features, and the signals where they are placed there."""
+        return self.hidden_size + self.signal_rows * (self.signals == "fc")
+
 
 def draft_config(
-    target: TargetConfig, intermediate_size: int, draft_vocab_size: int, signals: str, sliding_window: int = 0
+    target: TargetConfig,
+    intermediate_size: int,
+    draft_vocab_size: int,
+    signals: str,
+    sliding_window: int = 0,
+    signal_names: tuple[str, ...] = PAPER_SIGNALS,
 ) -> DraftConfig:
     """A draft layer of the target's width and heads (one key head per query head, which a single layer can afford)."""
     return DraftConfig(
@@ -128,6 +151,7 @@ def draft_config(
         attention=target.attention,
         row_attention=target.row_attention,
         sliding_window=sliding_window,
+        signal_names=signal_names,
     )
 
 

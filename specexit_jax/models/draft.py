@@ -1,4 +1,4 @@
-"""The draft: one EAGLE-3 layer over (feature of token t, embedding of token t + 1), and the three exit signals.
+"""The draft: one EAGLE-3 layer over (feature of token t, embedding of token t + 1), and the exit signals.
 
 A pair has RoPE position t and predicts token t + 2. The embedding table is usually the target's; the caller does the
 lookup. Equations and names: docs/method.md §8; placement of the signals: docs/method.md §1.
@@ -19,13 +19,11 @@ from specexit_jax.models.layers import FeedForward, RMSNorm, normal, rotary_angl
 from specexit_jax.models.row_attention import attend_rows, row_mask
 from specexit_jax.models.target import advance, attention_bias, layer_cache
 
-SIGNALS = ("confidence", "progress", "remain")
-
 
 @flax.struct.dataclass
 class DraftOutput:
     """`logits` float32 [B, T, W]; `hidden` [B, T, E], pre-norm, is the next step's input; `raw_signals` float32
-    [B, T, 3] before their activations, of token t + 1, or None where they are not placed at `draft`."""
+    [B, T, S] before their activations, of token t + 1, or None where they are not placed at `draft`."""
 
     logits: jax.Array
     hidden: jax.Array
@@ -54,9 +52,8 @@ class Draft(nn.Module):
     def setup(self):
         config = self.config
         width = config.hidden_size
-        rows = width + len(SIGNALS) * (config.signals == "fc")
         features = 3 * config.target_hidden_size
-        self.fc = self.param("fc", normal(features), (features, rows), jnp.float32)
+        self.fc = self.param("fc", normal(features), (features, config.fc_rows), jnp.float32)
         self.input_norm = RMSNorm(config.rms_norm_eps)
         self.hidden_norm = RMSNorm(config.rms_norm_eps)
         self.attention = Attention(
@@ -72,10 +69,10 @@ class Draft(nn.Module):
         self.norm = RMSNorm(config.rms_norm_eps)
         self.lm_head = self.param("lm_head", normal(width), (width, config.draft_vocab_size), jnp.float32)
         if config.signals == "draft":
-            self.signal_head = self.param("signal_head", normal(width), (width, len(SIGNALS)), jnp.float32)
+            self.signal_head = self.param("signal_head", normal(width), (width, config.signal_rows), jnp.float32)
 
     def fuse(self, features: jax.Array) -> tuple[jax.Array, jax.Array | None]:
-        """The target's features [B, T, 3D] to hidden [B, T, E] and, placed at `fc`, raw signals float32 [B, T, 3]."""
+        """The target's features [B, T, 3D] to hidden [B, T, E] and, placed at `fc`, raw signals float32 [B, T, S]."""
         fused = rows_apart(jnp.einsum("bta,ae->bte", features, self.fc.astype(features.dtype)))
         if self.config.signals != "fc":
             return fused, None
@@ -142,7 +139,7 @@ class Draft(nn.Module):
         return self.read_logits(self.normed(hidden))
 
     def signal(self, hidden: jax.Array) -> jax.Array:
-        """Raw signals float32 [B, T, 3] from the pre-norm hidden; only for the placement `draft`."""
+        """Raw signals float32 [B, T, S] from the pre-norm hidden; only for the placement `draft`."""
         return self.read_signals(self.normed(hidden))
 
     def normed(self, hidden: jax.Array) -> jax.Array:

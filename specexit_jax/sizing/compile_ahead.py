@@ -18,6 +18,7 @@ from specexit_jax.backend import tracing_for
 from specexit_jax.decoding.loop.speculative import decode
 from specexit_jax.decoding.sampling import some_keys
 from specexit_jax.decoding.spec import DecodeParams, DecodeSpec
+from specexit_jax.exits.boundaries import TokenBoundaries
 from specexit_jax.exits.policy import unreachable
 from specexit_jax.models.config import DraftConfig, TargetConfig
 from specexit_jax.models.draft import Draft, init_draft
@@ -88,8 +89,8 @@ def compile_decode(
         row(keys.shape, keys.dtype),
         row((batch,), jnp.bool_),
         row((batch,), jnp.int32),
-        jax.tree.map(lambda leaf: _whole(mesh, leaf.shape, leaf.dtype), unreachable()),
-        _whole(mesh, (target.vocab_size,), "bool"),
+        jax.tree.map(lambda leaf: _whole(mesh, leaf.shape, leaf.dtype), unreachable(signals=draft.signal_names)),
+        TokenBoundaries(_whole(mesh, (target.vocab_size,), "bool")),
     )
     with tracing_for("tpu"), jax.set_mesh(mesh):
         return decode.lower(spec, params, *arguments).compile()

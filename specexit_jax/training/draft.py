@@ -1,4 +1,4 @@
-"""The draft's training step: token loss of the training-time test, and the three signal losses."""
+"""The draft's training step: token loss of the training-time test, and a loss of each signal."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from specexit_jax.models.config import DraftConfig
 from specexit_jax.models.draft import Draft
 from specexit_jax.models.target import Target
-from specexit_jax.training.losses import SIGNALS, signal_errors, signal_losses
+from specexit_jax.training.losses import signal_errors, signal_losses
 from specexit_jax.training.state import TrainState, apply_gradients, init_state
 from specexit_jax.training.teacher import Teacher, run_teacher
 from specexit_jax.training.ttt import judge_steps, run_steps, shift_left, token_loss
@@ -31,7 +31,7 @@ class DraftTrainingConfig:
     """steps: of training-time test, the chain length K in decoding. decay: a step's weight relative to the step before
     it.
 
-    temperature: the sampler's, for the expected acceptance. signal_weights: of confidence, progress, remain; under
+    temperature: the sampler's, for the expected acceptance. signal_weights: of the draft's signals, in order; under
     `gradnorm` they multiply ||grad L_tok|| / ||grad L_i|| on the shared weights, averaged with gradnorm_decay.
     teacher_chunk, loss_chunk: tokens of a row whose full-vocabulary and draft-vocabulary logits exist at once. remat:
     layers and logits are computed again in the backward pass; for rows longer than loss_chunk they always are.
@@ -40,7 +40,7 @@ class DraftTrainingConfig:
     steps: int = 5
     decay: float = 0.8
     temperature: float = 1.0
-    signal_weights: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    signal_weights: tuple[float, ...] | None = None
     weighting: str = "fixed"
     gradnorm_decay: float = 0.9
     teacher_chunk: int = 1024
@@ -64,35 +64,50 @@ def check_weighting(config: DraftTrainingConfig, draft: DraftConfig) -> None:
         )
 
 
+def base_weights(config: DraftTrainingConfig, draft: DraftConfig) -> jax.Array:
+    """float32[S] of the draft's signals. Raises ValueError where there are more or fewer weights than signals."""
+    rows = draft.signal_rows
+    weights = config.signal_weights or (1.0,) * rows
+    if rows and len(weights) != rows:
+        raise ValueError(
+            f"there are {len(weights)} signal weights for the {rows} signals {', '.join(draft.signal_names)}: give one each "
+            "(train.signal_weights)"
+        )
+    return jnp.asarray(weights[:rows], jnp.float32)
+
+
 def init_draft_state(
     params: dict, optimizer: optax.GradientTransformation, config: DraftTrainingConfig, draft: DraftConfig
 ) -> TrainState:
     """A fresh state. Under GradNorm it includes the averaged signal weights, which start from 1."""
     check_weighting(config, draft)
-    return init_state(params, optimizer, jnp.ones(3, jnp.float32) if config.weighting == "gradnorm" else ())
+    return init_state(
+        params, optimizer, jnp.ones(draft.signal_rows, jnp.float32) if config.weighting == "gradnorm" else ()
+    )
 
 
 def draft_losses(
     params: dict, teacher: Teacher, batch: Batch, *, draft: Draft, config: DraftTrainingConfig
 ) -> tuple[jax.Array, Metrics]:
-    """float32[4] (token loss, then the three signal losses, zeros without signals) and all metrics.
+    """float32[1 + S] (token loss, then those of the signals, S = 0 without any) and all metrics.
 
-    The batch holds tokens, segment_ids, positions, loss_mask [B, T] and, with signals, labels and label_mask [B, T, 3].
+    The batch holds tokens, segment_ids, positions, loss_mask [B, T] and, with signals, labels and label_mask [B, T, S].
     """
     remat = config.remat or batch["tokens"].shape[1] > config.loss_chunk
     hiddens, raw = run_steps(draft, params, teacher.features, teacher.embedded, batch, config.steps, remat)
     chains = judge_steps(draft, params, hiddens, teacher, config.temperature, config.loss_chunk, remat)
     tokens, metrics = token_loss(chains, teacher, batch, config.decay)
     if raw is None:
-        return jnp.concatenate([tokens[None], jnp.zeros(3, jnp.float32)]), metrics
+        return tokens[None], metrics
     segments = batch["segment_ids"]
     known = segments > 0
     if draft.config.signals == "draft":  # the first token of a document has no pair before it
         known = known & (shift_left(segments, -1) == segments)
     mask = batch["label_mask"].astype(jnp.float32) * known[..., None].astype(jnp.float32)
-    signals = signal_losses(raw, batch["labels"], mask)
-    metrics |= {f"{name}_loss": signals[i] for i, name in enumerate(SIGNALS)}
-    return jnp.concatenate([tokens[None], signals]), metrics | signal_errors(raw, batch["labels"], mask)
+    names = draft.config.signal_names
+    signals = signal_losses(raw, batch["labels"], mask, names)
+    metrics |= {f"{name}_loss": signals[i] for i, name in enumerate(names)}
+    return jnp.concatenate([tokens[None], signals]), metrics | signal_errors(raw, batch["labels"], mask, names)
 
 
 def shared_norm(gradients: dict) -> jax.Array:
@@ -101,7 +116,7 @@ def shared_norm(gradients: dict) -> jax.Array:
 
 
 def gradnorm_weights(gradients: list[dict], average: jax.Array, decay: float) -> jax.Array:
-    """float32[3], the moving average of ||grad L_tok|| / (||grad L_i|| + eps) (docs/method.md §2)."""
+    """float32[S], the moving average of ||grad L_tok|| / (||grad L_i|| + eps) (docs/method.md §2)."""
     token, *signals = (shared_norm(g) for g in gradients)
     ratios = jnp.stack([token / (norm + 1e-8) for norm in signals])
     # A batch without a label has no gradient to compare; its ratio would be 1e8.
@@ -127,14 +142,14 @@ def draft_step(
         teacher = teacher.replace(features=teacher.features * feature_scale.astype(teacher.features.dtype)[None, None])
     losses_of = functools.partial(draft_losses, teacher=teacher, batch=batch, draft=draft, config=config)
     losses, pull, metrics = jax.vjp(losses_of, state.params, has_aux=True)
-    base = jnp.asarray(config.signal_weights, jnp.float32)
+    base = base_weights(config, draft.config)
     if config.weighting == "gradnorm":
-        apart = [pull(row)[0] for row in jnp.eye(4, dtype=jnp.float32)]
+        apart = [pull(row)[0] for row in jnp.eye(len(losses), dtype=jnp.float32)]
         average = gradnorm_weights(apart, state.extra, config.gradnorm_decay)
         weights = jnp.concatenate([jnp.ones(1, jnp.float32), base * average])
         gradients = jax.tree.map(lambda *g: sum(w * x for w, x in zip(weights, g, strict=True)), *apart)
         state = state.replace(extra=average)
-        metrics |= {f"{name}_weight": weights[i + 1] for i, name in enumerate(SIGNALS)}
+        metrics |= {f"{name}_weight": weights[i + 1] for i, name in enumerate(draft.config.signal_names)}
     else:
         weights = jnp.concatenate([jnp.ones(1, jnp.float32), base])
         gradients = pull(weights)[0]
@@ -158,6 +173,7 @@ def make_draft_step(
     shardings: of the state, before and after the step; the metrics are then replicated.
     """
     check_weighting(config, draft.config)
+    base_weights(config, draft.config)
     check_vocabulary(d2t, draft.config)
     step = functools.partial(
         draft_step, target=target, draft=draft, optimizer=optimizer, config=config, feature_scale=feature_scale

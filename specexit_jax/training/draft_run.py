@@ -102,9 +102,9 @@ def train_draft(
     if draft.signals != "none" and run.signal_positions:
         reader = signal_inputs(target, target_params, draft, params, mesh)
         found = labelled_positions(reader, rows, run.signal_positions, run.seed, run.batch_size)
-        signals = np.zeros((found[0].shape[1], 3), np.float32)
+        signals = np.zeros((found[0].shape[1], draft.signal_rows), np.float32)
         if is_first():  # takes minutes on one host for a large model
-            signals = solve_signals(*found)
+            signals = solve_signals(*found, names=draft.signal_names)
         params = with_signals(draft, params, from_first(signals))
     bundle = DraftBundle(config=draft, params=params, d2t=jnp.asarray(d2t))
     if is_first():
@@ -113,7 +113,7 @@ def train_draft(
 
 
 def with_signals(draft: DraftConfig, params: dict, signals: np.ndarray) -> dict:
-    """The draft's parameters with these columns [A, 3] as its signal weights, for either placement."""
+    """The draft's parameters with these columns [A, S] as its signal weights, for either placement."""
     if draft.signals == "draft":
         return params | {"signal_head": signals}
     return params | {"fc": np.concatenate([params["fc"][:, : draft.hidden_size], signals], axis=1)}

@@ -8,7 +8,6 @@ masked halves of blocks, norms, softmax and the optimizer.
 """
 
 from specexit_jax.models.config import DraftConfig, TargetConfig
-from specexit_jax.models.draft import SIGNALS
 
 
 def draft_step_flops(
@@ -20,8 +19,7 @@ def draft_step_flops(
     head = 2 * target.hidden_size * target.vocab_size
     taught = whole * (target.num_layers * _layer(target, target.hidden_size) + head)
     taught += rows * target.num_layers * _attention(target, seen_pairs(tokens))
-    rows_of_fc = draft.hidden_size + len(SIGNALS) * (draft.signals == "fc")
-    fused = whole * 2 * 3 * draft.target_hidden_size * rows_of_fc
+    fused = whole * 2 * 3 * draft.target_hidden_size * draft.fc_rows
     own = whole * steps * (_layer(draft, 2 * draft.hidden_size) + 2 * draft.hidden_size * draft.draft_vocab_size)
     diagonals = tokens * (steps - 1) / 2  # step i also attends to i own steps at each token
     own += rows * steps * _attention(draft, seen_pairs(tokens, draft.sliding_window) + diagonals)

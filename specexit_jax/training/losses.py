@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 
-SIGNALS = ("confidence", "progress", "remain")
+from specexit_jax.exits.signals import PAPER, SIGNALS, by_scale
 
 
 def masked_mean(values: jax.Array, mask: jax.Array) -> jax.Array:
@@ -23,23 +25,20 @@ def soft_cross_entropy(logits: jax.Array, teacher_logits: jax.Array) -> jax.Arra
     return -jnp.sum(teacher * jax.nn.log_softmax(logits, axis=-1), axis=-1)
 
 
-def signal_losses(raw: jax.Array, labels: jax.Array, mask: jax.Array) -> jax.Array:
-    """float32[3]: binary cross entropies of confidence and progress, squared error of log remain.
-
-    raw, labels, mask [B, T, 3]; labels are probability, share and tokens (docs/method.md §1). Progress is a share in
-    [0, 1], for which binary cross entropy is a proper loss, like squared error; its gradient does not vanish where the
-    sigmoid saturates.
-    """
-    entropy = jax.nn.softplus(raw[..., :2]) - raw[..., :2] * labels[..., :2]
-    squared = jnp.square(raw[..., 2:] - jnp.log(jnp.maximum(labels[..., 2:], 1.0)))
-    losses = jnp.concatenate([entropy, squared], axis=-1)
-    return jnp.stack([masked_mean(losses[..., i], mask[..., i]) for i in range(3)])
+def signal_losses(raw: jax.Array, labels: jax.Array, mask: jax.Array, names: Sequence[str] = PAPER) -> jax.Array:
+    """float32[S]: each signal's own loss (`exits.scales`). raw, labels, mask [B, T, S]; labels are values, not raw outputs."""
+    parts = [scale.loss(raw[..., own], labels[..., own]) for scale, own in by_scale(names)]
+    losses = jnp.concatenate(parts, axis=-1)
+    return jnp.stack([masked_mean(losses[..., i], mask[..., i]) for i in range(len(names))])
 
 
-def signal_errors(raw: jax.Array, labels: jax.Array, mask: jax.Array) -> dict[str, jax.Array]:
-    """Mean absolute errors: of probability, of share, and of the log of the tokens that remain."""
-    shares = jax.nn.sigmoid(raw[..., :2]) - labels[..., :2]
-    logs = raw[..., 2:] - jnp.log(jnp.maximum(labels[..., 2:], 1.0))
-    errors = jnp.abs(jnp.concatenate([shares, logs], axis=-1))
-    names = ("confidence_error", "progress_error", "log_remain_error")
-    return {name: masked_mean(errors[..., i], mask[..., i]) for i, name in enumerate(names)}
+def signal_errors(
+    raw: jax.Array, labels: jax.Array, mask: jax.Array, names: Sequence[str] = PAPER
+) -> dict[str, jax.Array]:
+    """Mean absolute errors, by name: of shares, and of the logs of tokens."""
+    parts = [scale.difference(raw[..., own], labels[..., own]) for scale, own in by_scale(names)]
+    errors = jnp.abs(jnp.concatenate(parts, axis=-1))
+    return {
+        f"{SIGNALS[name].scale.compared}{name}_error": masked_mean(errors[..., i], mask[..., i])
+        for i, name in enumerate(names)
+    }

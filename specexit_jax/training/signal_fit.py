@@ -1,12 +1,13 @@
 """Solves the signals to their optimum at boundaries; all other parameters stay as trained.
 
 Placed at `fc`, the signals are linear in the captured features and share no weight with the draft; placed at `draft`, in the
-normed hidden of the pair before the token. Two logistic regressions and a least squares, each convex. Gradient steps
-end short of the optimum (at `fc`, AUC of confidence 0.87 after 1,000 Muon steps, 0.92 solved), so the solution replaces
-the trained values.
+normed hidden of the pair before the token. A logistic regression for each share and least squares for each number of
+tokens, all convex. Gradient steps end short of the optimum (at `fc`, AUC of confidence 0.87 after 1,000 Muon steps, 0.92
+solved), so the solution replaces the trained values.
 """
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -15,6 +16,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from specexit_jax.data.batches import RowSource
+from specexit_jax.exits.signals import PAPER, SIGNALS
 from specexit_jax.models.config import DraftConfig, TargetConfig
 from specexit_jax.models.draft import Draft
 from specexit_jax.parallel.sharding import whole
@@ -51,7 +53,7 @@ def _hidden_before(target: TargetConfig, draft: DraftConfig, params: Any, batch:
 def labelled_positions(
     reader: TokenReader, source: RowSource, most: int, seed: int, batch_size: int = 8
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(inputs float32 [N, A], labels [N, 3], mask bool [N, 3]) of the labelled boundary tokens of rows drawn at random,
+    """(inputs float32 [N, A], labels [N, S], mask bool [N, S]) of the labelled boundary tokens of rows drawn at random,
     until there are `most` of them.
 
     Exits read the signals only at boundaries. Other tokens would worsen the linear fit there (AUC of confidence 0.89
@@ -74,23 +76,27 @@ def labelled_positions(
     return np.concatenate(inputs), np.concatenate(labels), np.concatenate(mask)
 
 
-def solve_signals(features: np.ndarray, labels: np.ndarray, mask: np.ndarray, ridge: float = 1.0) -> np.ndarray:
-    """float32 [A, 3]: the columns that minimise `losses.signal_losses` summed over N positions + ridge / 2 |w|^2.
+def solve_signals(
+    features: np.ndarray, labels: np.ndarray, mask: np.ndarray, ridge: float = 1.0, names: Sequence[str] = PAPER
+) -> np.ndarray:
+    """float32 [A, S]: the columns that minimise `losses.signal_losses` summed over N positions + ridge / 2 |w|^2.
 
     The ridge applies to features scaled to unit mean square. A feature that hardly varies (a constant of the residual
     stream) serves as the intercept.
     """
     scale = 1.0 / np.sqrt(np.mean(np.square(features, dtype=np.float64), axis=0) + 1e-12)
     columns = []
-    for signal in range(3):
+    for signal, name in enumerate(names):
         known = mask[:, signal]
         x, y = features[known] * scale, labels[known, signal].astype(np.float64)
-        if signal == 2:
-            y = np.log(np.maximum(y, 1.0))
-            columns.append(np.linalg.solve(x.T @ x + ridge * np.eye(x.shape[1]), x.T @ y))
-        else:
-            columns.append(_logistic(x, y, ridge))
+        columns.append(_SOLVERS[SIGNALS[name].scale.link](x, y, ridge))
     return (scale[:, None] * np.stack(columns, axis=1)).astype(np.float32)
+
+
+def _least_squares(x: np.ndarray, y: np.ndarray, ridge: float) -> np.ndarray:
+    """Of the logarithms of numbers of tokens."""
+    y = np.log(np.maximum(y, 1.0))
+    return np.linalg.solve(x.T @ x + ridge * np.eye(x.shape[1]), x.T @ y)
 
 
 def _logistic(x: np.ndarray, y: np.ndarray, ridge: float) -> np.ndarray:
@@ -115,3 +121,6 @@ def _logistic(x: np.ndarray, y: np.ndarray, ridge: float) -> np.ndarray:
 def _loss(x: np.ndarray, y: np.ndarray, w: np.ndarray, ridge: float) -> float:
     raw = x @ w
     return float(np.sum(np.logaddexp(0.0, raw) - raw * y) + ridge / 2 * w @ w)
+
+
+_SOLVERS = {"logit": _logistic, "log": _least_squares}  # by the link of a signal's scale

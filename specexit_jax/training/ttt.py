@@ -46,7 +46,7 @@ def run_steps(
     steps: int,
     remat: bool = False,
 ) -> tuple[list[jax.Array], jax.Array | None]:
-    """Pre-norm hiddens [B, T, E] of steps 0 .. steps - 1, and raw signals [B, T, 3] of token t itself (None: no signals).
+    """Pre-norm hiddens [B, T, E] of steps 0 .. steps - 1, and raw signals [B, T, S] of token t itself (None: no signals).
 
     features [B, T, 3D] and embedded [B, T, D] are of token t, unshifted. remat: the backward pass computes each step's
     layer again from its input; only its hidden, keys and values are kept.

@@ -18,12 +18,12 @@ class Pairs:
     """The draft layer's outputs over the columns of a step: pre-norm hidden, raw signals ('draft' placement), cache."""
 
     hidden: Float[Array, "B T E"]
-    raw_signals: Float[Array, "B T 3"] | None
+    raw_signals: Float[Array, "B T S"] | None
     cache: Cache
 
 
 def fuse(loop: Loop, features: Float[Array, "B T A"]):
-    """Fused features [B, T, E] and the raw signals [B, T, 3] of placement 'fc' (else None)."""
+    """Fused features [B, T, E] and the raw signals [B, T, S] of placement 'fc' (else None)."""
     return Draft(loop.spec.draft).apply({"params": loop.params.draft}, features, method="fuse")
 
 

@@ -20,7 +20,6 @@ from specexit_jax.decoding.loop.prefill import empty_state, prefill, resized
 from specexit_jax.decoding.loop.step import step
 from specexit_jax.decoding.spec import DecodeParams, DecodeSpec, Loop
 from specexit_jax.decoding.state import DecodeResult, DecodeState, result_of
-from specexit_jax.exits.policy import NeverExit
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -56,9 +55,11 @@ def decode(
 
 def make_loop(spec: DecodeSpec, params: DecodeParams, policy: Any, boundaries: Any) -> Loop:
     """What the iterations share; refuses a policy that this spec cannot serve."""
-    if policy.needs_signals and not spec.has_signals:
+    if policy.signals and not spec.has_signals:
         raise ValueError("This exit policy reads signals, but there is no draft model with signal heads: give one.")
-    if not spec.end_think_ids and not isinstance(policy, NeverExit):
+    if missing := [name for name in policy.signals if name not in spec.draft.signal_names]:
+        raise ValueError(f"This exit policy reads {', '.join(missing)}, which the draft model has no signal head for.")
+    if not spec.end_think_ids and policy.exits:
         raise ValueError("An exit writes `</think>`, but end_think_ids is empty: give its token ids.")
     return Loop(spec, params, policy, boundaries, head_of(spec, params))
 

@@ -1,7 +1,6 @@
 """One iteration of the loop: verify, accept, decide, commit, draft; every row in its own state."""
 
 import functools
-from typing import Any
 
 import flax.struct
 import jax
@@ -16,7 +15,7 @@ from specexit_jax.decoding.penalty import penalised, seen_by_nodes
 from specexit_jax.decoding.sampling import best_token, keyed_sample, perturbed_scores, token_log_probability
 from specexit_jax.decoding.spec import DecodeSpec, Loop
 from specexit_jax.decoding.state import DecodeState, column, write_rows
-from specexit_jax.exits.signals import activate
+from specexit_jax.exits.signals import activate, columns_of
 from specexit_jax.models.cache import Cache
 from specexit_jax.models.target import Target
 
@@ -52,7 +51,7 @@ class Observed:
     has run already, over the sampled tokens."""
 
     fused: Float[Array, "B T E"] | None
-    signals: Float[Array, "B T 3"] | None
+    signals: Float[Array, "B T S"] | None
     boundary: Bool[Array, "B T"]
     sampled: Int[Array, "B T"]
     pairs: Pairs | None
@@ -64,7 +63,7 @@ class Decision:
 
     exits: Bool[Array, " B"]
     column: Int[Array, " B"]
-    smoothed: Float[Array, "B T 3"]
+    smoothed: Float[Array, "B T S"]
 
 
 def step(loop: Loop, live: int, state: DecodeState) -> DecodeState:
@@ -199,11 +198,18 @@ def observe(loop: Loop, live: int, state: DecodeState, verified: Verified) -> Ob
         raw = jnp.concatenate([state.root_signals[:, None], pairs.raw_signals[:, :-1]], axis=1)
     return Observed(
         fused=fused,
-        signals=activate(raw) if loop.reads_signals else None,
-        boundary=boundary_mask(loop.boundaries, verified.candidates, verified.sampled),
+        signals=activate(raw, loop.spec.draft.signal_names) if loop.reads_signals else None,
+        boundary=loop.boundaries.mask(verified.candidates, verified.sampled),
         sampled=verified.sampled,
         pairs=pairs,
     )
+
+
+def signals_read(loop: Loop, observed: Observed) -> Float[Array, "B T R"] | None:
+    """The signals that the policy reads, of all that the draft has."""
+    if observed.signals is None:
+        return None
+    return columns_of(observed.signals, loop.spec.draft.signal_names, loop.policy.signals)
 
 
 def decide(loop: Loop, state: DecodeState, verified: Verified, accepted: Accepted, observed: Observed) -> Decision:
@@ -213,7 +219,7 @@ def decide(loop: Loop, state: DecodeState, verified: Verified, accepted: Accepte
     valid = accepted.valid & (verified.positions < room[:, None])
     closes = accepted.closing < width
     cut, smoothed = loop.policy.decide(
-        state.policy_state, verified.candidates, observed.signals, observed.boundary, valid, closes
+        state.policy_state, verified.candidates, signals_read(loop, observed), observed.boundary, valid, closes
     )
     return Decision(exits=cut < width, column=cut, smoothed=smoothed)
 
@@ -250,7 +256,12 @@ def commit(
         target_cache=verified.cache,
         draft_cache=state.draft_cache if observed.pairs is None else observed.pairs.cache,
         policy_state=loop.policy.commit(
-            state.policy_state, verified.candidates, observed.signals, observed.boundary, accepted.valid, count
+            state.policy_state,
+            verified.candidates,
+            signals_read(loop, observed),
+            observed.boundary,
+            accepted.valid,
+            count,
         ),
         thinking=state.thinking & ~decision.exits & ~closes,
         done=state.done | finished | (length >= state.max_length),
@@ -294,11 +305,6 @@ def tokens_before(state: DecodeState, number: int) -> Int[Array, "B M"]:
     """The last `number` committed tokens of each row, -1 before the first."""
     index = state.length[:, None] + jnp.arange(-number, 0, dtype=jnp.int32)[None, :]
     return jnp.where(index >= 0, jnp.take_along_axis(state.tokens, index, axis=1, mode="clip"), -1)
-
-
-def boundary_mask(boundaries: Any, tokens: Int[Array, "B T"], following: Int[Array, "B T"]) -> Bool[Array, "B T"]:
-    """Which tokens end a step; `following` is the token after each, if the step keeps it."""
-    return boundaries.mask(tokens, following) if hasattr(boundaries, "mask") else boundaries[tokens]
 
 
 def window_of(candidates: Int[Array, "B T"], count: Int[Array, " B"], root: Int[Array, " B"]) -> Int[Array, "B U"]:

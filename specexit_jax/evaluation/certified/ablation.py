@@ -10,7 +10,7 @@ from specexit_jax.evaluation import statistics
 from specexit_jax.evaluation.certified.certify import Goal, Seen, certify, scored
 from specexit_jax.exits.calibration import exit_boundaries, taken
 from specexit_jax.exits.risk import CannotCertify
-from specexit_jax.exits.signals import SIGNALS
+from specexit_jax.exits.signals import PAPER
 
 PARAGRAPHS = ("paragraph",)
 KINDS = (PARAGRAPHS, ("marker",), ("paragraph", "marker"))
@@ -19,11 +19,11 @@ KINDS = (PARAGRAPHS, ("marker",), ("paragraph", "marker"))
 @dataclasses.dataclass(frozen=True)
 class Arm:
     """One row of a table: the signals it exits by, the smoothers it may choose among, its boundaries and its draft
-    (a name; `own` is the session's)."""
+    (a name; `own` is the session's). signals None: all that the draft has."""
 
     table: str
     name: str
-    signals: tuple[str, ...] = SIGNALS
+    signals: tuple[str, ...] | None = None
     smoothers: tuple[str, ...] = ()
     kinds: tuple[str, ...] = PARAGRAPHS
     draft: str = "own"
@@ -42,11 +42,11 @@ class Paired:
     exited: np.ndarray
 
 
-def arms(smoothers: Sequence[str], places: Mapping[str, str]) -> list[Arm]:
+def arms(smoothers: Sequence[str], places: Mapping[str, str], signals: Sequence[str] = PAPER) -> list[Arm]:
     """Every subset of the signals, every smoother, every kind of boundary, every draft; places: where drafts have their signals,
-    by the name of the draft."""
+    by the name of the draft; signals: of the session's own draft."""
     smoothers = tuple(smoothers)
-    subsets = [names for size in (1, 2, 3) for names in itertools.combinations(SIGNALS, size)]
+    subsets = [names for size in range(1, 1 + len(signals)) for names in itertools.combinations(signals, size)]
     found = [Arm("signals", " + ".join(names), names, smoothers) for names in subsets]
     found += [Arm("smoother", name, smoothers=(name,)) for name in smoothers]
     found += [Arm("boundaries", " + ".join(kinds), smoothers=smoothers, kinds=kinds) for kinds in KINDS]

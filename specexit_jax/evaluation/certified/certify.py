@@ -9,7 +9,7 @@ from specexit_jax.exits.calibration import Outcomes, exit_boundaries, harms, sco
 from specexit_jax.exits.path import Path, Scored, choose_path, scored_paths
 from specexit_jax.exits.policy_file import PolicyFile
 from specexit_jax.exits.risk import CannotCertify, Certificate, learn_then_test
-from specexit_jax.exits.signals import SIGNALS
+from specexit_jax.exits.signals import PAPER, SIGNALS
 from specexit_jax.exits.units import means_of
 
 Seen = Mapping[str, Outcomes]  # a smoother's name -> what its thresholds do on a split
@@ -17,7 +17,7 @@ Seen = Mapping[str, Outcomes]  # a smoother's name -> what its thresholds do on 
 
 @dataclasses.dataclass(frozen=True)
 class Goal:
-    """P(risk <= epsilon) >= 1 - delta, by thresholds on `signals`; budget: see `policy.Threshold`.
+    """P(risk <= epsilon) >= 1 - delta, by thresholds on `signals` (None: all that there are); budget: see `policy.Threshold`.
 
     path_split fixes the path, split certifies; together: how many certificates, this one among them, shall hold at once with
     probability 1 - together x delta.
@@ -25,13 +25,15 @@ class Goal:
 
     epsilon: float
     delta: float
-    signals: tuple[str, ...] = SIGNALS
+    signals: tuple[str, ...] | None = None
     budget: int | None = None
     path_split: str = "development"
     split: str = "calibration"
     together: int = 1
 
     def __post_init__(self):
+        if self.signals is None:
+            return
         unknown = [name for name in self.signals if name not in SIGNALS]
         if unknown or not self.signals or len(set(self.signals)) < len(self.signals):
             raise ValueError(
@@ -52,8 +54,10 @@ def certify(paths: Sequence[Scored], calibration: Seen, goal: Goal) -> tuple[Pat
     return path, learn_then_test(path.thresholds, seen, *sides, goal.together)
 
 
-def policy_file(path: Path, certificate: Certificate, goal: Goal, kinds: Sequence[str], draft: str) -> PolicyFile:
-    """The certified policy as policy.json holds it; draft: its digest."""
+def policy_file(
+    path: Path, certificate: Certificate, goal: Goal, kinds: Sequence[str], draft: str, names: Sequence[str] = PAPER
+) -> PolicyFile:
+    """The certified policy as policy.json holds it; draft: its digest; names: of the signals that the draft has."""
     return PolicyFile(
         rule="default",
         smoothing=path.smoothing,
@@ -65,6 +69,7 @@ def policy_file(path: Path, certificate: Certificate, goal: Goal, kinds: Sequenc
         split=goal.split,
         problems=certificate.problems,
         draft=draft,
+        signals=tuple(names),
     )
 
 

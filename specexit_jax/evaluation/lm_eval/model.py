@@ -26,7 +26,6 @@ from specexit_jax.evaluation.lm_eval.loglikelihood import scores
 from specexit_jax.evaluation.lm_eval.open import opened
 from specexit_jax.evaluation.lm_eval.report import decoding_numbers
 from specexit_jax.evaluation.report.publish import provenance
-from specexit_jax.exits.policy import NeverExit
 from specexit_jax.exits.policy_file import PolicyFile
 from specexit_jax.monitoring.progress import Progress
 from specexit_jax.notes import note
@@ -147,7 +146,7 @@ class SpecExitLM(TemplateLM):
 
     def _warn_of_closed(self, asked: Sequence[Request]) -> None:
         """A method that exits can do so in open thinking alone."""
-        exits = self.method.closes_thinking or not isinstance(self.method.policy, NeverExit)
+        exits = self.method.closes_thinking or self.method.policy.exits
         if exits and not any(is_thinking(self.session, request.prompt_ids) for request in asked):
             text = "No prompt opens its thinking, so %r never ends it: give --apply_chat_template."
             logging.getLogger(__name__).warning(text, self.method.name)

@@ -11,6 +11,7 @@ from specexit_jax.decoding.spec import DecodeParams
 from specexit_jax.evaluation.loop.host_loop import decode_from_host
 from specexit_jax.evaluation.loop.timing import Case, LoopTimer
 from specexit_jax.evaluation.loop.transformers_peer import TransformersPeer, installed
+from specexit_jax.exits.boundaries import TokenBoundaries
 from specexit_jax.exits.policy import NeverExit
 
 CHECKED = (64, 32)  # tokens of the prompts by which transformers' ids are held against ours, and of what follows them
@@ -81,7 +82,7 @@ def greedy_ids(case: Case, params: DecodeParams, prompts: np.ndarray, new_tokens
         jnp.zeros((batch,), bool),
         jnp.full((batch,), width + new_tokens, jnp.int32),
         NeverExit(),
-        jnp.zeros((spec.target.vocab_size,), bool),
+        TokenBoundaries(jnp.zeros((spec.target.vocab_size,), bool)),
     )
     return np.asarray(result.tokens[:, width:])
 

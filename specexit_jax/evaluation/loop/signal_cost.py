@@ -11,6 +11,7 @@ from specexit_jax.engine.run import Batch, execute, outcomes, plan, warm_up
 from specexit_jax.engine.session import Session, without_signals
 from specexit_jax.evaluation.loop.latency import interleaved_ratio
 from specexit_jax.exits.policy import Policy, Threshold, unreachable
+from specexit_jax.exits.smoothers import Ewma
 
 
 def signal_cost(
@@ -29,7 +30,7 @@ def signal_cost(
     Both sides write the same tokens in the same iterations (ValueError if not), each problem `rounds` times in turns,
     compilation excluded. Of `policy` the smoother runs.
     """
-    smoother = policy.smoother if isinstance(policy, Threshold) else None
+    smoother = policy.smoother if isinstance(policy, Threshold) else Ewma(signals=session.draft.signal_names)
     sides = {}
     for name, side in (("without", without_signals(session)), ("with", session)):
         if name == "with":

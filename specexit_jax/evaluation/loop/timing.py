@@ -23,6 +23,7 @@ from specexit_jax.decoding.loop.step import Observed, draft, verify_candidates
 from specexit_jax.decoding.spec import DecodeParams, DecodeSpec, Loop
 from specexit_jax.decoding.state import DecodeState
 from specexit_jax.decoding.trees import TreeShape
+from specexit_jax.exits.boundaries import TokenBoundaries
 from specexit_jax.exits.policy import NeverExit, Policy, unreachable
 from specexit_jax.models.config import DraftConfig, TargetConfig
 from specexit_jax.sizing.random_weights import noise
@@ -97,8 +98,8 @@ class LoopTimer:
     ):
         self.case = case
         if policy is None:
-            policy = unreachable() if case.spec.has_signals else NeverExit()
-        nowhere = jnp.zeros((case.spec.target.vocab_size,), bool)
+            policy = unreachable(signals=case.spec.draft.signal_names) if case.spec.has_signals else NeverExit()
+        nowhere = TokenBoundaries(jnp.zeros((case.spec.target.vocab_size,), bool))
         self.loop = make_loop(case.spec, params, policy, nowhere)
         self.state = _filled(open_slots(self.loop, case.batch, case.live))
         self.compile_seconds: dict[str, float] = {}

@@ -71,7 +71,7 @@ class SeenSplits:
         session, split = self._sessions[draft], self._splits[number]
         labels = labels_at(split.traces, split.labels, session.boundaries(kinds))
         signals, end = self._along(draft)[number], len(session.end_think_ids)
-        seen = outcomes(smoother_named(smoother), split.traces, labels, signals, end)
+        seen = outcomes(smoother_named(smoother, session.draft.signal_names), split.traces, labels, signals, end)
         self._seen[number, draft, kinds, smoother] = seen
 
     def _along(self, draft: str) -> list[Mapping[str, np.ndarray]]:

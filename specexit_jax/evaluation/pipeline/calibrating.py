@@ -16,7 +16,6 @@ from specexit_jax.exits.calibration import choose_thresholds, threshold_grid
 from specexit_jax.exits.path import Scored
 from specexit_jax.exits.policy_file import PolicyFile
 from specexit_jax.exits.risk import CannotCertify, require_enough
-from specexit_jax.exits.signals import SIGNALS
 from specexit_jax.exits.smoothers import smoother_named
 from specexit_jax.exits.units import problem_of
 from specexit_jax.models.draft import DraftBundle
@@ -50,7 +49,10 @@ def seen_split(session: Session, folder: Path, smoothers: Sequence[str], kinds: 
         say(f"{folder.name}: {unfinished.told()}; an exit there counts as wrong")
     draft = DraftBundle(session.draft, session.params.draft, session.params.d2t)
     signals, length = extracted(session, traces, draft, folder).signals, len(session.end_think_ids)
-    by_smoother = {name: outcomes(smoother_named(name), traces, labels, signals, length) for name in smoothers}
+    by_smoother = {
+        name: outcomes(smoother_named(name, session.draft.signal_names), traces, labels, signals, length)
+        for name in smoothers
+    }
     return SeenSplit(folder.name, tuple(trace["task"] for trace in traces), by_smoother)
 
 
@@ -67,7 +69,7 @@ def by_grid(
     kinds: Sequence[str],
     draft: str,
     say: Say,
-    signals: Sequence[str] = SIGNALS,
+    signals: Sequence[str] | None = None,
 ) -> PolicyFile:
     """The fewest tokens within `bound` of the accuracy, over all smoothers, by some of the signals; no promise about others."""
     best = None
@@ -94,6 +96,7 @@ def by_grid(
         split=development.name,
         problems=development.problems,
         draft=draft,
+        signals=development.by_smoother[name].signals,
     )
 
 
@@ -109,7 +112,8 @@ def by_certificate(
         f"{len(found.steps)} ({path.smoothing}, sweeping {path.swept}): {harm_text(dataclasses.asdict(found))}, "
         f"p {found.p_value:.2g}, {100 * (used['tokens_ratio'] - 1):+.1f} % tokens; it {found.scope}"
     )
-    return certify.policy_file(path, found, goal, kinds, draft)
+    names = calibration.by_smoother[path.smoothing].signals
+    return certify.policy_file(path, found, goal, kinds, draft, names)
 
 
 def by_task(

@@ -10,6 +10,7 @@ import numpy as np
 from specexit_jax.annotation.replay import outcomes
 from specexit_jax.evaluation import statistics
 from specexit_jax.evaluation.certified.certify import Seen, harm_of_problems, transfer, use
+from specexit_jax.exits.policy import POLICIES
 from specexit_jax.exits.policy_file import PolicyFile, load_policy
 from specexit_jax.exits.smoothers import smoother_named
 
@@ -24,14 +25,17 @@ def exit_sections(
 ) -> dict:
     """`risk`; `frontier`, where WORKDIR/frontier.json tells one; `transfer`, where WORKDIR/policies holds some.
 
-    A policy of the released rule has none of them: it is not replayed.
+    A policy whose rule is more than thresholds (`Rule.by_thresholds`) has none of them: it is not replayed.
     """
-    if file.rule != "default":
+    if not POLICIES[file.rule].by_thresholds:
         return {}
     rows = _frontier_rows(workdir / "frontier.json")
     own = {path.stem: load_policy(path, file.draft) for path in sorted((workdir / "policies").glob("*.json"))}
     names = {file.smoothing, *(row["smoothing"] for row in rows), *(policy.smoothing for policy in own.values())}
-    seen = {name: outcomes(smoother_named(name), traces, labels, signals, end_think_length) for name in sorted(names)}
+    seen = {
+        name: outcomes(smoother_named(name, file.signals), traces, labels, signals, end_think_length)
+        for name in sorted(names)
+    }
     sections = {"risk": realised_risk(file, seen)}
     if rows:
         sections["frontier"] = [_frontier_row(row, seen) for row in rows]

@@ -11,7 +11,7 @@ from specexit_jax.evaluation.report.trace_figure import TraceView, signals_figur
 from specexit_jax.evaluation.statistics import Reliability
 
 CAPTIONS = {
-    "signals": "The three signals along real traces; the exit, T* and every boundary marked",
+    "signals": "The signals along real traces; the exit, T* and every boundary marked",
     "accuracy_tokens": "Accuracy against generated tokens, 95 % intervals",
     "acceptance": "Accepted drafts a verify step",
     "acceptance_position": "Tokens a verify step against the thinking written before it; beside each point its number of steps",

@@ -14,6 +14,7 @@ from specexit_jax.evaluation.report.trace_figure import TraceView, text_stages
 from specexit_jax.evaluation.report.where import exit_offsets
 from specexit_jax.evaluation.report.worst import WorstExit, reported_method, worst_exits
 from specexit_jax.exits.policy import Policy, Threshold
+from specexit_jax.exits.signals import PAPER, agreement_column
 from specexit_jax.exits.units import problem_of
 
 
@@ -37,18 +38,20 @@ def signal_sections(policy: Threshold, traces: Sequence[dict], labels: Sequence[
         [signals[t["id"]][np.asarray(x["boundaries"], int)] for t, x in zip(traces, labels, strict=True)]
     )
     smoothed = np.concatenate(smoothed_at_boundaries(policy.smoother, traces, labels, signals))
+    column = agreement_column(policy.signals)
+    raw, smoothed = raw[:, column], smoothed[:, column]
     metrics = {
         "boundaries": len(agree),
         "agreeing": float(agree.mean()),
-        "auc": statistics.auc(agree, raw[:, 0]),
-        "auc_smoothed": statistics.auc(agree, smoothed[:, 0]),
-        "brier": statistics.brier(agree, raw[:, 0]),
+        "auc": statistics.auc(agree, raw),
+        "auc_smoothed": statistics.auc(agree, smoothed),
+        "brier": statistics.brier(agree, raw),
         # Confidence is of agreement; a right answer is another matter, and this is as near as agreement itself comes to it.
-        "correlation_with_correct": statistics.correlation(raw[:, 0], correct),
+        "correlation_with_correct": statistics.correlation(raw, correct),
         "correlation_of_agreement_with_correct": statistics.correlation(agree, correct),
     }
     problems = [problem_of(trace) for trace, label in zip(traces, labels, strict=True) for _ in label["boundaries"]]
-    bins = statistics.reliability(agree, raw[:, 0], problems=problems, edges=statistics.NEAR_ONE)
+    bins = statistics.reliability(agree, raw, problems=problems, edges=statistics.NEAR_ONE)
     curve = {name: np.asarray(value).tolist() for name, value in bins._asdict().items()}
     return {"signals": metrics, "reliability": curve}
 
@@ -69,14 +72,14 @@ def told_exits(
 ) -> list[WorstExit]:
     """The worst exits, with the signals that the policy compared where it reads any."""
     left = {r.id for r in records if r.method == reported_method(records) and r.exited}
-    chosen, seen = [trace for trace in traces if trace["id"] in left], None
+    chosen, seen, names = [trace for trace in traces if trace["id"] in left], None, PAPER
     if signals and isinstance(policy, Threshold):
         own = join_labels(chosen, labels)
         smoothed = smoothed_at_boundaries(policy.smoother, chosen, own, signals)
-        seen = {}
+        seen, names = {}, policy.signals
         for trace, label, rows in zip(chosen, own, smoothed, strict=True):
             seen[trace["id"]] = _along(len(trace["ids"]), label["boundaries"], rows)
-    return worst_exits(records, chosen, tokenizer, seen)
+    return worst_exits(records, chosen, tokenizer, seen, names=names)
 
 
 def chosen_views(
@@ -116,12 +119,13 @@ def trace_view(tokenizer, policy: Threshold, trace: dict, label: dict, signals, 
         exit=None if exit_index is None else exit_index - 1,
         thresholds=tuple(float(value) for value in np.asarray(policy.thresholds)),
         stages=text_stages(pieces),
+        names=policy.signals,
     )
 
 
 def _along(length: int, boundaries: Sequence[int], rows: np.ndarray) -> np.ndarray:
-    """float32 [length, 3] with the rows at their boundaries, nan elsewhere."""
-    values = np.full((length, 3), np.nan, np.float32)
+    """float32 [length, S] with the rows at their boundaries, nan elsewhere."""
+    values = np.full((length, rows.shape[1]), np.nan, np.float32)
     values[np.asarray(boundaries, int)] = rows
     return values
 

@@ -1,4 +1,4 @@
-"""The figure of the three signals along real traces, with every boundary, T* and the exit."""
+"""The figure of the signals along real traces, with every boundary, T* and the exit."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -11,9 +11,8 @@ from matplotlib.figure import Figure, SubFigure
 
 from specexit_jax.evaluation.report.scales import NearOne
 from specexit_jax.evaluation.report.style import FAINT, INK, styled
-from specexit_jax.exits.signals import REMAIN_MAX, share_text
+from specexit_jax.exits.signals import PAPER, SIGNALS, agreement_column
 
-_SIGNALS = (("confidence", "#dc2626"), ("progress", "#2563eb"), ("remain", "#0f766e"))
 _DOUBTS = ("Wait", "But", "Hmm", "Alternatively", "Actually", "Let me", "I could", "Another", "Hold on")
 
 
@@ -21,10 +20,10 @@ _DOUBTS = ("Wait", "But", "Hmm", "Alternatively", "Actually", "Let me", "I could
 class TraceView:
     """One trace's thinking, T tokens, to be drawn.
 
-    signals: [T, 3] activated (confidence, progress, remain in tokens); smoothed: what the policy compared, or None.
+    signals: [T, S] activated, in the order of `names`; smoothed: what the policy compared, or None.
     boundaries: token indices of every boundary; agree: whether the answer forced there agrees with the full one.
     sufficient: token index of T*, None without one; exit: token index of the boundary where the policy exits, or None.
-    thresholds: the policy's three, None to leave them out. stages: (first token, end, label) of stretches of the text.
+    thresholds: the policy's, None to leave them out. stages: (first token, end, label) of stretches of the text.
     """
 
     title: str
@@ -34,8 +33,14 @@ class TraceView:
     smoothed: np.ndarray | None = None
     sufficient: int | None = None
     exit: int | None = None
-    thresholds: tuple[float, float, float] | None = None
+    thresholds: tuple[float, ...] | None = None
     stages: Sequence[tuple[int, int, str]] = ()
+    names: tuple[str, ...] = PAPER
+
+    @property
+    def agreement(self) -> int:
+        """The column that is the probability of agreement, whose panel shows whether forced answers agree."""
+        return agreement_column(self.names)
 
 
 def text_stages(paragraphs: Sequence[tuple[int, int, str]]) -> list[tuple[int, int, str]]:
@@ -56,26 +61,31 @@ def text_stages(paragraphs: Sequence[tuple[int, int, str]]) -> list[tuple[int, i
 
 
 def signals_figure(traces: Sequence[TraceView]) -> Figure:
-    """The three signals along real traces: every boundary, T*, the exit, and what is not written after it."""
+    """The signals along real traces: every boundary, T*, the exit, and what is not written after it."""
     if not traces:
         raise ValueError("a figure of signals needs at least one trace")
     with styled():
-        figure = Figure(figsize=(10, 0.6 + 3.9 * len(traces)), layout="constrained")
+        figure = Figure(figsize=(10, 0.6 + sum(3.9 + (len(trace.names) - 3) for trace in traces)), layout="constrained")
         outer = figure.subfigures(len(traces), 1, squeeze=False, hspace=0.04)[:, 0]
-        limits = [np.asarray(trace.thresholds[:1]) for trace in traces if trace.thresholds is not None]
-        scale = NearOne.of(np.concatenate([*limits, *(_seen(trace)[:, 0] for trace in traces)]))
+        limits = [np.asarray([t.thresholds[t.agreement]]) for t in traces if t.thresholds is not None]
+        scale = NearOne.of(np.concatenate([*limits, *(_seen(trace)[:, trace.agreement] for trace in traces)]))
         for place, (part, trace) in enumerate(zip(outer, traces, strict=True)):
-            panels = part.subplots(
-                4, 1, sharex=True, gridspec_kw={"height_ratios": [0.26, 1.4, 0.8, 1.0], "hspace": 0.04}
-            )
+            heights = [0.26, *(_height(name) for name in trace.names)]
+            grid = {"height_ratios": heights, "hspace": 0.04}
+            panels = part.subplots(len(heights), 1, sharex=True, gridspec_kw=grid)
             _draw_stages(panels[0], trace)
             _draw_signals(panels[1:], trace, scale)
             for axes in panels:
-                _draw_marks(axes, trace, labelled=axes is panels[1])
+                _draw_marks(axes, trace, labelled=axes is panels[1 + trace.agreement])
             panels[-1].set_xlabel("tokens of thinking" if place == len(traces) - 1 else "")
             if place == 0:
-                _legend(part)
+                _legend(part, trace.names)
         return figure
+
+
+def _height(name: str) -> float:
+    signal = SIGNALS[name]
+    return 1.4 if signal.event else 1.0 if signal.scale.unit else 0.8
 
 
 def _seen(trace: TraceView) -> np.ndarray:
@@ -106,40 +116,41 @@ def _draw_signals(panels: Sequence[Axes], trace: TraceView, scale: NearOne) -> N
     steps, read = np.arange(len(trace.signals)), list(trace.boundaries)
     bold = trace.signals if trace.smoothed is None else trace.smoothed
     shown = np.isfinite(bold).all(axis=1)  # smoothed values are known at boundaries only
-    for column, (axes, (name, colour)) in enumerate(zip(panels, _SIGNALS, strict=True)):
+    for column, (axes, name) in enumerate(zip(panels, trace.names, strict=True)):
+        signal = SIGNALS[name]
+        colour = signal.colour
         if trace.smoothed is not None:
             axes.plot(read, trace.signals[read, column], ".", color=colour, markersize=4, alpha=0.4, linestyle="none")
         axes.plot(steps[shown], bold[shown, column], color=colour, linewidth=1.7, solid_capstyle="round")
         axes.grid(visible=False, axis="x")
-        axes.set_ylabel(name)
-    confidence, progress, remain = panels
-    scale.on(confidence.yaxis)
-    progress.set(ylim=(-0.05, 1.06), yticks=[0, 0.5, 1])
-    for axes in (confidence, progress):
+        axes.set_ylabel(f"{name}\n({signal.scale.unit})" if signal.scale.unit else name)
+        if signal.event:
+            scale.on(axes.yaxis)
+        elif signal.scale.unit:
+            axes.set_yscale("log")
+            axes.set_ylim(0.8, max(20.0, 1.6 * float(np.max(bold[shown, column], initial=0.0))))
+            axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+            axes.yaxis.set_minor_formatter(matplotlib.ticker.NullFormatter())
+        else:
+            axes.set(ylim=(-0.05, 1.06), yticks=[0, 0.5, 1])
+    for axes in panels[:-1]:
         axes.tick_params(bottom=False)
         axes.spines["bottom"].set_visible(False)
-    remain.set_yscale("log")
-    remain.set_ylim(0.8, max(20.0, 1.6 * float(np.max(bold[shown, 2], initial=0.0))))
-    remain.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    remain.yaxis.set_minor_formatter(matplotlib.ticker.NullFormatter())
-    remain.set_ylabel("remain\n(tokens)")
     if trace.thresholds is not None:
-        _draw_thresholds(panels, trace.thresholds)
-    _draw_agreement(confidence, trace)
+        _draw_thresholds(panels, trace.thresholds, trace.names)
+    _draw_agreement(panels[trace.agreement], trace)
 
 
-def _draw_thresholds(panels: Sequence[Axes], thresholds: tuple[float, float, float]) -> None:
+def _draw_thresholds(panels: Sequence[Axes], thresholds: Sequence[float], names: Sequence[str]) -> None:
     """A line and its value in each panel, digits enough to tell it from 1; none where the rule does not ask."""
-    confidence, progress, remain = thresholds
-    told = [f"≥ {share_text(confidence)}", f"≥ {share_text(progress)}", f"≤ {remain:,.0f}"]
-    asks = [confidence > 0, progress > 0, remain < REMAIN_MAX]
-    for axes, threshold, text, asked, (_, colour) in zip(panels, thresholds, told, asks, _SIGNALS, strict=True):
-        low, high = axes.get_ylim()
-        if asked and low <= threshold <= high:
+    for axes, threshold, name in zip(panels, thresholds, names, strict=True):
+        (low, high), signal = axes.get_ylim(), SIGNALS[name]
+        colour = signal.colour
+        if signal.asks(threshold) and low <= threshold <= high:
             axes.axhline(threshold, color=colour, linewidth=0.8, linestyle=(0, (1, 2)))
             axes.annotate(
-                text, (1, threshold), (4, 0), xycoords=("axes fraction", "data"), textcoords="offset points",
-                va="center", fontsize=7.5, color=colour, annotation_clip=False,
+                signal.limit_text(threshold), (1, threshold), (4, 0), xycoords=("axes fraction", "data"),
+                textcoords="offset points", va="center", fontsize=7.5, color=colour, annotation_clip=False,
             )  # fmt: skip
 
 
@@ -181,9 +192,9 @@ def _draw_marks(axes: Axes, trace: TraceView, labelled: bool) -> None:
         )  # fmt: skip
 
 
-def _legend(part: SubFigure) -> None:
+def _legend(part: SubFigure, names: Sequence[str]) -> None:
     line, dot = matplotlib.lines.Line2D, {"marker": "o", "linestyle": "none", "markersize": 4.5}
-    entries = [line([], [], color=colour, linewidth=2, label=name) for name, colour in _SIGNALS]
+    entries = [line([], [], color=SIGNALS[name].colour, linewidth=2, label=name) for name in names]
     entries += [
         line([], [], color="#94a3b8", linewidth=1, linestyle=(0, (1, 2)), label="thresholds"),
         line([], [], color="#15803d", label="boundary, forced answer agrees", **dot),

@@ -9,7 +9,7 @@ import numpy as np
 
 from specexit_jax.evaluation.records import Record, one_per_problem
 from specexit_jax.evaluation.report.tables import MISSING, markdown_table, number
-from specexit_jax.exits.signals import share_text
+from specexit_jax.exits.signals import PAPER, SIGNALS, agreement_column
 
 ORDER = (
     "Exits that turned a right answer wrong come first, the most confident of them before the others; then the other "
@@ -23,7 +23,7 @@ _BOUNDS = ("oracle", "ceiling")
 @dataclasses.dataclass(frozen=True)
 class WorstExit:
     """One exit. thinking: what was thought before it, to the last token; tokens, full_tokens: generated with it and
-    without; signals: confidence, progress and remain as the policy saw them there, None where they are not at hand."""
+    without; signals: as the policy saw them there, in the order of `names`, None where they are not at hand."""
 
     method: str
     id: str
@@ -36,7 +36,8 @@ class WorstExit:
     full_correct: bool
     tokens: int
     full_tokens: int
-    signals: tuple[float, float, float] | None
+    signals: tuple[float, ...] | None
+    names: tuple[str, ...] = PAPER
 
     @property
     def verdict(self) -> str:
@@ -55,26 +56,29 @@ def worst_exits(
     tokenizer: Any,
     signals: Mapping[str, np.ndarray] | None = None,
     count: int = 10,
+    names: tuple[str, ...] = PAPER,
 ) -> list[WorstExit]:
-    """The first `count` in ORDER. traces: of full thinking; signals: id -> [tokens, 3], as the policy compares them."""
+    """The first `count` in ORDER. traces: of full thinking; signals: id -> [tokens, S], as the policy compares them, by `names`."""
     method, by_id = reported_method(records), {trace["id"]: trace for trace in traces}
     own = one_per_problem(record for record in records if record.method == method)
     exits = [r for r in own if r.exited and r.id in by_id and by_id[r.id]["seed"] == r.seed]
 
-    def seen(record: Record) -> tuple[float, float, float] | None:
+    def seen(record: Record) -> tuple[float, ...] | None:
         rows = (signals or {}).get(record.id)
         return None if rows is None else tuple(float(value) for value in rows[record.exit_index - 1])
 
     def rank(record: Record) -> tuple:
         trace = by_id[record.id]
         harmed = trace["correct"] and not record.correct
-        confidence = (seen(record) or (0.0,))[0]
+        values = seen(record)
+        confidence = values[agreement_column(names)] if values else 0.0
         return not harmed, -confidence if harmed else 1 - record.tokens / len(trace["ids"]), record.id
 
-    return [_described(record, by_id[record.id], tokenizer, seen(record)) for record in sorted(exits, key=rank)[:count]]
+    worst = sorted(exits, key=rank)[:count]
+    return [_described(record, by_id[record.id], tokenizer, seen(record), names) for record in worst]
 
 
-def _described(record: Record, trace: dict, tokenizer: Any, signals) -> WorstExit:
+def _described(record: Record, trace: dict, tokenizer: Any, signals, names) -> WorstExit:
     return WorstExit(
         method=record.method,
         id=record.id,
@@ -88,6 +92,7 @@ def _described(record: Record, trace: dict, tokenizer: Any, signals) -> WorstExi
         tokens=record.tokens,
         full_tokens=len(trace["ids"]),
         signals=signals,
+        names=names,
     )
 
 
@@ -95,12 +100,19 @@ def worst_markdown(exits: Sequence[WorstExit]) -> str:
     """Every exit with a line of numbers and, fenced, all that a model or a data set has written."""
     parts = [ORDER]
     for place, one in enumerate(exits, start=1):
-        seen = one.signals or (None, None, None)
-        shares = [MISSING if value is None else share_text(value) for value in seen[:2]]
-        row = [*shares, number(seen[2], 1), number(one.tokens, 0), number(one.full_tokens, 0)]
-        header = ["confidence", "progress", "remain", "tokens", "of full thinking"]
+        seen = one.signals or (None,) * len(one.names)
+        values = [_value(name, value) for name, value in zip(one.names, seen, strict=True)]
+        row = [*values, number(one.tokens, 0), number(one.full_tokens, 0)]
+        header = [*one.names, "tokens", "of full thinking"]
         parts += [f"### {place}. {one.verdict}", fenced(one.id), markdown_table(header, [row]), fenced(_story(one))]
     return "\n\n".join(parts)
+
+
+def _value(name: str, value: float | None) -> str:
+    if value is None:
+        return MISSING
+    scale = SIGNALS[name].scale
+    return number(value, 1) if scale.unit else scale.text(value)
 
 
 def fenced(text: str) -> str:

@@ -21,8 +21,7 @@ from specexit_jax.models.checkpoints.hf_draft import eagle_name, layout_of
 from specexit_jax.models.checkpoints.hf_layout import shapes, target_layout
 from specexit_jax.models.checkpoints.hf_tensors import INDEX, TORCH_INDEX, TORCH_WEIGHTS, WEIGHTS
 from specexit_jax.models.checkpoints.raw_tensors import Raw, raw_tensors
-from specexit_jax.models.config import DraftConfig, TargetConfig
-from specexit_jax.models.draft import SIGNALS
+from specexit_jax.models.config import PAPER_SIGNALS, DraftConfig, TargetConfig
 from specexit_jax.storage.identity import Identity, file_digest
 
 WHOLE = 2**26  # numbers of a target up to which all are read
@@ -63,10 +62,12 @@ def draft_digest(folder: str | Path, config: DraftConfig) -> Identity:
         beside = raws.get("fc_signals.weight")
         chosen["fc_signals.weight"] = (fc, width * rows, fc.size) if beside is None else (beside, 0, beside.size)
     if config.signals == "draft":
-        chosen["signal_head.weight"] = (raws["signal_head.weight"], 0, len(SIGNALS) * width)
+        chosen["signal_head.weight"] = (raws["signal_head.weight"], 0, config.signal_rows * width)
     if "d2t" in raws:
         chosen["d2t"] = (raws["d2t"], 0, config.draft_vocab_size)
     told = _described(config, (*_COMPUTES, "norm_before_residual", "sliding_window", "signals"))
+    if config.signal_rows and config.signal_names != PAPER_SIGNALS:  # what the rows mean
+        told["signal_names"] = list(config.signal_names)
     return _identity(folder, told, chosen, True)
 
 

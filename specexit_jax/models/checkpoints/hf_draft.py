@@ -10,7 +10,13 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 
-from specexit_jax.models.checkpoints.hf_draft_config import Verifier, draft_json, is_speculators, read_draft_config
+from specexit_jax.models.checkpoints.hf_draft_config import (
+    Verifier,
+    draft_json,
+    is_speculators,
+    read_draft_config,
+    signal_names,
+)
 from specexit_jax.models.checkpoints.hf_layout import (
     Layout,
     Place,
@@ -25,7 +31,7 @@ from specexit_jax.models.checkpoints.hf_layout import (
 )
 from specexit_jax.models.checkpoints.hf_tensors import TensorSource, read_json, require, write_checkpoint
 from specexit_jax.models.config import DraftConfig
-from specexit_jax.models.draft import SIGNALS, DraftBundle
+from specexit_jax.models.draft import DraftBundle
 
 _FC, _FC_SIGNALS, _SIGNAL_HEAD, _EMBEDDING = (
     "fc.weight",
@@ -54,7 +60,8 @@ def load_draft(
     source = TensorSource(folder, eagle_name if is_speculators(written_config) else lambda name: name)
     own = _EMBEDDING in source.names() and not _is_same_table(source, target_embedding)
     layer = written_config.get("transformer_layer_config") or written_config
-    signals = written_config.get("signals") or _placement(source, require(layer, "hidden_size", path))
+    names = signal_names(written_config, path)
+    signals = written_config.get("signals") or _placement(source, require(layer, "hidden_size", path), len(names))
     config = read_draft_config(written_config, path, dtype, signals, own, layer_ids)
     beside = {_FC_SIGNALS, _SIGNAL_HEAD} & source.names()
     layout = layout_of(config, _FC_SIGNALS in beside)
@@ -102,8 +109,8 @@ def draft_tensors(bundle: DraftBundle, dtype: str, apart: bool = False) -> dict[
 
 def layout_of(config: DraftConfig, apart: bool = False) -> Layout:
     """The layout of a draft's tensors; `apart`: the signals of `fc` are a tensor of their own."""
-    width, rows = config.hidden_size, len(SIGNALS)
-    layout = draft_layout(config, width + rows * (config.signals == "fc"))
+    width, rows = config.hidden_size, config.signal_rows
+    layout = draft_layout(config, config.fc_rows)
     if apart:
         layout["fc"] = stacked({_FC: width, _FC_SIGNALS: rows}, 3 * config.target_hidden_size)
     if config.signals == "draft":
@@ -122,12 +129,12 @@ def _to_speculators(name: str) -> str:
     return name.replace("midlayer.", "layers.0.", 1) if name.startswith("midlayer.") else name
 
 
-def _placement(source: TensorSource, width: int) -> str:
-    """Where a file that does not say so keeps its signals."""
+def _placement(source: TensorSource, width: int, rows: int) -> str:
+    """Where a file that does not say so keeps its signals, `rows` of them."""
     names = source.names()
     if _SIGNAL_HEAD in names:
         return "draft"
-    fused = _FC in names and source.shape(_FC)[0] == width + len(SIGNALS)
+    fused = _FC in names and source.shape(_FC)[0] == width + rows
     return "fc" if fused or _FC_SIGNALS in names else "none"
 
 

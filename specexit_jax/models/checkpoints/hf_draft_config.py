@@ -18,8 +18,7 @@ import numpy as np
 
 from specexit_jax.models.checkpoints.hf_rope import read_rope
 from specexit_jax.models.checkpoints.hf_tensors import decoder_json, require
-from specexit_jax.models.config import DraftConfig
-from specexit_jax.models.draft import SIGNALS
+from specexit_jax.models.config import PAPER_SIGNALS, DraftConfig
 
 CONVENTIONS = ("inputs", "outputs")
 LAYER_IDS = ("both", *CONVENTIONS)
@@ -30,6 +29,7 @@ _LAYERS, _NESTED, _CONVENTION = (
     "eagle_config",
     "eagle_aux_hidden_state_layer_convention",
 )
+_SIGNALS = "signal_order"
 _UNSUPPORTED = {"attention_bias": False, "mlp_bias": False, "norm_before_fc": False, "hidden_act": "silu"}
 
 
@@ -79,7 +79,16 @@ def read_draft_config(
         capture=_captured(config, path, layer_ids),
         own_embedding=own_embedding,
         sliding_window=_window(config, path),
+        signal_names=signal_names(config, path),
     )
+
+
+def signal_names(config: dict, path: Path) -> tuple[str, ...]:
+    """Which signals the rows are: of AngelSlim's files, which do not say so, those of the paper."""
+    names = config.get(_SIGNALS, list(PAPER_SIGNALS))
+    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"{path} sets {_SIGNALS} to {names!r}; it is a list of the signals' names.")
+    return tuple(names)
 
 
 def _window(config: dict, path: Path) -> int:
@@ -143,7 +152,7 @@ def draft_json(
         "tie_word_embeddings": False,
         "torch_dtype": dtype,
         "signals": config.signals,
-        "signal_order": list(SIGNALS),
+        _SIGNALS: list(config.signal_names),
     }
     if config.capture is not None:
         ours |= _capture_json(config.capture, form, layer_ids)
