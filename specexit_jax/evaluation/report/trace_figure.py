@@ -89,7 +89,7 @@ def _height(name: str) -> float:
 
 
 def _seen(trace: TraceView) -> np.ndarray:
-    """What the policy compared, where it compared anything, float [n, 3]."""
+    """What the policy compared, where it compared anything, float [n, S]."""
     bold = trace.signals if trace.smoothed is None else trace.smoothed
     return bold[np.isfinite(bold).all(axis=1)]
 
