@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Lint and tests, two files at a time. Arguments go to pytest, which then runs one:  bash launch/test.sh [-k NAME] [-m slow] …
+# Lint and tests, two files at a time. Arguments go to pytest, which then runs one:  bash launch/test.sh [-k NAME] …
+# The slow proofs, which take hours:  bash launch/test.sh -m slow
 # What was compiled is kept in .venv-test for the next run. With CI=true the environment is a new one, thrown away afterwards.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -16,6 +17,6 @@ export JAX_PLATFORMS=cpu
 "$python" -m ruff format --check .
 if [[ $# == 0 ]]; then
   # All of them: two files at a time. A worker that crashes ends the run with its reason; replaced, xdist would wait for ever.
-  set -- -n 2 --dist loadfile --no-loadscope-reorder --max-worker-restart=0 --durations=20
+  set -- -n 2 --dist loadfile --no-loadscope-reorder --max-worker-restart=0
 fi
-"$python" -m pytest "$@" --compiled="$folder/compiled"
+"$python" -m pytest "$@" --compiled="$folder/compiled" --durations=20

@@ -129,7 +129,7 @@ def test_a_wrong_call_is_refused_before_anything_starts(environment):
 
 
 def test_a_draft_trains_alike_on_one_process_and_on_two(tmp_path, environment):
-    """launch.train for 50 steps: one device, and two processes of four that share batch, target, draft, optimizer and the
+    """launch.train for 12 steps: one device, and two processes of four that share batch, target, draft, optimizer and the
     features, which they keep on disk."""
     tiny = write_tiny(tmp_path / "tiny")
     tokenizer = load_tokenizer(tiny / "target")
@@ -139,8 +139,8 @@ def test_a_draft_trains_alike_on_one_process_and_on_two(tmp_path, environment):
         write_split(workdir / "draft", 40, ends=ends)
         write_split(workdir / "development", 10, seed=1, ends=ends)
     values = {
-        "target": tiny / "target", "train.steps": 50, "train.batch_size": 8, "train.row_length": 32, "train.log_every": 1,
-        "train.draft_vocab_size": 200, "train.intermediate_size": 24, "train.ttt_steps": 2, "train.evaluate_every": 25,
+        "target": tiny / "target", "train.steps": 12, "train.batch_size": 8, "train.row_length": 32, "train.log_every": 1,
+        "train.draft_vocab_size": 200, "train.intermediate_size": 24, "train.ttt_steps": 2, "train.evaluate_every": 6,
         "train.optimizer.warmup_steps": 5,
     }  # fmt: skip
     options = [f"--config={ROOT / 'configs' / 'embedded.py'}", *(f"--config.{k}={v}" for k, v in values.items())]
@@ -159,7 +159,7 @@ def test_a_draft_trains_alike_on_one_process_and_on_two(tmp_path, environment):
         assert found.returncode == 0, found.stderr
         assert found.stdout.count("trained: ") == 1
     lines = [read_metrics(workdir / "metrics.jsonl") for workdir in (alone, shared)]
-    for name, count in (("loss", 50), ("held_out_token_loss", 2), ("held_out_confidence_auc", 2)):
+    for name, count in (("loss", 12), ("held_out_token_loss", 2), ("held_out_confidence_auc", 2)):
         curves = [[line[name] for line in of_run if name in line] for of_run in lines]
         assert len(curves[0]) == count
         assert curves[1] == pytest.approx(curves[0], abs=1e-4)

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import time
 
 import jax
 import numpy as np
@@ -102,12 +103,25 @@ def test_a_length_gives_way_to_the_context(session, requests, specexit):
 
 
 def test_a_stream_tells_each_outcome_once_and_times_it(session, requests, specexit):
-    told = list(stream(session, requests[:3], specexit))
+    """No outcome is said to have taken what compilation took, however fast the machine and whatever it still knows."""
+    compiled = []
+
+    def listen(name, seconds, **_):
+        if name.endswith("backend_compile_duration"):
+            compiled.append(seconds)
+
+    jax.clear_caches()
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        began = time.perf_counter()
+        told = list(stream(session, requests[:3], specexit))
+        refilled = list(stream(session, requests, specexit, batch_size=2))
+        most = time.perf_counter() - began - sum(compiled)
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
     assert [outcome.id for outcome in told] == ["q0", "q1", "q2"]
-    assert all(0 < outcome.seconds < 5 for outcome in told)  # compilation would take longer
-    refilled = list(stream(session, requests, specexit, batch_size=2))
     assert [(one.id, one.seed) for one in refilled] == [(request.id, request.seed) for request in requests]
-    assert all(0 < outcome.seconds < 5 for outcome in refilled)
+    assert compiled and all(0 < outcome.seconds < most for outcome in told + refilled)
 
 
 def test_a_session_on_a_mesh_writes_the_same_tokens(folder, session, requests, specexit):
