@@ -1,1 +1,2 @@
-"""What models learn from and are judged by: benchmarks, own files, packed rows, graders, the reasoning world."""
+"""Data that models are trained on and evaluated with: benchmarks, own files, packed rows, graders, the reasoning
+world."""

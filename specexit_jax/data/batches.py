@@ -14,7 +14,7 @@ import numpy as np
 
 from specexit_jax.data.packing import Rows
 
-_EPOCHS = 1_000_000  # no run's end; without one, Grain counts batches of one row past the largest index
+_EPOCHS = 1_000_000  # more steps than any run has; without a limit Grain's index overflows for batches of one row
 
 
 class RowSource(Protocol):
@@ -41,8 +41,8 @@ class RowsInMemory:
 class Batches:
     """`batches(step)` is the batch of a step, `batches.iterate(start)` all from there on, prefetched.
 
-    Every epoch is a permutation of the rows by (seed, epoch); epochs follow without gaps. `share` names the places in
-    the batch that this process holds (`sharding.rows_of_process`); default: all. The others are never read.
+    Every epoch is a permutation of the rows by (seed, epoch); epochs follow without gaps. `share`: the places in the
+    batch that this process holds (`sharding.rows_of_process`), default all. Other rows are not read.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class Batches:
         return self._batches[step]
 
     def iterate(self, start: int = 0) -> Iterator[Rows]:
-        """Batches `start`, `start` + 1, ... without end."""
+        """An endless iterator of batches `start`, `start` + 1, ..."""
         batches = iter(self._batches.to_iter_dataset(self._reading))
         grain.experimental.set_next_index(batches, start)
         return batches

@@ -1,8 +1,8 @@
-"""The paper's six benchmarks by name: where their problems are published, and what model cards recommend to ask.
+"""The paper's six benchmarks by name: where their problems are published, and the prompts that model cards recommend.
 
-Qwen3's card and DeepSeek-R1's ask mathematics alike; of choices and code R1's says nothing, so Qwen's words serve both.
-Each of them is a test split. Columns and splits are those of the published data sets; of AIME 2024 the 30 problems are
-called "train" there.
+Qwen3's and DeepSeek-R1's cards recommend the same prompt for mathematics. R1's says nothing on choices and code, so
+Qwen's prompt is used for both. Each of them is a test split. Columns and splits are those of the published data sets;
+of AIME 2024 the 30 problems are called "train" there.
 """
 
 import dataclasses
@@ -19,7 +19,8 @@ CODE = "Please complete the function above. Answer with the whole function and i
 
 
 class Published(Table):
-    """A benchmark's table. Its questions are divided by their text as it is written, white space and all: workdirs hold them so."""
+    """A benchmark's table. Questions are assigned to splits by the hash of their exact text, white space included, as
+    existing workdirs have it."""
 
     def hashed(self, question: str) -> str:
         return question
@@ -68,14 +69,15 @@ class Benchmarks:
 
     @property
     def label(self) -> str:
-        """What rollouts remember it by; which benchmarks were asked for, and where they lay, does not matter to a trace."""
+        """The name that rollouts record. It leaves out which benchmarks were asked for and the folder: a trace does not
+        depend on them."""
         changes = [f"{key}={value}" for key, value in self.changes if key != "folder"]
         return ", ".join(["benchmarks", *changes])
 
     def problems(self, split: str, count: int) -> list[Problem]:
         """The first `count` problems of every benchmark, or all where it has fewer.
 
-        Raises ValueError or OSError, one sentence: of another split than the test, where the tables name none for it.
+        Raises ValueError or OSError with one sentence, also for a split other than test that the tables do not name.
         """
         for table in self.tables:
             if split not in table.feeds:
@@ -89,7 +91,7 @@ class Benchmarks:
 
 
 def benchmarks(names: Sequence[str], changes: dict[str, str]) -> Benchmarks:
-    """The source of these benchmarks. changes: fields of their tables to set otherwise, such as folder, split or
+    """The source of these benchmarks. changes: fields of their tables to override, such as folder, split or
     instruction.
 
     Raises ValueError, one sentence.

@@ -1,18 +1,18 @@
-"""A cell of a table as text: what stands in the file, whatever else it could be read as."""
+"""A cell of a table as text, exactly as the file has it."""
 
 import datetime
 import decimal
 import re
 from typing import Any
 
-_HALF = re.compile("[\ud800-\udfff]")  # of a character beyond 16 bits, which no encoding can write alone
+_HALF = re.compile("[\ud800-\udfff]")  # surrogates, halves of a character beyond 16 bits
 
 
 def text_of(value: Any) -> str:
-    """The text of a scalar: whole numbers and decimals exactly, floats in the fewest digits that give them back, days and
-    times by ISO 8601, truth values as JSON has them, nothing as "". A list of one scalar is that scalar.
+    """The text of a scalar: integers and decimals exactly, floats in the fewest digits that round-trip, dates and times
+    in ISO 8601, booleans as in JSON, a missing value as "". A list of one scalar counts as that scalar.
 
-    Raises ValueError with what the cell holds, to follow its place in a sentence.
+    Raises ValueError with a phrase on what the cell holds; the caller puts the cell's place before it.
     """
     if isinstance(value, (list, tuple)) and len(value) == 1 and not isinstance(value[0], (list, tuple, dict)):
         value = value[0]
@@ -40,7 +40,7 @@ def text_of(value: Any) -> str:
 
 
 def one_space(text: str) -> str:
-    """The text with every run of white space as one space: what questions are compared by."""
+    """The text with every run of white space as one space; questions are compared in this form."""
     return " ".join(text.split())
 
 

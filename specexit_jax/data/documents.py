@@ -1,11 +1,11 @@
 """Training documents of the bundled target: full traces, mended traces, traces stopped early, answers without thinking.
 
-In a mended trace the first attempt slips more often than not, and carries no loss: the model learns to find and mend slips,
-which are rare in its own traces, without learning to slip more.
+In a mended trace the first attempt usually contains a slip, and carries no loss. The model learns to find and mend
+slips, which are rare in its own traces, without learning to make more of them.
 
-A trace stopped early ends with a `</think>` that carries no loss: the model learns what to answer when it is stopped
-there, never to stop there by itself. No loss on questions either. Stopped traces are written anew and mostly end near the
-first answer: a first attempt is where the hard tokens are, the rounds behind it repeat them.
+A trace stopped early ends with a `</think>` that carries no loss: the model learns to answer when it is stopped there,
+and does not learn to stop there. Questions carry no loss either. Stopped traces are generated separately and mostly end
+near the first answer, because the hard tokens are in the first attempt and later rounds repeat them.
 """
 
 import dataclasses
@@ -24,8 +24,8 @@ Document = tuple[np.ndarray, np.ndarray]  # ids int32[n], loss_mask bool[n]
 
 @dataclasses.dataclass(frozen=True)
 class Mixture:
-    """Full traces a problem, the share of them that are mended ones, and the chance that a stopped trace and an answer
-    without thinking come with each of them."""
+    """Full traces per problem, the share of them that are mended, and for each full trace the probability of an
+    additional stopped trace and of an additional answer without thinking."""
 
     traces_per_problem: int = 1
     mended: float = 0.4
@@ -43,18 +43,19 @@ def _document(tokenizer: PreTrainedTokenizerBase, parts: list[tuple[str, bool]])
 
 
 def answer_text(answer: str) -> str:
-    """What follows `</think>`."""
+    """The text after `</think>`."""
     return f"\n\n{answer}<|end|>"
 
 
 def _stopped_at(trace: Trace, rng: random.Random) -> int:
-    """A paragraph to stop after; two times in three one near the first statement, where exits will fall."""
+    """A random paragraph to stop after; with probability 2/3 one near the first statement of an answer, where exits
+    fall."""
     last = len(trace.paragraphs) - 1
     return rng.randrange(min(trace.stated + 4, last + 1)) if rng.random() < 2 / 3 else rng.randrange(last + 1)
 
 
 def _full(problem: Problem, rng: random.Random, mended: bool) -> list[tuple[str, bool]]:
-    """The parts of a whole trace; of a mended one everything up to the first statement is silent."""
+    """The parts of a whole trace; in a mended trace everything up to the first statement carries no loss."""
     trace = write_trace(problem.task, problem.entry, rng, _MENDED_SLIP if mended else SLIP)
     thinking, attempt = thinking_text(trace), thinking_text(trace, trace.stated)
     ending = (f"</think>{answer_text(trace.answer)}", True)

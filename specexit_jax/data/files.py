@@ -13,12 +13,12 @@ FORMATS = {
 
 
 def format_of(name: str) -> str | None:
-    """What reads a file of this name (`readers.rows_of`); None where it is not a file's."""
+    """The format of a file of this name, for `readers.rows_of`; None if the name has no known ending."""
     return next((kind for suffix, kind in FORMATS.items() if name.endswith(suffix)), None)
 
 
 def stream(name: str, config: str, split: str) -> Iterator[dict[str, Any]]:
-    """A data set's rows, read as they are asked for; a file holds them whatever the split is called.
+    """A data set's rows, read lazily; for a file the split's name is ignored.
 
     Raises FileNotFoundError or ValueError, one sentence.
     """
@@ -31,7 +31,7 @@ def stream(name: str, config: str, split: str) -> Iterator[dict[str, Any]]:
 
 
 def _told(what: str, rows: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """The rows; what goes wrong while they are read becomes one sentence."""
+    """The rows; an error while reading becomes one sentence."""
     try:
         yield from rows
     except (OSError, ValueError) as error:
@@ -40,10 +40,11 @@ def _told(what: str, rows: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]
 
 
 def _published(name: str, config: str, split: str) -> Iterator[dict[str, Any]]:
-    """A data set of the hub, or a copy of one. Its CSV and JSON files are read by us: `datasets` would type their cells."""
-    import datasets  # seconds of imports, which the world does not need
+    """A data set of the hub, or a copy of one. Its CSV and JSON files are read by `readers`, because `datasets` would
+    infer types of cells."""
+    import datasets  # imported here: it takes seconds, and the reasoning world does not need it
 
-    datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # what is wrong is said once
+    datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # the error is reported once
     if (Path(name) / "state.json").is_file():
         raise ValueError("it was left by save_to_disk, whose files are not a data set of the hub: save it as Parquet")
     builder = datasets.load_dataset_builder(name, config or None)
@@ -71,7 +72,7 @@ def _rows(name: str) -> Iterator[dict[str, Any]]:
 def local(folder: str, names: Sequence[str], config: str, splits: Sequence[str]) -> tuple[str, str]:
     """(name, config) under which `stream` reads one split of a data set from `folder`.
 
-    folder: a file; a copy of the data set as the hub has it, called by one of `names`; or a folder of either: files
+    folder: a file; a copy of the hub's data set under one of `names`; or a folder that holds either: files
     NAME_SPLIT.jsonl (or another of FORMATS), NAME.jsonl, or a copy NAME. Raises FileNotFoundError, one sentence.
     """
     place = Path(folder).expanduser()
@@ -85,7 +86,7 @@ def local(folder: str, names: Sequence[str], config: str, splits: Sequence[str])
     for copy in (*(place / name for name in names), *([place] if place.name in names else [])):
         if copy.is_dir():
             if config and not (copy / "README.md").is_file() and (copy / config).is_dir():
-                return str(copy / config), ""  # without the card that tells the configs apart
+                return str(copy / config), ""  # without the card that describes its configs
             return str(copy), config
     raise FileNotFoundError(
         f"{folder} holds no {names[0]}: put {names[0]}_{splits[0]}.jsonl there (or .parquet, .csv), or a copy of the data set "

@@ -8,7 +8,7 @@ import numpy as np
 
 
 class JsonlIndex:
-    """Object i of the files, in their order. Blank lines are skipped, and what a kill left behind a file's last line end.
+    """Object i of the files, in order. Skips blank lines and a torn last line that a killed process left.
 
     Raises FileNotFoundError; a line that is not a JSON object raises ValueError with its file and number when it is read.
     """
@@ -32,12 +32,12 @@ class JsonlIndex:
 
     def __getitem__(self, index: int) -> dict:
         file, start, _ = self._places[index]
-        with self.paths[file].open("rb") as lines:  # threads share no file position
+        with self.paths[file].open("rb") as lines:  # a new file handle per read: threads must not share a position
             lines.seek(start)
             return self._parse(index, lines.readline())
 
     def __iter__(self) -> Iterator[dict]:
-        """All objects, each file opened once; what was appended since the index was made is left out."""
+        """All objects; opens each file once. Rows appended after the index was made are left out."""
         for file, path in enumerate(self.paths):
             with path.open("rb") as lines:
                 for index in np.flatnonzero(self._places[:, 0] == file):

@@ -1,7 +1,8 @@
-"""The questions that the bundled model was trained on: one example a task, and whether a prompt is one of them.
+"""The questions that the bundled model was trained on: one example per task, and a test whether a prompt is such a
+question.
 
-Its world is six task families of reasoning-gym, of which the data sets word their questions by a few templates each; of
-anything else it writes confident nonsense.
+It knows six task families of reasoning-gym, whose questions follow a few templates each. On any other prompt it writes
+confident nonsense.
 """
 
 import re
@@ -64,6 +65,6 @@ EXAMPLES = {
 
 
 def task_of(prompt: str) -> str | None:
-    """The task whose question a prompt is, spaces and line ends aside; None where it is none of them."""
+    """The task whose question a prompt is, ignoring white space; None if it is none."""
     words = " ".join(prompt.split())
     return next((task for task, pattern in _PATTERNS.items() if pattern.fullmatch(words)), None)

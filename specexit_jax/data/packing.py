@@ -22,8 +22,8 @@ class Documents(Protocol):
 def plan_rows(lengths: Sequence[int], row_length: int, seed: int = 0) -> list[list[int]]:
     """Which documents share a row: best fit, in a seeded random order. Returns document indices per row.
 
-    Best fit (the fullest row that still has room) leaves ~1 % padding, where cutting the stream every T tokens would leave
-    none but split thoughts from their answers.
+    Best fit (the fullest row that still has room) leaves about 1 % padding. Cutting the stream every T tokens would
+    leave none, but would separate thinking from its answer.
     """
     for index, length in enumerate(lengths):
         if not 0 < length <= row_length:
@@ -70,7 +70,7 @@ def lay_out(documents: Sequence[Columns], row_length: int) -> Rows:
 
 
 class PackedRows:
-    """Rows of documents, laid out when they are asked for: a source of `batches.Batches`.
+    """Rows of documents, laid out lazily: a source for `batches.Batches`.
 
     together: documents share rows by `plan_rows`; else each has a row of its own, in a seeded order. Raises ValueError
     for an empty list, and for an empty or over-long document (named by its index).

@@ -1,4 +1,4 @@
-"""A row of a table as a question: what the model is asked, and the reference that its answer is judged by."""
+"""A row of a table as a problem: the question for the model, and the reference for grading."""
 
 import dataclasses
 import hashlib
@@ -14,7 +14,7 @@ from specexit_jax.data.options import Options, options_in, place_of, read_option
 
 @dataclasses.dataclass(frozen=True)
 class Columns:
-    """Which of a row's columns mean what; see `sources.Table`. name: the table's, for messages."""
+    """The meaning of a row's columns; see `sources.Table`. name: the table's, for messages."""
 
     name: str
     question: str
@@ -53,7 +53,7 @@ class Columns:
         question, answer = (self.text(row, column, number) for column in (self.question, self.answer))
         if self.checker == "code":
             written = (self._written(row, column, number) for column in (self.question, self.answer))
-            # a body that is indented follows the prompt: its own margins are kept
+            # keeps leading white space: the model completes the prompt with an indented body
             tests = CodeTests(*written, self.text(row, self.entry_point, number))
             return f"```python\n{question}\n```", tests.reference()
         if self.answer_after:

@@ -1,4 +1,4 @@
-"""Rows of one open file, with cells as they are written: nothing is inferred from what a text looks like.
+"""Rows of one open file, with cells as written: no type is inferred from the look of a text.
 
 CSV cells are texts. Of JSON, texts stay texts, whole numbers are exact and other numbers keep the digits they are written
 with. Parquet has types of its own, which stay.
@@ -15,14 +15,14 @@ from typing import Any, BinaryIO
 
 Row = dict[str, Any]
 _BYTES = 1 << 16
-_DIGITS = 4000  # of whole numbers that Python converts; longer ones stay texts
+_DIGITS = 4000  # digits of integers that Python converts; longer ones stay texts
 _WIDE = (b"\xff\xfe", b"\xfe\xff")  # how UTF-16 begins
 
 
 def rows_of(kind: str, file: BinaryIO) -> Iterator[Row]:
-    """The rows of a file of one of KINDS; a row without a name or a number of its own is counted from 1 in messages.
+    """The rows of a file of one of KINDS. Messages count rows from 1.
 
-    Raises ValueError or OSError with what is wrong, to follow the file's name in a sentence.
+    Raises ValueError or OSError with a phrase on what is wrong; the caller puts the file's name before it.
     """
     kind, _, packed = kind.partition(".")
     try:
@@ -112,7 +112,7 @@ def _parquet(file: BinaryIO) -> Iterator[Row]:
     import pyarrow.parquet
 
     def told(column: pyarrow.ChunkedArray) -> pyarrow.ChunkedArray:
-        """A short float in the digits that give it back: as a double it would have others."""
+        """A float of less than 64 bits in the fewest digits that round-trip; as a double it would print others."""
         if pyarrow.types.is_float32(column.type):
             return pyarrow.compute.cast(pyarrow.compute.cast(column, pyarrow.string()), pyarrow.float64())
         return column

@@ -25,8 +25,8 @@ def parts_of(field: str, text: str, example: str) -> dict[str, str]:
 
 
 def shares_of(text: str, feeds: dict[str, str]) -> dict[str, int]:
-    """The shares that source.shares writes, those of the world where it is empty. feeds: the data set's split behind each
-    of ours. Raises ValueError, one sentence, on what is no share, or divides nothing."""
+    """The shares given by source.shares; if it is empty, those of the reasoning world. feeds: the data set's split that
+    feeds each of ours. Raises ValueError with one sentence for a malformed share, or if there is nothing to divide."""
     if not text:
         return DEFAULT
     if len(set(feeds.values())) == len(feeds):
@@ -43,12 +43,12 @@ def shares_of(text: str, feeds: dict[str, str]) -> dict[str, int]:
 
 
 def written(shares: dict[str, int]) -> str:
-    """As source.shares would write them."""
+    """The shares in the form of source.shares."""
     return ",".join(f"{name}={share}" for name, share in shares.items())
 
 
 def split_by(question: str, shares: dict[str, int], names: Sequence[str]) -> str:
-    """Which of the splits `names`, which feed on one of the data set's, a question belongs to."""
+    """Which of the splits `names`, all fed by one split of the data set, a question belongs to."""
     kept = {name: share for name, share in shares.items() if name in names}
     slot = zlib.crc32(question.encode()) % sum(kept.values())
     for name, share in kept.items():

@@ -1,8 +1,8 @@
-"""Where problems come from: the reasoning world, or a table of questions and answers on the hub or on disk.
+"""Sources of problems: the reasoning world, or a table of questions and answers on the hub or on disk.
 
-A table has its own splits, or one; the pipeline needs draft, development, calibration and test. What feeds several of
-them is divided by the hash of the question, so that none is shared, whatever is drawn and in whatever order. White space
-does not make another question of it.
+A table has one or more splits of its own; the pipeline needs draft, development, calibration and test. A split of the
+table that feeds several of these is divided by the hash of the question. So no question is in two of them, however many
+are drawn and in any order. Questions that differ in white space only are the same question.
 """
 
 import dataclasses
@@ -30,7 +30,7 @@ class World:
 
     @property
     def label(self) -> str:
-        """What rollouts remember it by; which tasks it was asked for does not matter to a trace."""
+        """The name that rollouts record. It leaves out the tasks asked for: a trace does not depend on them."""
         return "world"
 
     def problems(self, split: str, count: int) -> list[Problem]:
@@ -91,7 +91,7 @@ class Table:
 
     @property
     def label(self) -> str:
-        """What rollouts remember it by: all that decides about a problem, without the folder that a file lies in."""
+        """The name that rollouts record: everything that a problem depends on, without the folder of a file."""
         parts = dataclasses.asdict(self) | {"name": Path(self.name).name if format_of(self.name) else self.name}
         shares = shares_of(self.shares, self.feeds)
         parts |= {"folder": "", "file": "", "shares": "" if shares == DEFAULT else written(shares)}
@@ -99,7 +99,7 @@ class Table:
 
     @property
     def feeds(self) -> dict[str, str]:
-        """The data set's split behind each of the pipeline's."""
+        """The data set's split that feeds each split of the pipeline."""
         if "=" not in self.split:
             return dict.fromkeys(FED, self.split)
         return parts_of("source.split", self.split, "draft=train")
@@ -107,8 +107,8 @@ class Table:
     def problems(self, split: str, count: int) -> list[Problem]:
         """The first `count` problems of a split of the pipeline, or all where it has fewer; read no further than needed.
 
-        Of rows that ask the same the first counts; those that answer otherwise are told of, on standard error. Raises
-        ValueError or OSError, one sentence, on a data set, split, column or row that is not there.
+        Of rows with the same question the first is kept; those with another answer are reported on standard error.
+        Raises ValueError or OSError with one sentence for a missing data set, split, column or row.
         """
         feeds = self.feeds
         if split not in feeds:
@@ -146,7 +146,7 @@ class Table:
         return lambda question: split_by(self.hashed(question), shares, beside) == split
 
     def hashed(self, question: str) -> str:
-        """What of a question decides about its split."""
+        """The text of a question that is hashed to choose its split."""
         return one_space(question)
 
     def _tell_of(self, twice: list[tuple[int, str, int, str, str]]) -> None:
@@ -157,7 +157,7 @@ class Table:
         )
 
     def _before(self, split: str) -> list[str]:
-        """The data set's other splits whose questions this one must not have."""
+        """The data set's splits before this one, whose questions are excluded from it."""
         order = list(dict.fromkeys(self.feeds[name] for name in FED if name in self.feeds))
         return order[: order.index(self.feeds[split])]
 

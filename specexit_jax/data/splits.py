@@ -1,7 +1,7 @@
 """Five splits by seed without a shared question.
 
-A question belongs to the split that the hash of its text names, so no two splits can share one, however many problems
-are drawn; the seed only says which of the split's questions come, and in which order.
+The hash of a question's text decides its split, so no two splits share a question, however many problems are drawn. The
+seed only decides which of the split's questions come, and in which order.
 """
 
 import dataclasses
@@ -58,7 +58,7 @@ def problems(task: str, split: str) -> Iterator[Problem]:
         if key in seen or split_of(question) != split:
             misses += 1
             if misses > 50_000:
-                return  # this split holds no further question
+                return  # the split has no further question
             continue
         seen.add(key)
         misses = 0

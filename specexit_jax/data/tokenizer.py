@@ -10,7 +10,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedToken
 SPECIAL_TOKENS = ("<|pad|>", "<|user|>", "<|assistant|>", "<|end|>", "<think>", "</think>")
 # Punctuation with the line ends behind it | one digit | a word | one sign | other space: "." and ".\n\n" are two tokens.
 _PIECES = r"[^\s\p{L}\p{N}]?\n+| ?\p{N}| ?\p{L}+| ?[^\s\p{L}\p{N}]|\s"
-# The space behind <|user|> gives a question's first word the token it has in the middle of a sentence.
+# The space after <|user|> gives a question's first word the same token as in the middle of a sentence.
 CHAT_TEMPLATE = (
     "{% for message in messages %}{% if message.role == 'user' %}<|user|> {{ message.content }}{% else %}"
     "<|assistant|>{{ message.content.split('</think>')[-1].strip('\\n') }}<|end|>{% endif %}{% endfor %}"
@@ -64,8 +64,8 @@ def prompt_text(
 ) -> str:
     """The chat prompt for one question, or for a conversation ({role, content} messages, the last one the user's).
 
-    Its thinking is opened, or opened and closed at once; what becomes of the thinking of earlier turns, the chat template
-    says.
+    The thinking is opened, or opened and closed at once. The chat template decides whether the thinking of earlier
+    turns is kept.
     """
     turns = [{"role": "user", "content": question}] if isinstance(question, str) else list(question)
     return tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True, enable_thinking=thinking)

@@ -1,4 +1,4 @@
-"""The child's way in: every layer is put on, then Python is started anew on the program."""
+"""The start of the child: applies every layer, then executes Python on the program."""
 
 import contextlib
 import ctypes
@@ -16,7 +16,7 @@ _CAPABILITIES_3 = 0x20080522
 
 
 class Unavailable(OSError):
-    """A layer cannot be had here; `layer` says which."""
+    """A layer is not available here; `layer` names it."""
 
     def __init__(self, layer: str, error: OSError):
         super().__init__(f"{layer}: {error}")
@@ -24,7 +24,8 @@ class Unavailable(OSError):
 
 
 def enter(request: dict, handles: dict[int, int], status: int) -> None:
-    """Never returns: this process becomes the program. For the first process of new namespaces it starts another one.
+    """Never returns: this process becomes the program. In new namespaces the first process starts a second one, which
+    becomes the program.
 
     request: as supervisor.py reads it. handles: descriptors by the number that the program shall see them under.
     status: where the first process of new namespaces writes how the program ended.
@@ -65,7 +66,8 @@ def enter(request: dict, handles: dict[int, int], status: int) -> None:
 
 
 def _run_here(arguments: list[str], environment: dict[str, str]) -> None:
-    """As Python would that was started so, without the time that starting takes: for texts of which we need to hide nothing."""
+    """Runs the program in this interpreter, without the time that a new one takes: for programs from which nothing must
+    be hidden."""
     os.close(READY)
     os.environ.clear()
     os.environ.update(environment)
@@ -87,14 +89,14 @@ def _run_here(arguments: list[str], environment: dict[str, str]) -> None:
 
 
 def _end_with(parent: int) -> None:
-    """This process is killed when its parent ends."""
+    """Has this process killed when its parent ends."""
     syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() not in (parent, 0):  # 0: it lies outside of our namespace
         os._exit(1)
 
 
 def _look_after(child: int, status: int) -> None:
-    """The first process of a namespace buries the others; when it leaves, the kernel kills those that are left."""
+    """The first process of a namespace reaps the others; when it exits, the kernel kills those that are left."""
     os.dup2(status, 3)
     os.closerange(0, 3)
     os.closerange(4, os.sysconf("SC_OPEN_MAX"))
@@ -106,7 +108,7 @@ def _look_after(child: int, status: int) -> None:
 
 
 def _take_only(handles: dict[int, int]) -> None:
-    """The descriptors asked for, no others; READY is closed by exec."""
+    """Keeps the given descriptors and closes all others; READY is closed by exec."""
     last = max(handles)
     above = {wanted: os.dup(given) for wanted, given in handles.items()}
     while any(given <= last for given in above.values()):

@@ -30,7 +30,8 @@ def confines_signals() -> bool:
 
 
 def restrict(readable: Iterable[str], hidden: Iterable[str], devices: Iterable[str], own: str) -> None:
-    """For this process and all that it starts, for ever: read and execute `readable`, use `devices`, do all in the folder `own`.
+    """Restricts this process and its children permanently: they may read and execute `readable`, use `devices`, and do
+    anything in the folder `own`.
 
     Paths that do not exist are passed over; the folders `hidden`, which lie in those of `readable`, can be listed alone. In
     `own` nothing can be executed. Needs no_new_privs. Raises OSError.

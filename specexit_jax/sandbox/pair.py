@@ -1,6 +1,6 @@
-"""Two programs that talk with each other, one of which tells a verdict: a supervisor, and all that it makes, for each of them.
+"""Two programs that talk to each other, one of which gives a verdict. Each has a supervisor and a sandbox of its own.
 
-Neither shares with the other its folder, processes, signals or limits; all that they have in common are two pipes.
+They share no folder, processes, signals or limits; they are connected by two pipes only.
 """
 
 import json
@@ -80,8 +80,8 @@ def _become(request: dict, channels: dict[int, int], life: int, said: int) -> No
 
 
 def _await(program: _Half, judge: _Half, verdict: int) -> str | None:
-    """Until both have answered; returns the verdict. The program is let go of soon after the judge has ended without one; both
-    are where the asker has gone."""
+    """Waits until both have answered; returns the verdict. If the judge ends without one, the program is ended soon
+    after. If the asking process is gone, both are ended."""
     talking = {program.said: program, judge.said: judge}
     asked, told = sys.stdin.fileno(), None
     poll, until = select.poll(), None
@@ -106,13 +106,14 @@ def _await(program: _Half, judge: _Half, verdict: int) -> str | None:
 
 
 def _verdict(handle: int) -> str | None:
-    """None where the judge did not come to its end: nobody else has the other end of this pipe, and it is closed by now."""
+    """The verdict, None if the judge did not reach its end. Only the judge has the other end of this pipe, and it is
+    closed by now."""
     text = os.read(handle, _MOST).decode(errors="replace")
     return text.removeprefix(_REACHED) if text.startswith(_REACHED) else None
 
 
 def _together(program: dict, judge: dict, told: str | None) -> dict:
-    """Passed only with a verdict, and where the program has come to its own end in order."""
+    """The joint result: passed only with a verdict, and if the program ended in order."""
     abandoned = program.pop("abandoned", False)
     judge.pop("abandoned", None)
     answer = dict(program)

@@ -1,4 +1,4 @@
-"""Programs that a model wrote, run in the sandbox that this package makes; what they did, and whether they passed."""
+"""Runs programs that a model wrote in the sandbox of this package, and reports how they ended."""
 
 import contextlib
 import dataclasses
@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from specexit_jax.sandbox import pair, watch
 
-LAYERS = ("namespaces", "landlock")  # either alone keeps files away; both are used where they can be had
+LAYERS = ("namespaces", "landlock")  # either one alone isolates files; both are used if available
 _SYSTEM = ("/lib", "/lib32", "/lib64", "/usr/lib", "/usr/lib32", "/usr/lib64", "/usr/local/lib", "/nix/store",
            "/etc/ld.so.cache", "/etc/localtime", "/usr/share/zoneinfo")  # fmt: skip
 # Packages that hold the solutions of the problems that programs are to solve, and ours, should it be installed beside them.
@@ -26,13 +26,13 @@ _MODULES = {
     "program": ("values", "changes", "calls", "program"),
     "judge": ("values", "changes", "calls", "arguments", "closeness", "program", "judge"),
 }
-_GRACE = 60  # seconds beyond its limit after which a supervisor that says nothing is given up
-_absent: dict[str, str] = {}  # layers that this machine has refused, with its reason
+_GRACE = 60  # seconds beyond its limit after which a silent supervisor is given up
+_absent: dict[str, str] = {}  # layers that are not available on this machine, with the reason
 
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """For all processes of a run together, where nothing else is said; bytes and seconds."""
+    """Limits of a run in bytes and seconds, over all of its processes together unless noted."""
 
     wall: float = 10.0
     cpu: int = 10
@@ -50,12 +50,12 @@ class Limits:
 
 @dataclasses.dataclass(frozen=True)
 class ProgramResult:
-    """How a program ended. returncode: as subprocess has it, negative for a signal; seconds: of wall time; told: by the verdict of
-    a `Trial`, None where its end was not reached.
+    """How a program ended. returncode: as subprocess has it, negative for a signal; seconds: of wall time; told: the
+    verdict of a `Trial`, None if its end was not reached.
 
     passed: exit code 0 (and the end of the tests reached); timeout: of wall or CPU time; memory: more than allowed, or an
-    uncaught MemoryError; killed: for too many processes or too much on disk, or by a SIGKILL; failed: all else. Of stdout and
-    stderr the beginning is kept; however much is printed, that ends nothing.
+    uncaught MemoryError; killed: for too many processes or too much on disk, or by a SIGKILL; failed: all else. Only
+    the beginning of stdout and stderr is kept; printing more does not end the program.
     """
 
     status: Literal["passed", "failed", "timeout", "memory", "killed"]
@@ -72,13 +72,13 @@ class ProgramResult:
 
 @dataclasses.dataclass(frozen=True)
 class Trial:
-    """A program and what judges it, each to be run in a sandbox of its own.
+    """A program and its tests, each run in a sandbox of its own.
 
     programs: texts run one after another, each with the names of those before it, as the module `solution`. given: what the
     tests know without the program, as the statement's helpers. tests: a module's text; names that neither it nor `given` defines
     are those of the program. subject: a name of the program that goes before `given`'s, "" for none. verdict: run at the end,
-    with `tests` (what that module holds) and `program` (the subject); what it calls `told` is the outcome's. seed: for `random`,
-    in both.
+    with `tests` (what that module holds) and `program` (the subject); its variable `told` is returned in the result.
+    seed: for `random`, in both.
     """
 
     programs: tuple[str, ...]
@@ -94,8 +94,8 @@ def run_python(
 ) -> ProgramResult:
     """Runs a program as __main__ in a process, and folder, of its own; installed packages can be imported.
 
-    layers: those to use where they can be had; seccomp always is. Safe to call from several threads. Raises RuntimeError where
-    this machine cannot keep files and network away: then nothing was run.
+    layers: those to use if available; seccomp is always used. Safe to call from several threads. Raises RuntimeError,
+    without running anything, if this machine cannot isolate files and network.
     """
     return _run({"program": _work("plain", {"program.py": program}, stdin)}, limits, layers)
 
@@ -113,9 +113,10 @@ def run_trial(
     """Runs the tests in one sandbox, and in another one the program, whose functions they call through two pipes.
 
     Of the program the judge sees data of built-in types (and of the statement's classes), exceptions by their names, and
-    stand-ins that equal nothing for all else: whatever the program does to its own interpreter, it can but answer. It sees
-    the arguments of its calls and nothing more of the tests. What calls change in their arguments is seen by tests that look at
-    them in another statement. What it prints is seen by nobody but the outcome. Limits are each one's.
+    stand-ins that equal nothing for all else: whatever the program does to its own interpreter, it can only answer
+    calls. Of the tests it sees only the arguments of its calls. Arguments that a call changes are updated for tests
+    that read them in another statement. What it prints is only in the result. Limits apply to each of the two
+    sandboxes.
     """
     judge = dataclasses.asdict(trial)
     program = {"programs": judge.pop("programs"), "seed": trial.seed}
@@ -147,7 +148,7 @@ def _run(works: dict[str, dict[str, Any]], limits: Limits, layers: tuple[str, ..
 
 
 def _supervised(request: dict[str, Any], seconds: float) -> dict[str, Any]:
-    """What the supervisor answers. Raises RuntimeError with its last words where it does not."""
+    """The supervisor's answer. Raises RuntimeError with the end of its output if it gives none."""
     process = subprocess.Popen(
         [_python(), "-I", "-S", "-B", "-c", _START],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd="/",
@@ -179,7 +180,7 @@ def _supervised(request: dict[str, Any], seconds: float) -> dict[str, Any]:
 
 
 def _python() -> str:
-    """The installation's interpreter: of a virtual environment only the packages are needed."""
+    """The base interpreter of a virtual environment; of the environment itself only the packages are needed."""
     return os.path.realpath(getattr(sys, "_base_executable", None) or sys.executable)
 
 
@@ -231,6 +232,6 @@ def inside(role: str) -> str:
 
 
 def _environment(folder: str) -> dict[str, str]:
-    """All of it. One thread for linear algebra: threads count as processes."""
+    """The program's whole environment. One thread for linear algebra, because threads count as processes."""
     threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     return {"HOME": folder, "TMPDIR": folder, "PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8"} | threads

@@ -1,4 +1,4 @@
-"""The process between this one and a judged program.
+"""The supervisor process, between the calling process and a judged program.
 
 It reads one line of JSON from standard input and writes one line to standard output. Its standard input stays open as long as
 the asking process waits for the answer. When that process ends, the program ends too. Two programs that talk with each other

@@ -1,1 +1,1 @@
-"""Which answers are right: mathematics, choices, texts and programs."""
+"""Graders of answers: mathematics, choices, texts and programs."""

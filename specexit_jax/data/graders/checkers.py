@@ -1,5 +1,5 @@
-"""Which answers count as right. One checker judges an answer against the reference, and an answer forced at a boundary
-against the model's own final one (docs/method.md §1)."""
+"""The checkers of answers. The same checker compares an answer with the reference, and an answer forced at a boundary
+with the model's own final answer (docs/method.md §1)."""
 
 from specexit_jax.data.graders.choices import same_choice
 from specexit_jax.data.graders.mathematics import same_value
@@ -18,11 +18,12 @@ def require_checker(name: str) -> None:
 
 
 def accepts(checker: str, task: str, answer: str | None, reference: str) -> bool:
-    """Whether `answer` stands where `reference` is right; no answer (None) never does.
+    """Whether `answer` is right if `reference` is; no answer (None) is never right.
 
-    `world`: by reasoning-gym's checker of the task. `math`: equal as mathematics, wherever in the texts it is stated.
-    `choice`: the same letter, or the option's words. `text`: the same words, whatever their case, spacing and sentence punctuation.
-    `code`: the program in the answer passes the tests that the reference holds, in a sandbox (`programs.CodeTests`).
+    `world`: by reasoning-gym's checker of the task. `math`: equal as mathematics, wherever in the text it is stated.
+    `choice`: the same letter, or the option's words. `text`: the same words, ignoring case, spacing and sentence
+    punctuation. `code`: the program in the answer passes the tests that the reference holds, in a sandbox
+    (`programs.CodeTests`).
     """
     require_checker(checker)
     if answer is None:
@@ -33,9 +34,9 @@ def accepts(checker: str, task: str, answer: str | None, reference: str) -> bool
 
 
 def agrees(checker: str, task: str, answer: str | None, own: str | None, reference: str) -> bool:
-    """Whether `answer` stands where the model's own final answer does, be that right or wrong.
+    """Whether `answer` agrees with the model's own final answer, `reference`, be it right or wrong.
 
-    Of `reference` only what a program is called with is used (`programs.same_outcomes`).
+    For code, both programs are called with the inputs of the tests (`programs.same_outcomes`).
     """
     if answer is None or own is None:
         return False

@@ -1,4 +1,4 @@
-"""A limit on the time that a computation takes, on any thread."""
+"""A time limit on a computation, usable on any thread."""
 
 import ctypes
 import gc
@@ -10,15 +10,15 @@ from typing import TypeVar
 
 Value = TypeVar("Value")
 
-_AGAIN = 0.25  # seconds until a computation that goes on is interrupted once more
+_AGAIN = 0.25  # seconds after which a computation that still runs is interrupted again
 
 
 class _Late(BaseException):
-    """Raised within the thread that took too long; no `except Exception` on the way swallows it."""
+    """Raised in the thread that took too long; a BaseException, so that `except Exception` does not catch it."""
 
 
 def within(seconds: float, compute: Callable[[], Value], late: Value) -> Value:
-    """What `compute()` returns; `late` where that takes longer than `seconds` of wall time.
+    """The result of `compute()`, or `late` if it takes longer than `seconds` of wall time.
 
     The limit acts between two bytecodes: one call of C code (a regular expression, a product of huge integers) runs to
     its end. Code that swallows the interruption is interrupted again. Unlike an alarm signal it works on every thread,
@@ -39,7 +39,7 @@ def within(seconds: float, compute: Callable[[], Value], late: Value) -> Value:
             try:
                 with lock:
                     ended.set()
-                    _interrupt(thread, None)  # one that is on its way
+                    _interrupt(thread, None)  # drops an interruption that is still pending
                 return
             except _Late:
                 continue

@@ -100,13 +100,14 @@ def _passed(code: str, tests: CodeTests) -> bool:
 
 @functools.lru_cache(maxsize=4096)
 def _outcomes(code: str, tests: CodeTests) -> str | None:
-    """How often the program was called and a digest of what came of it; None where it did not end."""
+    """The number of calls and a digest of their results; None if the run did not end."""
     found = _told(code, tests, _lenient(tests.tests), _RECORD, seed=0)
     return None if found is None or found.startswith("0:") else found
 
 
 def _told(code: str, tests: CodeTests, text: str, verdict: str, seed: int | None = None) -> str | None:
-    """What the verdict tells at its very end; None where it did not come there, as by an exit from within the program."""
+    """The verdict told at the end of the run; None if the end was not reached, for example after an exit inside the
+    program."""
     from specexit_jax.sandbox.run import Trial, run_trial  # the sandbox is for programs alone
 
     before = opening(
@@ -118,7 +119,7 @@ def _told(code: str, tests: CodeTests, text: str, verdict: str, seed: int | None
 
 
 class _Lenient(ast.NodeTransformer):
-    """Assertions and calls become tries, so that every input is reached whatever came of those before it."""
+    """Wraps assertions and calls in `try`, so that every input is reached even if an earlier one fails."""
 
     def visit_Assert(self, node: ast.Assert) -> ast.Try:
         return self._tried(ast.Expr(node.test))

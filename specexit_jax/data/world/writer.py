@@ -3,7 +3,7 @@
 A trace is a list of paragraphs: a first attempt, worked out step by step; the stated answer; then a random, bounded
 number of rounds. A round is a real check (another order, another method, an inverse check), a redundant look, or a doubt
 that only seems to be one. A wrong first answer (one slip in one operation) is found by a check, redone and mended.
-Every paragraph carries what the writer believes there: the answer that a forced stop at that place would give.
+Every paragraph records the writer's belief there: the answer that a forced stop at that place would give.
 """
 
 import dataclasses
@@ -67,7 +67,7 @@ class Trace:
 
 
 def _work(method, problem, scratch: Scratch) -> tuple[list[str], str]:
-    """One way of working a problem out; a slip that leads where the world does not go (below zero) is taken back."""
+    """One way of working a problem out; a slip that leads outside the world (below zero) is undone."""
     try:
         return method(problem, scratch)
     except CannotWork:

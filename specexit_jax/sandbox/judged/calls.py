@@ -1,9 +1,9 @@
-"""Calls between two processes, a line of JSON each way: functions and objects of one used from the other.
+"""Remote calls between two processes as lines of JSON: one process uses functions and objects of the other.
 
 A call is ["do", what, number of its object, arguments, named arguments, whether changes of them are to be told], answered by
 ["done", value, changed arguments], ["raised", names of the exception's class and of those that it extends, its arguments, its
-text], or ["end"] of an iteration. Before it answers, the other side may call back. A side that is gone, or does not keep to
-this form, ends this process at once: whatever would handle an exception is passed by.
+text], or ["end"] of an iteration. Before it answers, the other side may call back. If the other side is gone or breaks
+this form, this process ends at once, without an exception that the tests could handle.
 """
 
 import builtins
@@ -23,7 +23,8 @@ def leave(why):
 
 
 class Afar:
-    """A function, an iterator, an object of the other process. It equals itself alone, and has no arithmetic or order."""
+    """A stand-in for a function, iterator or object of the other process. It equals only itself, and has no arithmetic
+    or order."""
 
     __slots__ = ("__name__", "_calls", "_number")
 
@@ -61,7 +62,7 @@ class Afar:
 
 
 class Calls:
-    """One end of the line.
+    """One end of the connection.
 
     perform(what, value, arguments, named arguments) does what the other side asks for; may_keep(value) → whether that side may
     learn of a value that is not carried. reading, writing: descriptors.

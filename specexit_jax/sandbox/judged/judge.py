@@ -1,5 +1,5 @@
-"""The judge's process: it runs the tests, with stand-ins for what the program defines, and says on a channel of its own that
-their end was reached."""
+"""The judge's process. It runs the tests with stand-ins for what the program defines, and reports on a separate channel
+that it reached their end."""
 
 import collections.abc
 import os

@@ -1,4 +1,4 @@
-"""The program's process: it runs the program's texts, then serves calls of what they define until nobody asks any more."""
+"""The program's process. It runs the program's texts, then serves calls of what they define until the judge ends."""
 
 import json
 import os

@@ -42,11 +42,11 @@ _ARRAYS = "biufcUSO"  # kinds of numpy's types that hold no addresses
 
 
 class Refused(Exception):
-    """What came is no value, or none that this process takes."""
+    """The received data is no value, or none that this process accepts."""
 
 
 class Codec:
-    """Between values and what `json` can write.
+    """Converts values to what `json` can write, and back.
 
     shared: classes by name, of which instances are carried by value. keep(value) → the number of a value that stays here, or
     raises TypeError; give(number) → that value; take(number, kind) → a stand-in for a value that stayed there, whose class is

@@ -1,4 +1,4 @@
-"""Elementary operations worked out digit by digit, as a pupil writes them, with an optional slip.
+"""Elementary operations worked out digit by digit, as in school, with an optional slip (a mistake in one column).
 
 A small model hardly learns "35+47=82" as one step; it learns the columns "5+7=12 3+4+1=8 so 82" quickly. Each operation
 costs a handful of tokens, which is what thinking is for. A *slip* is one wrong column (a forgotten carry, a borrow not
