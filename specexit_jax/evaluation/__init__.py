@@ -1,1 +1,1 @@
-"""What is concluded: records of problems, statistics, bounds, latency, tables and figures."""
+"""Evaluation: records of problems, statistics, bounds, latency, tables and figures."""

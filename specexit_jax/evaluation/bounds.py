@@ -22,12 +22,12 @@ class Boundaries:
     """Every boundary of N annotated traces, n in all, concatenated in order.
 
     row: int32[n], the trace a boundary belongs to (non-decreasing); index: int32[n], its token's index in the ids.
-    agree, correct: bool[n], the forced answer agrees with the model's own / is right, neither where it did not end;
-    finished: bool[n], it did; tokens: int32[n], generated tokens if the policy exits there; answers: the n forced answers.
-    first: int32[N], place among the n of the earliest agreeing boundary, NO_EXIT where none agrees.
-    full_*: the trace without an exit, [N]. closed: bool[N], whether it closed its thinking itself.
-    features: float32[n, A] captured features of the boundary token (A may be 0: the oracle needs none).
-    extra: float32[n, E] further causal columns, e.g. smoothed signals (E may be 0).
+    agree, correct: bool[n], the forced answer agrees with the model's own / is right; both false if it did not end.
+    finished: bool[n], it ended; tokens: int32[n], generated tokens if the policy exits there; answers: the n forced
+    answers. first: int32[N], place among the n of the earliest agreeing boundary, NO_EXIT where none agrees. full_*:
+    the trace without an exit, [N]. closed: bool[N], whether it closed its thinking itself. features: float32[n, A]
+    captured features of the boundary token (A may be 0: the oracle needs none). extra: float32[n, E] further causal
+    columns, e.g. smoothed signals (E may be 0).
     """
 
     ids: tuple[str, ...]
@@ -69,8 +69,8 @@ def gather_boundaries(
 
     features, extra: id -> [boundaries, A] and [boundaries, E], rows in the order of the label's boundaries.
     end_think_length: ids of `</think>`, which forced_ids do not repeat.
-    A boundary that leaves no room for `</think>` is left out: no exit can be there.
-    Raises ValueError for a trace without labels, or arrays that do not match the boundaries.
+    A boundary that leaves no room for `</think>` is left out, because no exit is possible there. Raises ValueError for
+    a trace without labels, or arrays that do not match the boundaries.
     """
     chosen = join_labels(traces, labels)
     counts = np.asarray([len(label["boundaries"]) for label in chosen], np.int32)
@@ -120,7 +120,7 @@ def gather_boundaries(
 
 
 def select(boundaries: Boundaries, kept: np.ndarray) -> Boundaries:
-    """Only the boundaries where kept[n]; traces keep their rows. `first` is lost where it is not kept."""
+    """Only the boundaries where kept[n]; traces keep their rows. A `first` that is not kept becomes NO_EXIT."""
     moved = np.where(kept, np.cumsum(kept) - 1, NO_EXIT).astype(np.int32)
     first = boundaries.first.copy()
     first[first != NO_EXIT] = moved[first[first != NO_EXIT]]
@@ -138,7 +138,9 @@ def oracle_exits(boundaries: Boundaries) -> np.ndarray:
 def threshold_exits(boundaries: Boundaries, scores: np.ndarray, threshold: float) -> np.ndarray:
     """int32[N]: the first boundary of each trace whose score [n] reaches the threshold, NO_EXIT where none does."""
     exits = np.full(len(boundaries.ids), NO_EXIT, np.int32)
-    granted = np.flatnonzero(np.asarray(scores, np.float32) >= np.float32(threshold))  # as calibration compares
+    granted = np.flatnonzero(
+        np.asarray(scores, np.float32) >= np.float32(threshold)
+    )  # the same comparison as in calibration
     rows, place = np.unique(boundaries.row[granted], return_index=True)
     exits[rows] = granted[place]
     return exits
@@ -156,7 +158,7 @@ def outcomes(boundaries: Boundaries, exits: np.ndarray) -> tuple[np.ndarray, np.
 def choose_threshold(
     boundaries: Boundaries, scores: np.ndarray, bound: float, margin: float = 0.0, standard_errors: float = 0.0
 ) -> rules.Choice:
-    """The score to exit at, by the very rule that chooses the policy's thresholds: give it the same three numbers.
+    """The score threshold, chosen by the same rule as the policy's thresholds; give it the same three numbers.
 
     scores: [n] of the development split. The choice's first threshold is the one to pass to `threshold_exits`.
     """
@@ -168,8 +170,8 @@ def choose_threshold(
 def certify_threshold(
     development: Boundaries, scores: np.ndarray, calibration: Boundaries, seen: np.ndarray, epsilon: float, delta: float
 ) -> float:
-    """The score to exit at, certified as a policy's thresholds are: a sweep fixed on the development split (its scores
-    [n]), walked on the calibration split (its scores `seen`). Raises CannotCertify."""
+    """The score threshold, certified like a policy's: a sweep fixed on the development split (its scores [n]), walked
+    on the calibration split (its scores `seen`). Raises CannotCertify."""
     padded = as_outcomes(development, scores)
     path = rules.threshold_axis(padded, 0, 400)[:, None]
     found = learn_then_test(path, as_outcomes(calibration, seen), epsilon, delta, development=padded)
@@ -177,7 +179,7 @@ def certify_threshold(
 
 
 def as_outcomes(boundaries: Boundaries, scores: np.ndarray) -> rules.Outcomes:
-    """Padded to the most boundaries of any trace; the score [n] stands where confidence does, alone."""
+    """Padded to the largest number of boundaries; the only signal is the score [n]."""
     starts = boundaries.starts
     shape = (len(boundaries.ids), int(np.diff(starts).max(initial=0)))
     place = boundaries.row, np.arange(len(boundaries.row)) - starts[boundaries.row]
@@ -203,7 +205,7 @@ def as_outcomes(boundaries: Boundaries, scores: np.ndarray) -> rules.Outcomes:
 
 
 def bound_records(boundaries: Boundaries, exits: np.ndarray, method: str) -> list[Record]:
-    """The records of a bound, one a trace, source 'replay'."""
+    """The records of a bound, one per trace, source 'replay'."""
     tokens, correct = outcomes(boundaries, exits)
     records = []
     for i, place in enumerate(exits):

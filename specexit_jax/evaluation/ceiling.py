@@ -19,8 +19,8 @@ from specexit_jax.evaluation.bounds import Boundaries, select
 from specexit_jax.evaluation.statistics import auc
 
 _COMPONENTS = 320  # principal components of the boundary token's features, all of them where there are fewer
-_PAST = 32  # leading components whose past is shown as well
-_HELD_OUT = 7  # one trace in so many chooses between the models
+_PAST = 32  # leading components whose past is also an input
+_HELD_OUT = 7  # one trace in this many is held out to choose between the models
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,7 +87,7 @@ def causal_columns(boundaries: Boundaries, projected: np.ndarray, first: np.ndar
     its value, previous value, running maximum, mean of the last three and running mean.
     """
     starts = boundaries.starts[boundaries.row]
-    here = np.arange(len(starts)) - starts  # how many boundaries came before
+    here = np.arange(len(starts)) - starts  # number of earlier boundaries
     past = projected[:, :_PAST]
     previous = np.where(here == 0, -1, np.arange(len(starts)) - 1)
     lead = np.where(here == 0, boundaries.index + 1, boundaries.index - boundaries.index[previous])
@@ -108,7 +108,7 @@ def causal_columns(boundaries: Boundaries, projected: np.ndarray, first: np.ndar
 
 
 def _shift(values: np.ndarray, here: np.ndarray, steps: int) -> np.ndarray:
-    """Values of `steps` boundaries ago, the first boundary's where the trace is not that old."""
+    """Values of `steps` boundaries ago, or the first boundary's if there are fewer."""
     return values[np.arange(len(values)) - np.minimum(here, steps)]
 
 
@@ -140,7 +140,7 @@ def _whitening(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     standard = ((features - centre) / scale).astype(np.float64)
     values, vectors = np.linalg.eigh(standard.T @ standard / len(standard))
     kept = np.argsort(values)[::-1][:_COMPONENTS]
-    floor = 1e-4 * values.max()  # directions without variance are not blown up
+    floor = 1e-4 * values.max()  # directions without variance are not amplified
     projection = vectors[:, kept] / np.sqrt(np.maximum(values[kept], floor)) / scale[:, None]
     return centre, projection.astype(np.float32)
 
@@ -154,7 +154,7 @@ def _network(widths: tuple[int, ...], seed: int) -> MLPClassifier:
 
 def _fit(model: Any, columns: np.ndarray, agree: np.ndarray, chosen: np.ndarray) -> Any:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # a bounded number of epochs is meant
+        warnings.simplefilter("ignore", ConvergenceWarning)  # stopping at a fixed number of epochs is intended
         return model.fit(columns[chosen], agree[chosen])
 
 

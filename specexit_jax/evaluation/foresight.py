@@ -1,8 +1,10 @@
-"""How well agreement can be foretold at all: at a boundary the model itself goes on, several times, each with noise of its own.
+"""How well agreement can be predicted at all: from a boundary the model continues several times, each time with other
+noise.
 
-The share of continuations that end in the answer forced there estimates P(agree | the text so far, the forced answer); no
-score of either has a higher AUC than that probability itself. A share of few continuations blurs it, so what is told is
-the AUC of the share, which is too low, and that of the probability, from its distribution over the boundaries.
+The share of continuations that end in the answer forced there estimates P(agree | the text so far, the forced answer).
+No score computed from these has a higher AUC than that probability. A share of few continuations is a noisy estimate,
+so two AUCs are reported: that of the share, which is too low, and that of the probability, from its estimated
+distribution over the boundaries.
 """
 
 import dataclasses
@@ -29,8 +31,8 @@ _GRID, _ROUNDS = np.linspace(0, 1, 201), 3000
 
 @dataclasses.dataclass(frozen=True)
 class Foresight:
-    """boundaries: how many of a split; continuations: of each; seed: of their choice and their noise; max_new_tokens: of a
-    trace, its beginning included; target: the name under which they are kept."""
+    """boundaries: how many of a split; continuations: of each; seed: of their choice and noise; max_new_tokens: of a
+    whole trace, its beginning included; target: the name recorded with them."""
 
     boundaries: int
     continuations: int
@@ -62,7 +64,7 @@ class Place:
 
 
 def chosen_places(traces: Sequence[dict], labels: Sequence[dict], count: int, seed: int) -> list[Place]:
-    """`count` boundaries (or all), each as likely as any other, of traces that closed their thinking; labels: one a trace."""
+    """A uniform sample of `count` boundaries (or all) of traces that closed their thinking; labels: one per trace."""
     every = [
         Place(trace, label, number)
         for trace, label in zip(traces, labels, strict=True)
@@ -74,7 +76,8 @@ def chosen_places(traces: Sequence[dict], labels: Sequence[dict], count: int, se
 
 
 def request_from(place: Place, seed: int) -> Request:
-    """The model goes on from the boundary as if it had just written it; the noise is not the trace's."""
+    """The request that continues from the boundary as if the model had just written it, with other noise than the
+    trace's."""
     ids = place.trace["ids"][: place.token + 1]
     return Request(place.id, (*place.trace["prompt_ids"], *ids), seed)
 
@@ -82,9 +85,11 @@ def request_from(place: Place, seed: int) -> Request:
 def go_on(
     session: Session, places: Sequence[Place], method: Method, setting: Foresight, folder: Path
 ) -> list[dict[str, Any]]:
-    """A row a place, kept in FOLDER/foresight.jsonl: whether its own trace and each continuation end in the forced answer.
+    """One row per boundary, stored in FOLDER/foresight.jsonl: whether its own trace and each continuation end in the
+    forced answer.
 
-    Goes on where a killed run stopped. method: without an exit. Raises ValueError where the folder holds other settings' rows.
+    Continues where a killed run stopped. method: one without an exit. Raises ValueError if the folder holds rows of
+    other settings.
     """
     settings = {name: getattr(setting, name) for name in ("continuations", "seed", "max_new_tokens", "target")}
     settings |= {"sampling": session.sampling.settings()} | noise_of(session.sampling)
@@ -112,7 +117,7 @@ def _rows(session: Session, places: Sequence[Place], method: Method, setting: Fo
 
 
 def answer_of(session: Session, place: Place, outcome: Outcome, max_new_tokens: int) -> str | None:
-    """The final answer; None where the trace, its beginning included, would have run out of room before it."""
+    """The final answer; None if the trace, its beginning included, would have reached its token limit before."""
     if not outcome.finished or place.token + 1 + len(outcome.ids) > max_new_tokens:
         return None
     return final_answer(text_of(session, outcome.ids))
@@ -166,7 +171,8 @@ def _aucs(agree: np.ndarray, stands: np.ndarray, confidence: np.ndarray) -> tupl
 
 
 def best_auc(counts: np.ndarray, trials: int) -> float:
-    """AUC of the very probability q_i that counts[i] of `trials` estimate, for an outcome that happens with q_i.
+    """AUC of the probability q_i itself, estimated by counts[i] of `trials`, for an outcome that happens with
+    probability q_i.
 
     The distribution of q over boundaries by nonparametric maximum likelihood (Kiefer and Wolfowitz 1956), by EM on a grid; then
     P(q of one that happened > q of one that did not), ties half.

@@ -1,6 +1,7 @@
-"""A draft in training looked at on held-out rows: acceptance, where it falls, and what the signals are worth.
+"""Evaluation of a draft in training on held-out rows: acceptance, acceptance by position, and the quality of the
+signals.
 
-Chains and signals are the training step's own; everything is counted on the host, chain by chain.
+Chains and signals are computed as in the training step; they are counted on the host, chain by chain.
 """
 
 from __future__ import annotations
@@ -46,9 +47,9 @@ class Seen(NamedTuple):
 
 
 class HeldOut:
-    """Call it with parameters for metrics of one look; `report` adds what does not fit a curve.
+    """Call it with parameters for the metrics of one evaluation; `report` adds tables.
 
-    rows: whole rows, the same on every process; they are looked at `batch_size` at a time, the last batch padded.
+    rows: whole rows, the same on every process; evaluated in batches of `batch_size`, the last batch padded.
     """
 
     def __init__(
@@ -76,7 +77,7 @@ class HeldOut:
 
     @property
     def told(self) -> str:
-        """A sentence on what these rows cannot show; "" where they show all."""
+        """A sentence on what cannot be measured on these rows; "" if everything can."""
         if not np.asarray(chain_masks(self._rows, 1)).any():
             return "The held-out rows hold nothing that a draft could write (train.row_length): acceptance is not looked at."
         if not self._scored and "boundary" in self._rows:
@@ -84,11 +85,11 @@ class HeldOut:
         return ""
 
     def __call__(self, params: dict) -> dict[str, float]:
-        """Acceptance of each step and in all, before and after T*, by quarters of the traces; scores of the signals."""
+        """Acceptance per step and overall, before and after T*, by quarters of the traces; scores of the signals."""
         return self._metrics(self._see(params))
 
     def report(self, params: dict) -> dict:
-        """The metrics, acceptance against position (tokens from the first generated one) and the calibration curve."""
+        """The metrics, acceptance by position (tokens from the first generated one) and the calibration curve."""
         seen = self._see(params)
         found: dict = {"metrics": self._metrics(seen), "positions": self._by_position(seen)}
         if self._scored:
@@ -138,7 +139,7 @@ class HeldOut:
         return self._rows["agree"][known] > 0.5, seen.signals[known][:, agreement_column(self._names)]
 
     def _documents(self) -> list[int]:
-        """Which document each boundary of `_agreement` is of."""
+        """The document of each boundary of `_agreement`."""
         segments = self._rows["segment_ids"]
         documents = np.arange(len(segments))[:, None] * (int(segments.max()) + 1) + segments
         return documents[
@@ -174,15 +175,15 @@ class HeldOut:
 
 
 class Places(NamedTuple):
-    """Of the root (token t + 1) of each index t: its number among the tokens that the model wrote in its document, -1 where
-    it wrote none, and in which quarter of them it lies. int [B, T]."""
+    """For the root (token t + 1) of each index t, int [B, T]: its index among the generated tokens of its document, -1
+    if it is not one, and the quarter of them that it is in."""
 
     index: np.ndarray
     quarter: np.ndarray
 
 
 def places(rows: Rows) -> Places:
-    """Where the chains of packed rows start."""
+    """The starts of the chains in packed rows."""
     index = np.full(rows["tokens"].shape, -1)
     quarter = np.full(rows["tokens"].shape, -1)
     for row, segments in enumerate(rows["segment_ids"]):
@@ -194,7 +195,8 @@ def places(rows: Rows) -> Places:
 
 
 def accept_lengths(seen: Seen, group: np.ndarray) -> list[float]:
-    """Tokens a verify step yields, bonus counted, in the order of KINDS, over the whole chains of a `group` of indices."""
+    """Tokens per verify step, bonus token counted, in the order of KINDS, over the complete chains of a `group` of
+    indices."""
     chosen = seen.counted.all(axis=0) & group
     return [1.0 + _mean(np.cumprod(hits, axis=0).sum(axis=0)[chosen]) for hits in seen.hits]
 

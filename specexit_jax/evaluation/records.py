@@ -1,4 +1,4 @@
-"""One record a problem and method: what `records.jsonl` holds and every table is computed from."""
+"""One record per problem and method: the rows of `records.jsonl`, from which every table is computed."""
 
 import dataclasses
 import json
@@ -12,7 +12,7 @@ from specexit_jax.storage.jsonl import read_jsonl
 
 SOURCES = ("decode", "replay")
 FINISHES = ("stop", "length")
-CLOSED = "nothink"  # the method whose prompts close the thinking: all that it generates is the answer
+CLOSED = "nothink"  # the method whose prompts close the thinking: everything generated is the answer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,8 +31,8 @@ class Record:
     finish: 'stop' or 'length' (ran into the buffer's end, or was replayed with an answer that annotation cut).
     source: 'decode' (run for real) or 'replay' (a policy replayed on annotated traces).
     latency_s: batch-1 wall time in seconds, None where it was not measured.
-    trial_tokens: answered in trials that failed, generated beside `tokens`.
-    problem: what the traces of several seeds have in common; "" for the id.
+    trial_tokens: tokens of failed trials, generated in addition to `tokens`. problem: the id that the traces of several
+    seeds share; "" if it is `id`.
     """
 
     method: str
@@ -66,7 +66,7 @@ class Record:
 
     @property
     def key(self) -> tuple[str, str, int]:
-        """What pairs the records of two methods: the problem and the seed."""
+        """The key by which records of two methods are paired: problem and seed."""
         return self.task, self.problem, self.seed
 
     def to_json(self) -> dict:
@@ -122,7 +122,7 @@ def record_of_trace(method: str, trace: dict, latency_s: float | None = None) ->
 
 
 def _thinking(method: str, trace: dict) -> int:
-    """Where it never closes, all of what a trace says is thinking: nothing of one whose prompt had closed it."""
+    """Thinking tokens of a trace: all tokens if the thinking never closes, none if the prompt had closed it."""
     if trace["think_end"] is not None:
         return trace["think_end"]
     return 0 if method == CLOSED else trace.get("thinking_tokens", len(trace["ids"]))
@@ -169,7 +169,8 @@ def _worth(record: Record) -> tuple[bool, bool]:
 
 
 def one_per_problem(records: Iterable[Record]) -> list[Record]:
-    """At most one record for each method, problem and seed: a decoded one before a replayed one, a timed one before others.
+    """At most one record per method, problem and seed: a decoded record is preferred to a replayed one, a timed one to
+    others.
 
     Latencies are decoded on a subset of what is replayed; the tests hold replay equal to decoding, so a decoded
     record stands for both. Order of first appearance is kept.

@@ -7,7 +7,7 @@ import numpy as np
 from specexit_jax.evaluation import statistics
 from specexit_jax.evaluation.records import Record, one_per_problem
 
-# the order of every table and legend; methods that are not named here come last
+# the order of tables and legends; other methods come last
 METHODS = (
     "think", "nothink", "first_answer", "deer", "deer_eagle3", "eagle3", "probe", "specexit", "ceiling", "oracle",
 )  # fmt: skip
@@ -136,8 +136,8 @@ def compare(records: Iterable[Record], method: str, baseline: str) -> dict:
 
 
 def shares(records: Iterable[Record], method: str, baseline: str = "eagle3") -> dict:
-    """How much of what could be saved a method saves: saving(m) = mean tokens(baseline) - mean tokens(m), over the
-    problems all of them have, with share_of_ceiling and share_of_oracle (null where that bound was not evaluated)."""
+    """The saving of a method relative to the bounds: saving(m) = mean tokens(baseline) - mean tokens(m), over the
+    problems that all have, with share_of_ceiling and share_of_oracle (null if that bound was not evaluated)."""
     records = list(records)
     shown = {}
     for bound in ("ceiling", "oracle"):

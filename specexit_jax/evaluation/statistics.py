@@ -15,7 +15,7 @@ from specexit_jax.exits.units import codes_of, means_of
 
 RESAMPLES = 4000
 LEVEL = 0.95
-_FINEST = 2520  # differences of problems are multiples of one part in so many at most
+_FINEST = 2520  # differences of problems are multiples of 1 / this number, at the finest
 _CHUNK = 4_000_000  # resampled rows held at once: bounds memory near 100 MB
 
 
@@ -155,8 +155,9 @@ def mcnemar(harmed: int, mended: int) -> float:
 def sign_flips(differences: np.ndarray) -> float:
     """Two-sided exact p-value of 'the differences of problems [P], in [-1, 1], are as often of one sign as of the other'.
 
-    Under it each keeps its size and gets its sign by the toss of a coin; the p-value is the chance of a sum so far from 0. With one
-    trace a problem this is McNemar's test. Differences are multiples of 1 / (seeds); of 1 / 2520 where no smaller part fits.
+    Under the hypothesis each difference keeps its size and has a random sign; the p-value is the probability of a sum
+    this far from 0. With one trace a problem this is McNemar's test. Differences are multiples of 1 / (seeds); of 1 /
+    2520 where no smaller part fits.
     """
     apart = np.asarray(differences, np.float64)
     apart = apart[np.abs(apart) > 1e-9]
@@ -164,7 +165,7 @@ def sign_flips(differences: np.ndarray) -> float:
     sizes, counts = np.unique(np.rint(np.abs(apart) * parts).astype(np.int64), return_counts=True)
     if len(sizes) <= 1:
         return mcnemar(int((apart < 0).sum()), int((apart > 0).sum()))
-    chance = np.ones(1)  # of the sum of those that came up heads
+    chance = np.ones(1)  # distribution of the sum of the positive ones
     for size, count in zip(sizes.tolist(), counts.tolist(), strict=True):
         own = np.zeros(size * count + 1)
         own[::size] = stats.binom.pmf(np.arange(count + 1), count, 0.5)
@@ -174,7 +175,7 @@ def sign_flips(differences: np.ndarray) -> float:
 
 
 def resampled(problems: Sequence[str], resamples: int, seed: int = 0) -> Iterator[np.ndarray]:
-    """Rows of each draw of a bootstrap that resamples problems, whole; problems: of each row."""
+    """The rows of each draw of a bootstrap that resamples whole problems; problems: of each row."""
     codes = codes_of(problems)
     rows = np.split(np.argsort(codes, kind="stable"), np.cumsum(np.bincount(codes))[:-1])
     for drawn in np.random.default_rng(seed).integers(len(rows), size=(resamples, len(rows))):

@@ -1,1 +1,1 @@
-"""Policies with a certificate, and ablations whose arms are certified alike."""
+"""Policies with a certificate, and ablations whose arms are certified in the same way."""

@@ -1,4 +1,4 @@
-"""Ablations of the exit: arms that differ in one choice, certified alike and used on the same test traces."""
+"""Ablations of the exit: arms that differ in one choice, certified in the same way and used on the same test traces."""
 
 import dataclasses
 import itertools
@@ -31,7 +31,8 @@ class Arm:
 
 @dataclasses.dataclass(frozen=True)
 class Paired:
-    """An arm's outcome on N traces beside full thinking's; problem, task: of each trace (seeds of a problem share both)."""
+    """The results of an arm and of full thinking on N traces; problem, task: of each trace (seeds of a problem share
+    both)."""
 
     tasks: Sequence[str]
     problems: Sequence[str]
@@ -77,8 +78,8 @@ def row_of(arm: Arm, splits: Sequence[Seen], goal: Goal, tasks: Sequence[str], p
 
 
 def compared(pairs: Paired) -> dict:
-    """Against full thinking (`eagle3`): intervals of 95 % from a paired bootstrap over problems, tasks weighing alike, a
-    problem's seeds averaged before."""
+    """Comparison with full thinking (`eagle3`): 95 % intervals from a paired bootstrap over problems. Tasks have equal
+    weight; a problem's seeds are averaged first."""
     tokens = strata(pairs, np.stack([pairs.tokens, pairs.full_tokens], axis=1))
     correct = strata(pairs, np.stack([pairs.correct, pairs.full_correct], axis=1))
     ratio, difference = statistics.paired_ratio(tokens), statistics.paired_difference(correct)

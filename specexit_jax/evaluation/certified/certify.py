@@ -12,15 +12,15 @@ from specexit_jax.exits.risk import CannotCertify, Certificate, learn_then_test
 from specexit_jax.exits.signals import PAPER, SIGNALS
 from specexit_jax.exits.units import means_of
 
-Seen = Mapping[str, Outcomes]  # a smoother's name -> what its thresholds do on a split
+Seen = Mapping[str, Outcomes]  # a smoother's name -> the outcomes on a split under it
 
 
 @dataclasses.dataclass(frozen=True)
 class Goal:
     """P(risk <= epsilon) >= 1 - delta, by thresholds on `signals` (None: all that there are); budget: see `policy.Threshold`.
 
-    path_split fixes the path, split certifies; together: how many certificates, this one among them, shall hold at once with
-    probability 1 - together x delta.
+    path_split fixes the path, split certifies. together: the number of certificates, this one included, that hold at
+    once with probability 1 - together x delta.
     """
 
     epsilon: float
@@ -42,12 +42,12 @@ class Goal:
 
 
 def scored(development: Seen, goal: Goal) -> list[Scored]:
-    """Every path that the goal allows, scored on the development split, whatever epsilon."""
+    """Every path that the goal allows, scored on the development split, for any epsilon."""
     return scored_paths(development, goal.signals, goal.budget)
 
 
 def certify(paths: Sequence[Scored], calibration: Seen, goal: Goal) -> tuple[Path, Certificate]:
-    """The best of the paths for this epsilon, and how far it is certified. Raises CannotCertify where it is not."""
+    """The best path for this epsilon, and how far it is certified. Raises CannotCertify if no step is."""
     path = choose_path(paths, goal.epsilon)
     seen, splits = calibration[path.smoothing], (goal.split, goal.path_split)
     sides = goal.epsilon, goal.delta, goal.budget, *splits, path.fixed_on
@@ -74,9 +74,10 @@ def policy_file(
 
 
 def frontier(paths: Sequence[Scored], calibration: Seen, goal: Goal, epsilons: Sequence[float]) -> list[dict]:
-    """A row an epsilon: the policy certified for it and its mean tokens on the calibration split, or why there is none.
+    """One row per epsilon: the policy certified for it and its mean tokens on the calibration split, or the reason why
+    there is none.
 
-    Every row holds with probability 1 - delta by itself; choosing among rows by their tokens needs a split of its own.
+    Each row by itself holds with probability 1 - delta. Choosing a row by its tokens needs another split.
     """
     rows = []
     for epsilon in epsilons:
@@ -98,7 +99,7 @@ def frontier(paths: Sequence[Scored], calibration: Seen, goal: Goal, epsilons: S
 
 
 def use(outcomes: Outcomes, thresholds: Sequence[float], budget: int | None = None) -> dict[str, float | int]:
-    """What exiting by these thresholds does on some traces: tokens (mean over tasks), traces harmed, risk (the mean harm a
+    """The effect of these thresholds on some traces: tokens (mean over tasks), traces harmed, risk (mean harm per
     problem), accuracy, exits."""
     found = score(outcomes, exit_boundaries(outcomes, np.asarray([thresholds], np.float64), budget))
     full = float(outcomes.weights @ outcomes.full_tokens)
@@ -128,7 +129,7 @@ def of_task(seen: Seen, tasks: Sequence[str], task: str) -> dict[str, Outcomes]:
 
 
 def transfer(policies: Mapping[str, PolicyFile], seen: Seen, tasks: Sequence[str]) -> dict[str, dict[str, dict]]:
-    """policies' names -> task -> what that policy does on that task's traces (`use`)."""
+    """policy name -> task -> the effect of that policy on that task's traces (`use`)."""
     apart = {task: of_task(seen, tasks, task) for task in sorted(set(tasks))}
     return {
         name: {task: use(own[file.smoothing], file.thresholds, file.budget) for task, own in apart.items()}

@@ -1,4 +1,4 @@
-"""Under which settings the traces of a split were sampled: what a policy that is calibrated on them holds for."""
+"""The settings that a split's traces were sampled under: a policy calibrated on them holds only for those."""
 
 import dataclasses
 import json
@@ -15,7 +15,7 @@ from specexit_jax.storage.shards import shard_files
 
 
 def rollout_settings(folder: Path) -> dict[str, Any]:
-    """The settings of a split's rollout.json, of whichever process; {} without one."""
+    """The settings of a split's rollout.json, of any process; {} if there is none."""
     for path in shard_files(folder, "rollout", ".json"):
         try:
             return dict(json.loads(path.read_text())["settings"])
@@ -25,10 +25,11 @@ def rollout_settings(folder: Path) -> dict[str, Any]:
 
 
 def binder(session: Session, folder: Path, max_new_tokens: int) -> Callable[[PolicyFile], PolicyFile]:
-    """Makes a policy say what it was calibrated for: this session's weights, and the sampling and lengths of the split's traces.
+    """Returns a function that records in a policy what it was calibrated for: the session's weights, and the sampling
+    and lengths of the split's traces.
 
-    max_new_tokens: where rollout.json does not say, as is the session's sampling. Raises ValueError where another target
-    wrote the traces.
+    max_new_tokens, and the session's sampling, are used if rollout.json does not record them. Raises ValueError if
+    another target wrote the traces.
     """
     settings, sampling, most = _sampled(session, folder, max_new_tokens)
     recorded = str(settings.get("target", "")).rpartition(" ")[2]
@@ -41,8 +42,8 @@ def binder(session: Session, folder: Path, max_new_tokens: int) -> Callable[[Pol
 
 
 def unlike(session: Session, folder: Path, max_new_tokens: int) -> str | None:
-    """One sentence where a split was sampled otherwise than this session samples, so that what is certified on it does not
-    cover what is decoded now; None where it was not."""
+    """A sentence if a split was sampled under other settings than this session's, so that a certificate from it does
+    not cover this run; else None."""
     _, sampling, most = _sampled(session, folder, max_new_tokens)
     before = dataclasses.asdict(sampling) | {"max_new_tokens": most}
     now = dataclasses.asdict(session.sampling) | {"max_new_tokens": max_new_tokens}
@@ -51,7 +52,8 @@ def unlike(session: Session, folder: Path, max_new_tokens: int) -> str | None:
 
 
 def _sampled(session: Session, folder: Path, max_new_tokens: int) -> tuple[dict[str, Any], Sampling, int]:
-    """rollout.json's settings, and the sampling and length of the split's traces: the session's where it does not say."""
+    """rollout.json's settings, and the sampling and length of the split's traces; the session's where they are not
+    recorded."""
     settings = rollout_settings(folder)
     sampling = Sampling(**settings["sampling"]) if "sampling" in settings else session.sampling
     return settings, sampling, settings.get("max_new_tokens") or max_new_tokens

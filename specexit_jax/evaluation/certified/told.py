@@ -1,4 +1,4 @@
-"""Harm in words: what a test saw, and how little a few problems tell."""
+"""Harm as text: what a test saw, and a warning if there are few problems."""
 
 from collections.abc import Mapping
 
@@ -10,7 +10,7 @@ FEW = 300  # problems below which a policy chosen by grid gets a warning
 
 
 def harm_text(row: Mapping) -> str:
-    """row: harmed, problems and, where they are known, traces, test and risk of a certificate or of a row of frontier.json."""
+    """row: of a certificate or of frontier.json: harmed, problems and, if known, traces, test and risk."""
     harmed, problems, traces = row["harmed"], row["problems"], row.get("traces")
     if row.get("test") == "betting":
         return f"{100 * row['risk']:.2f} % of a problem's traces harmed ({harmed} of {traces} traces of {problems} problems)"
@@ -19,7 +19,7 @@ def harm_text(row: Mapping) -> str:
 
 
 def little_known(split: str, harm: np.ndarray) -> str:
-    """What a policy chosen by grid did on its own split, and how far that may be from the truth; harm: [P], of each problem."""
+    """The harm of a policy chosen by grid on its own split, with an interval; harm: [P], of each problem."""
     problems, estimate = len(harm), statistics.share(harm)
     told = (
         f"{split}: a harm of {100 * estimate.value:.2f} % a problem (95 %: {100 * estimate.low:.2f} to {100 * estimate.high:.2f} "

@@ -1,1 +1,1 @@
-"""lm-evaluation-harness's tasks by any of our methods."""
+"""Tasks of lm-evaluation-harness, decoded by any of our methods."""

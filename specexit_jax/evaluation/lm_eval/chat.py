@@ -14,8 +14,8 @@ Turns = Sequence[dict[str, str]]  # {role, content}
 def chat_text(session: Session, turns: Turns, reply: bool = True) -> str:
     """The chat prompt of a conversation, its thinking open whether or not the template opens it.
 
-    reply: whether a new reply is asked for; else the last message is a reply that is begun, which goes on as it is, without
-    thinking. Where the template has no system role, what it would have said comes before the user's first words.
+    reply: whether a new reply is asked for; else the last message is the beginning of a reply, which is continued
+    without thinking. If the template has no system role, the system message is put before the first user message.
     """
     template = session.tokenizer.chat_template
     if not template:
@@ -24,7 +24,7 @@ def chat_text(session: Session, turns: Turns, reply: bool = True) -> str:
         turns = without_system(turns)
     try:
         text = _rendered(session, turns, reply)
-    except jinja2.TemplateError:  # there are templates that know the role and refuse it
+    except jinja2.TemplateError:  # some templates know the role and refuse it
         text = _rendered(session, without_system(turns), reply)
     if not reply or session.thinking is None:
         return text
@@ -33,7 +33,7 @@ def chat_text(session: Session, turns: Turns, reply: bool = True) -> str:
 
 
 def without_system(turns: Turns) -> list[dict[str, str]]:
-    """The same words without a system role: before the first message of the user."""
+    """The messages without a system role: its text is put before the first user message."""
     said = [turn["content"] for turn in turns if turn["role"] == "system"]
     rest = [dict(turn) for turn in turns if turn["role"] != "system"]
     first = next((turn for turn in rest if turn["role"] == "user"), None)

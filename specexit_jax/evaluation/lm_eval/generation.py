@@ -1,7 +1,8 @@
-"""What a task of lm-evaluation-harness asks of a generation, in our terms, and the text that it is given back.
+"""Translates a task's generation options of lm-evaluation-harness into ours, and generations into the text that it
+grades.
 
-The task's `generation_kwargs` (and --gen_kwargs, which go over them) say how tokens are chosen, how many there may be and
-which strings end an answer. Needs lm-eval, which nothing else does.
+The task's `generation_kwargs` (overridden by --gen_kwargs) set sampling, the most tokens, and the strings that end an
+answer. Only this package needs lm-eval.
 """
 
 import dataclasses
@@ -30,11 +31,11 @@ class Generation:
 def generation_of(
     session: Session, kwargs: Mapping[str, Any], temperature: float | None = None, max_gen_toks: int | None = None
 ) -> Generation:
-    """What a task's generation_kwargs ask for; what they leave open is the target's own.
+    """The options of a task's generation_kwargs; those that they leave open are the target's own.
 
-    temperature: goes over the tasks', which mostly ask for greedy decoding; the filters are then the target's own.
-    max_gen_toks: goes over the tasks' likewise, which were chosen for answers without thinking.
-    Raises ValueError on an option that this engine does not have.
+    temperature: overrides the tasks', which mostly ask for greedy decoding; the filters are then the target's own.
+    max_gen_toks: overrides the tasks', which were chosen for answers without thinking. Raises ValueError on an option
+    that this engine does not have.
     """
     asked = dict(normalize_gen_kwargs(dict(kwargs), max_gen_toks or session.max_new_tokens))
     most, until = max_gen_toks or asked.pop("max_gen_toks"), asked.pop("until")
@@ -61,9 +62,9 @@ def generation_of(
 def answer_of(session: Session, outcome: Outcome, until: tuple[str, ...], keep_thinking: bool = False) -> str:
     """The text that the task judges: what follows the thinking, up to the first of the strings in `until`.
 
-    As in lm-eval's own backends those strings end the answer alone, for thinking is full of them, and white space between
-    thinking and answer is dropped. Thinking that never closed has no answer (""); those backends, told to drop thinking,
-    would have the task judge it. keep_thinking: all that was generated, up to the same place.
+    As in lm-eval's own backends, those strings end only the answer, because thinking contains them too, and white space
+    between thinking and answer is dropped. If the thinking never closed, the answer is ""; those backends would have
+    the task grade the thinking. keep_thinking: all generated text, up to the same place.
     """
     whole = text_of(session, outcome.ids)
     if session.thinking is None:

@@ -1,4 +1,4 @@
-"""How likely the target finds given continuations: one teacher-forced pass, no decoding; the draft has no part in it."""
+"""Log-probabilities of given continuations under the target: one teacher-forced pass; the draft is not used."""
 
 import functools
 from collections.abc import Iterator, Sequence
@@ -22,8 +22,8 @@ Pair = tuple[Sequence[int], Sequence[int]]  # context ids, continuation ids
 def scores(session: Session, pairs: Sequence[Pair], batch_size: int = 1) -> Iterator[tuple[int, float, bool]]:
     """(place, log-probability in nats, whether greedy decoding would write it) of every continuation, shortest first.
 
-    The law is the target's own, at temperature 1 without filters. Raises ValueError on a pair that is too long, or that
-    has no context to begin from, before any work is done.
+    The distribution is the target's own, at temperature 1 without filters. Raises ValueError on a pair that is too
+    long, or that has no context to begin from, before any work is done.
     """
     context = session.target.max_position
     for before, after in pairs:

@@ -1,4 +1,4 @@
-"""lm-evaluation-harness's model class for a session and a method: its generate-until tasks, and its log-likelihoods.
+"""The model class of lm-evaluation-harness for a session and a method: generate-until tasks and log-likelihoods.
 
 Importing this module registers the class as "specexit". Needs lm-eval, which nothing else does.
 """
@@ -35,10 +35,10 @@ from specexit_jax.notes import note
 class SpecExitLM(TemplateLM):
     """A session and a method as lm-eval's model.
 
-    temperature, max_gen_toks: over what the tasks ask for, see `generation_of`; keep_thinking: see `answer_of`. A request's
-    noise depends on seed, task, document and repeat alone: not on --limit, the batch or the method. policy_file: what the
-    method exits by, so that generations that it was not made for are told of, or refused (strict_policy). outcomes: of every task,
-    in the order in which they were done.
+    temperature, max_gen_toks: override the tasks' values, see `generation_of`; keep_thinking: see `answer_of`. A
+    request's noise depends only on seed, task, document and repeat: not on --limit, the batch or the method.
+    policy_file: the method's policy; generations that it was not made for are reported, or refused (strict_policy).
+    outcomes: of every task, in the order of completion.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class SpecExitLM(TemplateLM):
 
     @property
     def prefix_token_id(self) -> int:
-        """What stands before a text that has no context."""
+        """The token before a text that has no context."""
         start = self.tokenizer.bos_token_id
         return self.eot_token_id if start is None else start
 
@@ -145,14 +145,14 @@ class SpecExitLM(TemplateLM):
         return asked
 
     def _warn_of_closed(self, asked: Sequence[Request]) -> None:
-        """A method that exits can do so in open thinking alone."""
+        """Warns if no prompt opens its thinking: a method can exit only in open thinking."""
         exits = self.method.closes_thinking or self.method.policy.exits
         if exits and not any(is_thinking(self.session, request.prompt_ids) for request in asked):
             text = "No prompt opens its thinking, so %r never ends it: give --apply_chat_template."
             logging.getLogger(__name__).warning(text, self.method.name)
 
     def _require_covered(self, sampling: Sampling, most: int) -> None:
-        """Says where the policy was not made for such generations; raises ValueError where only those are wanted."""
+        """Reports generations that the policy was not made for; raises ValueError under strict_policy."""
         if self.policy_file is None:
             return
         sentence = uncovered(self.policy_file, self.session, "the policy", sampling, most)
@@ -175,7 +175,7 @@ class SpecExitLM(TemplateLM):
         return close_thinking(self.session, ids), self.tok_encode(continuation, add_special_tokens=False)
 
     def _loglikelihood_tokens(self, requests, disable_tqdm: bool = False, **_) -> list[tuple[float, bool]]:
-        """The target's own, whatever the method."""
+        """Log-likelihoods of the target, whatever the method."""
         pairs = [(context, continuation) for _, context, continuation in requests]
         found: list[tuple[float, bool]] = [(0.0, False)] * len(pairs)
         bar = Progress(len(pairs), "loglikelihood ")
@@ -188,7 +188,7 @@ class SpecExitLM(TemplateLM):
         return found
 
     def loglikelihood_rolling(self, requests: Sequence[Instance], disable_tqdm: bool = False) -> list[float]:
-        """Of whole texts, in windows of the target's context, each token predicted once."""
+        """Log-likelihoods of whole texts, in windows of the target's context; each token is predicted once."""
         found = []
         for instance in requests:
             (text,) = instance.args
@@ -200,7 +200,7 @@ class SpecExitLM(TemplateLM):
         return found
 
     def get_model_info(self) -> dict[str, Any]:
-        """What lm-eval keeps in the `config` of its results: how was decoded, and what it took, by task."""
+        """The entry in the `config` of lm-eval's results: the settings of decoding, and its numbers by task."""
         return {
             "specexit": {
                 "method": self.method.name,

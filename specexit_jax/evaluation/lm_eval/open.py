@@ -1,4 +1,4 @@
-"""What lm-eval's --model_args name, loaded: target, draft, policy, method."""
+"""Loads what lm-eval's --model_args name: target, draft, policy, method."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""What decoding took beside what lm-eval judged: tokens, exits and latency of every task."""
+"""The numbers of decoding for every task, beside lm-eval's scores: tokens, exits and latency."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

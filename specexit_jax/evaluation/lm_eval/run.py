@@ -21,7 +21,7 @@ def evaluated(
 
     options: those of lm_eval.simple_evaluate.
     """
-    # Its own tasks are thousands of files, which it would read even for those that are files themselves.
+    # lm-eval's own tasks are thousands of files, which it would read even if all tasks are given as files.
     manager = TaskManager(include_path=include_path, include_defaults=not all(Path(task).is_file() for task in tasks))
     names = [name for task in tasks for name in named(manager, task)]
     results = lm_eval.simple_evaluate(model, tasks=names, task_manager=manager, **options)
@@ -46,7 +46,7 @@ def write_results(folder: Path, stem: str, results: dict[str, Any]) -> Path:
 
 
 def named(manager: TaskManager, task: str) -> list[str]:
-    """The tasks that a name, a pattern or a YAML file stands for. Raises ValueError where it stands for none."""
+    """The tasks that a name, a pattern or a YAML file stands for. Raises ValueError if there is none."""
     found = [task] if Path(task).is_file() else manager.match_tasks([task])
     if not found:
         raise ValueError(f"lm-eval has no task {task!r}, nor is it a file: `lm-eval ls tasks` names its tasks.")

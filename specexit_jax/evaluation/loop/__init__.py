@@ -1,1 +1,1 @@
-"""The decoding loop under the clock: its iteration, its parts, its floor and its peers."""
+"""Timing of the decoding loop: an iteration, its parts, its lower bound, and other ways to decode."""

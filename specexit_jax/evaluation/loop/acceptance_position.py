@@ -1,4 +1,4 @@
-"""Tokens a verify step yields against how long the model has been thinking, from real decodes taken a step at a time."""
+"""Tokens per verify step against the tokens thought so far, from real decodes run step by step."""
 
 from collections.abc import Sequence
 
@@ -19,9 +19,9 @@ _MOST_BINS = 12
 def step_lengths(
     session: Session, problems: Sequence[Problem], method: Method, seed: int, max_new_tokens: int
 ) -> dict[str, np.ndarray]:
-    """By problem id: tokens that the row had, prompt left out, before each verify step and after the last, int[steps + 1].
+    """By problem id: generated tokens before each verify step and after the last, int[steps + 1].
 
-    The loop runs at batch 1, an iteration a call; what it writes is what it writes in one call.
+    The loop runs at batch 1, one iteration per call; it writes the same tokens as in one call.
     """
     requests = [request_of(session, problem, seed) for problem in problems]
     requests = prepare(session, requests, method, max_new_tokens)

@@ -1,6 +1,7 @@
-"""What annotation costs at the shapes of a model, with random weights: forced answers one at a time, and many on one prefix.
+"""The time of annotation at the shapes of a model, with random weights: forced answers one at a time, and many on one
+prefix.
 
-Both start from a prefilled trace and answer at the same boundaries; nothing stops an answer short of max_answer tokens.
+Both start from a prefilled trace and answer at the same boundaries; every answer has max_answer tokens.
 """
 
 import dataclasses
@@ -85,7 +86,7 @@ def annotation_cost(target: TargetConfig, params: dict, case: Case, seed: int = 
 
 
 def _sequential(spec: ForceSpec, case: Case) -> dict[str, Any]:
-    """Every token of every answer is a pass of its own over the live prefix at its boundary."""
+    """Counts of the sequential form: each token of each answer is a pass over the live prefix at its boundary."""
     prefixes, steps = prefixes_of((), case.thinking + spec.reach), case.max_answer - 1 + len(spec.end_think_ids)
     ends = case.boundaries[0] + 1 + spec.reach
     read = sum(next(size for size in prefixes if size >= end) * steps for end in ends.tolist())

@@ -1,8 +1,8 @@
-"""The same decoding driven by the host, as engines usually are: one dispatch a stage, one look at the samples a step.
+"""The same decoding driven by the host, as in most engines: one dispatch per stage, and the samples read in every step.
 
-Compiled pieces of `decoding.step`, called in turns by Python, which waits for each step's tokens before it starts the
-next (there it would look for stops, stream text, admit requests). What the single loop on the device saves is measured
-against this.
+Python calls the compiled stages of `decoding.loop.step` in turn, and waits for each step's tokens before it starts the
+next step (an engine would look for stops, stream text and admit requests there). It is the baseline for the single loop
+on the device.
 """
 
 import functools
@@ -20,7 +20,7 @@ from specexit_jax.decoding.state import DecodeState, column
 
 
 def decode_from_host(loop: Loop, live: int, state: DecodeState, iterations: int) -> tuple[DecodeState, list[list[int]]]:
-    """The state (donated) after so many iterations, and the tokens that each row got. Greedy chains alone."""
+    """The state (donated) after a number of iterations, and the tokens of each row. Supports greedy chains only."""
     spec = loop.spec
     if spec.tree is not None or not spec.sampling.greedy:
         raise ValueError("The loop driven by the host decodes greedily, with a chain of drafts: leave --tree off.")

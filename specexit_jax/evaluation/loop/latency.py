@@ -1,4 +1,4 @@
-"""Wall time of decoding at batch 1: methods interleaved, compilation excluded, the device waited for."""
+"""Wall time of decoding at batch 1: methods interleaved, compilation excluded, timed until the device is done."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -21,8 +21,8 @@ def measure_latency(
     methods: name -> decode(problem), whose result is arrays (their pytree is waited for).
     Interleaved: each problem is run by every method before the next one, in an order that rotates with problem and
     round, so that a slow minute of the machine or a warm cache touches all methods alike.
-    warm_up(method, problem): whether to run the pair once, untimed, before everything (default: all pairs). Needed
-    for one pair of every shape that compiles; nothing may compile under the clock.
+    warm_up(method, problem): whether to run the pair once, untimed, at the start (default: all pairs). Needed for one
+    pair of every compiled shape, so that no compilation is timed.
     """
     if not methods or not problems:
         raise ValueError("latency needs at least one method and one problem")

@@ -1,8 +1,8 @@
-"""Where the seconds of a request go at batch 1: prefill, verify, draft, exit, and the host.
+"""The seconds of a request at batch 1 by part: prefill, verify, draft, exit, and the host.
 
-The whole and the prefill are timed on real requests. What runs inside the one loop on the device cannot be timed there: an
-iteration's verify and draft are timed alone, at every live prefix that the requests pass through, and counted as often as
-the requests' own steps fall there.
+The whole and the prefill are timed on real requests. The parts of an iteration cannot be timed inside the loop on the
+device. Verify and draft are timed separately, at every live prefix that the requests pass through, and weighted by the
+number of steps at that prefix.
 """
 
 import dataclasses
@@ -51,8 +51,8 @@ def latency_split(
     """Seconds a request by part, for methods that draft; for JSON.
 
     lengths: of `acceptance_position.step_lengths`, of the same problems without an exit. prefill: a call that generates
-    nothing. exit: what reading signals and deciding add to an iteration, for methods that exit. host: what is left of the
-    whole, from the request to its outcome: planning, dispatch, reading, and the loop's bookkeeping.
+    nothing. exit: the time that signals and decisions add to an iteration, for methods that exit. host: the remainder
+    of the whole: planning, dispatch, reading, and the loop's bookkeeping.
     """
     timed = {method.name: _timed(session, problems, method, seed, max_new_tokens, rounds) for method in methods}
     prefixes = {name: [_prefixes(one, lengths) for one in rows] for name, rows in timed.items()}
@@ -131,8 +131,8 @@ def _seconds(call: Callable[[], Any]) -> float:
 
 
 def _prefixes(request: _Request, lengths: Mapping[str, np.ndarray]) -> list[int]:
-    """The live prefix of each step: those of the run without an exit, of which an exit keeps the first; the answer that an
-    exit forces is read where the exit was."""
+    """The live prefix of each step, from the run without an exit. A run with an exit has the first of these steps; the
+    steps of its forced answer count at the prefix of the exit."""
     before = lengths[request.id][:-1][: request.steps]
     before = np.concatenate([before, np.repeat(before[-1:], request.steps - len(before))])
     first = request.spec.prefixes_after(request.width)[0]
@@ -157,7 +157,7 @@ def _step_cost(session: Session, spec: DecodeSpec, prefix: int) -> StepCost:
 
 
 def _exit_share(session: Session, spec: DecodeSpec, prefix: int, policy: Threshold) -> dict[str, Any]:
-    """What signals and exit rule add to an iteration, as a share of one without, with its 95 % interval."""
+    """The time that signals and exit rule add to an iteration, relative to one without, with its 95 % interval."""
     without, within = (
         LoopTimer(_case(spec, prefix), session.params, policy=one)
         for one in (NeverExit(), unreachable(policy.smoother))

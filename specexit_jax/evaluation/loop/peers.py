@@ -1,4 +1,5 @@
-"""The loop beside other ways to decode: driven by the host, and transformers' `generate`; same weights, in turns."""
+"""The loop compared with other ways to decode: driven by the host, and transformers' `generate`; same weights,
+interleaved."""
 
 import dataclasses
 
@@ -14,15 +15,15 @@ from specexit_jax.evaluation.loop.transformers_peer import TransformersPeer, ins
 from specexit_jax.exits.boundaries import TokenBoundaries
 from specexit_jax.exits.policy import NeverExit
 
-CHECKED = (64, 32)  # tokens of the prompts by which transformers' ids are held against ours, and of what follows them
+CHECKED = (64, 32)  # tokens of the prompts, and of the continuations, on which transformers' ids are compared with ours
 
 
 def compare(timer: LoopTimer, params: DecodeParams, repeats: int, threads: int, compiles: bool = True) -> dict:
     """Tokens a second of all three (transformers only where torch is installed), as one dict for JSON.
 
     `times` says how many times as fast as the peer the loop is, by medians over `repeats` rounds in turns.
-    `same_ids` counts the leading tokens of a row that equal the loop's, of so many `ids`: all of them, unless rounding
-    tipped a near tie. transformers decodes one token a pass; its ids are held against plain decoding of short prompts.
+    `same_ids` counts the leading tokens of a row that equal the loop's, out of `ids`: all of them, unless rounding
+    decided a near tie. transformers decodes one token a pass; its ids are held against plain decoding of short prompts.
     threads: torch's, on a CPU. compiles: whether to try torch.compile.
     """
     case = timer.case
@@ -69,7 +70,7 @@ def _agreement(case: Case, params: DecodeParams, peer: TransformersPeer, prompts
 
 
 def greedy_ids(case: Case, params: DecodeParams, prompts: np.ndarray, new_tokens: int) -> np.ndarray:
-    """What the loop, without drafts, writes after prompts [B, P]: [B, new_tokens]."""
+    """The loop's tokens, without drafts, after prompts [B, P]: [B, new_tokens]."""
     batch, width = prompts.shape
     plain = {"draft": None, "draft_tokens": 0, "tree": None, "simulate_accept_length": None, "end_think_ids": ()}
     spec = dataclasses.replace(case.spec, buffer_length=width + new_tokens, **plain)

@@ -1,4 +1,4 @@
-"""An iteration of the loop at some shapes: its time, its floor, its tokens, as a dict for JSON and as text."""
+"""An iteration of the loop at given shapes: its time, its lower bound, its tokens, as a dict for JSON and as text."""
 
 import dataclasses
 from typing import Any
@@ -38,7 +38,7 @@ def measure(timer: LoopTimer, repeats: int) -> dict[str, Any]:
 
 
 def signal_share(timer: LoopTimer, params: DecodeParams, rounds: int = 50) -> dict[str, float]:
-    """What signals and exit rule add to an iteration, as a share of one without them, with its 95 % interval."""
+    """The time that signals and exit rule add to an iteration, relative to one without them, with its 95 % interval."""
     spec = timer.case.spec
     if not spec.has_signals:
         raise ValueError("Without drafts the loop reads no signals: leave --signals off, or set --draft_tokens.")
@@ -51,7 +51,7 @@ def signal_share(timer: LoopTimer, params: DecodeParams, rounds: int = 50) -> di
 
 
 def text(told: dict[str, Any]) -> str:
-    """The same for people."""
+    """The measurements as text."""
     lines = [_heading(told), _machine(told), f"{'':8}{'ms':>10}{'MB moved':>12}{'floor ms':>11}{'ratio':>8}"]
     for part in ("verify", "draft", "whole"):
         if row := told.get(part):

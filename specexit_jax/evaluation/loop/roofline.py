@@ -1,8 +1,8 @@
-"""The least time of an iteration: the bytes that it cannot avoid moving, over the bandwidth that this device has.
+"""A lower bound on the time of an iteration: the bytes that it must move, divided by the device's bandwidth.
 
-Decoding a few rows, arithmetic is cheap beside reading weights and caches. Bytes of one iteration, with s those of a
-number, B rows of n live tokens each, T tokens verified a row, L layers of K key/value heads of size H:
-  verify  s (target parameters, an untied table of tokens left out + B T D of it) + s 2 L K H B (n + T)
+When a few rows are decoded, reading weights and caches dominates the arithmetic. Bytes of one iteration, with s those
+of a number, B rows of n live tokens each, T tokens verified a row, L layers of K key/value heads of size H: verify  s
+(target parameters, an untied table of tokens left out + B T D of it) + s 2 L K H B (n + T)
   draft   s (`fc` + passes x (the layer and its head)) + s B D (tokens looked up) + s 2 K H B (n passes + tokens)
 Of each cache the live tokens are read and the new ones written. A chain of K drafts takes K passes of the draft (the
 first over T pairs), a tree its depth. Activations and logits, which fit in fast memory, count as nothing.

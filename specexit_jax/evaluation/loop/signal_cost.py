@@ -1,4 +1,5 @@
-"""What signals and exit rule cost a real model: the loop with unreachable thresholds against one compiled without."""
+"""The cost of signals and exit rule on a real model: the loop with unreachable thresholds against a loop compiled
+without them."""
 
 import itertools
 from collections.abc import Callable, Sequence

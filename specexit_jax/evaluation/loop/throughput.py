@@ -15,7 +15,7 @@ from specexit_jax.engine.session import Session
 def refill_gain(
     session: Session, requests: Sequence[Request], method: Method, *, batch_size: int, max_new_tokens: int, rounds: int
 ) -> dict[str, Any]:
-    """Tokens a second either way and how many times as many refilled slots yield, by medians over rounds in turns.
+    """Tokens per second of both, and their ratio, by medians over interleaved rounds.
 
     Compilation is left out: a first round, which is not counted, compiles every shape. Raises ValueError should the two
     write different tokens.

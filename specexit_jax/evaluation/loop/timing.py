@@ -1,8 +1,8 @@
-"""The decoding loop timed at any shapes and any length, without a prefill: rows start with caches full of noise.
+"""Timing of the decoding loop at any shapes and any length, without a prefill: rows start with caches full of noise.
 
-What an iteration costs does not depend on what the numbers say, save for how many drafts are accepted, which
-simulate_accept_length settles. Verify and draft are timed alone in loops of their own on the device, so that caches are
-updated in place there too and no dispatch is counted.
+The time of an iteration depends on values only through the number of accepted drafts, which simulate_accept_length
+sets. Verify and draft are timed in separate loops on the device, so that caches are updated in place and no dispatch is
+counted.
 """
 
 import dataclasses
@@ -56,7 +56,7 @@ def make_case(
     simulate_accept_length: float | None = None,
     iterations: int = 50,
 ) -> Case:
-    """Greedy decoding that never ends. Signals and the exit rule run wherever there are drafts; nothing can exit.
+    """A case of greedy decoding that never ends. With drafts, signals and exit rule run, but no row can exit.
 
     buffer: the most tokens a row may have; default: just those of the run. Raises ValueError on sizes that do not fit.
     """
@@ -80,7 +80,7 @@ def make_case(
 
 
 def _generated(spec: DecodeSpec, iterations: int) -> int:
-    """The most tokens that a row gets: simulated luck evens out over 20 steps."""
+    """The most tokens that a row gets; simulated acceptance reaches its mean over every 20 steps."""
     if spec.simulate_accept_length is None:
         return iterations * (spec.draft_tokens + 1)
     return math.ceil(iterations * spec.simulate_accept_length) + 20
@@ -89,8 +89,8 @@ def _generated(spec: DecodeSpec, iterations: int) -> int:
 class LoopTimer:
     """Times the parts of a case: `whole`, `verify` and, where there are drafts, `draft`, each compiled when first run.
 
-    All of them work on one state, which goes from call to call: its caches exist once. compile_seconds: of each part
-    that was run. policy: default, one that reads signals wherever there are any, and never exits.
+    All parts work on one state that is passed from call to call, so its caches exist once. compile_seconds: of each
+    part that was run. policy: default, one that reads signals wherever there are any, and never exits.
     """
 
     def __init__(
@@ -125,7 +125,7 @@ class LoopTimer:
         return self.timed(decode, part)
 
     def timed(self, decode: Callable[[DecodeState], DecodeState], part: str = "whole") -> float:
-        """Seconds an iteration of anything that takes the state, rewound, through the case's iterations."""
+        """Seconds per iteration of a function that takes the rewound state through the case's iterations."""
         # The draft follows a commit: its pairs lie before the row's length, and must not touch the context's.
         length = self.case.context + (self.case.spec.draft_tokens + 1 if part == "draft" else 0)
         state = jax.block_until_ready(rewound(self.case.spec, self.state, jnp.int32(length)))
@@ -149,7 +149,7 @@ class LoopTimer:
 
 @functools.partial(jax.jit, static_argnums=0, donate_argnums=1)
 def rewound(spec: DecodeSpec, state: DecodeState, length: Int[Array, ""]) -> DecodeState:
-    """The state back at `length` tokens a row, root and drafts too, so that every run does the same."""
+    """The state rewound to `length` tokens per row, with root and drafts, so that every run does the same work."""
     batch = state.root.shape[0]
     drafts = jnp.broadcast_to(jnp.arange(spec.drafted, dtype=jnp.int32)[None, :], (batch, spec.drafted))
     return state.replace(
@@ -207,7 +207,7 @@ def _features(loop: Loop, state: DecodeState) -> Float[Array, "B T A"]:
 
 @functools.partial(jax.jit, donate_argnums=0)
 def _filled(state: DecodeState) -> DecodeState:
-    """The state with noise in its caches: zeros would let some accelerators run faster than real numbers do."""
+    """The state with noise in its caches: some accelerators run faster on zeros than on real values."""
 
     def fill(cache):
         if cache is None:

@@ -1,4 +1,5 @@
-"""transformers' own `generate` on our weights: static cache, compiled where it compiles. Needs torch, which nothing else does."""
+"""transformers' own `generate` on our weights: static cache, compiled if torch.compile succeeds. Only this module needs
+torch."""
 
 import importlib.util
 import logging
@@ -12,7 +13,7 @@ from specexit_jax.models.config import TargetConfig
 
 
 def installed() -> bool:
-    """Whether transformers could generate here."""
+    """Whether torch is installed, so that transformers can generate."""
     return all(importlib.util.find_spec(name) is not None for name in ("torch", "transformers"))
 
 
@@ -70,7 +71,9 @@ class TransformersPeer:
         with torch.no_grad():
             found = self.model.generate(
                 ids,
-                attention_mask=torch.ones_like(ids),  # left to guess, it would mask tokens that equal the padding
+                attention_mask=torch.ones_like(
+                    ids
+                ),  # without a mask, transformers would mask tokens that equal the padding
                 do_sample=False,
                 max_new_tokens=new_tokens,
                 min_new_tokens=new_tokens,

@@ -1,1 +1,1 @@
-"""An evaluation from problems to report: its stages, each of which can be run alone."""
+"""The stages of an evaluation, from problems to report; each can be run alone."""

@@ -1,4 +1,4 @@
-"""`launch.ablate` below its flags: every arm's outcomes on three splits, and the released rule decoded for real."""
+"""The work of `launch.ablate`: every arm's outcomes on three splits, and the released rule by real decoding."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -49,7 +49,8 @@ def test_split(
 
 
 class SeenSplits:
-    """What thresholds do on several splits, by draft, kind of boundary and smoother; each computed when first asked for."""
+    """The outcomes of thresholds on several splits, by draft, kind of boundary and smoother; each is computed on first
+    use."""
 
     def __init__(self, sessions: Mapping[str, Session], splits: Sequence[Split]):
         self._sessions, self._splits = sessions, splits

@@ -1,4 +1,4 @@
-"""`launch.calibrate` below its flags: a policy by grid or by certificate, and what is said of it on the way."""
+"""The work of `launch.calibrate`: a policy by grid or by certificate, with messages on the way."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -57,7 +57,7 @@ def seen_split(session: Session, folder: Path, smoothers: Sequence[str], kinds: 
 
 
 def require_problems(folder: Path, epsilon: float, delta: float) -> None:
-    """Raises CannotCertify where the split has too few problems, however they fare: before a model is loaded."""
+    """Raises CannotCertify if the split has too few problems even without any harm; called before a model is loaded."""
     require_enough(len({problem_of(trace) for trace in read_shards(folder, "traces")}), epsilon, delta, folder.name)
 
 
@@ -71,7 +71,8 @@ def by_grid(
     say: Say,
     signals: Sequence[str] | None = None,
 ) -> PolicyFile:
-    """The fewest tokens within `bound` of the accuracy, over all smoothers, by some of the signals; no promise about others."""
+    """The policy with the fewest tokens within `bound` of the accuracy on this split, over all smoothers; no guarantee
+    for other problems."""
     best = None
     for name, seen in development.by_smoother.items():
         grid = threshold_grid(seen, signals=signals)
@@ -125,7 +126,7 @@ def by_task(
     say: Say,
     simultaneous: bool = False,
 ) -> dict[str, PolicyFile]:
-    """A certified policy for each task that its own problems certify; why not is said of the others.
+    """A certified policy for each task whose own problems certify one; the reason is printed for the others.
 
     simultaneous: each of the k tasks at delta / k, so that all hold at once with probability 1 - delta (Bonferroni).
     """
@@ -146,7 +147,7 @@ def by_task(
 def frontier_of(
     paths: Sequence[Scored], calibration: SeenSplit, goal: Goal, epsilons: Sequence[float], say: Say
 ) -> list[dict]:
-    """The rows of frontier.json, said as they are."""
+    """The rows of frontier.json; each is printed when it is known."""
     rows = certify.frontier(paths, calibration.by_smoother, goal, sorted({*epsilons, goal.epsilon}))
     for row in rows:
         told = row.get("refused") or (

@@ -1,4 +1,5 @@
-"""DEER's score beside the signals: exits where an answer, tried at the boundary, is likely; replayed, not decoded."""
+"""DEER's score compared with the signals: exits where an answer tried at the boundary is likely; replayed, not
+decoded."""
 
 from collections.abc import Sequence
 
@@ -33,7 +34,7 @@ def trial_rows(session: Session, splits: Sequence[Split], goal: Goal, table: str
 
 
 def _boundaries(session: Session, split: Split) -> bounds.Boundaries:
-    """Those at paragraphs' ends; the score stands in the extra column."""
+    """The boundaries at paragraph ends; the score is in the extra column."""
     labels = labels_at(split.traces, split.labels, session.boundaries(PARAGRAPHS))
     scores = {label["id"]: np.asarray(confidence_targets(label, "deer"), np.float32)[:, None] for label in labels}
     return bounds.gather_boundaries(split.traces, labels, None, scores, len(session.end_think_ids))

@@ -25,9 +25,9 @@ def evaluate(
     ceiling: CeilingSetting,
     workdir: Path,
 ) -> dict:
-    """The results, as `publish` writes them. file: of the policy, None where no method exits.
+    """The results, as `publish` writes them. file: the policy's, None if no method exits.
 
-    records.jsonl is written as it grows, so that an evaluation that was killed leaves what it knew.
+    records.jsonl is written as it grows, so that a killed evaluation leaves the records so far.
     """
     folder, records, shown = workdir / setting.split, [], Shown()
     policy, kinds = (None, ("paragraph",)) if file is None else (file.policy(), file.boundary_kinds)

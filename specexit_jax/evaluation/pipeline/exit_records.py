@@ -20,8 +20,8 @@ from specexit_jax.notes import note
 
 @dataclasses.dataclass(frozen=True)
 class CeilingSetting:
-    """The split that the ceiling's threshold is chosen on, and what may be lost there (`bounds.choose_threshold`); where the
-    policy has a certificate, the split that certifies the ceiling too."""
+    """The split that the ceiling's threshold is chosen on, and the accuracy that may be lost there
+    (`bounds.choose_threshold`); if the policy has a certificate, also the split that certifies the ceiling."""
 
     split: str
     bound: float
@@ -38,7 +38,7 @@ def exit_records(
     decoded: Sequence[Record],
     workdir: Path,
 ) -> tuple[list[Record], Shown]:
-    """The records, and what else there is to show of them. traces: of `eagle3`; decoded: records of what was decoded."""
+    """The records, and further data to show. traces: of `eagle3`; decoded: records of what was decoded."""
     methods, folder, policy = setting.methods, workdir / setting.split, file.policy()
     labels = harness.annotated(session, traces, file.boundary_kinds, setting, folder)
     draft = DraftBundle(session.draft, session.params.draft, session.params.d2t)
@@ -46,7 +46,7 @@ def exit_records(
     names = [name for name in harness.REPLAYED if name in methods]
     records = harness.replayed_records(session, names, policy, traces, labels, along.signals, setting.max_answer)
     sections = signal_sections(policy, traces, labels, along.signals)
-    file = dataclasses.replace(file, draft=session.draft_digest)  # which knows how policies of before call it
+    file = dataclasses.replace(file, draft=session.draft_digest)  # which also matches older forms in policy files
     sections |= exit_sections(file, workdir, traces, labels, along.signals, len(session.end_think_ids))
     test = harness.boundaries_of(session, policy, traces, labels, along)
     if "oracle" in methods:
@@ -55,7 +55,7 @@ def exit_records(
         try:
             made, sections["ceiling"] = _ceiling(session, file, draft, test, ceiling, workdir)
             records += made
-        except CannotCertify as refusal:  # what was decoded for hours is worth its results without this bound
+        except CannotCertify as refusal:  # hours of decoding must give results even without this bound
             note(f"The method ceiling is left out: {refusal}")
     if (unfinished := count_unfinished(traces, labels, setting.max_answer)).any:
         sections["unfinished_answers"] = unfinished.to_json() | {"told": unfinished.told()}

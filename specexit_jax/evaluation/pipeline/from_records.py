@@ -1,4 +1,4 @@
-"""Results and reports made again from what an evaluation left in its workdir: nothing is decoded, no model is loaded."""
+"""Makes results and report again from the files of an evaluation: nothing is decoded and no model is loaded."""
 
 import json
 from pathlib import Path
@@ -26,10 +26,10 @@ def recompute(
 ) -> dict:
     """`publish` for WORKDIR/records.jsonl, with the traces, labels and signals of WORKDIR/SPLIT as far as they are there.
 
-    Sections of results.json that records do not give are carried over from the one in WORKDIR, and so is where and with
-    what it was measured; the report says so. Records of an unfinished evaluation give what there is of it.
-    policy: by which the traces left. tokenizer: without one, ids stand for texts. boundaries: at which the policy exits, of
-    all that were annotated (None: all of them).
+    Sections that do not follow from records are copied from the results.json in WORKDIR, and so are device, revision
+    and versions; the report says so. Records of an unfinished evaluation give partial results. policy: the one that the
+    traces exited by. tokenizer: without one, ids stand for texts. boundaries: at which the policy exits, of all that
+    were annotated (None: all of them).
     """
     records = read_records(workdir / "records.jsonl")
     if not records:
@@ -43,7 +43,7 @@ def recompute(
     if labels:
         made["offsets"] = offsets_of(records, labels)
     carried = {key: value for key, value in earlier.items() if key not in (*made, *PROVENANCE, "methods")}
-    # In the order of the file that there is: what has not changed is written as it was.
+    # In the order of the existing file, so that unchanged parts are written as they were.
     order = [*(key for key in earlier if key in made or key in carried), *made]
     sections = {key: made[key] if key in made else carried[key] for key in dict.fromkeys(order)}
     views, worst = [], []
@@ -59,7 +59,7 @@ def recompute(
 
 
 def _labels(folder: Path, traces: list[dict], boundaries: Boundaries | None) -> list[dict]:
-    """Those of these traces that there are, at `boundaries`."""
+    """The existing labels of these traces, at `boundaries`."""
     there = {label["id"]: label for label in held(folder, "labels")}
     own = [trace for trace in traces if trace["id"] in there]
     labels = [there[trace["id"]] for trace in own]
@@ -67,7 +67,7 @@ def _labels(folder: Path, traces: list[dict], boundaries: Boundaries | None) -> 
 
 
 def _earlier(path: Path) -> dict:
-    """The results that there are; {} without any."""
+    """The existing results; {} if there are none."""
     if not path.is_file():
         return {}
     try:
@@ -80,7 +80,7 @@ def _earlier(path: Path) -> dict:
 
 
 def _signals(path: Path, policy: PolicyFile | None, traces: list[dict]) -> dict[str, np.ndarray]:
-    """Those of the policy's draft; none where the file is absent, of another draft, or lacks a trace."""
+    """The signals of the policy's draft; none if the file is absent, of another draft, or lacks a trace."""
     try:
         found = load_signals(path, policy.draft) if policy else {}
     except (FileNotFoundError, ValueError):

@@ -1,6 +1,6 @@
 """An evaluation from problems to records: decode, annotate, replay, bound, and time at batch 1.
 
-Every file it writes in WORKDIR/SPLIT is appended to or made once, so a killed run goes on where it stopped.
+Files in WORKDIR/SPLIT are appended to or written once, so a killed run continues where it stopped.
 """
 
 import dataclasses
@@ -46,8 +46,8 @@ REPLAYED = ("first_answer", "deer", "deer_eagle3", "specexit", "probe")
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """Everything that an evaluation needs to know beside the models. target, source: see `annotation.rollout.Rollout`;
-    seeds: `seed` and those after it, so many in all; loop_parts: whether what is timed is also told by part and by position."""
+    """The settings of an evaluation beside the models. target, source: see `annotation.rollout.Rollout`; seeds: their
+    number, from `seed` on; loop_parts: whether timed requests are also reported by part and by position."""
 
     split: str
     methods: tuple[str, ...]
@@ -72,7 +72,7 @@ class Setting:
 
 
 def require_methods(names: Sequence[str]) -> None:
-    """Raise ValueError on a method that no evaluation knows."""
+    """Raises ValueError for an unknown method."""
     known = (*DECODED, *BOUNDS)
     for name in names:
         if name not in known:
@@ -90,8 +90,8 @@ def decoded_traces(
 
 
 def require_alike(session: Session, setting: Setting, folder: Path, kinds: Sequence[str] | None) -> None:
-    """Raises ValueError, before anything is decoded, where the folder holds traces or labels that were made otherwise. kinds: of
-    the boundaries to annotate, None where none are."""
+    """Raises ValueError, before anything is decoded, if the folder holds traces or labels of other settings. kinds: of
+    the boundaries to annotate, None for no annotation."""
     settings = _rollout(setting).settings(session)
     for stem in ("traces", *(name for name in ("think", "nothink") if name in setting.methods)):
         require_settings(folder, report_of(stem), settings)
@@ -115,8 +115,7 @@ def decoded_by(
 
 
 def _without_others_steps(session: Session, method: Method, trace: dict) -> dict:
-    """The trace without the acceptance of another draft, of none or of one unknown: its tokens are the same whoever
-    speculated."""
+    """The trace without acceptance counts unless they are this draft's; its tokens are the same under any draft."""
     own = session.draft_digest if method.draft_tokens else None
     return trace if same(own, trace.get("draft")) else trace | {"accepted": []}
 
@@ -138,8 +137,8 @@ def extracted(
     labels: Sequence[dict] = (),
     name: str = "signals.npz",
 ) -> Extracted:
-    """The session's draft's signals along these traces, of which FOLDER/NAME keeps what it has once been asked for; with
-    `labels` also the features at their boundaries, which are too many to keep."""
+    """The signals of the session's draft along these traces, cached in FOLDER/NAME; with `labels` also the features at
+    their boundaries, which are too large to cache."""
     path = folder / name
     kept = _kept_signals(path, session.draft_digest)
     missing = [trace for trace in traces if trace["id"] not in kept]
@@ -154,7 +153,7 @@ def extracted(
 
 
 def _kept_signals(path: Path, digest: str) -> dict[str, np.ndarray]:
-    """The file's signals; none where it is absent or holds another draft's."""
+    """The file's signals; none if it is absent or of another draft."""
     try:
         return load_signals(path, digest)
     except (FileNotFoundError, ValueError):
@@ -180,7 +179,7 @@ def replayed_records(
 
 
 def boundaries_of(session: Session, policy: Threshold, traces, labels, along: Extracted) -> Boundaries:
-    """The bounds' view of annotated traces; where features were extracted, also what the ceiling sees."""
+    """Annotated traces in the form that bounds use; if features were extracted, with the ceiling's inputs."""
     if not along.features:
         return gather_boundaries(traces, labels, None, None, len(session.end_think_ids))
     seen = smoothed_at_boundaries(policy.smoother, traces, join_labels(traces, labels), along.signals)

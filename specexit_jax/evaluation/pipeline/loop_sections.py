@@ -1,4 +1,4 @@
-"""What an evaluation tells of the loop itself, from real decodes at batch 1 on the problems that are timed."""
+"""The sections of an evaluation on the loop itself, from real decodes at batch 1 of the timed problems."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,1 +1,1 @@
-"""What an evaluation leaves to be read: results.json, report.md, report.html, their tables and figures."""
+"""The reports of an evaluation: results.json, report.md, report.html, their tables and figures."""

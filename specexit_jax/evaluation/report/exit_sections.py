@@ -1,4 +1,5 @@
-"""What a certified policy, its frontier and the policies of tasks do on the evaluated split: sections of results.json."""
+"""Sections of results.json on the evaluated split: a certified policy, its frontier, and the policies of single
+tasks."""
 
 import dataclasses
 import json
@@ -46,7 +47,7 @@ def exit_sections(
 
 
 def realised_risk(file: PolicyFile, seen: Seen) -> dict:
-    """The share of problems that the exit turned from right to wrong, beside what was certified of it."""
+    """The share of problems that the exit turned from right to wrong, and the certified bound on it."""
     used = use(seen[file.smoothing], file.thresholds, file.budget)
     harm = harm_of_problems(seen[file.smoothing], file.thresholds, file.budget)
     found = {name: used[name] for name in ("harmed", "problems", "traces")}

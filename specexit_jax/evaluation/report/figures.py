@@ -11,7 +11,7 @@ from specexit_jax.evaluation.report.style import COLOURS, INK, styled
 from specexit_jax.evaluation.results import in_order, tau
 from specexit_jax.evaluation.statistics import Reliability
 
-# of a label from its point, in points, the nearest first; a negative one hangs to the left
+# offsets of a label from its point, in points, nearest first; a negative one puts it to the left
 _OFFSETS = ((8, 10), (8, -11), (-8, 10), (-8, -11), (8, 25), (8, -26), (-8, 25), (-8, -26), (8, 40), (8, -41), (8, 55))
 
 
@@ -20,7 +20,8 @@ def accuracy_tokens_figure(
     title: str = "Accuracy against tokens, mean over tasks",
     frontier: Sequence[Mapping[str, float]] = (),
 ) -> Figure:
-    """A point a method with 95 % intervals both ways; methods: name -> the `overall` (or a task's) summary.
+    """One point per method with 95 % intervals in both directions; methods: name -> the `overall` (or a task's)
+    summary.
 
     frontier: {epsilon, tokens, accuracy, …} of policies for several risks, drawn as a curve.
     """
@@ -144,7 +145,9 @@ def reliability_figure(bins: Reliability, auc: float, brier: float) -> Figure:
             elinewidth=1, capsize=2.5,
         )  # fmt: skip
         axes.set(ylabel="forced answer agrees", title="Reliability of confidence")
-        NearOne.of(np.concatenate([bins.observed, bins.low, bins.high])).on(axes.yaxis)  # no finer than counts can tell
+        NearOne.of(np.concatenate([bins.observed, bins.low, bins.high])).on(
+            axes.yaxis
+        )  # digits that the counts support
         summary = (
             f"AUC {auc:.3f}\nBrier {brier:.3f}\ncalibration error {bins.error:.3f}\n{bins.count.sum():,} boundaries"
         )

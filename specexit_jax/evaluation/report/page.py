@@ -1,4 +1,4 @@
-"""`report.html`: report.md as one page that needs nothing else, neither a network nor a file beside it."""
+"""`report.html`: report.md as one self-contained page, without network or other files."""
 
 import base64
 import re
@@ -19,8 +19,8 @@ _TEMPLATE = Path(__file__).with_name("page.html.jinja")
 def report_page(markdown: str, images: Mapping[str, bytes]) -> str:
     """The page. images: PNG files by the path that the Markdown names them by.
 
-    HTML inside the Markdown is shown, not obeyed, and so are links and images that are not among `images`: no text of a
-    model can make the page ask for anything.
+    HTML inside the Markdown is escaped, and so are links and images that are not among `images`: no text of a model can
+    make the page load anything.
     """
     inlined = {path: f"data:image/png;base64,{base64.b64encode(png).decode()}" for path, png in images.items()}
     reader = MarkdownIt("commonmark", {"html": False}).enable("table")
@@ -42,7 +42,7 @@ def report_page(markdown: str, images: Mapping[str, bytes]) -> str:
 
 
 def _pieces(tokens: list[Token]) -> None:
-    """Cells of numbers break between them and nowhere else: `100.0 (61.0–100.0) / 17`, each a part of its own."""
+    """Allows line breaks in cells of numbers only between numbers: `100.0 (61.0–100.0) / 17` has three parts."""
     for before, inline in pairwise(tokens):
         if before.type in ("td_open", "th_open") and _NUMBERS.fullmatch(inline.content):
             inline.children = [
@@ -93,5 +93,5 @@ def _image(inlined: Mapping[str, str]):
 
 
 def _nothing(*_) -> str:
-    """A link to an image of the page: its text stays."""
+    """Renders a link to an image of the page as its text."""
     return ""

@@ -1,4 +1,4 @@
-"""The figures of a report, from results.json and the traces to draw."""
+"""The figures of a report, made from results.json and the traces to draw."""
 
 from collections.abc import Iterator, Sequence
 

@@ -1,4 +1,4 @@
-"""What an evaluation leaves for people: results.json, records.jsonl, report.md and its figures, report.html."""
+"""Writes the output of an evaluation: results.json, records.jsonl, report.md and its figures, report.html."""
 
 import importlib.metadata
 import platform

@@ -1,4 +1,4 @@
-"""What was certified beside what came of it, and each task's policy used on the others, in Markdown."""
+"""Markdown: the certified bound beside the realised risk, and each task's policy used on the other tasks."""
 
 from collections.abc import Mapping
 

@@ -18,7 +18,7 @@ class NearOne:
 
     @classmethod
     def of(cls, values: np.ndarray, least: int = 2, most: int = 6) -> NearOne:
-        """As many decades as these values need."""
+        """A scale with as many decades as these values need."""
         below = np.asarray(values, np.float64)
         below = below[np.isfinite(below) & (below < 1)]
         nearest = 1 - below.max(initial=0.0)

@@ -1,4 +1,4 @@
-"""What an evaluation has to show besides its records: signals along traces, their worth, the worst exits."""
+"""What a report shows besides records: signals along traces, their quality, the worst exits."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -28,8 +28,8 @@ class Shown:
 
 
 def signal_sections(policy: Threshold, traces: Sequence[dict], labels: Sequence[dict], signals) -> dict:
-    """`signals` and `reliability`: how well confidence foretells agreement at boundaries, as the head gives it there, and
-    as the policy sees it."""
+    """`signals` and `reliability`: how well confidence predicts agreement at boundaries, as the head's output and as
+    smoothed by the policy."""
     closed = [i for i, trace in enumerate(traces) if trace["think_end"] is not None]
     traces, labels = [traces[i] for i in closed], [labels[i] for i in closed]
     agree = np.concatenate([np.asarray(label["agree"], bool) for label in labels])
@@ -46,7 +46,8 @@ def signal_sections(policy: Threshold, traces: Sequence[dict], labels: Sequence[
         "auc": statistics.auc(agree, raw),
         "auc_smoothed": statistics.auc(agree, smoothed),
         "brier": statistics.brier(agree, raw),
-        # Confidence is of agreement; a right answer is another matter, and this is as near as agreement itself comes to it.
+        # Confidence predicts agreement, not that the answer is right. This is how closely agreement itself corresponds
+        # to a right answer.
         "correlation_with_correct": statistics.correlation(raw, correct),
         "correlation_of_agreement_with_correct": statistics.correlation(agree, correct),
     }

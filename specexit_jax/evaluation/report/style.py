@@ -34,6 +34,6 @@ def save_figure(path: str | Path, figure: Figure) -> None:
 
 @contextmanager
 def styled() -> Iterator[None]:
-    """Our style without pyplot's global state: nothing of the caller's session is changed."""
+    """A context with our style, without changing pyplot's global state."""
     with matplotlib.rc_context(STYLE):
         yield

@@ -144,7 +144,7 @@ def terminal_table(results: dict, width: int = 100) -> str:
 
 
 def baseline_of(methods: Mapping[str, dict]) -> str:
-    """What savings are counted from: eagle3, else think, else the first method."""
+    """The baseline of savings: eagle3, else think, else the first method."""
     return next((name for name in ("eagle3", "think") if name in methods), in_order(methods)[0])
 
 
@@ -153,7 +153,7 @@ def task_names(methods: Mapping[str, dict]) -> list[str]:
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Whatever a cell holds, it stays one cell."""
+    """A Markdown table; cell contents are escaped so that each stays one cell."""
     lines = ["| " + " | ".join(_in_a_cell(text) for text in row) + " |" for row in [header, *rows]]
     return "\n".join([lines[0], "|---" + "|---:" * (len(header) - 1) + "|", *lines[1:]])
 

@@ -175,7 +175,7 @@ def _draw_marks(axes: Axes, trace: TraceView, labelled: bool) -> None:
     if trace.exit is None:
         return
     axes.axvline(trace.exit, color=INK, linewidth=1.8, zorder=4)
-    if trace.exit < tokens - 1:  # what would have followed is hatched beneath the curves and veiled above them
+    if trace.exit < tokens - 1:  # what follows the exit is hatched beneath the curves and veiled above them
         axes.axvspan(
             trace.exit, tokens - 0.5, facecolor="none", edgecolor="#e2e8f0", hatch="////", linewidth=0, zorder=0.5
         )

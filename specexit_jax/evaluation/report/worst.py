@@ -97,7 +97,7 @@ def _described(record: Record, trace: dict, tokenizer: Any, signals, names) -> W
 
 
 def worst_markdown(exits: Sequence[WorstExit]) -> str:
-    """Every exit with a line of numbers and, fenced, all that a model or a data set has written."""
+    """Every exit with a line of numbers; text of models and data sets is in fenced blocks."""
     parts = [ORDER]
     for place, one in enumerate(exits, start=1):
         seen = one.signals or (None,) * len(one.names)
