@@ -9,9 +9,9 @@ import numpy as np
 
 from specexit_jax.decoding.drafts import drafting
 from specexit_jax.decoding.loop.speculative import decode
-from specexit_jax.decoding.sampling import Sampling
+from specexit_jax.decoding.rows import PromptRows, SlotRequest
+from specexit_jax.decoding.sampling import Sampling, SamplingRows
 from specexit_jax.decoding.spec import DecodeParams, DecodeSpec
-from specexit_jax.engine.slots import Ask
 from specexit_jax.exits.boundaries import TokenBoundaries
 from specexit_jax.models.config import DraftConfig, TargetConfig
 from specexit_jax.models.draft import init_draft
@@ -32,8 +32,27 @@ def tiny_params(target=TARGET, draft=DRAFT, seed=0) -> DecodeParams:
     return DecodeParams(init_target(target, keys[0]), init_draft(draft, keys[1]), jnp.asarray(ids, jnp.int32))
 
 
-def tiny_spec(draft_tokens=3, **changes) -> DecodeSpec:
-    spec = DecodeSpec(
+@dataclasses.dataclass(frozen=True)
+class SampledSpec(DecodeSpec):
+    """A spec, and how the rows that it decodes are sampled."""
+
+    sampling: Sampling = SAMPLED
+
+    def __post_init__(self):
+        object.__setattr__(self, "rule", "keyed" if self.sampling.greedy else self.sampling.rule)
+        super().__post_init__()
+
+    @property
+    def bare(self) -> DecodeSpec:
+        """What is compiled for."""
+        return DecodeSpec(**{field.name: getattr(self, field.name) for field in dataclasses.fields(DecodeSpec)})
+
+    def rows(self, rows: PromptRows) -> PromptRows:
+        return rows.replace(sampling=SamplingRows.of([self.sampling] * rows.size))
+
+
+def tiny_spec(draft_tokens=3, **changes) -> SampledSpec:
+    spec = SampledSpec(
         target=TARGET,
         draft=DRAFT,
         draft_tokens=draft_tokens,
@@ -76,13 +95,15 @@ class Requests:
     def row(self, index: int) -> "Requests":
         return Requests(*(getattr(self, field.name)[index : index + 1] for field in dataclasses.fields(self)))
 
-    def arguments(self) -> tuple:
-        return self.prompts, self.prompt_length, self.keys, self.thinking, self.max_length
+    def rows(self) -> PromptRows:
+        """How they are sampled is the spec's to say (`SampledSpec.rows`)."""
+        sampling = SamplingRows.of([SAMPLED] * len(self.prompts))
+        return PromptRows(self.prompts, self.prompt_length, self.keys, self.thinking, self.max_length, sampling)
 
 
-def run(spec, params, *arguments):
+def run(spec, params, rows, policy, boundaries):
     """`decode`, quickly compiled, its result as numpy arrays."""
-    return jax.device_get(_run(spec, params, *arguments))
+    return jax.device_get(_run(spec.bare, params, spec.rows(rows), policy, boundaries))
 
 
 @functools.partial(jax.jit, static_argnums=0, compiler_options=QUICK)
@@ -109,8 +130,11 @@ def rigged(monkeypatch):
         known["truth"] = truth
         return decode.__wrapped__(spec, params, *arguments)
 
+    def decoded(spec, params, truth, rows, policy, boundaries):
+        return jax.device_get(run_rigged(spec.bare, params, truth, spec.rows(rows), policy, boundaries))
+
     monkeypatch.setattr(drafting, "propose", propose)
-    return lambda *arguments: jax.device_get(run_rigged(*arguments))
+    return decoded
 
 
 def is_spoilt(position, row):
@@ -118,7 +142,7 @@ def is_spoilt(position, row):
     return (position * (position + 3) + 5 * row) % 7 == 0
 
 
-def ask_of(requests: Requests, row: int) -> Ask:
-    length = int(requests.prompt_length[row])
+def slot_request(spec: SampledSpec, requests: Requests, row: int) -> SlotRequest:
+    length, key = int(requests.prompt_length[row]), np.asarray(jax.random.key_data(requests.keys))[row]
     prompt = tuple(requests.prompts[row, :length].tolist())
-    return Ask(prompt, requests.keys[row], bool(requests.thinking[row]), int(requests.max_length[row]))
+    return SlotRequest(prompt, key, bool(requests.thinking[row]), int(requests.max_length[row]), spec.sampling)

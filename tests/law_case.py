@@ -6,10 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.stats
+from decoding_case import SampledSpec
 
+from specexit_jax.decoding.filters import filtered_scores
 from specexit_jax.decoding.loop.speculative import decode
-from specexit_jax.decoding.sampling import Sampling, filtered_scores
-from specexit_jax.decoding.spec import DecodeParams, DecodeSpec
+from specexit_jax.decoding.rows import PromptRows
+from specexit_jax.decoding.sampling import Sampling, SamplingRows
+from specexit_jax.decoding.spec import DecodeParams
 from specexit_jax.decoding.trees import TreeShape
 from specexit_jax.exits.boundaries import TokenBoundaries
 from specexit_jax.exits.policy import NeverExit
@@ -24,10 +27,10 @@ PLAIN = Sampling(temperature=0.5)
 TREE = TreeShape(depth=3, top_k=3, total=8)
 
 
-def law_spec(sampling: Sampling = PLAIN, tree: TreeShape | None = None, drafted: int = VOCABULARY) -> DecodeSpec:
+def law_spec(sampling: Sampling = PLAIN, tree: TreeShape | None = None, drafted: int = VOCABULARY) -> SampledSpec:
     """drafted: the size of the draft's vocabulary, that of the target or of DRAFTED."""
     draft = DraftConfig(8, 8, 8, 1, 1, 4, VOCABULARY, draft_vocab_size=drafted, signals="none")
-    return DecodeSpec(
+    return SampledSpec(
         target=TARGET,
         draft=draft,
         draft_tokens=tree.depth if tree else 3,
@@ -39,19 +42,19 @@ def law_spec(sampling: Sampling = PLAIN, tree: TreeShape | None = None, drafted:
     )
 
 
-def law_params(spec: DecodeSpec) -> DecodeParams:
+def law_params(spec: SampledSpec) -> DecodeParams:
     keys = jax.random.split(jax.random.key(1), 2)
     ids = DRAFTED if spec.draft.draft_vocab_size == len(DRAFTED) else range(VOCABULARY)
     return DecodeParams(init_target(TARGET, keys[0]), init_draft(spec.draft, keys[1]), jnp.asarray(ids, jnp.int32))
 
 
-def exact_probabilities(spec: DecodeSpec, params: DecodeParams) -> np.ndarray:
+def exact_probabilities(spec: SampledSpec, params: DecodeParams) -> np.ndarray:
     """Of all V^6 continuations of the prompt, in the order of their digits."""
     prefixes = np.indices((VOCABULARY,) * (POSITIONS - 1)).reshape(POSITIONS - 1, -1).T
     tokens = np.concatenate([np.tile(PROMPT, (len(prefixes), 1)), prefixes], axis=1).astype(np.int32)
     positions = np.broadcast_to(np.arange(tokens.shape[1], dtype=np.int32), tokens.shape)
     logits = jax.jit(Target(TARGET).apply)({"params": params.target}, tokens, positions).logits
-    scores = filtered_scores(logits[:, len(PROMPT) - 1 :], spec.sampling)
+    scores = filtered_scores(logits[:, len(PROMPT) - 1 :], SamplingRows.of([spec.sampling]))
     conditional = np.asarray(jax.nn.softmax(scores), np.float64)
     conditional /= conditional.sum(axis=-1, keepdims=True)
     probability = np.ones((len(prefixes), VOCABULARY)) * conditional[:, -1]
@@ -60,19 +63,23 @@ def exact_probabilities(spec: DecodeSpec, params: DecodeParams) -> np.ndarray:
     return probability.ravel()
 
 
-def draws(spec: DecodeSpec, params: DecodeParams, number: int, options: dict | None = None) -> tuple[np.ndarray, float]:
+def draws(
+    spec: SampledSpec, params: DecodeParams, number: int, options: dict | None = None
+) -> tuple[np.ndarray, float]:
     """How often each continuation was drawn by the loop, ROWS keys at a time, and its accepted drafts a step.
 
     options: the compiler's.
     """
-    loop = jax.jit(functools.partial(decode.__wrapped__, spec), compiler_options=options)
+    loop = jax.jit(functools.partial(decode.__wrapped__, spec.bare), compiler_options=options)
     prompts = jnp.tile(jnp.asarray([PROMPT], jnp.int32), (ROWS, 1))
     length, limit = (jnp.full((ROWS,), n, jnp.int32) for n in (len(PROMPT), spec.buffer_length))
+    sampling = SamplingRows.of([spec.sampling] * ROWS)
     counts, accepted = np.zeros(VOCABULARY**POSITIONS, np.int64), np.zeros(spec.draft_tokens + 1, np.int64)
     for index in range(number // ROWS):
         keys = jax.random.split(jax.random.fold_in(jax.random.key(11), index), ROWS)
         closed, table = jnp.zeros((ROWS,), bool), TokenBoundaries(jnp.zeros((VOCABULARY,), bool))
-        result = loop(params, prompts, length, keys, closed, limit, NeverExit(), table)
+        rows = PromptRows(prompts, length, keys, closed, limit, sampling)
+        result = loop(params, rows, NeverExit(), table)
         drawn = np.asarray(result.tokens[:, len(PROMPT) :])
         counts += np.bincount(drawn @ VOCABULARY ** np.arange(POSITIONS)[::-1], minlength=len(counts))
         accepted += np.asarray(result.accept_histogram.sum(axis=0))
@@ -103,7 +110,7 @@ def p_value(counts: np.ndarray, probability: np.ndarray) -> float:
     return float(scipy.stats.chisquare(*pooled).pvalue)
 
 
-def check_law(spec: DecodeSpec, number: int):
+def check_law(spec: SampledSpec, number: int):
     """What is drawn follows the exact probabilities, drafts being accepted and refused often enough to matter."""
     params = law_params(spec)
     counts, accepted = draws(spec, params, number)

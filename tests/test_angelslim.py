@@ -17,6 +17,8 @@ import pytest
 from specexit_jax.annotation.features import extract
 from specexit_jax.decoding.loop.prefill import empty_state, prefill
 from specexit_jax.decoding.loop.step import step
+from specexit_jax.decoding.rows import PromptRows
+from specexit_jax.decoding.sampling import Sampling, SamplingRows
 from specexit_jax.decoding.spec import DecodeParams, DecodeSpec, Loop
 from specexit_jax.exits.boundaries import TokenBoundaries
 from specexit_jax.exits.policy import NeverExit
@@ -71,15 +73,9 @@ def step_by_step(loop: Loop, prompt: list[int], new_tokens: int):
     keys, thinking = jax.random.split(jax.random.key(0), 1), jnp.ones((1,), bool)
     width, live = len(prompt), loop.spec.prefixes_after(len(prompt))[0]
     state = empty_state(loop, 1, loop.spec.slots_for(live))
-    arguments = (
-        jnp.asarray([prompt], jnp.int32),
-        jnp.zeros((1,), jnp.int32),
-        length,
-        keys,
-        thinking,
-        length + new_tokens,
-    )
-    state = prefill(loop, (width, live), state, *arguments)
+    greedy = SamplingRows.of([Sampling()])
+    rows = PromptRows(jnp.asarray([prompt], jnp.int32), length, keys, thinking, length + new_tokens, greedy)
+    state = prefill(loop, (width, live), state, rows, jnp.zeros((1,), jnp.int32))
     advance = jax.jit(functools.partial(step, loop, loop.spec.prefixes[-1]))
     counts, averages = [], []
     while not bool(state.done[0]):

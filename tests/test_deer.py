@@ -7,7 +7,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from decoding_case import DRAFT, END, QUICK, STOP, VOCABULARY, Requests, is_spoilt, run, tiny_params, tiny_spec
+from decoding_case import (
+    DRAFT,
+    END,
+    QUICK,
+    STOP,
+    VOCABULARY,
+    Requests,
+    is_spoilt,
+    run,
+    slot_request,
+    tiny_params,
+    tiny_spec,
+)
 
 from specexit_jax.annotation.replay import replay
 from specexit_jax.decoding import verify
@@ -18,7 +30,7 @@ from specexit_jax.decoding.loop.segments import result_of_row
 from specexit_jax.decoding.loop.speculative import decode, make_loop
 from specexit_jax.decoding.loop.step import step
 from specexit_jax.decoding.oracle import decode_slowly
-from specexit_jax.decoding.sampling import Sampling, keyed_sample
+from specexit_jax.decoding.sampling import Sampling
 from specexit_jax.decoding.state import write_rows
 from specexit_jax.decoding.trees import TreeShape
 from specexit_jax.exits.policy import Deer, NeverExit
@@ -40,9 +52,7 @@ def deer(seed: int, sampling: Sampling = SAMPLED) -> Deer:
 @functools.cache
 def oracle(seed: int, row: int, sampling: Sampling, end=(END,)):
     one, spec = Requests.random(8, seed).row(row), tiny_spec(0, sampling=sampling, end_think_ids=end)
-    prompt = one.prompts[0, : int(one.prompt_length[0])].tolist()
-    arguments = (one.keys[0], bool(one.thinking[0]), int(one.max_length[0]), deer(seed, sampling), BOUNDARIES)
-    return decode_slowly(spec, PARAMS, prompt, *arguments)
+    return decode_slowly(spec, PARAMS, slot_request(spec, one, 0), deer(seed, sampling), BOUNDARIES)
 
 
 def assert_same(result, seed: int, sampling: Sampling, end=(END,)) -> None:
@@ -66,7 +76,7 @@ def knowing(monkeypatch):
             tokens = write_rows(tokens, root, position[:, 0])
             logits = Target(spec.target).apply({"params": loop.params.target}, tokens, places).logits
             logits = jnp.take_along_axis(logits, position[:, :, None], axis=1, mode="clip")
-            root = keyed_sample(logits, state.keys, position + 1, spec.sampling)
+            root = keyed_sample(logits, state.keys, position + 1, state.sampling)
             root = verify.force_end(root, position + 1, state.exit_position, spec.end_think_ids)
             spoilt = is_spoilt(position + 1, jnp.arange(tokens.shape[0], dtype=jnp.int32)[:, None])
             drafts.append(jnp.where(spoilt, (root + 1) % VOCABULARY, root))
@@ -74,7 +84,7 @@ def knowing(monkeypatch):
 
     monkeypatch.setattr(drafting, "propose", propose)
     quick = jax.jit(decode.__wrapped__, static_argnums=0, compiler_options=QUICK)
-    return lambda *arguments: jax.device_get(quick(*arguments))
+    return lambda spec, params, rows, *rest: jax.device_get(quick(spec.bare, params, spec.rows(rows), *rest))
 
 
 @pytest.mark.parametrize(
@@ -86,7 +96,7 @@ def test_equals_the_oracle(monkeypatch, draft_tokens, sampling, end):
     failed, stood, steps, tokens = 0, 0, 0, 0
     for seed in range(8):
         requests = Requests.random(8, seed)
-        result = decoded(spec, PARAMS, *requests.arguments(), deer(seed, sampling), BOUNDARIES)
+        result = decoded(spec, PARAMS, requests.rows(), deer(seed, sampling), BOUNDARIES)
         assert_same(result, seed, sampling, end)
         failed, stood = failed + int(result.trials.sum()), stood + int((result.exit_position >= 0).sum())
         steps, tokens = steps + int(result.steps.sum()), tokens + int(result.trial_tokens.sum())
@@ -98,7 +108,7 @@ def test_equals_the_oracle(monkeypatch, draft_tokens, sampling, end):
 def test_trees_are_on_trial_too():
     spec = tiny_spec(3, tree=TreeShape(3, 2, 6))
     for seed in range(3):
-        assert_same(run(spec, PARAMS, *Requests.random(8, seed).arguments(), deer(seed), BOUNDARIES), seed, SAMPLED)
+        assert_same(run(spec, PARAMS, Requests.random(8, seed).rows(), deer(seed), BOUNDARIES), seed, SAMPLED)
 
 
 def test_replay_on_forced_answers_gives_the_very_outcome():
@@ -109,8 +119,8 @@ def test_replay_on_forced_answers_gives_the_very_outcome():
     for seed in range(8):
         requests = Requests.random(8, seed)
         requests = dataclasses.replace(requests, thinking=np.ones((8,), bool))
-        arguments = requests.arguments()
-        think = run(spec, PARAMS, *arguments, NeverExit(), BOUNDARIES)
+        rows = requests.rows()
+        think = run(spec, PARAMS, rows, NeverExit(), BOUNDARIES)
         traces = [_trace(think, row) for row in range(8)]
         own = [[i for i, t in enumerate(x["ids"][: x["thinking"]]) if bool(BOUNDARIES[t])] for x in traces]
         places = np.full((8, 40), -1, np.int32)
@@ -120,7 +130,7 @@ def test_replay_on_forced_answers_gives_the_very_outcome():
             forced_answers(force, PARAMS.target, think.tokens, places, requests.keys, requests.max_length)
         )
         labels = [_label(trace, found, forced, row) for row, (trace, found) in enumerate(zip(traces, own, strict=True))]
-        decoded = run(spec, PARAMS, *arguments, deer(seed), BOUNDARIES)
+        decoded = run(spec, PARAMS, rows, deer(seed), BOUNDARIES)
         for row, shown in enumerate(replay(deer(seed), traces, labels, None, spec.end_think_ids)):
             start, length = int(requests.prompt_length[row]), int(decoded.length[row])
             left = int(decoded.exit_position[row]) - start if decoded.exit_position[row] >= 0 else None
@@ -158,10 +168,9 @@ def _one_step(loop, state):
 
 
 @functools.partial(jax.jit, compiler_options=QUICK)
-def _start(loop, prompts, prompt_length, keys, thinking, max_length):
-    state, start = empty_state(loop, prompts.shape[0], loop.spec.slots_for(loop.spec.slots)), prompt_length * 0
-    live = (prompts.shape[1], loop.spec.slots)
-    return prefill(loop, live, state, prompts, start, prompt_length, keys, thinking, max_length)
+def _start(loop, rows):
+    state = empty_state(loop, rows.size, loop.spec.slots_for(loop.spec.slots))
+    return prefill(loop, (rows.prompts.shape[1], loop.spec.slots), state, rows, rows.prompt_length * 0)
 
 
 @pytest.mark.parametrize("draft", [DRAFT, LATE], ids=["fc", "draft"])
@@ -170,8 +179,8 @@ def test_a_failed_trial_leaves_the_row_as_a_prefill_of_its_text_would(draft):
     spec, params = tiny_spec(3, draft=draft, record_signals=True), tiny_params(draft=draft)
     loop, requests = make_loop(spec, params, Deer(jnp.float32(1.0), MAX_ANSWER), BOUNDARIES), Requests.random(8, 1)
     requests = dataclasses.replace(requests, max_length=np.full((8,), 40, np.int32), thinking=np.ones((8,), bool))
-    think = run(spec, params, *requests.arguments(), NeverExit(), BOUNDARIES)
-    states = [_start(loop, *requests.arguments())]
+    think = run(spec, params, requests.rows(), NeverExit(), BOUNDARIES)
+    states = [_start(loop, requests.rows())]
     while not bool(states[-1].done.all()):
         states.append(_one_step(loop, states[-1]))
     failed = 0
@@ -209,19 +218,19 @@ def test_a_failed_trial_leaves_the_row_as_a_prefill_of_its_text_would(draft):
 
 def test_a_row_does_not_depend_on_its_batch():
     spec, requests, policy = tiny_spec(3, live_prefixes=(20,)), Requests.random(8, 2), deer(2)
-    together = run(spec, PARAMS, *requests.arguments(), policy, BOUNDARIES)
+    together = run(spec, PARAMS, requests.rows(), policy, BOUNDARIES)
     assert int(together.trials.sum()) > 3
     for row in range(8):
-        alone = run(spec, PARAMS, *requests.row(row).arguments(), policy, BOUNDARIES)
+        alone = run(spec, PARAMS, requests.row(row).rows(), policy, BOUNDARIES)
         for field in ("tokens", "length", "finished", "exit_position", "steps", "trial_tokens", "accept_histogram"):
             np.testing.assert_array_equal(getattr(alone, field)[0], getattr(together, field)[row], err_msg=field)
 
 
 def test_plain_decoding_pays_a_step_for_every_token_tried():
     requests = dataclasses.replace(Requests.random(8, 1), max_length=np.full((8,), 40, np.int32))
-    think = run(tiny_spec(0), PARAMS, *requests.arguments(), NeverExit(), BOUNDARIES)
+    think = run(tiny_spec(0), PARAMS, requests.rows(), NeverExit(), BOUNDARIES)
     never = Deer(jnp.float32(1.0), MAX_ANSWER)
-    tried = run(tiny_spec(0), PARAMS, *requests.arguments(), never, BOUNDARIES)
+    tried = run(tiny_spec(0), PARAMS, requests.rows(), never, BOUNDARIES)
     assert think.trials is None and think.trial_tokens is None
     np.testing.assert_array_equal(tried.tokens, think.tokens)
     extra = tried.steps - think.steps - tried.trial_tokens

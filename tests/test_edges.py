@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from specexit_jax.decoding.edges import edge_of
-from specexit_jax.decoding.sampling import Sampling, filter_scores
+from specexit_jax.decoding.filters import filtered_scores
+from specexit_jax.decoding.sampling import Sampling, SamplingRows
 
 
 def drawn() -> jax.Array:
@@ -22,5 +23,6 @@ def drawn() -> jax.Array:
 @pytest.mark.parametrize(("top_k", "top_p"), [(5, 1.0), (49, 1.0), (0, 0.9), (8, 0.7), (0, 1e-6)])
 def test_the_edge_is_that_of_ranking(top_k, top_p):
     scores = drawn()
-    ranked = filter_scores(scores, Sampling(1.0, top_k=top_k, top_p=top_p)) > -np.inf
+    ranked = filtered_scores(scores, SamplingRows.of([Sampling(1.0, top_k=top_k, top_p=top_p)])) > -np.inf
+    top_k, top_p = (jnp.full((*scores.shape[:-1], 1), *each) for each in ((top_k, jnp.int32), (top_p, jnp.float32)))
     np.testing.assert_array_equal((scores >= edge_of(scores, top_k, top_p)) & (scores > -np.inf), ranked)

@@ -118,7 +118,7 @@ def test_the_parts_of_a_real_loop_are_measured(tiny):
 
 def test_cases_end_where_the_live_prefix_does(tiny):
     session, policy, kinds, _ = tiny
-    spec = spec_for(session, make_method(session, "specexit", policy, kinds, 2), session.sampling, 64, False)
+    spec = spec_for(session, make_method(session, "specexit", policy, kinds, 2), 64)
     for length in (64, 300, 2000):
         own = dataclasses.replace(spec, buffer_length=length)
         for prefix in own.prefixes:

@@ -6,6 +6,7 @@ import torch
 from transformers import RepetitionPenaltyLogitsProcessor
 
 from specexit_jax.decoding.penalty import penalised, seen_before, seen_by_nodes
+from specexit_jax.decoding.sampling import Sampling, SamplingRows
 
 
 def test_logits_are_those_of_transformers():
@@ -14,7 +15,8 @@ def test_logits_are_those_of_transformers():
     seen = seen_before(jnp.asarray(tokens, jnp.int32), jnp.full((3, 1), 9, jnp.int32), 30)
     processor = RepetitionPenaltyLogitsProcessor(1.3)
     theirs = processor(torch.from_numpy(tokens[:, :9]), torch.from_numpy(logits[:, 0].copy()))
-    np.testing.assert_allclose(penalised(jnp.asarray(logits), seen, 1.3)[:, 0], theirs.numpy(), rtol=1e-6)
+    found = penalised(jnp.asarray(logits), seen, SamplingRows.of([Sampling(repetition_penalty=1.3)]))
+    np.testing.assert_allclose(found[:, 0], theirs.numpy(), rtol=1e-6)
 
 
 def test_a_node_has_its_ancestors_before_it():

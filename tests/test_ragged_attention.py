@@ -114,7 +114,7 @@ def test_decoding_writes_the_same_ids():
     draft = dataclasses.replace(DRAFT, num_heads=8, num_kv_heads=4)
     policy = Threshold(jnp.array([0.4, 0.4, 1.5], jnp.float32))
     params, requests = tiny_params(target, draft), Requests.random(8, 2)
-    arguments = (*requests.arguments(), policy, boundary_table())
+    arguments = (requests.rows(), policy, boundary_table())
     plain = tiny_spec(3, target=target, draft=draft, buffer_length=150)
     target, draft = (dataclasses.replace(config, attention="pallas") for config in (target, draft))
     chain = dataclasses.replace(plain, target=target, draft=draft, live_prefixes=(24,))

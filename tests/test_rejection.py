@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from decoding_case import DRAFT, QUICK, VOCABULARY, Requests, ask_of, boundary_table, run, tiny_params, tiny_spec
+from decoding_case import DRAFT, QUICK, VOCABULARY, Requests, boundary_table, run, slot_request, tiny_params, tiny_spec
 
 from specexit_jax.decoding.drafts import rejection, sampled_drafts
 from specexit_jax.decoding.loop.speculative import make_loop
-from specexit_jax.decoding.sampling import ACCEPT, RESIDUAL, Sampling, keyed_gumbel, keyed_uniform
+from specexit_jax.decoding.sampling import ACCEPT, RESIDUAL, Sampling, SamplingRows, keyed_gumbel, keyed_uniform
 from specexit_jax.decoding.spec import Loop
 from specexit_jax.decoding.trees import Branches, TreeShape
 from specexit_jax.engine.slots import Slots
@@ -80,8 +80,13 @@ def test_a_step_is_what_a_plain_loop_writes(tree):
                 drafts[row, born] = d2t[np.argsort(-(np.log(proposal[row, node]) + noise))[: len(born)]]
     keys, length = jax.random.split(jax.random.key(3), rows), np.arange(rows, dtype=np.int32)
     branches = Branches(*(jnp.asarray(np.tile(values, (rows, 1)), jnp.int32) for values in (parents, depths)))
-    state = dataclasses.make_dataclass("State", ["length", "keys", "drafts", "branches", "proposal"])(
-        jnp.asarray(length), keys, jnp.asarray(drafts), branches if tree else None, jnp.asarray(proposal, jnp.float32)
+    state = dataclasses.make_dataclass("State", ["length", "keys", "drafts", "branches", "proposal", "sampling"])(
+        jnp.asarray(length),
+        keys,
+        jnp.asarray(drafts),
+        branches if tree else None,
+        jnp.asarray(proposal, jnp.float32),
+        SamplingRows.of([spec.sampling] * rows),
     )
     with np.errstate(divide="ignore"):
         logits = jnp.asarray(np.log(p), jnp.float32)
@@ -104,12 +109,12 @@ def test_a_step_is_what_a_plain_loop_writes(tree):
 @SHAPES
 def test_a_row_does_not_depend_on_its_batch(tree):
     spec, requests, params = rejecting_spec(tree), Requests.random(8, 3), params_of()
-    together = run(spec, params, *requests.arguments(), policy(), boundary_table())
+    together = run(spec, params, requests.rows(), policy(), boundary_table())
     assert (together.exit_position >= 0).any()
     assert together.finished.any()
     assert together.accept_histogram[:, 1:].sum() > 5
     for row in range(8):
-        alone = run(spec, params, *requests.row(row).arguments(), policy(), boundary_table())
+        alone = run(spec, params, requests.row(row).rows(), policy(), boundary_table())
         for field in FIELDS:
             np.testing.assert_array_equal(getattr(alone, field)[0], getattr(together, field)[row], err_msg=field)
 
@@ -121,7 +126,7 @@ def test_exits_ends_and_limits_hold(tree):
     spec, params = rejecting_spec(tree, end_think_ids=end), params_of()
     for seed in range(4):
         requests = Requests.random(8, seed)
-        result = run(spec, params, *requests.arguments(), policy(), boundary_table())
+        result = run(spec, params, requests.rows(), policy(), boundary_table())
         for row in range(8):
             length, limit = int(result.length[row]), int(requests.max_length[row])
             written = result.tokens[row, int(requests.prompt_length[row]) : length].tolist()
@@ -138,10 +143,10 @@ def test_exits_ends_and_limits_hold(tree):
 @SHAPES
 def test_pieces_write_what_the_whole_writes(tree):
     spec, requests, params = rejecting_spec(tree), Requests.random(2, 5), params_of()
-    whole = run(spec, params, *requests.arguments(), NeverExit(), boundary_table())
+    whole = run(spec, params, requests.rows(), NeverExit(), boundary_table())
     slots = Slots(make_loop(spec, params, NeverExit(), boundary_table()), 2)
     for row in (1, 0):
-        slots.admit(row, ask_of(requests, row))
+        slots.admit(row, slot_request(spec, requests, row))
         slots.run(steps=2)
     slots.run()
     for row in range(2):
@@ -158,7 +163,7 @@ def test_a_draft_that_equals_the_target_is_never_refused(tree):
     silent = params.draft | {"lm_head": jnp.zeros_like(params.draft["lm_head"])}
     params = params.replace(target=target, draft=silent)
     spec = rejecting_spec(tree, draft=draft, stop_ids=(), sampling=dataclasses.replace(SAMPLED, top_k=0))
-    result = run(spec, params, *Requests.random(8, 0).arguments(), NeverExit(), boundary_table())
+    result = run(spec, params, Requests.random(8, 0).rows(), NeverExit(), boundary_table())
     if tree is None:
         assert result.accept_histogram[:, :3].sum() == 0
     assert result.accept_histogram[:, 0].sum() == 0  # the first child; a tree does not give one to all of its nodes
@@ -169,7 +174,7 @@ def test_a_draft_that_equals_the_target_is_never_refused(tree):
 def test_nothing_is_rejected_where_nothing_is_drawn(draft_tokens, temperature):
     keyed = tiny_spec(draft_tokens, sampling=Sampling(temperature))
     spec = tiny_spec(draft_tokens, sampling=Sampling(temperature, rule="rejection"))
-    arguments = (params_of(), *Requests.random(8, 0).arguments(), NeverExit(), boundary_table())
+    arguments = (params_of(), Requests.random(8, 0).rows(), NeverExit(), boundary_table())
     np.testing.assert_array_equal(run(spec, *arguments).tokens, run(keyed, *arguments).tokens)
 
 

@@ -82,14 +82,14 @@ def test_prompts_come_in_few_shapes(session, requests, specexit):
         Request("full", (session.thinking.start[0],) * 128),
     ]
     batches = plan(roomy, requests, specexit, batch_size=2, max_new_tokens=8)
-    assert {batch.prompts.shape for batch in batches} == {(2, 128), (2, 256)}
+    assert {batch.rows.prompts.shape for batch in batches} == {(2, 128), (2, 256)}
     assert {request.id for batch in batches for request in batch.requests} == {request.id for request in requests}
-    assert len({batch.spec for batch in batches}) == 2
+    assert len({batch.spec for batch in batches}) == 1
     for batch in batches:
         used = len(batch.requests)
-        assert (batch.max_length[used:] == 0).all()
-        assert (batch.max_length[:used] == batch.prompt_length[:used] + 8).all()
-        assert batch.thinking[:used].all()
+        assert (batch.rows.max_length[used:] == 0).all()
+        assert (batch.rows.max_length[:used] == batch.rows.prompt_length[:used] + 8).all()
+        assert batch.rows.thinking[:used].all()
 
 
 def test_a_length_gives_way_to_the_context(session, requests, specexit):
@@ -99,7 +99,7 @@ def test_a_length_gives_way_to_the_context(session, requests, specexit):
         (session, {"max_new_tokens": 1000}),
     ):
         (batch,) = plan(changed, requests[:1], specexit, **settings)
-        assert batch.spec.buffer_length == context and batch.max_length[0] == context
+        assert batch.spec.buffer_length == context and batch.rows.max_length[0] == context
 
 
 def test_a_stream_tells_each_outcome_once_and_times_it(session, requests, specexit):
@@ -196,7 +196,7 @@ def test_nothink_closes_the_prompt_as_the_template_does(session):
     assert close_thinking(session, closed) == closed
     assert not is_thinking(session, session.tokenizer.encode("no thought at all"))
     (batch,) = plan(session, [Request("a", tuple(ids))], make_method(session, "nothink", draft_tokens=2))
-    assert batch.prompts[0, : batch.prompt_length[0]].tolist() == closed
+    assert batch.rows.prompts[0, : batch.rows.prompt_length[0]].tolist() == closed
     assert not batch.thinking[0]
 
 

@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 import scipy.stats
 
+from specexit_jax.decoding import filters
+from specexit_jax.decoding.filters import filtered_scores, keyed_sample
 from specexit_jax.decoding.sampling import (
     Sampling,
+    SamplingRows,
     best_token,
-    filter_scores,
     keyed_gumbel,
-    keyed_sample,
     keyed_uniform,
     some_keys,
     token_log_probability,
@@ -29,7 +30,7 @@ def keys_of(*seeds):
 
 def test_is_the_documented_formula():
     logits, positions = random_logits(1, 3, 11), jnp.array([[4, 5, 9]], jnp.int32)
-    tokens = keyed_sample(logits, keys_of(7), positions, Sampling(0.7))
+    tokens = keyed_sample(logits, keys_of(7), positions, SamplingRows.of([Sampling(0.7)]))
     for column, position in enumerate((4, 5, 9)):
         noise = jax.random.gumbel(jax.random.fold_in(jax.random.key(7), position), (11,), jnp.float32, mode="high")
         assert int(tokens[0, column]) == int(jnp.argmax(logits[0, column] / 0.7 + noise))
@@ -46,9 +47,9 @@ def test_best_token_is_argmax_and_takes_the_first_of_a_tie():
 def test_depends_on_key_and_position_alone():
     logits = jnp.broadcast_to(random_logits(1, 1, 50), (2, 6, 50))
     positions = jnp.array([[3, 4, 5, 6, 7, 8], [5, 6, 7, 8, 9, 10]], jnp.int32)
-    wide = keyed_sample(logits, keys_of(1, 1), positions, Sampling(1.0))
+    wide = keyed_sample(logits, keys_of(1, 1), positions, SamplingRows.of([Sampling(1.0)]))
     np.testing.assert_array_equal(wide[0, 2:], wide[1, :4])
-    other = keyed_sample(logits[:1], keys_of(2), positions[:1], Sampling(1.0))
+    other = keyed_sample(logits[:1], keys_of(2), positions[:1], SamplingRows.of([Sampling(1.0)]))
     assert (np.asarray(other[0]) != np.asarray(wide[0])).any()
     assert len(set(np.asarray(wide).ravel().tolist())) > 1
 
@@ -87,14 +88,16 @@ def test_the_noise_reaches_what_a_thin_tail_needs():
 @pytest.mark.parametrize("temperature", [1e-45, 1e-39, 1.1e-38, 1e-31, 1e-30, 1e-20])
 def test_a_temperature_too_small_for_float32_is_greedy(temperature):
     logits, positions = 300 * random_logits(2, 4, 9), jnp.zeros((2, 4), jnp.int32)
-    tokens = keyed_sample(logits, keys_of(1, 2), positions, Sampling(temperature))
+    tokens = keyed_sample(logits, keys_of(1, 2), positions, SamplingRows.of([Sampling(temperature)]))
     np.testing.assert_array_equal(tokens, jnp.argmax(logits, -1))
     assert Sampling(temperature).greedy == (temperature < 1e-30)
 
 
 def test_greedy_ignores_the_key():
     logits, positions = random_logits(2, 4, 9), jnp.zeros((2, 4), jnp.int32)
-    np.testing.assert_array_equal(keyed_sample(logits, keys_of(1, 2), positions, Sampling()), jnp.argmax(logits, -1))
+    np.testing.assert_array_equal(
+        keyed_sample(logits, keys_of(1, 2), positions, SamplingRows.of([Sampling()])), jnp.argmax(logits, -1)
+    )
 
 
 def reference_filter(scores: np.ndarray, sampling: Sampling) -> np.ndarray:
@@ -126,18 +129,35 @@ def reference_filter(scores: np.ndarray, sampling: Sampling) -> np.ndarray:
 )
 def test_filters_keep_what_a_plain_loop_keeps(sampling):
     scores = random_logits(20, 4, 30, seed=3)
-    filtered = np.asarray(filter_scores(scores, sampling))
+    filtered = np.asarray(filtered_scores(scores, SamplingRows.of([sampling])))
     kept = reference_filter(np.asarray(scores), sampling)
     np.testing.assert_array_equal(np.isfinite(filtered), kept)
     np.testing.assert_array_equal(filtered[kept], np.asarray(scores)[kept])
+
+
+@pytest.mark.parametrize("asked", [slice(0, 4), slice(4, 9), slice(0, 9)])
+def test_every_row_has_its_own_filters_whether_few_are_ranked_or_all(monkeypatch, asked):
+    rows = [
+        Sampling(1, 5), Sampling(1, 7, 0.6), Sampling(1, 2, min_p=0.2), Sampling(),
+        Sampling(1, 9), Sampling(1, 0, 0.8), Sampling(0.5), Sampling(1.5, min_p=0.1), Sampling(0.3, 20, 0.9),
+    ][asked]  # fmt: skip
+    scores = random_logits(9, 4, 30, seed=4)[asked]
+    expected = [filtered_scores(scores[i : i + 1], SamplingRows.of([row]))[0] for i, row in enumerate(rows)]
+    for small, ranked in ((8192, 128), (4, 8)):
+        monkeypatch.setattr(filters, "SMALL", small)
+        monkeypatch.setattr(filters, "RANKED", ranked)
+        monkeypatch.setattr(
+            filters, "least_kept", filters.least_kept.__wrapped__ if small == 8192 else filters.least_kept
+        )
+        np.testing.assert_array_equal(filtered_scores(scores, SamplingRows.of(rows)), expected)
 
 
 def test_draws_follow_the_filtered_softmax():
     sampling = Sampling(temperature=0.8, top_k=6, top_p=0.95)
     logits = random_logits(8, seed=5)
     positions = jnp.arange(20_000, dtype=jnp.int32)[None, :]
-    tokens = keyed_sample(jnp.broadcast_to(logits, (1, 20_000, 8)), keys_of(3), positions, sampling)
-    expected = np.asarray(jax.nn.softmax(filter_scores(logits / jnp.float32(0.8), sampling)), np.float64)
+    tokens = keyed_sample(jnp.broadcast_to(logits, (1, 20_000, 8)), keys_of(3), positions, SamplingRows.of([sampling]))
+    expected = np.asarray(jax.nn.softmax(filtered_scores(logits, SamplingRows.of([sampling]))), np.float64)
     counts = np.bincount(np.asarray(tokens[0]), minlength=8)
     assert counts[expected == 0].sum() == 0
     cells = expected > 0

@@ -6,7 +6,7 @@ import re
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from decoding_case import DRAFT, QUICK, TARGET, Requests, ask_of, boundary_table, run, tiny_params, tiny_spec
+from decoding_case import DRAFT, QUICK, TARGET, Requests, boundary_table, run, slot_request, tiny_params, tiny_spec
 from sharded_case import shard_tree
 
 from specexit_jax.backend import on_mesh
@@ -38,7 +38,7 @@ def sharded(params: DecodeParams, mesh) -> DecodeParams:
 def test_ids_are_those_of_one_device(sizes, tree):
     spec = tiny_spec(3, target=WIDE, draft=WIDE_DRAFT, tree=tree)
     params, requests = tiny_params(WIDE, WIDE_DRAFT), Requests.random(8, 2)
-    arguments = (*requests.arguments(), POLICY, boundary_table())
+    arguments = (requests.rows(), POLICY, boundary_table())
     alone = run(spec, params, *arguments)
     mesh = make_mesh(*sizes)
     with on_mesh(mesh):
@@ -51,12 +51,14 @@ def test_ids_are_those_of_one_device(sizes, tree):
 def test_slots_over_a_mesh_write_the_same_ids_into_sharded_caches():
     spec = tiny_spec(3, target=WIDE, draft=WIDE_DRAFT, sampling=FILTERED)
     params, requests = tiny_params(WIDE, WIDE_DRAFT), Requests.random(8, 2)
-    alone = run(spec, params, *requests.arguments(), POLICY, boundary_table())
+    alone = run(spec, params, requests.rows(), POLICY, boundary_table())
     mesh = make_mesh(2, 1, 4)
     with on_mesh(mesh):
         loop = make_loop(spec, sharded(params, mesh), POLICY, boundary_table())
     slots = Slots(loop, 4, mesh)
-    found = {row: result for row, result, _ in serve(slots, ((row, ask_of(requests, row)) for row in range(8)))}
+    found = {
+        row: result for row, result, _ in serve(slots, ((row, slot_request(spec, requests, row)) for row in range(8)))
+    }
     for row, result in found.items():
         np.testing.assert_array_equal(result.tokens[0], alone.tokens[row])
     keys = slots.cache.k[0]
@@ -88,7 +90,7 @@ def test_the_loop_moves_neither_weights_nor_logits():
 def test_what_does_not_divide_stays_whole():
     """One row over 2 of data, one head over 4 of tensor."""
     spec, params, requests = tiny_spec(2), tiny_params(), Requests.random(8, 4).row(1)
-    arguments = (*requests.arguments(), POLICY, boundary_table())
+    arguments = (requests.rows(), POLICY, boundary_table())
     alone = run(spec, params, *arguments)
     mesh = make_mesh(2, 1, 4)
     with on_mesh(mesh):

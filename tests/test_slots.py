@@ -7,13 +7,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from decoding_case import SAMPLED, VOCABULARY, Requests, ask_of, boundary_table, run, tiny_params, tiny_spec
+from decoding_case import SAMPLED, VOCABULARY, Requests, boundary_table, run, slot_request, tiny_params, tiny_spec
 
 from specexit_jax.decoding.loop.speculative import make_loop
+from specexit_jax.decoding.rows import SlotRequest
 from specexit_jax.decoding.sampling import Sampling
 from specexit_jax.decoding.trees import TreeShape
 from specexit_jax.engine.scheduler import serve
-from specexit_jax.engine.slots import Ask, Slots
+from specexit_jax.engine.slots import Slots
 from specexit_jax.exits.policy import NeverExit, Threshold
 
 POLICY = Threshold(jnp.array([0.4, 0.4, 1.5], jnp.float32))
@@ -27,6 +28,11 @@ def params():
 
 def loop_of(spec, policy=POLICY):
     return make_loop(spec, params(), policy, boundary_table())
+
+
+def words(seed: int, number: int = 1):
+    """Of the keys that split(key(seed)) has."""
+    return np.asarray(jax.random.key_data(jax.random.split(jax.random.key(seed), number)))
 
 
 def assert_same(result, alone, row: int, fields=FIELDS):
@@ -47,11 +53,13 @@ SPECS = {
 def test_every_request_is_what_it_is_alone(name):
     spec = SPECS[name]
     requests = Requests.random(24, 11)
-    alone = run(spec, params(), *requests.arguments(), POLICY, boundary_table())
+    alone = run(spec, params(), requests.rows(), POLICY, boundary_table())
     order = np.random.default_rng(0).permutation(24)
     for size in (1, 3) if name == "chain" else (5,):
         found = {}
-        for row, result, seconds in serve(Slots(loop_of(spec), size), ((row, ask_of(requests, row)) for row in order)):
+        for row, result, seconds in serve(
+            Slots(loop_of(spec), size), ((row, slot_request(spec, requests, row)) for row in order)
+        ):
             assert row not in found
             assert seconds >= 0
             found[row] = result
@@ -62,11 +70,11 @@ def test_every_request_is_what_it_is_alone(name):
 
 def test_pieces_of_the_loop_change_nothing():
     spec, requests = SPECS["chain"], Requests.random(8, 3)
-    alone = run(spec, params(), *requests.arguments(), POLICY, boundary_table())
+    alone = run(spec, params(), requests.rows(), POLICY, boundary_table())
     slots = Slots(loop_of(spec), 2)
     for row in range(8):
-        slots.admit(1, ask_of(requests, row))
-        seen = len(slots.asks[1].prompt)
+        slots.admit(1, slot_request(spec, requests, row))
+        seen = len(slots.requests[1].prompt)
         while not slots.done[1]:
             slots.run(steps=1)
             result = slots.result(1)
@@ -83,11 +91,11 @@ def test_a_long_prompt_goes_in_by_pieces(monkeypatch):
     prompts = np.random.default_rng(5).integers(7, VOCABULARY, (3, 30)).astype(np.int32)
     lengths, keys = np.array([30, 17, 8], np.int32), jax.random.split(jax.random.key(1), 3)
     limits, thinking = lengths + 30, np.ones((3,), bool)
-    alone = run(spec, params(), prompts, lengths, keys, thinking, limits, POLICY, boundary_table())
+    alone = run(spec, params(), Requests(prompts, lengths, keys, thinking, limits).rows(), POLICY, boundary_table())
     slots = Slots(loop_of(spec), 2)
     for row in range(3):
         prompt = tuple(prompts[row, : lengths[row]].tolist())
-        slots.admit(0, Ask(prompt, keys[row], True, int(limits[row])))
+        slots.admit(0, SlotRequest(prompt, words(1, 3)[row], True, int(limits[row]), SAMPLED))
         slots.run()
         assert_same(slots.result(0), alone, row)
 
@@ -96,12 +104,12 @@ def test_a_long_prompt_goes_in_by_pieces(monkeypatch):
 def test_a_prompt_that_goes_on_computes_its_own_tokens(name):
     """The second prompt shares 12 tokens with the first one and its answer: from there on it is read anew."""
     spec = dataclasses.replace(SPECS[name], buffer_length=60)
-    slots, key = Slots(loop_of(spec, NeverExit()), 1), jax.random.key(4)
-    first = Ask(tuple(range(7, 17)), key, True, 40)
+    slots, key = Slots(loop_of(spec, NeverExit()), 1), words(4)[0]
+    first = SlotRequest(tuple(range(7, 17)), key, True, 40, SAMPLED)
     assert slots.admit(0, first) == 10
     slots.run()
     before = slots.result(0).tokens[0]
-    second = Ask((*before[:12].tolist(), 30, 31, 32, 33), jax.random.key(5), True, 60)
+    second = SlotRequest((*before[:12].tolist(), 30, 31, 32, 33), words(5)[0], True, 60, SAMPLED)
     assert slots.admit(0, second, held=12) == 5
     slots.run()
     fresh = Slots(loop_of(spec, NeverExit()), 1)
@@ -112,8 +120,8 @@ def test_a_prompt_that_goes_on_computes_its_own_tokens(name):
 
 def test_stopped_and_refused_requests():
     slots = Slots(loop_of(SPECS["chain"], NeverExit()), 2)
-    ask = Ask(tuple(range(7, 12)), jax.random.key(0), True, 40)
-    slots.admit(0, ask)
+    request = SlotRequest(tuple(range(7, 12)), words(0)[0], True, 40, SAMPLED)
+    slots.admit(0, request)
     slots.run(steps=2)
     length = int(slots.result(0).length[0])
     slots.stop(0)
@@ -121,8 +129,8 @@ def test_stopped_and_refused_requests():
     slots.run()
     assert int(slots.result(0).length[0]) == length
     with pytest.raises(ValueError, match="does not fit a buffer of 40"):
-        slots.admit(1, Ask(tuple([7] * 41), jax.random.key(0), True, 60))
+        slots.admit(1, dataclasses.replace(request, prompt=(7,) * 41))
     with pytest.raises(ValueError, match="single slot"):
-        slots.admit(1, ask, held=3)
+        slots.admit(1, request, held=3)
     with pytest.raises(ValueError, match="at least 1 slot"):
         Slots(loop_of(SPECS["chain"]), 0)

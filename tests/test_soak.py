@@ -11,10 +11,11 @@ import pytest
 from specexit_jax.annotation.rollout import request_of
 from specexit_jax.data.splits import sample
 from specexit_jax.decoding.loop.speculative import decode
+from specexit_jax.decoding.rows import PromptRows
 from specexit_jax.decoding.trees import TreeShape
 from specexit_jax.engine.methods import make_method, read_policy
-from specexit_jax.engine.requests import Request, spec_for
-from specexit_jax.engine.run import ask_of, slots_for
+from specexit_jax.engine.requests import Request, slot_requests, spec_for
+from specexit_jax.engine.run import slots_for
 from specexit_jax.engine.scheduler import serve
 from specexit_jax.engine.session import EMBEDDED, load_session
 
@@ -43,6 +44,10 @@ def random_requests(session, number: int) -> list[tuple[Request, int]]:
     return found
 
 
+def asked_of(session, request: Request, limit: int):
+    return slot_requests(session, [request], limit, max_new_tokens=limit)[0]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "tree"), [(2000, None), (300, TreeShape(5, 4, 16))], ids=["chain", "tree"])
 def test_two_thousand_prompts(number, tree):
@@ -52,9 +57,9 @@ def test_two_thousand_prompts(number, tree):
     requests = random_requests(session, number)
     assert len({len(request.prompt_ids) for request, _ in requests}) > 100
     slots = slots_for(session, method, SLOTS, LENGTH)
-    asks = ((place, ask_of(session, *request)) for place, request in enumerate(requests))
+    asked = [asked_of(session, *request) for request in requests]
     found, memory = {}, []
-    for place, result, _ in serve(slots, asks):
+    for place, result, _ in serve(slots, enumerate(asked)):
         found[place] = result.tokens[0, : int(result.length[0])].tolist(), int(result.exit_position[0])
         if len(found) % (number // 10) == 0:
             gc.collect()
@@ -64,23 +69,11 @@ def test_two_thousand_prompts(number, tree):
     # All shapes are compiled in the first tenths; then nothing may grow.
     assert memory[-1][0] - memory[3][0] < 30
     assert memory[-1][1] <= memory[3][1] + 5
-    spec, different = spec_for(session, method, session.sampling, LENGTH, False), []
-    for place, (request, limit) in enumerate(requests):
-        ask = ask_of(session, request, limit)
-        width = next(width for width in (128, 256, 512) if width >= len(ask.prompt))
-        prompt = np.zeros((1, width), np.int32)
-        prompt[0, : len(ask.prompt)] = ask.prompt
-        alone = decode(
-            spec,
-            session.params,
-            prompt,
-            np.array([len(ask.prompt)], np.int32),
-            ask.key[None],
-            np.array([ask.thinking]),
-            np.array([limit], np.int32),
-            method.policy,
-            method.boundaries,
-        )
+    spec, different = spec_for(session, method, LENGTH), []
+    for place, (request, _) in enumerate(requests):
+        width = next(width for width in (128, 256, 512) if width >= len(request.prompt_ids))
+        rows = PromptRows.of([asked[place]], 1, width)
+        alone = decode(spec, session.params, rows, method.policy, method.boundaries)
         expected = np.asarray(alone.tokens)[0, : int(alone.length[0])].tolist(), int(alone.exit_position[0])
         if found[place] != expected:
             different.append(request.id)

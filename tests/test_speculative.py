@@ -18,6 +18,7 @@ from decoding_case import (
     is_spoilt,
     rigged,
     run,
+    slot_request,
     tiny_params,
     tiny_spec,
 )
@@ -52,9 +53,7 @@ def oracle(seed: int, row: int, sampling: Sampling, draft=DRAFT, end=(2,), exits
     spec, one = tiny_spec(0, sampling=sampling, draft=draft, end_think_ids=end), Requests.random(8, seed).row(row)
     params = params_of(draft, len(end) > 1)
     policy = threshold_policy(seed) if exits else NeverExit()
-    prompt = one.prompts[0, : int(one.prompt_length[0])].tolist()
-    arguments = (one.keys[0], bool(one.thinking[0]), int(one.max_length[0]))
-    return decode_slowly(spec, params, prompt, *arguments, policy, boundary_table())
+    return decode_slowly(spec, params, slot_request(spec, one, 0), policy, boundary_table())
 
 
 @functools.cache
@@ -94,7 +93,7 @@ def same(result, row: int, slow) -> bool:
 
 
 def run_case(spec, seed: int, policy):
-    return run(spec, params_of(spec.draft), *Requests.random(8, seed).arguments(), policy, boundary_table())
+    return run(spec, params_of(spec.draft), Requests.random(8, seed).rows(), policy, boundary_table())
 
 
 @pytest.mark.parametrize(
@@ -122,12 +121,11 @@ def test_a_tied_table_laid_out_before_the_loop_writes_the_oracles_tokens():
     equal = 0
     for seed in range(4):
         requests = Requests.random(8, seed)
-        result = run(spec, params, *requests.arguments(), NeverExit(), boundary_table())
+        result = run(spec, params, requests.rows(), NeverExit(), boundary_table())
         for row in range(8):
-            one = requests.row(row)
-            prompt = one.prompts[0, : int(one.prompt_length[0])].tolist()
-            arguments = (one.keys[0], bool(one.thinking[0]), int(one.max_length[0]), NeverExit(), boundary_table())
-            equal += same(result, row, decode_slowly(tiny_spec(0, target=tied), params, prompt, *arguments))
+            plain = tiny_spec(0, target=tied)
+            request = slot_request(plain, requests, row)
+            equal += same(result, row, decode_slowly(plain, params, request, NeverExit(), boundary_table()))
     assert equal >= 31
 
 
@@ -147,7 +145,7 @@ def test_equals_the_oracle_when_drafts_are_good(monkeypatch, draft_tokens, sampl
     spec = tiny_spec(draft_tokens, sampling=sampling, draft=draft, end_think_ids=end)
     equal, accepted, exits, closed = 0, np.zeros(draft_tokens + 1, int), 0, 0
     for seed in range(8):
-        arguments = (*Requests.random(8, seed).arguments(), threshold_policy(seed), boundary_table())
+        arguments = (Requests.random(8, seed).rows(), threshold_policy(seed), boundary_table())
         params = params_of(draft, len(end) > 1)
         result = run_rigged(spec, params, truths(seed, sampling, draft, end), *arguments)
         equal += sum(same(result, row, oracle(seed, row, sampling, draft, end)) for row in range(8))
@@ -166,7 +164,7 @@ def test_late_signals_are_those_of_what_was_written():
     bundle = DraftBundle(LATE, params.draft, params.d2t)
     for seed in range(4):
         requests = Requests.random(8, seed)
-        result = run(spec, params, *requests.arguments(), threshold_policy(seed), boundary_table())
+        result = run(spec, params, requests.rows(), threshold_policy(seed), boundary_table())
         written = [result.tokens[row, : int(result.length[row])].tolist() for row in range(8)]
         starts = np.asarray(requests.prompt_length).tolist()
         traces = [
@@ -187,7 +185,7 @@ def test_every_method_writes_the_same_tokens_up_to_the_exit(monkeypatch):
     for seed in range(12):
         think = run_case(tiny_spec(0), seed, NeverExit())
         probe = run_case(tiny_spec(0), seed, threshold_policy(seed))
-        arguments = (tiny_spec(3), params_of(DRAFT), think.tokens, *Requests.random(8, seed).arguments())
+        arguments = (tiny_spec(3), params_of(DRAFT), think.tokens, Requests.random(8, seed).rows())
         eagle3 = run_rigged(*arguments, NeverExit(), boundary_table())
         specexit = run_rigged(*arguments, threshold_policy(seed), boundary_table())
         np.testing.assert_array_equal(eagle3.tokens, think.tokens)
@@ -205,7 +203,7 @@ def test_a_row_does_not_depend_on_its_batch():
     spec, requests, policy = tiny_spec(3, live_prefixes=PREFIXES), Requests.random(8, 3), threshold_policy(3)
     together = run_case(spec, 3, policy)
     for row in range(8):
-        alone = run(spec, params_of(DRAFT), *requests.row(row).arguments(), policy, boundary_table())
+        alone = run(spec, params_of(DRAFT), requests.row(row).rows(), policy, boundary_table())
         for field in ("tokens", "length", "finished", "think_end", "exit_position", "steps", "accept_histogram"):
             np.testing.assert_array_equal(getattr(alone, field)[0], getattr(together, field)[row], err_msg=field)
 
@@ -239,7 +237,7 @@ def test_an_exit_discards_a_stop_token_that_was_accepted_after_it(monkeypatch):
         last = np.where(think.finished & (think.think_end < 0), think.length - think.prompt_length - 2, 1000)
         policy = ExitAfter(jnp.asarray(last, jnp.int32))
         plain = run_case_of(tiny_spec(0), requests, policy)
-        arguments = (params_of(DRAFT), think.tokens, *requests.arguments(), policy, boundary_table())
+        arguments = (params_of(DRAFT), think.tokens, requests.rows(), policy, boundary_table())
         drafted = run_rigged(tiny_spec(3), *arguments)
         for field in ("tokens", "length", "finished", "exit_position"):
             np.testing.assert_array_equal(getattr(drafted, field), getattr(plain, field), err_msg=field)
@@ -248,7 +246,7 @@ def test_an_exit_discards_a_stop_token_that_was_accepted_after_it(monkeypatch):
 
 
 def run_case_of(spec, requests, policy):
-    return run(spec, params_of(DRAFT), *requests.arguments(), policy, boundary_table())
+    return run(spec, params_of(DRAFT), requests.rows(), policy, boundary_table())
 
 
 def test_forced_answers_are_what_an_exit_writes():
@@ -256,8 +254,8 @@ def test_forced_answers_are_what_an_exit_writes():
     spec = tiny_spec(0, draft=None, end_think_ids=end)
     requests = Requests.random(8, 5)
     requests = dataclasses.replace(requests, thinking=np.ones((8,), bool))
-    arguments, params = requests.arguments(), params_of(DRAFT)
-    trace = run(spec, params, *arguments, NeverExit(), boundary_table())
+    rows, params = requests.rows(), params_of(DRAFT)
+    trace = run(spec, params, rows, NeverExit(), boundary_table())
     think_end = np.where(trace.think_end >= 0, trace.think_end, trace.length)
     last = np.stack([np.array([0, 2, 3, 7]) for _ in range(8)])
     boundaries = np.asarray(requests.prompt_length)[:, None] + last
@@ -267,7 +265,7 @@ def test_forced_answers_are_what_an_exit_writes():
     forced = _forced(force, params.target, trace.tokens, places, requests.keys, requests.max_length)
     forced, checked = jax.device_get(forced), 0
     for number in range(4):
-        exited = run(spec, params, *arguments, ExitAfter(jnp.asarray(last[:, number], jnp.int32)), boundary_table())
+        exited = run(spec, params, rows, ExitAfter(jnp.asarray(last[:, number], jnp.int32)), boundary_table())
         exited, features, logs = jax.device_get((exited, *_score(force.target, params.target, exited.tokens)))
         for row in np.flatnonzero(boundaries[:, number] >= 0):
             start, length = boundaries[row, number] + 1, int(forced.length[row, number])
@@ -295,9 +293,9 @@ def test_an_exit_needs_room_for_all_of_the_end_in_loop_oracle_and_replay():
     limits = (start + last + 1 + np.arange(8)).astype(np.int32)
     same = [np.repeat(values, 8, axis=0) for values in (one.prompts, one.prompt_length)]
     requests = Requests(*same, jnp.repeat(one.keys, 8), np.ones((8,), bool), limits)
-    arguments = requests.arguments()
-    think = run(spec, params, *arguments, NeverExit(), boundary_table())
-    decoded = run(spec, params, *arguments, ExitAfter(jnp.full((8,), last, jnp.int32)), boundary_table())
+    rows = requests.rows()
+    think = run(spec, params, rows, NeverExit(), boundary_table())
+    decoded = run(spec, params, rows, ExitAfter(jnp.full((8,), last, jnp.int32)), boundary_table())
     assert (decoded.exit_position >= 0).tolist() == [False, False, *[True] * 6] and think.think_end.max() < 0
     places = np.full((8, 4), -1, np.int32)
     places[:, 0] = start + last
@@ -314,9 +312,8 @@ def test_an_exit_needs_room_for_all_of_the_end_in_loop_oracle_and_replay():
             (shown,) = replay(ExitAfter(jnp.int32(last)), [trace], [label | told], None, end)
             assert list(shown.ids) == written and (shown.exit_index is None) == (row < 2)
         if row in (1, 2):
-            prompt = one.prompts[0, :start].tolist()
             policy = ExitAfter(jnp.int32(last))
-            slow = decode_slowly(spec, params, prompt, one.keys[0], True, limit, policy, boundary_table())
+            slow = decode_slowly(spec, params, slot_request(spec, requests, row), policy, boundary_table())
             assert slow.tokens[start:] == written
 
 
@@ -336,7 +333,7 @@ def test_released_rule_follows_the_verify_steps(monkeypatch):
     for seed in range(8):
         requests = Requests.random(8, seed)
         think = run_case(recording, seed, NeverExit())
-        arguments = (tiny_spec(draft_tokens), params_of(DRAFT), think.tokens, *requests.arguments())
+        arguments = (tiny_spec(draft_tokens), params_of(DRAFT), think.tokens, requests.rows())
         result = run_rigged(*arguments, policy, boundary_table())
         for row in range(8):
             expected = _released_exit(think, requests, row, table, draft_tokens, np.asarray(policy.thresholds))
@@ -384,35 +381,35 @@ def test_limits_and_empty_rows():
 
 
 def run_case_with(spec, requests):
-    return run(spec, params_of(DRAFT), *requests.arguments(), unreachable(), boundary_table())
+    return run(spec, params_of(DRAFT), requests.rows(), unreachable(), boundary_table())
 
 
 def test_bad_requests_are_refused():
     with pytest.raises(ValueError, match="no draft model"):
         tiny_spec(3, draft=None)
-    spec, arguments = tiny_spec(3, buffer_length=8), Requests.random(8, 0).arguments()
+    spec, rows = tiny_spec(3, buffer_length=8), Requests.random(8, 0).rows()
     with pytest.raises(ValueError, match="do not fit the buffer of 8"):
-        decode(spec, params_of(DRAFT), *arguments, NeverExit(), boundary_table())
+        decode(spec, params_of(DRAFT), rows, NeverExit(), boundary_table())
     with pytest.raises(ValueError, match="end_think_ids is empty"):
-        decode(tiny_spec(3, end_think_ids=()), params_of(DRAFT), *arguments, unreachable(), boundary_table())
+        decode(tiny_spec(3, end_think_ids=()), params_of(DRAFT), rows, unreachable(), boundary_table())
     with pytest.raises(ValueError, match="reads signals"):
         silent = dataclasses.replace(DRAFT, signals="none")
-        decode(tiny_spec(3, draft=silent), params_of(DRAFT), *arguments, threshold_policy(0), boundary_table())
+        decode(tiny_spec(3, draft=silent), params_of(DRAFT), rows, threshold_policy(0), boundary_table())
 
 
 def test_a_model_that_does_not_think_is_decoded():
     requests = Requests.random(8, 0)
     requests = dataclasses.replace(requests, thinking=jnp.zeros_like(requests.thinking))
-    plain = decode(tiny_spec(3), params_of(DRAFT), *requests.arguments(), NeverExit(), boundary_table())
+    plain = decode(tiny_spec(3), params_of(DRAFT), requests.rows(), NeverExit(), boundary_table())
     without = tiny_spec(3, end_think_ids=())
-    found = decode(without, params_of(DRAFT), *requests.arguments(), NeverExit(), boundary_table())
+    found = decode(without, params_of(DRAFT), requests.rows(), NeverExit(), boundary_table())
     assert found.tokens.tolist() == plain.tokens.tolist()
     assert (found.think_end == -1).all() and (found.exit_position == -1).all()
 
 
 def test_a_draft_may_read_a_table_of_its_own():
     requests, params = Requests.random(8, 0), params_of(DRAFT)
-    arguments = (*requests.arguments(), NeverExit(), boundary_table())
+    arguments = (requests.rows(), NeverExit(), boundary_table())
     table = params.target["embed"]["embedding"]
     shared = decode(tiny_spec(3), params, *arguments)
     for own, same_steps in ((table, True), (-table, False)):
@@ -435,6 +432,6 @@ def test_drafts_share_the_noise_of_their_positions():
     target = params.target | {"lm_head": jnp.zeros_like(params.target["lm_head"])}
     silent = params.draft | {"lm_head": jnp.zeros_like(params.draft["lm_head"])}
     params = params.replace(target=target, draft=silent)
-    result = run(tiny_spec(3, draft=draft), params, *Requests.random(8, 0).arguments(), NeverExit(), boundary_table())
+    result = run(tiny_spec(3, draft=draft), params, Requests.random(8, 0).rows(), NeverExit(), boundary_table())
     assert result.accept_histogram[:, :3].sum() <= result.finished.sum()  # a stop token ends a step as well
     assert result.accept_histogram[:, 3].sum() > 20

@@ -122,7 +122,7 @@ def test_a_tree_writes_what_no_draft_at_all_writes(shape, sampling, draft, end):
     for seed in range(6):
         rng = np.random.default_rng(seed)
         policy = Threshold(jnp.array([*rng.uniform(0.2, 0.6, 2), rng.uniform(0.5, 3.0)], jnp.float32))
-        arguments = (params, *Requests.random(8, seed).arguments(), policy, boundary_table())
+        arguments = (params, Requests.random(8, seed).rows(), policy, boundary_table())
         plain = run(tiny_spec(0, **changes), *arguments)
         tree = run(tiny_spec(shape.depth, tree=shape, live_prefixes=(24,), **changes), *arguments)
         for field in ("tokens", "length", "finished", "think_end", "exit_position"):
@@ -139,9 +139,9 @@ def test_a_tree_writes_what_no_draft_at_all_writes(shape, sampling, draft, end):
 def test_a_row_does_not_depend_on_its_batch():
     spec = tiny_spec(3, tree=TreeShape(3, 2, 6))
     requests = Requests.random(8, 3)
-    together = run(spec, tiny_params(), *requests.arguments(), NeverExit(), boundary_table())
+    together = run(spec, tiny_params(), requests.rows(), NeverExit(), boundary_table())
     for row in (0, 5):
-        alone = run(spec, tiny_params(), *requests.row(row).arguments(), NeverExit(), boundary_table())
+        alone = run(spec, tiny_params(), requests.row(row).rows(), NeverExit(), boundary_table())
         for field in ("tokens", "length", "steps", "accept_histogram"):
             np.testing.assert_array_equal(getattr(alone, field)[0], getattr(together, field)[row], err_msg=field)
 

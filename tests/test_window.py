@@ -38,7 +38,7 @@ def test_slots_that_a_window_shows():
 def test_chain_tree_and_kernel_draft_the_same_and_write_what_no_draft_writes(sampling):
     """A tree of one branch is a chain. The window moves drafts, and no token."""
     draft = dataclasses.replace(DRAFT, sliding_window=WINDOW)
-    arguments = (tiny_params(), *Requests.random(8, 4).arguments(), NeverExit(), boundary_table())
+    arguments = (tiny_params(), Requests.random(8, 4).rows(), NeverExit(), boundary_table())
     plain = run(tiny_spec(0, sampling=sampling), *arguments)
     chain = tiny_spec(3, sampling=sampling, draft=draft, live_prefixes=(24,))
     kernel = [dataclasses.replace(config, attention="pallas") for config in (TARGET, draft)]

@@ -8,7 +8,7 @@ each of one sum over the vocabulary for every digit.
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, UInt32
+from jaxtyping import Array, Float, Int, UInt32
 
 from specexit_jax.backend import axes_apart
 
@@ -22,25 +22,24 @@ def is_split(scores: Float[Array, "... V"]) -> bool:
     return not mesh.empty and mesh.shape["tensor"] > 1 and axes_apart(scores.shape[-1:], ("tensor",)) != (None,)
 
 
-def edge_of(scores: Float[Array, "... V"], top_k: int, top_p: float) -> Float[Array, "... 1"]:
-    """The least score among the top_k (0: all), and there in the smallest set of the likeliest that reaches top_p.
+def edge_of(
+    scores: Float[Array, "... V"], top_k: Int[Array, "... 1"], top_p: Float[Array, "... 1"]
+) -> Float[Array, "... 1"]:
+    """The least score among the top_k (0: all), and there in the smallest set of the likeliest that reaches top_p (1: all).
 
-    As ranking would have it: exactly for top_k, up to the rounding of sums for top_p.
+    As ranking would have it: exactly for top_k, up to the rounding of sums for top_p. Where neither filters, of no meaning.
     """
-    order, edge = _ordered(scores), None
+    order, few, all_but = _ordered(scores), top_k[..., 0], top_p[..., 0]
     likely = jnp.exp(scores - jnp.max(scores, axis=-1, keepdims=True))
-    total = jnp.sum(likely, axis=-1)
-    if top_k:
-        edge = _least(order, lambda above: jnp.sum(above.astype(jnp.int32), axis=-1) < top_k)
-        above = order > edge
-        count, mass = jnp.sum(above.astype(jnp.int32), axis=-1), jnp.sum(jnp.where(above, likely, 0.0), axis=-1)
-        at_edge = jnp.max(jnp.where(order == edge, likely, 0.0), axis=-1)
-        total = mass + (top_k - count).astype(jnp.float32) * at_edge
-    if top_p < 1:
-        wanted = top_p * total[None]
-        least = _least(order, lambda above: jnp.sum(jnp.where(above, likely[None], 0.0), axis=-1) < wanted)
-        edge = least if edge is None else jnp.maximum(edge, least)
-    return _score(edge)
+    edge_k = _least(order, lambda above: jnp.sum(above.astype(jnp.int32), axis=-1) < few[None])
+    above = order > edge_k
+    count, mass = jnp.sum(above.astype(jnp.int32), axis=-1), jnp.sum(jnp.where(above, likely, 0.0), axis=-1)
+    at_edge = jnp.max(jnp.where(order == edge_k, likely, 0.0), axis=-1)
+    total = jnp.where(few > 0, mass + (few - count).astype(jnp.float32) * at_edge, jnp.sum(likely, axis=-1))
+    wanted = (all_but * total)[None]
+    edge_p = _least(order, lambda above: jnp.sum(jnp.where(above, likely[None], 0.0), axis=-1) < wanted)
+    zero = jnp.uint32(0)
+    return _score(jnp.maximum(jnp.where(top_k > 0, edge_k, zero), jnp.where(top_p < 1, edge_p, zero)))
 
 
 def _least(order: UInt32[Array, "... V"], enough) -> UInt32[Array, "... 1"]:

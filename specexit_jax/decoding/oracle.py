@@ -12,7 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from specexit_jax.decoding.sampling import Sampling, filter_scores, token_log_probability
+from specexit_jax.decoding.filters import filtered_scores
+from specexit_jax.decoding.rows import SlotRequest
+from specexit_jax.decoding.sampling import PRNG, Sampling, SamplingRows, token_log_probability
 from specexit_jax.decoding.spec import DecodeParams, DecodeSpec
 from specexit_jax.decoding.verify import exits_below
 from specexit_jax.exits.policy import NeverExit
@@ -22,7 +24,7 @@ from specexit_jax.models.target import Target
 
 
 @dataclasses.dataclass
-class Slow:
+class OracleResult:
     """One decoded request; positions are absolute (prompt included), -1 where there is none.
 
     gaps[i] is how far the best perturbed score of generated token i led the second: 0 where a hair's shift of top_p
@@ -45,20 +47,20 @@ class Slow:
 def decode_slowly(
     spec: DecodeSpec,
     params: DecodeParams,
-    prompt: list[int],
-    key: jax.Array,
-    thinking: bool,
-    max_length: int,
+    request: SlotRequest,
     policy: Any,
     boundaries: Any,
-) -> Slow:
-    """Continues `prompt` until a stop token or max_length tokens in all, by the rule of `speculative.decode`."""
-    end, slow = spec.end_think_ids, Slow(list(prompt), len(prompt))
+) -> OracleResult:
+    """Continues the prompt until a stop token or max_length tokens in all, by the rule of `speculative.decode`."""
+    prompt, thinking, key = request.prompt, request.thinking, jax.random.wrap_key_data(request.key, impl=PRNG)
+    end, slow = spec.end_think_ids, OracleResult(list(prompt), len(prompt))
     tokens, state, pending = slow.tokens, policy.init(1), []
-    limit, held = min(max_length, spec.buffer_length), spec.draft.signal_names if spec.has_signals else ()
+    limit, held = min(request.max_length, spec.buffer_length), spec.draft.signal_names if spec.has_signals else ()
     slow.exit_signals = [0.0] * len(policy.signals)
     while len(tokens) < limit:
-        following, gap, signal = _look(spec, params, _padded(tokens, spec.buffer_length), len(tokens), key)
+        following, gap, signal = _look(
+            spec, request.sampling, params, _padded(tokens, spec.buffer_length), len(tokens), key
+        )
         following = int(following)
         if len(tokens) > len(prompt) and signal is not None:
             slow.signals.append(signal.tolist())
@@ -66,7 +68,7 @@ def decode_slowly(
             exits, smoothed, state = _consider(held, policy, boundaries, state, tokens[-1], signal, following)
             exits = exits and len(tokens) - 1 < exits_below(limit, len(end))
             if exits and policy.on_trial:
-                exits, answered = _stands(spec, params, tokens, key, limit, policy)
+                exits, answered = _stands(spec, params, tokens, request, limit, policy)
                 slow.trials += not exits
                 slow.trial_tokens += 0 if exits else answered
             if exits:
@@ -94,12 +96,12 @@ def _closed_by(end: tuple[int, ...], table, tokens: list[int]) -> int:
     return run if state == len(table) else 0
 
 
-def _stands(spec: DecodeSpec, params: DecodeParams, tokens: list[int], key, limit: int, policy) -> tuple[bool, int]:
+def _stands(spec: DecodeSpec, params: DecodeParams, tokens: list[int], request, limit: int, policy) -> tuple[bool, int]:
     """Whether the exit after `tokens` stands, and how many tokens of its answer were read for that."""
     prompt = [*tokens, *spec.end_think_ids]
-    answered = decode_slowly(
-        spec, params, prompt, key, False, min(limit, len(prompt) + policy.max_answer), NeverExit(), None
-    ).tokens
+    limit = min(limit, len(prompt) + policy.max_answer)
+    answer = dataclasses.replace(request, prompt=tuple(prompt), thinking=False, max_length=limit)
+    answered = decode_slowly(spec, params, answer, NeverExit(), None).tokens
     logs = _log_probabilities(spec, params, _padded(answered, spec.buffer_length))[len(prompt) - 1 : len(answered) - 1]
     mean = logs.mean() if len(logs) else jnp.float32(0)
     return bool(policy.stands(mean, jnp.int32(len(logs)))), len(logs)
@@ -117,8 +119,8 @@ def _padded(tokens: list[int], width: int) -> jax.Array:
     return jnp.asarray([tokens + [0] * (width - len(tokens))], jnp.int32)
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _look(spec: DecodeSpec, params: DecodeParams, tokens, length, key):
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _look(spec: DecodeSpec, sampling: Sampling, params: DecodeParams, tokens, length, key):
     """From a whole forward pass: the next token, its lead over the second, the signals of the last token (or None).
 
     tokens [1, S] are padded on the right, which causal attention never sees.
@@ -126,12 +128,12 @@ def _look(spec: DecodeSpec, params: DecodeParams, tokens, length, key):
     positions = jnp.arange(tokens.shape[1], dtype=jnp.int32)[None, :]
     out = Target(spec.target).apply({"params": params.target}, tokens, positions)
     scores = out.logits[0, length - 1]
-    if spec.sampling.penalises:
-        penalty, places = spec.sampling.repetition_penalty, jnp.arange(tokens.shape[1], dtype=jnp.int32)
+    if sampling.penalises:
+        penalty, places = sampling.repetition_penalty, jnp.arange(tokens.shape[1], dtype=jnp.int32)
         ids = jnp.arange(scores.shape[0], dtype=jnp.int32)
         seen = jnp.any((tokens[0][:, None] == ids[None, :]) & (places < length)[:, None], axis=0)
         scores = jnp.where(seen, jnp.where(scores > 0, scores / penalty, scores * penalty), scores)
-    following, gap = _choose(scores, key, length, spec.sampling)
+    following, gap = _choose(scores, key, length, sampling)
     if not spec.has_signals:
         return following, gap, None
     draft = functools.partial(Draft(spec.draft).apply, {"params": params.draft})
@@ -148,14 +150,17 @@ def _choose(logits, key, position, sampling: Sampling):
     """The keyed sample of one position and the lead of its perturbed score."""
     if sampling.greedy:
         return _lead(logits)
-    scores = logits / jnp.float32(sampling.temperature)
     noise = jax.random.gumbel(jax.random.fold_in(key, position), logits.shape, jnp.float32, mode="high")
-    token, gap = _lead(filter_scores(scores, sampling) + noise)
+    token, gap = _lead(_scores(logits, sampling) + noise)
     for shift in (-1e-5, 1e-5) if sampling.top_p < 1 else ():
         shifted = dataclasses.replace(sampling, top_p=min(max(sampling.top_p + shift, 1e-9), 1.0))
-        other, _ = _lead(filter_scores(scores, shifted) + noise)
+        other, _ = _lead(_scores(logits, shifted) + noise)
         gap = jnp.where(other == token, gap, jnp.float32(0))
     return token, gap
+
+
+def _scores(logits, sampling: Sampling):
+    return filtered_scores(logits, SamplingRows.of([sampling]))
 
 
 def _lead(scores):

@@ -2,19 +2,34 @@
 
 As transformers has it (Keskar et al., arXiv 1909.05858): a positive logit is divided by the penalty and another multiplied,
 before temperature and filters. A position's token still depends on the tokens before it, its logits and its noise alone, so
-sampling stays keyed by position. Nothing here is traced where the penalty is 1.
+sampling stays keyed by position. Where no row has a penalty, nothing here is computed.
 """
 
+import functools
+from collections.abc import Callable
+
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from specexit_jax.decoding.sampling import SamplingRows, along
+
 
 def penalised(
-    logits: Float[Array, "B T V"], seen: Bool[Array, "B T V"] | Bool[Array, "B 1 V"], penalty: float
+    logits: Float[Array, "B T V"], seen: Bool[Array, "B T V"] | Bool[Array, "B 1 V"], sampling: SamplingRows
 ) -> Float[Array, "B T V"]:
-    """float32 logits, those of `seen` tokens penalised."""
+    """float32 logits, those of `seen` tokens penalised; a penalty of 1 leaves a row as it is."""
     logits = logits.astype(jnp.float32)
-    return jnp.where(seen, jnp.where(logits < 0, logits * penalty, logits / penalty), logits)
+    penalty, inverse = along(sampling.penalty, logits.ndim), along(sampling.inverse_penalty, logits.ndim)
+    return jnp.where(seen, jnp.where(logits < 0, logits * penalty, logits * inverse), logits)
+
+
+def penalised_where_asked(
+    logits: Float[Array, "B T V"], seen: Callable[[], Bool[Array, "B T V"]], sampling: SamplingRows
+) -> Float[Array, "B T V"]:
+    """The same; `seen` is computed only where some row has a penalty."""
+    none = functools.partial(jnp.zeros, logits.shape, bool)
+    return penalised(logits, jax.lax.cond(jnp.any(sampling.penalised), seen, none), sampling)
 
 
 def seen_before(tokens: Int[Array, "B L"], length: Int[Array, "B N"], vocabulary: int) -> Bool[Array, "B N V"]:

@@ -13,13 +13,14 @@ gets the same noise: `think`, `eagle3` and the prefix of `specexit` are the same
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+import flax.struct
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
 
-from specexit_jax.decoding.edges import edge_of, is_split
 from specexit_jax.models.layers import reduce_last
 
 RULES = ("keyed", "rejection")
@@ -73,39 +74,51 @@ class Sampling:
         return self.temperature < COLDEST
 
 
-def filter_scores(scores: Float[Array, "... V"], sampling: Sampling) -> Float[Array, "... V"]:
-    """Sets scores (logits / temperature) outside top_k, then top_p, then min_p, to -inf; ties at the edge are kept.
+@flax.struct.dataclass
+class SamplingRows:
+    """How the tokens of each row are chosen, as arrays: another temperature, filter or penalty compiles nothing anew.
 
-    The order (temperature, top_k, top_p, min_p) is that of transformers.
+    The arrays hold what is computed with: reciprocals and a logarithm, taken on the host. A greedy row has no filters.
+    A single row stands for all rows of a batch.
     """
-    return _within_min_p(_within_top(scores, sampling), sampling)
+
+    sampled: Bool[Array, " B"]  # false: greedy
+    inverse_temperature: Float[Array, " B"]
+    top_k: Int[Array, " B"]  # 0: all
+    top_p: Float[Array, " B"]  # 1: all
+    log_min_p: Float[Array, " B"]  # -inf: all
+    penalty: Float[Array, " B"]
+    inverse_penalty: Float[Array, " B"]
+
+    @classmethod
+    def of(cls, rows: Sequence[Sampling]) -> "SamplingRows":
+        """Those of each row, as numpy arrays."""
+        sampled = np.array([not row.greedy for row in rows])
+        temperature, top_p, min_p, penalty = (
+            np.array([getattr(row, name) for row in rows], np.float32)
+            for name in ("temperature", "top_p", "min_p", "repetition_penalty")
+        )
+        top_k = np.array([min(row.top_k, 2**31 - 1) for row in rows], np.int32)
+        one = np.float32(1)
+        with np.errstate(divide="ignore"):
+            return cls(
+                sampled=sampled,
+                inverse_temperature=one / np.where(sampled, temperature, one),
+                top_k=np.where(sampled, top_k, np.int32(0)),
+                top_p=np.where(sampled, top_p, one),
+                log_min_p=np.where(sampled, np.log(min_p.astype(np.float64)), -np.inf).astype(np.float32),
+                penalty=penalty,
+                inverse_penalty=one / penalty,
+            )
+
+    @property
+    def penalised(self) -> Bool[Array, " B"]:
+        return self.penalty != 1
 
 
-def _within_min_p(scores: Float[Array, "... V"], sampling: Sampling) -> Float[Array, "... V"]:
-    """probability >= min_p * the largest one: a ratio, which no softmax, nor the filters before, can change."""
-    if sampling.min_p == 0:
-        return scores
-    edge = jnp.max(scores, axis=-1, keepdims=True) + jnp.log(jnp.float32(sampling.min_p))
-    return jnp.where(scores >= edge, scores, -jnp.inf)
-
-
-def _within_top(scores: Float[Array, "... V"], sampling: Sampling) -> Float[Array, "... V"]:
-    """top_k, then the smallest set of the likeliest whose probability reaches top_p."""
-    vocabulary = scores.shape[-1]
-    keep_k = 0 < sampling.top_k < vocabulary
-    if not keep_k and sampling.top_p == 1:
-        return scores
-    if is_split(scores):
-        return jnp.where(scores >= edge_of(scores, sampling.top_k * keep_k, sampling.top_p), scores, -jnp.inf)
-    ranked, _ = jax.lax.top_k(scores, sampling.top_k if keep_k else vocabulary)
-    edge = ranked[..., -1:]
-    if sampling.top_p < 1:
-        probability = jax.nn.softmax(ranked, axis=-1)
-        before = jnp.cumsum(probability, axis=-1) - probability
-        # The best token has nothing before it, so at least one is always kept.
-        kept = jnp.sum((before < sampling.top_p).astype(jnp.int32), axis=-1, keepdims=True)
-        edge = jnp.take_along_axis(ranked, kept - 1, axis=-1)
-    return jnp.where(scores >= edge, scores, -jnp.inf)
+def along(values: Array, rank: int) -> Array:
+    """A value for each row [B] as [B, 1, ...] of that rank, to be combined with arrays of rows."""
+    return values.reshape(-1, *(1,) * (rank - 1))
 
 
 def some_keys(seed: int, number: int) -> Array:
@@ -138,32 +151,16 @@ def _keyed(draw: Callable, keys: Array, positions: Int[Array, "B T"], number: in
         return jax.vmap(jax.vmap(one, (None, 0)))(keys, positions)
 
 
-def filtered_scores(logits: Float[Array, "... V"], sampling: Sampling) -> Float[Array, "... V"]:
-    """The float32 scores whose softmax is sampled (not greedy): filtered logits / temperature."""
-    return filter_scores(logits.astype(jnp.float32) / jnp.float32(sampling.temperature), sampling)
-
-
-def perturbed_scores(
-    logits: Float[Array, "B T V"], noise: Float[Array, "B T V"] | None, sampling: Sampling
+@functools.partial(jax.jit, static_argnums=2)
+def noise_for(
+    keys: Array, positions: Int[Array, "B T"], vocabulary: int, sampling: SamplingRows
 ) -> Float[Array, "B T V"]:
-    """The float32 scores whose argmax is the token: filtered logits / temperature + noise; plain logits when greedy.
-
-    noise: of the positions of the tokens being sampled, by `keyed_gumbel`; greedy sampling reads none.
-    """
-    if sampling.greedy:
-        return logits.astype(jnp.float32)
-    return filtered_scores(logits, sampling) + noise
-
-
-def keyed_sample(
-    logits: Float[Array, "B T V"], keys: Array, positions: Int[Array, "B T"], sampling: Sampling
-) -> Int[Array, "B T"]:
-    """The token of each position: `positions` are those OF THE TOKENS BEING SAMPLED, one after the logits' input.
-
-    keys: [B] typed PRNG keys, one a request.
-    """
-    noise = None if sampling.greedy else keyed_gumbel(keys, positions, logits.shape[-1])
-    return best_token(perturbed_scores(logits, noise, sampling))
+    """`keyed_gumbel` where some row is sampled; zeros, which cost next to nothing, where all are greedy."""
+    return jax.lax.cond(
+        jnp.any(sampling.sampled),
+        lambda: keyed_gumbel(keys, positions, vocabulary),
+        lambda: jnp.zeros((*positions.shape, vocabulary), jnp.float32),
+    )
 
 
 def best_token(scores: Float[Array, "... V"]) -> Int[Array, "..."]:

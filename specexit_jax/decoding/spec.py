@@ -7,7 +7,7 @@ import flax.struct
 from jaxtyping import Array, Float, Int, Int8
 
 from specexit_jax.backend import on_cpu
-from specexit_jax.decoding.sampling import Sampling
+from specexit_jax.decoding.sampling import RULES
 from specexit_jax.decoding.trees import TreeShape
 from specexit_jax.models.cache import SPARE
 from specexit_jax.models.config import DraftConfig, TargetConfig
@@ -18,6 +18,7 @@ from specexit_jax.models.ragged_attention import LANES
 class DecodeSpec:
     """Everything static: two calls with equal specs and shapes share one compilation.
 
+    How tokens are sampled is not among it (`SamplingRows`), save the rule by which drafts are accepted (`Sampling.rule`).
     end_think_ids: those of `</think>`; () for a model that does not think, which no policy can make exit.
     draft_tokens is K, the most drafts a step can accept: 0 decodes one token a step and needs no draft model, save to
     read signals (`probe`). tree: verify a tree of that depth K instead of a chain. buffer_length is the most tokens a
@@ -33,13 +34,15 @@ class DecodeSpec:
     end_think_ids: tuple[int, ...]
     draft: DraftConfig | None = None
     draft_tokens: int = 0
-    sampling: Sampling = Sampling()
+    rule: str = "keyed"
     live_prefixes: tuple[int, ...] = ()
     record_signals: bool = False
     tree: TreeShape | None = None
     simulate_accept_length: float | None = None
 
     def __post_init__(self):
+        if self.rule not in RULES:
+            raise ValueError(f"rule must be one of {', '.join(RULES)}, but it is {self.rule!r}.")
         if self.draft_tokens < 0:
             raise ValueError(f"draft_tokens must be 0 or more, but it is {self.draft_tokens}.")
         if self.draft_tokens and self.draft is None:
@@ -78,7 +81,7 @@ class DecodeSpec:
     @property
     def rejects(self) -> bool:
         """Whether drafts are sampled, and accepted by rejection sampling."""
-        return self.draft_tokens > 0 and not self.sampling.greedy and self.sampling.rule == "rejection"
+        return self.draft_tokens > 0 and self.rule == "rejection"
 
     @property
     def drafted(self) -> int:

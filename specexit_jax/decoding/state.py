@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from specexit_jax.decoding.sampling import SamplingRows
 from specexit_jax.decoding.trees import Branches
 from specexit_jax.models.cache import Cache
 
@@ -40,10 +41,11 @@ class DecodeState:
     length: Int[Array, " B"]
     max_length: Int[Array, " B"]
     keys: Array  # [B] typed PRNG keys, one a request
+    sampling: SamplingRows
     root: Int[Array, " B"]
     drafts: Int[Array, "B K"]
     branches: Branches | None  # how they hang together; None for a chain
-    noise: Float[Array, "B T V"] | None  # of the positions after `length`; sampled drafts only, which share it
+    noise: Float[Array, "B T V"] | None  # of the positions after `length`; keyed drafts only, which share it
     proposal: Float[Array, "B M W"] | None  # q of the drafts after node 0 .. M - 1; rejection sampling only
     target_cache: Cache
     draft_cache: Cache | None

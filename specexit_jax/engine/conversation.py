@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from specexit_jax.decoding.sampling import Sampling
 from specexit_jax.engine.methods import Method
-from specexit_jax.engine.requests import Outcome, Request, prepare
+from specexit_jax.engine.requests import Outcome, Request, prepare, slot_requests
 from specexit_jax.engine.run import slots_for
 from specexit_jax.engine.session import Session, chat_ids, text_of
 from specexit_jax.engine.streaming import Piece, pieces_of
@@ -35,9 +35,9 @@ class Conversation:
         self.session, self.method, self.seed = session, method, seed
         self.messages: list[dict[str, str]] = []
         self.computed = self.prompted = 0
-        self._wanted = max_new_tokens or session.max_new_tokens
+        self._sampling, self._wanted = sampling or session.sampling, max_new_tokens or session.max_new_tokens
         length = min(context or CONTEXT, session.target.max_position)
-        self._slots = slots_for(session, method, 1, length, sampling)
+        self._slots = slots_for(session, method, 1, length, "keyed" if self._sampling.greedy else self._sampling.rule)
         self._held: tuple[int, ...] = ()
 
     def say(self, message: str) -> Iterator[Piece]:
@@ -58,9 +58,10 @@ class Conversation:
         pairs = zip(self._held, request.prompt_ids, strict=False)
         held = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
         self.prompted, self.computed = len(request.prompt_ids), len(request.prompt_ids) - max(held - 1, 0)
+        (asked,) = slot_requests(session, [request], limit, self._sampling, self._wanted)
         written: list[int] = []
         try:
-            for piece in pieces_of(session, self._slots, request, self.method, self._wanted, held=held):
+            for piece in pieces_of(session, self._slots, request, asked, self.method, held=held):
                 written += piece.ids
                 yield piece
         finally:

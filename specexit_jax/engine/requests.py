@@ -8,11 +8,12 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 
+from specexit_jax.decoding.rows import SlotRequest
 from specexit_jax.decoding.sampling import PRNG, Sampling
 from specexit_jax.decoding.spec import DecodeSpec
 from specexit_jax.decoding.state import DecodeResult
 from specexit_jax.engine.methods import Method
-from specexit_jax.engine.session import Session, close_thinking
+from specexit_jax.engine.session import Session, close_thinking, is_thinking
 from specexit_jax.notes import note
 
 NOISE = "blake2b-64"  # how keys are made, as reports of sampled rows record it; "crc32" before that was recorded
@@ -20,11 +21,16 @@ NOISE = "blake2b-64"  # how keys are made, as reports of sampled rows record it;
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """One prompt. Its noise depends on (seed, id, position) alone: not on the method, the batch or the padding."""
+    """One prompt. Its noise depends on (seed, id, position) alone: not on the method, the batch or the padding.
+
+    sampling, max_new_tokens: its own; None: those of the call that decodes it, or else the target's.
+    """
 
     id: str
     prompt_ids: tuple[int, ...]
     seed: int = 0
+    sampling: Sampling | None = None
+    max_new_tokens: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,8 +118,9 @@ def check(session: Session, request: Request, max_new_tokens: int | None) -> Non
             f"The prompt of request {request.id!r} holds token {outside[0]}, but the vocabulary has ids from 0 to "
             f"{session.target.vocab_size - 1}."
         )
-    if max_new_tokens is not None and max_new_tokens < 1:
-        raise ValueError(f"max_new_tokens must be at least 1, but it is {max_new_tokens}.")
+    for asked in (request.max_new_tokens, max_new_tokens):
+        if asked is not None and asked < 1:
+            raise ValueError(f"max_new_tokens must be at least 1, but it is {asked}.")
     if length >= context:
         raise ValueError(
             f"The prompt of request {request.id!r} has {length} tokens, which leave no room in the target's context of "
@@ -121,14 +128,16 @@ def check(session: Session, request: Request, max_new_tokens: int | None) -> Non
         )
 
 
-def spec_for(session: Session, method: Method, sampling: Sampling, length: int, record_signals: bool) -> DecodeSpec:
+def spec_for(
+    session: Session, method: Method, length: int, rule: str = "keyed", record_signals: bool = False
+) -> DecodeSpec:
     """What the loop is compiled for, where rows may have `length` tokens, prompt included (cut to the target's context)."""
     drafts = method.draft_tokens or method.policy.signals or record_signals
     return DecodeSpec(
         target=session.target,
         draft=session.draft if drafts else None,
         draft_tokens=method.draft_tokens,
-        sampling=sampling,
+        rule=rule,
         buffer_length=min(length, session.target.max_position),
         stop_ids=session.stop_ids,
         end_think_ids=session.end_think_ids,
@@ -137,19 +146,59 @@ def spec_for(session: Session, method: Method, sampling: Sampling, length: int, 
     )
 
 
+def slot_requests(
+    session: Session,
+    requests: Sequence[Request],
+    limit: int,
+    sampling: Sampling | None = None,
+    max_new_tokens: int | None = None,
+) -> list[SlotRequest]:
+    """What the loop is asked for each of the requests, in at most `limit` tokens, prompt included."""
+    keys = key_words([request.id for request in requests], [request.seed for request in requests])
+    return [
+        SlotRequest(
+            prompt=request.prompt_ids,
+            key=key,
+            thinking=is_thinking(session, request.prompt_ids),
+            max_length=min(len(request.prompt_ids) + new_tokens(session, request, max_new_tokens), limit),
+            sampling=request.sampling or sampling or session.sampling,
+        )
+        for request, key in zip(requests, keys, strict=True)
+    ]
+
+
+def new_tokens(session: Session, request: Request, max_new_tokens: int | None = None) -> int:
+    """The most tokens that a request may generate: its own limit, else the call's, else the target's."""
+    return request.max_new_tokens or max_new_tokens or session.max_new_tokens
+
+
+def rule_of(session: Session, requests: Sequence[Request], sampling: Sampling | None = None) -> str:
+    """The rule by which the drafts of all requests are accepted: greedy ones, of which both rules make the same, follow the
+    others. Raises ValueError where two rules are asked for."""
+    asked = {request.sampling or sampling or session.sampling for request in requests}
+    rules = sorted({one.rule for one in asked if not one.greedy})
+    if len(rules) > 1:
+        raise ValueError(f"Requests of one call accept drafts by one rule, but these ask for {' and '.join(rules)}.")
+    return rules[0] if rules else "keyed"
+
+
 def noise_of(sampling: Sampling) -> dict[str, str]:
     """What a report records of the noise that its rows were sampled with: rows of two kinds are not mixed."""
     return {} if sampling.greedy else {"noise": NOISE}
 
 
 def request_keys(ids: Sequence[str], seeds: Sequence[int]) -> jax.Array:
-    """Typed keys [B]: 64 bits of (seed, id), by BLAKE2b; a seed is any integer.
+    """Typed keys [B] of `key_words`."""
+    return jax.random.wrap_key_data(key_words(ids, seeds), impl=PRNG)
+
+
+def key_words(ids: Sequence[str], seeds: Sequence[int]) -> np.ndarray:
+    """The words uint32 [B, 2] of the requests' keys: 64 bits of (seed, id), by BLAKE2b; a seed is any integer.
 
     32 bits would not do: of 200,000 ids about five pairs would share all their noise.
     """
     digests = [hashlib.blake2b(_named(*pair), digest_size=8).digest() for pair in zip(ids, seeds, strict=True)]
-    words = np.frombuffer(b"".join(digests), "<u4").astype(np.uint32).reshape(-1, 2)
-    return jax.random.wrap_key_data(words, impl=PRNG)
+    return np.frombuffer(b"".join(digests), "<u4").astype(np.uint32).reshape(-1, 2)
 
 
 def _named(name: str, seed: int) -> bytes:

@@ -9,15 +9,26 @@ import numpy as np
 
 from specexit_jax.backend import on_mesh
 from specexit_jax.decoding.loop.speculative import decode, make_loop
+from specexit_jax.decoding.rows import PromptRows
 from specexit_jax.decoding.sampling import Sampling
 from specexit_jax.decoding.spec import DecodeSpec
 from specexit_jax.decoding.state import DecodeResult
 from specexit_jax.engine.methods import Method
-from specexit_jax.engine.requests import Outcome, Request, outcome_of, prepare, request_keys, spec_for
+from specexit_jax.engine.requests import (
+    Outcome,
+    Request,
+    new_tokens,
+    outcome_of,
+    prepare,
+    rule_of,
+    slot_requests,
+    spec_for,
+)
 from specexit_jax.engine.scheduler import serve
 from specexit_jax.engine.session import Session, is_thinking
-from specexit_jax.engine.slots import Ask, Slots
+from specexit_jax.engine.slots import Slots
 
+LEAST_BUFFER = 1024
 SHORTEST = 128  # the least padded prompt of a closed batch; longer ones are padded to the next power of two
 
 
@@ -28,11 +39,7 @@ class Batch:
     spec: DecodeSpec
     method: Method
     requests: tuple[Request, ...]
-    prompts: np.ndarray  # int32 [B, P]
-    prompt_length: np.ndarray  # int32 [B]
-    keys: jax.Array  # typed keys [B]
-    thinking: np.ndarray  # bool [B]
-    max_length: np.ndarray  # int32 [B]
+    rows: PromptRows
 
 
 @dataclasses.dataclass
@@ -71,14 +78,15 @@ def stream(
         found = _refilled(session, requests, method, batch_size, clock, **settings)
         yield from _in_order(found) if in_order else (outcome for _, outcome in found)
         return
-    warm: set[int] = set()
+    warm: set[tuple] = set()
     pieces = [[request] for request in requests] if batch_size == 1 else [requests]
     prepare(session, requests, method, settings.get("max_new_tokens"))
     for piece in pieces:
         for batch in plan(session, piece, method, batch_size=batch_size, **settings):
-            if batch.prompts.shape[1] not in warm:
+            shape = batch.spec, batch.rows.prompts.shape
+            if shape not in warm:
                 warm_up(session, batch)
-                warm.add(batch.prompts.shape[1])
+                warm.add(shape)
             start = time.perf_counter()
             result = jax.block_until_ready(execute(session, batch))
             taken = time.perf_counter() - start
@@ -87,24 +95,13 @@ def stream(
 
 
 def slots_for(
-    session: Session,
-    method: Method,
-    size: int,
-    length: int,
-    sampling: Sampling | None = None,
-    record_signals: bool = False,
+    session: Session, method: Method, size: int, length: int, rule: str = "keyed", record_signals: bool = False
 ) -> Slots:
     """Free slots for requests of up to `length` tokens, prompt included (cut to the target's context)."""
-    spec = spec_for(session, method, sampling or session.sampling, length, record_signals)
+    spec = spec_for(session, method, length, rule, record_signals)
     with on_mesh(session.mesh):
         loop = make_loop(spec, session.params, method.policy, method.boundaries)
     return Slots(loop, size, session.mesh)
-
-
-def ask_of(session: Session, request: Request, max_length: int) -> Ask:
-    """What a slot is asked for a request; max_length: tokens in all."""
-    (key,) = request_keys([request.id], [request.seed])
-    return Ask(request.prompt_ids, key, is_thinking(session, request.prompt_ids), max_length)
 
 
 def _refilled(
@@ -121,15 +118,13 @@ def _refilled(
     requests = prepare(session, requests, method, max_new_tokens)
     if not requests:
         return
-    wanted = max_new_tokens or session.max_new_tokens
     longest = max(len(request.prompt_ids) for request in requests)
-    slots = slots_for(session, method, batch_size, _bucket(longest) + wanted, sampling, record_signals)
+    wanted = max(new_tokens(session, request, max_new_tokens) for request in requests)
+    rule = rule_of(session, requests, sampling)
+    slots = slots_for(session, method, batch_size, buffer_for(longest, wanted), rule, record_signals)
     limit, began = slots.loop.spec.buffer_length, time.perf_counter() - slots.compile_seconds
-    asks = (
-        ((place, request), ask_of(session, request, min(len(request.prompt_ids) + wanted, limit)))
-        for place, request in enumerate(requests)
-    )
-    for (place, request), result, seconds in serve(slots, asks):
+    asked = zip(enumerate(requests), slot_requests(session, requests, limit, sampling, max_new_tokens), strict=True)
+    for (place, request), result, seconds in serve(slots, asked):
         clock.seconds = time.perf_counter() - slots.compile_seconds - began
         thinking = is_thinking(session, request.prompt_ids)
         yield place, outcome_of(request, method, thinking, result, 0, seconds, session.target.max_position)
@@ -164,36 +159,29 @@ def plan(
     buckets: dict[int, list[Request]] = {}
     for request in prepare(session, requests, method, max_new_tokens):
         buckets.setdefault(_bucket(len(request.prompt_ids)), []).append(request)
-    wanted = max_new_tokens or session.max_new_tokens
+    rule = rule_of(session, requests, sampling)
     batches = []
     for width, members in sorted(buckets.items()):
         width = min(width, session.target.max_position)
-        spec = spec_for(session, method, sampling or session.sampling, width + wanted, record_signals)
+        wanted = max(new_tokens(session, one, max_new_tokens) for one in members)
+        spec = spec_for(session, method, buffer_for(width, wanted), rule, record_signals)
         for start in range(0, len(members), batch_size):
-            chunk = tuple(members[start : start + batch_size])
-            batches.append(_batch(session, spec, method, chunk, width, wanted, batch_size))
+            chunk = members[start : start + batch_size]
+            asked = slot_requests(session, chunk, spec.buffer_length, sampling, max_new_tokens)
+            batches.append(Batch(spec, method, tuple(chunk), PromptRows.of(asked, batch_size, width)))
     return batches
 
 
-def execute(session: Session, batch: Batch, max_length: np.ndarray | None = None) -> DecodeResult:
+def execute(session: Session, batch: Batch) -> DecodeResult:
     """Starts the loop on one batch; the result may still be on its way (jax.block_until_ready)."""
     with on_mesh(session.mesh):
-        return decode(
-            batch.spec,
-            session.params,
-            batch.prompts,
-            batch.prompt_length,
-            batch.keys,
-            batch.thinking,
-            batch.max_length if max_length is None else max_length,
-            batch.method.policy,
-            batch.method.boundaries,
-        )
+        return decode(batch.spec, session.params, batch.rows, batch.method.policy, batch.method.boundaries)
 
 
 def warm_up(session: Session, batch: Batch) -> None:
     """Compiles for this batch's shape: the same call with no token to generate."""
-    jax.block_until_ready(execute(session, batch, np.zeros_like(batch.max_length)))
+    nothing = batch.rows.replace(max_length=np.zeros_like(batch.rows.max_length))
+    jax.block_until_ready(execute(session, dataclasses.replace(batch, rows=nothing)))
 
 
 def outcomes(batch: Batch, result: DecodeResult, seconds: float = 0.0) -> list[Outcome]:
@@ -201,26 +189,16 @@ def outcomes(batch: Batch, result: DecodeResult, seconds: float = 0.0) -> list[O
     result = jax.tree.map(np.asarray, result)
     return [
         outcome_of(
-            request, batch.method, bool(batch.thinking[row]), result, row, seconds, batch.spec.target.max_position
+            request, batch.method, bool(batch.rows.thinking[row]), result, row, seconds, batch.spec.target.max_position
         )
         for row, request in enumerate(batch.requests)
     ]
 
 
-def _batch(session, spec: DecodeSpec, method: Method, chunk: tuple[Request, ...], width: int, wanted: int, size: int):
-    prompts = np.zeros((size, width), np.int32)
-    length, limit = np.ones((size,), np.int32), np.zeros((size,), np.int32)
-    thinking = np.zeros((size,), bool)
-    for row, request in enumerate(chunk):
-        length[row] = len(request.prompt_ids)
-        prompts[row, : length[row]] = request.prompt_ids
-        limit[row] = min(length[row] + wanted, spec.buffer_length)
-        thinking[row] = is_thinking(session, request.prompt_ids)
-    padding = size - len(chunk)
-    names = [request.id for request in chunk] + [""] * padding
-    keys = request_keys(names, [request.seed for request in chunk] + [0] * padding)
-    return Batch(spec, method, chunk, prompts, length, keys, thinking, limit)
-
-
 def _bucket(length: int) -> int:
     return max(SHORTEST, 1 << (length - 1).bit_length())
+
+
+def buffer_for(prompt: int, new_tokens: int) -> int:
+    """The buffer of rows with so long a prompt and answer: rounded up, so that another length is seldom another program."""
+    return max(LEAST_BUFFER, 1 << (_bucket(prompt) + new_tokens - 1).bit_length())

@@ -3,8 +3,6 @@
 The host sees lengths and done flags between segments, and nothing else of the loop.
 """
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,25 +10,15 @@ from jax.sharding import Mesh
 
 from specexit_jax.backend import on_mesh
 from specexit_jax.decoding.loop import segments
+from specexit_jax.decoding.rows import PromptRows, SlotRequest
 from specexit_jax.decoding.spec import Loop
 from specexit_jax.decoding.state import DecodeResult
 from specexit_jax.decoding.timed_programs import Pieces
 from specexit_jax.models.cache import Cache
 
 CHUNK = 1024  # prompt tokens that are prefilled at once
-SHORTEST = 32  # the least padded prompt, or rest of one
+SHORTEST = 128  # the least padded prompt, or rest of one: another length of prompt is seldom another program
 _FOREVER = 2**30
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Ask:
-    """What a slot is asked: prompt ids; key: a typed PRNG key []; thinking: whether the prompt leaves `<think>` open;
-    max_length: tokens in all, prompt included."""
-
-    prompt: tuple[int, ...]
-    key: jax.Array
-    thinking: bool
-    max_length: int
 
 
 class Slots:
@@ -40,7 +28,7 @@ class Slots:
         if size < 1:
             raise ValueError(f"There must be at least 1 slot, not {size}.")
         self.loop, self.size = loop, size
-        self.asks: list[Ask | None] = [None] * size
+        self.requests: list[SlotRequest | None] = [None] * size
         self._live = loop.spec.prefixes[0]
         self._pieces = Pieces(mesh, loop, loop.spec)
         self._warm: set[int] = set()
@@ -58,40 +46,38 @@ class Slots:
         """The target's cache as it is now; the next call that computes takes its place."""
         return self._state.target_cache
 
-    def admit(self, row: int, ask: Ask, held: int = 0) -> int:
+    def admit(self, row: int, request: SlotRequest, held: int = 0) -> int:
         """Puts a request into a slot; the slot's caches hold the first `held` tokens of its prompt already.
 
         Returns how many prompt tokens were computed. One slot alone keeps what it held: others write into idle rows.
         """
-        spec = self.loop.spec
-        if not 0 < len(ask.prompt) <= spec.buffer_length:
-            raise ValueError(f"A prompt of {len(ask.prompt)} tokens does not fit a buffer of {spec.buffer_length}.")
+        spec, prompt = self.loop.spec, request.prompt
+        if not 0 < len(prompt) <= spec.buffer_length:
+            raise ValueError(f"A prompt of {len(prompt)} tokens does not fit a buffer of {spec.buffer_length}.")
         if held and self.size > 1:
             raise ValueError(f"Only a single slot keeps its tokens from request to request, but there are {self.size}.")
         # The last held token is computed again: the draft pairs its features with the token that now follows it.
-        start = first = max(min(held, len(ask.prompt)) - 1, 0)
-        rest = len(ask.prompt) - start
+        start = first = max(min(held, len(prompt)) - 1, 0)
+        rest = len(prompt) - start
         tail = rest - CHUNK * ((rest - 1) // CHUNK)  # what is left for the last piece
-        width = min(max(SHORTEST, 1 << (tail - 1).bit_length()), spec.buffer_length - (len(ask.prompt) - tail))
-        window = self._window(len(ask.prompt) - tail + width)
+        width = min(max(SHORTEST, 1 << (tail - 1).bit_length()), spec.buffer_length - (len(prompt) - tail))
+        window = self._window(len(prompt) - tail + width)
         if held:
             fresh = self._pieces.call(segments.held_row, self.loop, window, self._state, jnp.int32(row))
         else:
             fresh = self._pieces.call(segments.fresh_row, self.loop, window)
-        while len(ask.prompt) - start > CHUNK:
+        while len(prompt) - start > CHUNK:
             live = spec.window_for(start + CHUNK)
-            chunk = np.asarray([ask.prompt[start : start + CHUNK]], np.int32)
-            after = np.asarray(ask.prompt[start + CHUNK : start + CHUNK + 1], np.int32)
+            chunk = np.asarray([prompt[start : start + CHUNK]], np.int32)
+            after = np.asarray(prompt[start + CHUNK : start + CHUNK + 1], np.int32)
             fresh = self._pieces.call(segments.absorb_row, self.loop, live, fresh, chunk, after, _one(start))
             start += CHUNK
-        prompt = np.zeros((1, width), np.int32)
-        prompt[0, :tail] = ask.prompt[start:]
-        limits = _one(start), _one(len(ask.prompt)), ask.key[None], np.array([ask.thinking]), _one(ask.max_length)
-        fresh = self._pieces.call(segments.prefill_row, self.loop, (window, window), fresh, prompt, *limits)
+        rows = PromptRows.of([request], 1, width, start)
+        fresh = self._pieces.call(segments.prefill_row, self.loop, (window, window), fresh, rows, _one(start))
         self._state = self._pieces.call(segments.put_row, self._state, fresh, jnp.int32(row))
-        self.asks[row] = ask
+        self.requests[row] = request
         self._look()
-        return len(ask.prompt) - first
+        return len(prompt) - first
 
     def run(self, steps: int = _FOREVER, enough: int | None = None) -> list[int]:
         """Iterates until `enough` slots are done (default: all), at most `steps` times; the slots that became done."""
@@ -109,7 +95,7 @@ class Slots:
 
     def result(self, row: int) -> DecodeResult:
         """What a slot holds, as numpy arrays of one row, whether or not it is finished."""
-        length = jnp.asarray([len(self.asks[row].prompt)], jnp.int32)
+        length = jnp.asarray([len(self.requests[row].prompt)], jnp.int32)
         return jax.device_get(segments.result_of_row(self.loop.spec, self._state, jnp.int32(row), length))
 
     def stop(self, row: int) -> None:

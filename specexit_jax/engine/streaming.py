@@ -6,11 +6,12 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from specexit_jax.decoding.rows import SlotRequest
 from specexit_jax.decoding.sampling import Sampling
 from specexit_jax.decoding.state import DecodeResult
 from specexit_jax.engine.methods import Method
-from specexit_jax.engine.requests import Outcome, Request, outcome_of, prepare
-from specexit_jax.engine.run import ask_of, slots_for
+from specexit_jax.engine.requests import Outcome, Request, new_tokens, outcome_of, prepare, rule_of, slot_requests
+from specexit_jax.engine.run import buffer_for, slots_for
 from specexit_jax.engine.session import Session, is_thinking, text_of
 from specexit_jax.engine.slots import Slots
 
@@ -40,18 +41,24 @@ def stream_pieces(
 ) -> Iterator[Piece]:
     """The pieces of one request; to cancel it, stop iterating (or close the iterator): nothing more is computed."""
     (request,) = prepare(session, [request], method, max_new_tokens)
-    wanted = max_new_tokens or session.max_new_tokens
-    slots = slots_for(session, method, 1, len(request.prompt_ids) + wanted, sampling)
-    yield from pieces_of(session, slots, request, method, wanted, steps)
+    length = buffer_for(len(request.prompt_ids), new_tokens(session, request, max_new_tokens))
+    slots = slots_for(session, method, 1, length, rule_of(session, [request], sampling))
+    (asked,) = slot_requests(session, [request], slots.loop.spec.buffer_length, sampling, max_new_tokens)
+    yield from pieces_of(session, slots, request, asked, method, steps)
 
 
 def pieces_of(
-    session: Session, slots: Slots, request: Request, method: Method, wanted: int, steps: int = STEPS, held: int = 0
+    session: Session,
+    slots: Slots,
+    request: Request,
+    asked: SlotRequest,
+    method: Method,
+    steps: int = STEPS,
+    held: int = 0,
 ) -> Iterator[Piece]:
     """The pieces of a request in the only slot of `slots`, which holds the first `held` tokens of its prompt already."""
     start = time.perf_counter() - slots.compile_seconds
-    limit = min(len(request.prompt_ids) + wanted, slots.loop.spec.buffer_length)
-    slots.admit(0, ask_of(session, request, limit), held)
+    slots.admit(0, asked, held)
     text, sent = Increments(session), 0
     try:
         while True:

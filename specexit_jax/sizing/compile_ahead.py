@@ -16,7 +16,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from specexit_jax.backend import tracing_for
 from specexit_jax.decoding.loop.speculative import decode
-from specexit_jax.decoding.sampling import some_keys
+from specexit_jax.decoding.rows import PromptRows
+from specexit_jax.decoding.sampling import Sampling, SamplingRows, some_keys
 from specexit_jax.decoding.spec import DecodeParams, DecodeSpec
 from specexit_jax.exits.boundaries import TokenBoundaries
 from specexit_jax.exits.policy import unreachable
@@ -83,12 +84,17 @@ def compile_decode(
     rows = NamedSharding(mesh, P(("data", "fsdp")))
     row = functools.partial(jax.ShapeDtypeStruct, sharding=rows)
     keys = jax.eval_shape(lambda: some_keys(0, batch))
+    sampling = SamplingRows.of([Sampling()] * batch)
+    asked = PromptRows(
+        prompts=row((batch, prompt), jnp.int32),
+        prompt_length=row((batch,), jnp.int32),
+        keys=row(keys.shape, keys.dtype),
+        thinking=row((batch,), jnp.bool_),
+        max_length=row((batch,), jnp.int32),
+        sampling=jax.tree.map(lambda leaf: row(leaf.shape, leaf.dtype), sampling),
+    )
     arguments = (
-        row((batch, prompt), jnp.int32),
-        row((batch,), jnp.int32),
-        row(keys.shape, keys.dtype),
-        row((batch,), jnp.bool_),
-        row((batch,), jnp.int32),
+        asked,
         jax.tree.map(lambda leaf: _whole(mesh, leaf.shape, leaf.dtype), unreachable(signals=draft.signal_names)),
         TokenBoundaries(_whole(mesh, (target.vocab_size,), "bool")),
     )

@@ -13,7 +13,8 @@ from specexit_jax.decoding.drafts import layer_calls
 from specexit_jax.decoding.drafts.layer_calls import Pairs
 from specexit_jax.decoding.drafts.sampled_drafts import draw
 from specexit_jax.decoding.drafts.tree_drafting import propose_tree
-from specexit_jax.decoding.sampling import best_token, keyed_gumbel, perturbed_scores
+from specexit_jax.decoding.filters import perturbed_scores
+from specexit_jax.decoding.sampling import best_token, noise_for
 from specexit_jax.decoding.spec import DecodeSpec, Loop
 from specexit_jax.decoding.state import DecodeState, column
 from specexit_jax.models.cache import Cache
@@ -30,12 +31,12 @@ def propose(
     spec = loop.spec
     hidden = column(pairs.hidden, last)[:, None]
     cache = pairs.cache
-    noise = None if state.noise is None else state.noise[:, : spec.draft_tokens, loop.params.d2t]
-    drafts = [_best(loop, hidden, noise, 0)]
+    noise = state.noise[:, : spec.draft_tokens, loop.params.d2t]
+    drafts = [_best(loop, state, hidden, noise, 0)]
     for step in range(spec.draft_tokens - 1):
         out = layer_calls.chain_step(loop, cache, state.length, step, hidden, drafts[-1], live)
         hidden, cache = out.hidden, out.cache
-        drafts.append(_best(loop, hidden, noise, step + 1))
+        drafts.append(_best(loop, state, hidden, noise, step + 1))
     return jnp.concatenate(drafts, axis=1), cache
 
 
@@ -61,16 +62,15 @@ def take_drafts(loop: Loop, live: int | None, state: DecodeState, pairs: Pairs, 
     return state.replace(drafts=drafts, draft_cache=cache, root_signals=root_signals)
 
 
-def _best(loop: Loop, hidden: Float[Array, "B 1 E"], noise, index: int) -> Int[Array, "B 1"]:
+def _best(loop: Loop, state: DecodeState, hidden: Float[Array, "B 1 E"], noise, index: int) -> Int[Array, "B 1"]:
     """The draft at `index`, a token of the draft's vocabulary as a target id."""
-    noise = None if noise is None else noise[:, index : index + 1]
-    scores = perturbed_scores(layer_calls.head(loop, hidden), noise, loop.spec.sampling)
+    scores = perturbed_scores(layer_calls.head(loop, hidden), noise[:, index : index + 1], state.sampling)
     return loop.params.d2t[best_token(scores)]
 
 
 def _noise(spec: DecodeSpec, state: DecodeState) -> Float[Array, "B T V"] | None:
     """The noise of the T = K + 1 positions after the root, drawn once for the drafts and for the step that verifies them."""
-    if spec.sampling.greedy or spec.rejects:
+    if spec.rejects:
         return None
     positions = state.length[:, None] + jnp.arange(1, spec.draft_tokens + 2, dtype=jnp.int32)[None, :]
-    return jax.lax.optimization_barrier(keyed_gumbel(state.keys, positions, spec.target.vocab_size))
+    return jax.lax.optimization_barrier(noise_for(state.keys, positions, spec.target.vocab_size, state.sampling))

@@ -6,7 +6,8 @@ from jaxtyping import Array, Float, Int
 
 from specexit_jax.decoding.drafts import layer_calls
 from specexit_jax.decoding.drafts.layer_calls import Pairs
-from specexit_jax.decoding.sampling import DRAFT, best_token, filtered_scores, keyed_gumbel
+from specexit_jax.decoding.filters import law_scores
+from specexit_jax.decoding.sampling import DRAFT, best_token, keyed_gumbel
 from specexit_jax.decoding.spec import Loop
 from specexit_jax.decoding.state import DecodeState, column
 from specexit_jax.decoding.trees import Branches
@@ -100,7 +101,7 @@ def _expand(loop: Loop, state: DecodeState, cache: Cache, hidden, drafts: Int[Ar
 def _scores(loop: Loop, state: DecodeState, hidden: Float[Array, "B n E"], depth: int):
     """The scores [B, n, W] whose softmax is q, and the noise [B, 1, W] of the position that they are for."""
     positions = state.length[:, None] + jnp.int32(depth + 1)
-    scores = filtered_scores(layer_calls.head(loop, hidden), loop.spec.sampling)
+    scores = law_scores(layer_calls.head(loop, hidden), state.sampling)
     return scores, keyed_gumbel(state.keys, positions, scores.shape[-1], DRAFT)
 
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from specexit_jax.decoding.drafts import layer_calls
-from specexit_jax.decoding.sampling import perturbed_scores
+from specexit_jax.decoding.filters import perturbed_scores
 from specexit_jax.decoding.spec import Loop
 from specexit_jax.decoding.state import DecodeState, column
 from specexit_jax.decoding.trees import Branches
@@ -53,8 +53,8 @@ def _children(loop: Loop, state: DecodeState, hidden: Float[Array, "B k E"], dep
     """The best top_k tokens [B, k, top_k] after each node of a depth, and the logarithm of their probability."""
     spec, params = loop.spec, loop.params
     logits = layer_calls.head(loop, hidden)
-    noise = None if state.noise is None else state.noise[:, depth : depth + 1, params.d2t]
-    scores = jax.nn.log_softmax(perturbed_scores(logits, noise, spec.sampling), axis=-1)
+    noise = state.noise[:, depth : depth + 1, params.d2t]
+    scores = jax.nn.log_softmax(perturbed_scores(logits, noise, state.sampling), axis=-1)
     worth, best = jax.lax.top_k(scores, spec.tree.top_k)
     return params.d2t[best], worth
 

@@ -13,9 +13,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from specexit_jax.decoding import verify
+from specexit_jax.decoding.filters import keyed_sample
 from specexit_jax.decoding.forced.one_at_a_time import ForceSpec, seen_by_traces
 from specexit_jax.decoding.penalty import penalised, seen_along
-from specexit_jax.decoding.sampling import keyed_sample, token_log_probability
+from specexit_jax.decoding.sampling import SamplingRows, token_log_probability
 from specexit_jax.models.branches import BranchCache, branch_cache, resize_branches
 from specexit_jax.models.cache import Cache, resize
 from specexit_jax.models.config import TargetConfig
@@ -151,8 +152,8 @@ def step(spec: ForceSpec, target_params: dict, prefix: Cache, tasks: Tasks, stat
     flat, seen, wanted = ahead.reshape(-1, 1), state.seen, logits
     if spec.sampling.penalises:
         seen = seen_along(seen, state.token[:, :, None])
-        wanted = penalised(logits, seen.reshape(logits.shape), spec.sampling.repetition_penalty)
-    sampled = keyed_sample(wanted, tasks.key(state.task).reshape(-1), flat, spec.sampling)
+        wanted = penalised(logits, seen.reshape(logits.shape), SamplingRows.of([spec.sampling]))
+    sampled = keyed_sample(wanted, tasks.key(state.task).reshape(-1), flat, SamplingRows.of([spec.sampling]))
     sampled = verify.force_end(sampled, flat, start.reshape(-1), spec.end_think_ids)
     token = sampled.reshape(rows, branches)
     log_probability = token_log_probability(logits, sampled).reshape(rows, branches)

@@ -18,8 +18,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from specexit_jax.decoding import verify
+from specexit_jax.decoding.filters import keyed_sample
 from specexit_jax.decoding.penalty import penalised, seen_along, seen_before
-from specexit_jax.decoding.sampling import Sampling, keyed_sample, token_log_probability
+from specexit_jax.decoding.sampling import Sampling, SamplingRows, token_log_probability
 from specexit_jax.decoding.spec import prefixes_of
 from specexit_jax.decoding.state import column, write_rows
 from specexit_jax.models.cache import SPARE, Cache
@@ -163,8 +164,8 @@ def force_token(
     logits, seen = out.logits, state.seen
     if spec.sampling.penalises:
         seen = seen_along(seen, state.token[:, None, None])
-        logits = penalised(logits, seen, spec.sampling.repetition_penalty)
-    sampled = keyed_sample(logits, keys, position + 1, spec.sampling)
+        logits = penalised(logits, seen, SamplingRows.of([spec.sampling]))
+    sampled = keyed_sample(logits, keys, position + 1, SamplingRows.of([spec.sampling]))
     sampled = verify.force_end(sampled, position + 1, start, spec.end_think_ids)
     token, ahead = sampled[:, 0], state.length + 1
     answered = ahead - start - len(spec.end_think_ids)  # this token's place in the answer; below 0: still `</think>`

@@ -2,14 +2,17 @@
 
 import functools
 
+import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Int
+from jaxtyping import Array, Int
 
 from specexit_jax.decoding import verify
 from specexit_jax.decoding.drafts import drafting, layer_calls
+from specexit_jax.decoding.filters import keyed_sample
 from specexit_jax.decoding.loop.trials import no_trials
-from specexit_jax.decoding.penalty import penalised, seen_before
-from specexit_jax.decoding.sampling import keyed_sample, some_keys
+from specexit_jax.decoding.penalty import penalised_where_asked, seen_before
+from specexit_jax.decoding.rows import PromptRows
+from specexit_jax.decoding.sampling import Sampling, SamplingRows, some_keys
 from specexit_jax.decoding.spec import DecodeSpec, Loop
 from specexit_jax.decoding.state import DecodeState, column, write_rows
 from specexit_jax.decoding.trees import Branches
@@ -29,7 +32,7 @@ def empty_state(loop: Loop, batch: int, slots: tuple[int, int]) -> DecodeState:
     if spec.rejects:
         nodes = 1 + spec.drafted - (spec.tree.sizes[-1] if spec.tree else 1)
         proposal = jnp.zeros((batch, nodes, spec.draft.draft_vocab_size), jnp.float32)
-    elif spec.draft_tokens and not spec.sampling.greedy:
+    elif spec.draft_tokens:
         noise = jnp.zeros((batch, spec.draft_tokens + 1, spec.target.vocab_size), jnp.float32)
     draft_cache = None
     if loop.runs_draft:
@@ -39,6 +42,7 @@ def empty_state(loop: Loop, batch: int, slots: tuple[int, int]) -> DecodeState:
         length=zero,
         max_length=zero,
         keys=some_keys(0, batch),
+        sampling=jax.tree.map(jnp.asarray, SamplingRows.of([Sampling()] * batch)),
         root=zero,
         drafts=drafts,
         branches=Branches(drafts, drafts) if spec.tree else None,
@@ -72,37 +76,34 @@ def prefill(
     loop: Loop,
     live: tuple[int, int],
     state: DecodeState,
-    prompts: Int[Array, "B P"],
+    rows: PromptRows,
     start: Int[Array, " B"],
-    prompt_length: Int[Array, " B"],
-    keys: Array,
-    thinking: Bool[Array, " B"],
-    max_length: Int[Array, " B"],
 ) -> DecodeState:
     """Prompts into the caches of a fresh `state`, the first token chosen as root, the first drafts made.
 
-    prompts: the tokens from position `start` on; those before are in the state's tokens and caches already.
+    rows.prompts: the tokens from position `start` on; those before are in the state's tokens and caches already.
     prompt_length counts them too. live: the static prefixes read for the prompts, and by the draft after them. A row
     with max_length <= prompt_length stays done.
     """
-    spec = loop.spec
+    spec, prompts, prompt_length = loop.spec, rows.prompts, rows.prompt_length
     last = prompt_length - 1 - start
     state, out = read(loop, live[0], state, prompts, start)
-    max_length = jnp.minimum(max_length, jnp.int32(spec.buffer_length))
+    max_length = jnp.minimum(rows.max_length, jnp.int32(spec.buffer_length))
     done = prompt_length >= max_length
     logits = Target(spec.target).apply({"params": loop.params.target}, column(out.hidden, last)[:, None], method="head")
-    if spec.sampling.penalises:
-        seen = seen_before(state.tokens, prompt_length[:, None], logits.shape[-1])
-        logits = penalised(logits, seen, spec.sampling.repetition_penalty)
-    root = keyed_sample(logits, keys, prompt_length[:, None], spec.sampling)[:, 0]
+    logits = penalised_where_asked(
+        logits, lambda: seen_before(state.tokens, prompt_length[:, None], logits.shape[-1]), rows.sampling
+    )
+    root = keyed_sample(logits, rows.keys, prompt_length[:, None], rows.sampling)[:, 0]
     stops = ~done & verify.is_any_of(root, spec.stop_ids)
     state = state.replace(
         tokens=write_rows(state.tokens, root[:, None], prompt_length),
         length=prompt_length + stops.astype(jnp.int32),
         max_length=max_length,
-        keys=keys,
+        keys=rows.keys,
+        sampling=rows.sampling,
         root=root,
-        thinking=thinking,
+        thinking=rows.thinking,
         done=done | stops,
         finished=stops,
     )

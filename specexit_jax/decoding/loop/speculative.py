@@ -13,11 +13,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float
 
 from specexit_jax.backend import on_cpu
 from specexit_jax.decoding.loop.prefill import empty_state, prefill, resized
 from specexit_jax.decoding.loop.step import step
+from specexit_jax.decoding.rows import PromptRows
 from specexit_jax.decoding.spec import DecodeParams, DecodeSpec, Loop
 from specexit_jax.decoding.state import DecodeResult, DecodeState, result_of
 
@@ -26,31 +27,22 @@ from specexit_jax.decoding.state import DecodeResult, DecodeState, result_of
 def decode(
     spec: DecodeSpec,
     params: DecodeParams,
-    prompts: Int[Array, "B P"],
-    prompt_length: Int[Array, " B"],
-    keys: Array,
-    thinking: Bool[Array, " B"],
-    max_length: Int[Array, " B"],
+    rows: PromptRows,
     policy: Any,
     boundaries: Any,
 ) -> DecodeResult:
-    """Continues right-padded prompts until a stop token or max_length (tokens in all, prompt included) of each row.
-
-    keys [B]: typed PRNG keys, one a request. thinking [B]: whether the prompt leaves `<think>` open. max_length above
-    the buffer is cut to it; a row with max_length <= prompt_length generates nothing (padding rows of a batch).
-    """
-    batch, width = prompts.shape
+    """Continues the prompts until a stop token or max_length of each row; max_length above the buffer is cut to it."""
+    batch, width = rows.prompts.shape
     if width > spec.buffer_length:
         raise ValueError(f"Prompts of {width} tokens do not fit the buffer of {spec.buffer_length}: enlarge it.")
     loop = make_loop(spec, params, policy, boundaries)
     prefixes = spec.prefixes_after(width)
     state = empty_state(loop, batch, spec.slots_for(prefixes[0]))
-    start = jnp.zeros((batch,), jnp.int32)
-    state = prefill(loop, (width, prefixes[0]), state, prompts, start, prompt_length, keys, thinking, max_length)
+    state = prefill(loop, (width, prefixes[0]), state, rows, jnp.zeros((batch,), jnp.int32))
     for live in prefixes:
         state = resized(spec, live, state)
         state = jax.lax.while_loop(functools.partial(goes_on, spec, live), functools.partial(step, loop, live), state)
-    return result_of(state, prompt_length, spec.buffer_length)
+    return result_of(state, rows.prompt_length, spec.buffer_length)
 
 
 def make_loop(spec: DecodeSpec, params: DecodeParams, policy: Any, boundaries: Any) -> Loop:

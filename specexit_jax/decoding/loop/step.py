@@ -10,9 +10,10 @@ from jaxtyping import Array, Bool, Float, Int
 from specexit_jax.decoding import trees, verify
 from specexit_jax.decoding.drafts import drafting, layer_calls, rejection
 from specexit_jax.decoding.drafts.layer_calls import Pairs
+from specexit_jax.decoding.filters import keyed_sample, perturbed_scores
 from specexit_jax.decoding.loop import closing, trials
-from specexit_jax.decoding.penalty import penalised, seen_by_nodes
-from specexit_jax.decoding.sampling import best_token, keyed_sample, perturbed_scores, token_log_probability
+from specexit_jax.decoding.penalty import penalised_where_asked, seen_by_nodes
+from specexit_jax.decoding.sampling import best_token, token_log_probability
 from specexit_jax.decoding.spec import DecodeSpec, Loop
 from specexit_jax.decoding.state import DecodeState, column, write_rows
 from specexit_jax.exits.signals import activate, columns_of
@@ -92,11 +93,10 @@ def verify_candidates(loop: Loop, live: int, state: DecodeState) -> Verified:
     logits = out.logits
     if loop.head is not None:
         logits = jnp.einsum("btd,dv->btv", out.hidden, loop.head, preferred_element_type=jnp.float32)
-    wanted = logits
-    if spec.sampling.penalises:
-        path = jnp.tril(jnp.ones((1, nodes.shape[1], nodes.shape[1]), bool)) if branches is None else visible
-        seen = seen_by_nodes(state.tokens, state.length, nodes, path, logits.shape[-1])
-        wanted = penalised(logits, seen, spec.sampling.repetition_penalty)
+    path = jnp.tril(jnp.ones((1, nodes.shape[1], nodes.shape[1]), bool)) if branches is None else visible
+    wanted = penalised_where_asked(
+        logits, lambda: seen_by_nodes(state.tokens, state.length, nodes, path, logits.shape[-1]), state.sampling
+    )
     sampled = sample(loop, state, wanted, positions + 1)
     sampled = verify.force_end(sampled, positions + 1, state.exit_position, spec.end_think_ids)
     logs = token_log_probability(logits, sampled) if loop.tries else None
@@ -110,16 +110,15 @@ def verify_candidates(loop: Loop, live: int, state: DecodeState) -> Verified:
 
 def sample(loop: Loop, state: DecodeState, logits: Float[Array, "B T V"], positions: Int[Array, "B T"]):
     """The token of each position: `positions` are those of the tokens being sampled."""
-    sampling = loop.spec.sampling
     if loop.spec.rejects:
         return rejection.sample(loop, state, logits)
     if state.noise is None:
-        return keyed_sample(logits, state.keys, positions, sampling)
+        return keyed_sample(logits, state.keys, positions, state.sampling)
     noise = state.noise
     if state.branches is not None:
         ahead = trees.node_depths(state.branches)
         noise = jnp.take_along_axis(noise, ahead[:, :, None], axis=1)
-    return best_token(perturbed_scores(logits, noise, sampling))
+    return best_token(perturbed_scores(logits, noise, state.sampling))
 
 
 def along_path(spec: DecodeSpec, state: DecodeState, nodes, sampled, logs, out) -> Verified:

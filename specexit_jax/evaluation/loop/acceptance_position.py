@@ -7,8 +7,8 @@ import numpy as np
 from specexit_jax.annotation.rollout import request_of
 from specexit_jax.data.splits import Problem
 from specexit_jax.engine.methods import Method
-from specexit_jax.engine.requests import prepare
-from specexit_jax.engine.run import ask_of, slots_for
+from specexit_jax.engine.requests import prepare, slot_requests
+from specexit_jax.engine.run import buffer_for, slots_for
 from specexit_jax.engine.session import Session
 from specexit_jax.evaluation.statistics import paired_ratio
 from specexit_jax.monitoring.progress import Progress
@@ -26,11 +26,12 @@ def step_lengths(
     requests = [request_of(session, problem, seed) for problem in problems]
     requests = prepare(session, requests, method, max_new_tokens)
     longest = max(len(request.prompt_ids) for request in requests)
-    slots = slots_for(session, method, 1, longest + max_new_tokens)
+    slots = slots_for(session, method, 1, buffer_for(longest, max_new_tokens))
+    asked = slot_requests(session, requests, slots.loop.spec.buffer_length, None, max_new_tokens)
     bar, found = Progress(len(requests), "steps "), {}
-    for done, request in enumerate(requests, start=1):
+    for done, (request, one) in enumerate(zip(requests, asked, strict=True), start=1):
         prompt = len(request.prompt_ids)
-        slots.admit(0, ask_of(session, request, min(prompt + max_new_tokens, slots.loop.spec.buffer_length)))
+        slots.admit(0, one)
         lengths = [int(slots.lengths[0])]
         while not slots.done[0]:
             slots.run(steps=1)

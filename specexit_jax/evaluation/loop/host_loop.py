@@ -22,7 +22,7 @@ from specexit_jax.decoding.state import DecodeState, column
 def decode_from_host(loop: Loop, live: int, state: DecodeState, iterations: int) -> tuple[DecodeState, list[list[int]]]:
     """The state (donated) after a number of iterations, and the tokens of each row. Supports greedy chains only."""
     spec = loop.spec
-    if spec.tree is not None or not spec.sampling.greedy:
+    if spec.tree is not None or bool(state.sampling.sampled.any()):
         raise ValueError("The loop driven by the host decodes greedily, with a chain of drafts: leave --tree off.")
     if spec.draft_tokens and spec.draft.sliding_window:
         raise ValueError("The loop driven by the host knows no sliding window: give it a draft without one.")

@@ -105,7 +105,7 @@ def _timed(
     """Every problem decoded `rounds` times, and as often prefilled alone; medians over the rounds."""
     requests = [request_of(session, problem, seed) for problem in problems]
     planned = plan(session, requests, method, max_new_tokens=max_new_tokens)
-    for batch in {batch.prompts.shape[1]: batch for batch in planned}.values():
+    for batch in {batch.rows.prompts.shape[1]: batch for batch in planned}.values():
         warm_up(session, batch)
     bar, found = Progress(rounds * len(requests), f"{method.name} by part "), {}
     for turn in range(rounds):
@@ -114,11 +114,11 @@ def _timed(
             (batch,) = plan(session, [request], method, max_new_tokens=max_new_tokens)
             (outcome,) = outcomes(batch, jax.block_until_ready(execute(session, batch)))
             whole = time.perf_counter() - start
-            prefill = _seconds(lambda: execute(session, batch, np.zeros_like(batch.max_length)))  # noqa: B023
+            prefill = _seconds(lambda: warm_up(session, batch))  # noqa: B023
             found.setdefault(request.id, (batch, outcome, []))[2].append((whole, prefill))
             bar.update(turn * len(requests) + place + 1)
     return [
-        _Request(name, batch.spec, batch.prompts.shape[1], len(outcome.prompt_ids), outcome.steps,
+        _Request(name, batch.spec, batch.rows.prompts.shape[1], len(outcome.prompt_ids), outcome.steps,
                  *np.median(seconds, axis=0).tolist())
         for name, (batch, outcome, seconds) in found.items()
     ]  # fmt: skip

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from specexit_jax.decoding.loop.speculative import decode
-from specexit_jax.decoding.sampling import some_keys
+from specexit_jax.decoding.rows import PromptRows
+from specexit_jax.decoding.sampling import Sampling, SamplingRows, some_keys
 from specexit_jax.decoding.spec import DecodeParams
 from specexit_jax.evaluation.loop.host_loop import decode_from_host
 from specexit_jax.evaluation.loop.timing import Case, LoopTimer
@@ -74,17 +75,16 @@ def greedy_ids(case: Case, params: DecodeParams, prompts: np.ndarray, new_tokens
     batch, width = prompts.shape
     plain = {"draft": None, "draft_tokens": 0, "tree": None, "simulate_accept_length": None, "end_think_ids": ()}
     spec = dataclasses.replace(case.spec, buffer_length=width + new_tokens, **plain)
-    result = decode(
-        spec,
-        DecodeParams(params.target),
-        jnp.asarray(prompts, jnp.int32),
-        jnp.full((batch,), width, jnp.int32),
-        some_keys(0, batch),
-        jnp.zeros((batch,), bool),
-        jnp.full((batch,), width + new_tokens, jnp.int32),
-        NeverExit(),
-        TokenBoundaries(jnp.zeros((spec.target.vocab_size,), bool)),
+    rows = PromptRows(
+        prompts=jnp.asarray(prompts, jnp.int32),
+        prompt_length=jnp.full((batch,), width, jnp.int32),
+        keys=some_keys(0, batch),
+        thinking=jnp.zeros((batch,), bool),
+        max_length=jnp.full((batch,), width + new_tokens, jnp.int32),
+        sampling=SamplingRows.of([Sampling()] * batch),
     )
+    nowhere = TokenBoundaries(jnp.zeros((spec.target.vocab_size,), bool))
+    result = decode(spec, DecodeParams(params.target), rows, NeverExit(), nowhere)
     return np.asarray(result.tokens[:, width:])
 
 

@@ -242,7 +242,7 @@ def timed_records(
     shapes: set[tuple] = set()
 
     def unseen(name: str, problem: Problem) -> bool:
-        shape = (name, batches[name, problem.id].prompts.shape)
+        shape = (name, batches[name, problem.id].rows.prompts.shape)
         fresh = shape not in shapes
         shapes.add(shape)
         return fresh

@@ -1,0 +1,115 @@
+"""From logits to the scores whose argmax or softmax is the token: temperature, top-k, top-p, min-p and noise of each row.
+
+The order (temperature, top_k, top_p, min_p) is that of transformers. Filters are a branch at run time: rows that have none
+cost nothing, and a filter that is new compiles nothing.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from specexit_jax.decoding.edges import edge_of, is_split
+from specexit_jax.decoding.sampling import SamplingRows, along, best_token, noise_for
+
+RANKED = 128  # scores of a large vocabulary that are ranked where no top_k in force is greater; else all are
+SMALL = 8192  # a vocabulary that is always ranked whole: two branches would cost more compilation than they save
+
+
+def filtered_scores(logits: Float[Array, "B ... V"], sampling: SamplingRows) -> Float[Array, "B ... V"]:
+    """The float32 scores whose softmax is sampled: logits / temperature, -inf outside top_k, then top_p, then min_p.
+
+    Ties at an edge are kept. Of greedy rows the plain logits.
+    """
+    scores = _scaled(logits, sampling)
+    return jnp.where(scores >= least_kept(logits, sampling), scores, -jnp.inf)
+
+
+def perturbed_scores(
+    logits: Float[Array, "B T V"], noise: Float[Array, "B T V"], sampling: SamplingRows
+) -> Float[Array, "B T V"]:
+    """The float32 scores whose argmax is the token: filtered logits / temperature + noise; plain logits of greedy rows.
+
+    noise: of the positions of the tokens being sampled, by `noise_for`; greedy rows read none.
+    """
+    noise = jnp.where(along(sampling.sampled, noise.ndim), noise, 0)
+    return filtered_scores(logits, sampling) + noise
+
+
+def law_scores(logits: Float[Array, "B ... V"], sampling: SamplingRows) -> Float[Array, "B ... V"]:
+    """The scores whose softmax is the law of the token: `filtered_scores`; of greedy rows the best token alone."""
+    scores = filtered_scores(logits, sampling)
+    ids = jax.lax.broadcasted_iota(jnp.int32, scores.shape, scores.ndim - 1)
+    others = ~along(sampling.sampled, scores.ndim) & (ids != best_token(scores)[..., None])
+    return jnp.where(others, -jnp.inf, scores)
+
+
+def keyed_sample(
+    logits: Float[Array, "B T V"], keys: Array, positions: Int[Array, "B T"], sampling: SamplingRows
+) -> Int[Array, "B T"]:
+    """The token of each position: `positions` are those OF THE TOKENS BEING SAMPLED, one after the logits' input.
+
+    keys: [B] typed PRNG keys, one a request.
+    """
+    noise = noise_for(keys, positions, logits.shape[-1], sampling)
+    return best_token(perturbed_scores(logits, noise, sampling))
+
+
+@jax.jit  # traced once a shape, however many steps and live prefixes filter
+def least_kept(logits: Float[Array, "B ... V"], sampling: SamplingRows) -> Float[Array, "B ... 1"]:
+    """The least score (logits / temperature) that the filters keep; -inf where there is none.
+
+    The branches return no more than this, and scale for themselves: where nothing filters, no scores are copied.
+    """
+    vocabulary = logits.shape[-1]
+    if is_split(logits):
+        tops = (functools.partial(_split_edge, sampling),)
+    else:
+        numbers = (vocabulary,) if vocabulary <= SMALL else (RANKED, vocabulary)
+        tops = tuple(functools.partial(_ranked_edge, sampling, number) for number in numbers)
+    whole = ((sampling.top_k > RANKED) | ((sampling.top_k == 0) & (sampling.top_p < 1))).any()
+    kind = jnp.where(_filters(sampling).any(), jnp.where(whole, len(tops), 1), 0).astype(jnp.int32)
+
+    def edge(top) -> Float[Array, "B ... 1"]:
+        scores = _scaled(logits, sampling)
+        least = jnp.max(scores, axis=-1, keepdims=True) + along(sampling.log_min_p, scores.ndim)
+        return jnp.maximum(top(scores), least)
+
+    def none() -> Float[Array, "B ... 1"]:
+        return jnp.full((*logits.shape[:-1], 1), -jnp.inf, jnp.float32)
+
+    return jax.lax.switch(kind, (none, *(functools.partial(edge, top) for top in tops)))
+
+
+def _scaled(logits: Float[Array, "B ... V"], sampling: SamplingRows) -> Float[Array, "B ... V"]:
+    return logits.astype(jnp.float32) * along(sampling.inverse_temperature, logits.ndim)
+
+
+def _filters(sampling: SamplingRows) -> Array:
+    return _ranks(sampling) | (sampling.log_min_p > -jnp.inf)
+
+
+def _ranks(sampling: SamplingRows) -> Array:
+    return (sampling.top_k > 0) | (sampling.top_p < 1)
+
+
+def _ranked_edge(sampling: SamplingRows, number: int, scores: Float[Array, "B ... V"]) -> Float[Array, "B ... 1"]:
+    """The least score that top_k and top_p keep, from the `number` best; -inf of rows that have neither."""
+    top_k, top_p, ranks = (along(each, scores.ndim) for each in (sampling.top_k, sampling.top_p, _ranks(sampling)))
+    ranked, _ = jax.lax.top_k(scores, number)
+    keep = jnp.where(top_k > 0, jnp.minimum(top_k, number), number)
+    within = jnp.arange(number, dtype=jnp.int32).reshape((1,) * (scores.ndim - 1) + (number,)) < keep
+    probability = jax.nn.softmax(jnp.where(within, ranked, -jnp.inf), axis=-1)
+    before = jnp.cumsum(probability, axis=-1) - probability
+    # The best token has nothing before it, so at least one is always kept.
+    reached = jnp.sum((within & (before < top_p)).astype(jnp.int32), axis=-1, keepdims=True)
+    kept = jnp.where(top_p < 1, reached, keep)
+    edge = jnp.take_along_axis(ranked, jnp.broadcast_to(kept, (*scores.shape[:-1], 1)) - 1, axis=-1)
+    return jnp.where(ranks, edge, -jnp.inf)
+
+
+def _split_edge(sampling: SamplingRows, scores: Float[Array, "B ... V"]) -> Float[Array, "B ... 1"]:
+    """The same where no device has the whole vocabulary: counted, not ranked."""
+    top_k, top_p, ranks = (along(each, scores.ndim) for each in (sampling.top_k, sampling.top_p, _ranks(sampling)))
+    return jnp.where(ranks, edge_of(scores, top_k, top_p), -jnp.inf)

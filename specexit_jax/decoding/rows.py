@@ -1,0 +1,57 @@
+"""What is asked of the loop: a request as the host holds it (SlotRequest), and rows of them on the device (PromptRows)."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import flax.struct
+import jax
+import numpy as np
+from jaxtyping import Array, Bool, Int
+
+from specexit_jax.decoding.sampling import PRNG, Sampling, SamplingRows
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class SlotRequest:
+    """One request: prompt ids; key: uint32 [2], the words of its PRNG key; thinking: whether the prompt leaves `<think>`
+    open; max_length: tokens in all, prompt included; sampling: how its tokens are chosen."""
+
+    prompt: tuple[int, ...]
+    key: np.ndarray
+    thinking: bool
+    max_length: int
+    sampling: Sampling
+
+
+@flax.struct.dataclass
+class PromptRows:
+    """The same of B rows: prompts padded on the right, typed keys. A row with max_length <= prompt_length generates nothing."""
+
+    prompts: Int[Array, "B P"]
+    prompt_length: Int[Array, " B"]
+    keys: Array
+    thinking: Bool[Array, " B"]
+    max_length: Int[Array, " B"]
+    sampling: SamplingRows
+
+    @classmethod
+    def of(cls, requests: Sequence[SlotRequest], size: int, width: int, start: int = 0) -> "PromptRows":
+        """`size` rows, those after the requests for padding; their prompts from token `start` on, in `width` columns."""
+        spare = size - len(requests)
+        prompts = np.zeros((size, width), np.int32)
+        for row, request in enumerate(requests):
+            prompts[row, : len(request.prompt) - start] = request.prompt[start:]
+        keys = np.zeros((size, 2), np.uint32)
+        keys[: len(requests)] = [request.key for request in requests]
+        return cls(
+            prompts,
+            np.array([len(request.prompt) for request in requests] + [1] * spare, np.int32),
+            jax.random.wrap_key_data(keys, impl=PRNG),
+            np.array([request.thinking for request in requests] + [False] * spare),
+            np.array([request.max_length for request in requests] + [0] * spare, np.int32),
+            SamplingRows.of([request.sampling for request in requests] + [Sampling()] * spare),
+        )
+
+    @property
+    def size(self) -> int:
+        return self.prompts.shape[0]

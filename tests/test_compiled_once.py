@@ -1,0 +1,112 @@
+"""Requests that differ in how they are sampled, in their seed and in their lengths share what is compiled."""
+
+import contextlib
+
+import jax
+import numpy as np
+import pytest
+from tiny_folders import write_tiny
+
+from specexit_jax.decoding.sampling import Sampling
+from specexit_jax.engine.methods import make_method, read_policy
+from specexit_jax.engine.requests import Request
+from specexit_jax.engine.run import run
+from specexit_jax.engine.session import load_session
+from specexit_jax.engine.streaming import stream_pieces
+
+# The first two are those that any two may be: a plain greedy one and a plain sampled one.
+SAMPLINGS = [
+    Sampling(),
+    Sampling(0.8),
+    Sampling(0.6),
+    Sampling(1.3, top_k=20),
+    Sampling(1.3, top_k=5),
+    Sampling(0.9, top_p=0.9),
+    Sampling(0.9, top_p=0.5, min_p=0.1),
+    Sampling(1.1, min_p=0.05),
+    Sampling(0.7, repetition_penalty=1.2),
+    Sampling(repetition_penalty=1.4),
+]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return write_tiny(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="module")
+def session(folder):
+    return load_session(folder / "target", folder / "draft")
+
+
+@pytest.fixture(scope="module")
+def specexit(session, folder):
+    return make_method(session, "specexit", *read_policy(session, folder / "policy.json"), draft_tokens=2)
+
+
+@pytest.fixture(scope="module")
+def requests(session):
+    """Twenty; of the first two, the second is the longest."""
+    rng, found = np.random.default_rng(0), []
+    for place in range(20):
+        ids = rng.integers(3, session.target.vocab_size, 60 if place == 1 else int(rng.integers(2, 60)))
+        prompt = (*ids.tolist(), *session.thinking.start)
+        limit = 30 if place == 1 else int(rng.integers(1, 30))
+        found.append(Request(f"q{place}", prompt, place, SAMPLINGS[place % 10], limit))
+    return found
+
+
+@contextlib.contextmanager
+def compilations():
+    """A list that gets one entry for every program compiled, or read from a cache, inside."""
+    found = []
+
+    def told(event: str, duration: float, **_) -> None:
+        if event == "/jax/core/compile/backend_compile_duration":
+            found.append(duration)
+
+    jax.monitoring.register_event_duration_secs_listener(told)
+    try:
+        yield found
+    finally:
+        jax.monitoring.unregister_event_duration_listener(told)
+
+
+def alone(session, request, method):
+    (outcome,) = run(session, [request], method)
+    return outcome
+
+
+def streamed(session, request, method):
+    return list(stream_pieces(session, request, method))[-1].outcome
+
+
+@pytest.mark.parametrize("decode", [alone, streamed])
+def test_twenty_mixed_requests_compile_what_the_first_two_do(session, specexit, requests, decode):
+    jax.clear_caches()
+    with compilations() as first:
+        before = [decode(session, request, specexit) for request in requests[:2]]
+    assert first and all(one.ids for one in before)
+    with compilations() as later:
+        after = [decode(session, request, specexit) for request in requests[2:]]
+    assert not later
+    assert len({one.ids for one in after}) > 10
+
+
+@pytest.mark.parametrize("refill", [True, False])
+def test_rows_of_one_batch_are_sampled_each_in_its_own_way(session, specexit, requests, refill):
+    expected = [alone(session, request, specexit).ids for request in requests]
+    jax.clear_caches()
+    with compilations() as first:
+        run(session, requests[:2], specexit, batch_size=4, refill=refill)
+    with compilations() as later:
+        found = run(session, requests[2:], specexit, batch_size=4, refill=refill)
+    assert first and not later
+    assert [one.ids for one in found] == expected[2:]
+
+
+def test_one_call_has_one_rule(session, specexit, requests):
+    drawn = Request("drawn", requests[0].prompt_ids, sampling=Sampling(0.8, rule="rejection"))
+    with pytest.raises(ValueError, match="one rule, but these ask for keyed and rejection"):
+        run(session, [requests[1], drawn], specexit, batch_size=2)
+    run(session, [requests[0], drawn], specexit, batch_size=2, max_new_tokens=3)  # greedy follows either
