@@ -22,6 +22,7 @@ from specexit_jax.data.splits import SPLITS
 from specexit_jax.decoding.trees import TreeShape
 from specexit_jax.parallel import distributed
 from specexit_jax.parallel.sharding import AXES, make_mesh
+from specexit_jax.storage.compilation_cache import keep_programs
 from specexit_jax.storage.workdir_lock import locked
 
 if TYPE_CHECKING:
@@ -42,6 +43,9 @@ config_flags.register_flag_parser_for_type(tuple, _WordsParser())
 _CONFIG = None
 _HELD = contextlib.ExitStack()
 flags.DEFINE_bool("traceback", False, "On an error, show where it was raised as well.")
+flags.DEFINE_bool(
+    "compilation_cache", True, "Keep compiled programs in the user's cache directory, for the next start."
+)
 
 
 def define_config(required: bool = True) -> None:
@@ -89,6 +93,7 @@ def _guarded(main: Callable[[], None]) -> None:
         logging.set_verbosity(logging.FATAL)  # Orbax logs hundreds of lines of an error that it also raises
     try:
         distributed.initialize()
+        keep_programs(flags.FLAGS.compilation_cache)
         with _HELD:
             main()
     except BrokenPipeError:

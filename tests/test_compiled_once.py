@@ -10,9 +10,8 @@ from tiny_folders import write_tiny
 from specexit_jax.decoding.sampling import Sampling
 from specexit_jax.engine.methods import make_method, read_policy
 from specexit_jax.engine.requests import Request
-from specexit_jax.engine.run import run
+from specexit_jax.engine.run import plan, run
 from specexit_jax.engine.session import load_session
-from specexit_jax.engine.streaming import stream_pieces
 
 # The first two are those that any two may be: a plain greedy one and a plain sampled one.
 SAMPLINGS = [
@@ -72,41 +71,36 @@ def compilations():
         jax.monitoring.unregister_event_duration_listener(told)
 
 
-def alone(session, request, method):
-    (outcome,) = run(session, [request], method)
-    return outcome
-
-
-def streamed(session, request, method):
-    return list(stream_pieces(session, request, method))[-1].outcome
-
-
-@pytest.mark.parametrize("decode", [alone, streamed])
-def test_twenty_mixed_requests_compile_what_the_first_two_do(session, specexit, requests, decode):
+def decoded(session, requests, method, **settings):
+    """Outcomes of the first two and of the others, and how many programs each of the two took."""
     jax.clear_caches()
     with compilations() as first:
-        before = [decode(session, request, specexit) for request in requests[:2]]
-    assert first and all(one.ids for one in before)
+        found = run(session, requests[:2], method, **settings)
     with compilations() as later:
-        after = [decode(session, request, specexit) for request in requests[2:]]
-    assert not later
-    assert len({one.ids for one in after}) > 10
+        found += run(session, requests[2:], method, **settings)
+    return [one.ids for one in found], len(first), len(later)
 
 
-@pytest.mark.parametrize("refill", [True, False])
-def test_rows_of_one_batch_are_sampled_each_in_its_own_way(session, specexit, requests, refill):
-    expected = [alone(session, request, specexit).ids for request in requests]
-    jax.clear_caches()
-    with compilations() as first:
-        run(session, requests[:2], specexit, batch_size=4, refill=refill)
-    with compilations() as later:
-        found = run(session, requests[2:], specexit, batch_size=4, refill=refill)
+@pytest.fixture(scope="module")
+def alone(session, specexit, requests):
+    return decoded(session, requests, specexit)
+
+
+def test_twenty_mixed_requests_compile_what_the_first_two_do(alone):
+    ids, first, later = alone
     assert first and not later
-    assert [one.ids for one in found] == expected[2:]
+    assert len(set(ids)) > 10
+
+
+def test_slots_of_mixed_requests_compile_once_and_write_what_each_writes_alone(session, specexit, requests, alone):
+    ids, first, later = decoded(session, requests, specexit, batch_size=4)
+    assert first and not later
+    assert ids == alone[0]
 
 
 def test_one_call_has_one_rule(session, specexit, requests):
     drawn = Request("drawn", requests[0].prompt_ids, sampling=Sampling(0.8, rule="rejection"))
     with pytest.raises(ValueError, match="one rule, but these ask for keyed and rejection"):
-        run(session, [requests[1], drawn], specexit, batch_size=2)
-    run(session, [requests[0], drawn], specexit, batch_size=2, max_new_tokens=3)  # greedy follows either
+        plan(session, [requests[1], drawn], specexit, batch_size=2)
+    (batch,) = plan(session, [requests[0], drawn], specexit, batch_size=2)  # greedy follows either
+    assert batch.spec.rejects

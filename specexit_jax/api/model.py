@@ -14,6 +14,7 @@ from specexit_jax.api.conversation import Conversation
 from specexit_jax.decoding.trees import TreeShape
 from specexit_jax.engine.methods import DECODED, DRAFT_TOKENS
 from specexit_jax.engine.session import EMBEDDED, Session, load_session
+from specexit_jax.storage.compilation_cache import keep_programs
 
 SLOTS = 8  # requests that `generate_many` decodes at a time
 
@@ -59,7 +60,8 @@ class SpecExit:
         which otherwise are told of in one line on standard error. On a CPU one prompt at a time decodes faster on one thread:
         set NPROC=1 in the environment before the first use, as `launch.generate` does.
 
-        Raises TypeError, ValueError or FileNotFoundError, one sentence each, on an argument that is wrong and on files that are
+        Compiled programs are kept for the next process (storage/compilation_cache.py; SPECEXIT_COMPILATION_CACHE=off: they are
+        not). Raises TypeError, ValueError or FileNotFoundError, one sentence each, on an argument that is wrong and on files that are
         missing, corrupt, or do not fit together.
         """
         arguments.refuse_unknown("SpecExit.load", unknown, _LOADED)
@@ -72,6 +74,7 @@ class SpecExit:
         drafts = arguments.whole("draft_tokens", draft_tokens), arguments.tree_of(tree)
         exits = Exits(draft, policy, exit_rule, smoother, *drafts, strict_policy)
         dtype, mesh = arguments.dtype_named(dtype), arguments.mesh_of(mesh)
+        keep_programs()
         target = EMBEDDED / "target" if target is None else target
         model = cls(load_session(str(target), draft and str(draft), dtype, mesh, draft_layer_ids), exits)
         model._methods.named(None)  # a policy that does not fit is refused now
