@@ -60,8 +60,9 @@ class SpecExit:
         which otherwise are told of in one line on standard error. On a CPU one prompt at a time decodes faster on one thread:
         set NPROC=1 in the environment before the first use, as `launch.generate` does.
 
-        Compiled programs are kept for the next process (storage/compilation_cache.py; SPECEXIT_COMPILATION_CACHE=off: they are
-        not). Raises TypeError, ValueError or FileNotFoundError, one sentence each, on an argument that is wrong and on files that are
+        Compiled programs are kept for the next process, unless the environment has SPECEXIT_COMPILATION_CACHE=off.
+
+        Raises TypeError, ValueError or FileNotFoundError, one sentence each, on an argument that is wrong and on files that are
         missing, corrupt, or do not fit together.
         """
         arguments.refuse_unknown("SpecExit.load", unknown, _LOADED)
