@@ -18,7 +18,6 @@ from ml_collections import config_flags
 from ml_collections.config_flags import tuple_parser
 
 from launch import helptext, sentences
-from specexit_jax.data.splits import SPLITS
 from specexit_jax.decoding.trees import TreeShape
 from specexit_jax.parallel import distributed
 from specexit_jax.parallel.sharding import AXES, make_mesh
@@ -225,6 +224,8 @@ def decode_on_one_thread() -> None:
 
 def splits(wanted: Sequence[str] | None, named: Sequence[str]) -> list[str]:
     """The splits that --splits asks for, else those that the config names; refuses one that the world does not have."""
+    from specexit_jax.data.splits import SPLITS  # reasoning-gym: a second of imports
+
     for split in wanted or ():
         known("splits", split, tuple(SPLITS))
     return list(wanted or named)

@@ -197,7 +197,7 @@ def test_nothink_closes_the_prompt_as_the_template_does(session):
     assert not is_thinking(session, session.tokenizer.encode("no thought at all"))
     (batch,) = plan(session, [Request("a", tuple(ids))], make_method(session, "nothink", draft_tokens=2))
     assert batch.rows.prompts[0, : batch.rows.prompt_length[0]].tolist() == closed
-    assert not batch.thinking[0]
+    assert not batch.rows.thinking[0]
 
 
 def test_a_template_that_does_not_open_the_thinking_is_opened(session):

@@ -1,10 +1,11 @@
 """The bundled model's tokenizer: byte-level BPE with single digits and paragraph ends as tokens of their own."""
 
+import json
 import pathlib
 from collections.abc import Iterable, Sequence
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 # <|end|> closes a turn; <think> is opened by the prompt, as in Qwen3-Thinking and the R1 distills.
 SPECIAL_TOKENS = ("<|pad|>", "<|user|>", "<|assistant|>", "<|end|>", "<think>", "</think>")
@@ -54,9 +55,22 @@ def load_tokenizer(folder: str | pathlib.Path) -> PreTrainedTokenizerBase:
     if not has_tokenizer(folder):
         raise FileNotFoundError(f"{folder} has no tokenizer.json: it is not a model folder")
     try:
+        if _is_plain(pathlib.Path(folder)):
+            return PreTrainedTokenizerFast.from_pretrained(str(folder), local_files_only=True)
+        from transformers import AutoTokenizer  # imports PyTorch wherever that is installed: seconds
+
         return AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
     except Exception as error:
         raise ValueError(f"the tokenizer in {folder} cannot be read: {error}") from error
+
+
+def _is_plain(folder: pathlib.Path) -> bool:
+    """Whether the tokenizer is all in its tokenizer.json, and says so: no class of a model's own has to be looked up."""
+    told = folder / "tokenizer_config.json"
+    if not (told.exists() and (folder / "tokenizer.json").exists()):
+        return False
+    settings = json.loads(told.read_text())
+    return settings.get("tokenizer_class") == PreTrainedTokenizerFast.__name__ and "auto_map" not in settings
 
 
 def prompt_text(

@@ -9,8 +9,6 @@ import dataclasses
 
 import numpy as np
 from jaxtyping import Bool, Float
-from scipy.optimize import brentq
-from scipy.stats import beta, binom
 
 from specexit_jax.exits.units import Units, means_of
 
@@ -23,11 +21,15 @@ def p_value(harmed: int, problems: int, epsilon: float) -> float:
     Exact for problems of one risk. Of problems whose risks differ, with mean epsilon, fewer harmed than epsilon `problems` - 1
     are no likelier (Hoeffding 1956), so that a value below about 0.4 is valid there.
     """
+    from scipy.stats import binom  # half a second of imports, which decoding by a policy does not need
+
     return float(binom.cdf(harmed, problems, epsilon))
 
 
 def risk_upper(harmed: int, problems: int, delta: float) -> float:
     """The exact one-sided upper limit of a binomial share at level 1 - delta (Clopper and Pearson)."""
+    from scipy.stats import beta
+
     return 1.0 if harmed >= problems else float(beta.ppf(1.0 - delta, harmed + 1, problems - harmed))
 
 
@@ -101,6 +103,8 @@ class Betting:
         """The p-value falls as epsilon grows."""
         if self.p_value(losses, 1.0) > delta:
             return 1.0
+        from scipy.optimize import brentq
+
         return float(brentq(lambda epsilon: self.p_value(losses, epsilon) - delta, 0.0, 1.0, xtol=1e-12))
 
 
