@@ -79,7 +79,7 @@ def test_the_loop_exits_by_it():
     limits = np.minimum(requests.prompt_length + 30, 40).astype(np.int32)
     requests = dataclasses.replace(requests, thinking=np.ones(8, bool), max_length=limits)
     policy, exits = FILE.policy(), 0
-    result = run(tiny_spec(0), tiny_params(), *requests.arguments(), policy, boundary_table())
+    result = run(tiny_spec(0), tiny_params(), requests.rows(), policy, boundary_table())
     for row, start in enumerate(requests.prompt_length):
         end = int(result.exit_position[row])
         if end < 0:
