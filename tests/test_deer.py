@@ -24,22 +24,25 @@ from decoding_case import (
 from specexit_jax.annotation.replay import replay
 from specexit_jax.decoding import verify
 from specexit_jax.decoding.drafts import drafting
+from specexit_jax.decoding.filters import keyed_sample
 from specexit_jax.decoding.forced.one_at_a_time import ForceSpec, force_answers
 from specexit_jax.decoding.loop.prefill import empty_state, prefill
 from specexit_jax.decoding.loop.segments import result_of_row
 from specexit_jax.decoding.loop.speculative import decode, make_loop
 from specexit_jax.decoding.loop.step import step
 from specexit_jax.decoding.oracle import decode_slowly
+from specexit_jax.decoding.rows import PromptRows
 from specexit_jax.decoding.sampling import Sampling
 from specexit_jax.decoding.state import write_rows
 from specexit_jax.decoding.trees import TreeShape
+from specexit_jax.exits.boundaries import TokenBoundaries
 from specexit_jax.exits.policy import Deer, NeverExit
 from specexit_jax.models.target import Target
 
 MAX_ANSWER = 5
 GREEDY, SAMPLED = Sampling(), tiny_spec().sampling
 LATE = dataclasses.replace(DRAFT, signals="draft")
-BOUNDARIES = jnp.arange(VOCABULARY, dtype=jnp.int32) % 4 == 3
+BOUNDARIES = TokenBoundaries(jnp.arange(VOCABULARY, dtype=jnp.int32) % 4 == 3)
 PARAMS = tiny_params()
 
 
@@ -122,7 +125,7 @@ def test_replay_on_forced_answers_gives_the_very_outcome():
         rows = requests.rows()
         think = run(spec, PARAMS, rows, NeverExit(), BOUNDARIES)
         traces = [_trace(think, row) for row in range(8)]
-        own = [[i for i, t in enumerate(x["ids"][: x["thinking"]]) if bool(BOUNDARIES[t])] for x in traces]
+        own = [[i for i, t in enumerate(x["ids"][: x["thinking"]]) if bool(BOUNDARIES.always[t])] for x in traces]
         places = np.full((8, 40), -1, np.int32)
         for row, found in enumerate(own):
             places[row, : len(found)] = np.asarray(found, np.int32) + requests.prompt_length[row]
@@ -192,9 +195,8 @@ def test_a_failed_trial_leaves_the_row_as_a_prefill_of_its_text_would(draft):
             assert shown.tokens[0].tolist() == (think.tokens[row] * (np.arange(40) < int(shown.length[0]))).tolist()
         if not len(rows):
             continue
-        fresh = _start(
-            loop, state.tokens[:, : spec.buffer_length], state.length, state.keys, state.thinking, state.max_length
-        )
+        told = (state.length, state.keys, state.thinking, state.max_length, state.sampling)
+        fresh = _start(loop, PromptRows(state.tokens[:, : spec.buffer_length], *told))
         for row in rows:
             assert state.thinking[row] and not state.done[row] and not state.finished[row]
             assert state.length[row] == before.trial.start[row]
