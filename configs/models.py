@@ -1,4 +1,5 @@
-"""What the configs of published models share: the pipeline of embedded.py on another target, in bfloat16, on a mesh."""
+"""The shared part of the configs of published models: the pipeline of embedded.py on another target, in bfloat16, on a
+mesh."""
 
 import ml_collections
 
@@ -6,7 +7,7 @@ from configs.embedded import get_config as embedded
 
 
 def published(target: str, draft_sizes: dict[str, int], max_new_tokens: int) -> ml_collections.ConfigDict:
-    """The experiment on `target` (a folder, or its name on the hub); its draft is trained, there is none to begin with.
+    """The experiment on `target` (a folder, or its name on the hub), whose draft is trained from scratch.
 
     draft_sizes: intermediate_size and draft_vocab_size. Thinking is long: rows of 16 k tokens, 4 steps of test-time training,
     and sampling as the model's own generation_config.json says. Decoding has all devices of a process on

@@ -1,4 +1,4 @@
-"""Ablations of the exit, certified alike and used on the same test traces: WORKDIR/ablations.{json,md}.
+"""Ablations of the exit, certified in the same way and used on the same test traces: WORKDIR/ablations.{json,md}.
 
 python -m launch.ablate --config=configs/embedded.py --workdir=runs/embedded [--epsilon=0.01] [--delta=0.05] [--limit=200]
 Tables: every subset of the signals, every smoother, every kind of boundary, both places of the signals (a draft trained with
@@ -28,7 +28,8 @@ _LIMIT = flags.DEFINE_integer("limit", None, "Problems a task; default: the conf
 
 
 def check():
-    """The config and the draft; refuses splits that are not annotated or too small to certify, and drafts that are not there."""
+    """Returns the config and the draft. Refuses splits that are not annotated or too small to certify, and missing
+    drafts."""
     config, workdir = door.config(), Path(flags.FLAGS.workdir)
     checks.chance("epsilon", _EPSILON.value)
     checks.chance("delta", _DELTA.value)
@@ -46,7 +47,7 @@ def check():
 def main() -> None:
     door.decode_on_one_thread()
     door.alone("ablation")
-    door.claim_stage("evaluate")  # whose traces of the test split it may add to
+    door.claim_stage("evaluate")  # it may add traces to the test split
     config, draft = check()
     workdir = Path(flags.FLAGS.workdir)
     for stem in ("traces", "labels"):

@@ -1,4 +1,5 @@
-"""Forced answers at every boundary of the rollouts: WORKDIR/SPLIT/labels.jsonl, and annotate.json on what they took.
+"""Forces answers at every boundary of the rollouts: WORKDIR/SPLIT/labels.jsonl, and annotate.json with settings and
+cost.
 
 python -m launch.annotate --config=configs/embedded.py --workdir=runs/embedded [--splits=draft,development] [--shard=0/8]
 --config.annotate.request_keys=4 answers every boundary under 4 request keys, for --config.annotate.confidence=keys.
@@ -18,7 +19,7 @@ _SPLITS = flags.DEFINE_list("splits", None, "Splits to annotate; default: all th
 
 
 def check():
-    """The config, the splits, how answers are forced, and the source that the traces are of."""
+    """Returns the config, the splits, how answers are forced, and the source of the traces."""
     config = door.config()
     wanted, source = door.splits(_SPLITS.value, config.rollout.per_task), stages.source_of(config).label
     checks.names_of(config)

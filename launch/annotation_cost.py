@@ -1,4 +1,4 @@
-"""launch.benchmark --annotation: answers forced one at a time and in parallel, at the shapes of a model."""
+"""launch.benchmark --annotation: time of answers forced one at a time and in parallel, at the shapes of a model."""
 
 import dataclasses
 import json
@@ -25,7 +25,7 @@ def wanted() -> bool:
 
 
 def check() -> None:
-    """Refuses branches that are no numbers."""
+    """Refuses branches that are not numbers."""
     door.whole_numbers("branches", FLAGS.branches)
 
 

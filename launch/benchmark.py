@@ -1,4 +1,4 @@
-"""What decoding costs, in five ways.
+"""Measures the cost of decoding, in five ways.
 
 1. At the shapes of a model, with random weights, beside the bytes it must move at this device's copy bandwidth:
 
@@ -43,7 +43,7 @@ flags.DEFINE_bool("json", False, "Print one line of JSON.")
 
 
 def check():
-    """The way that the flags choose, what it needs being there."""
+    """Returns the mode that the flags choose, after checking what it needs."""
     ways = (annotation_cost, compile_only, throughput, signal_cost)
     way = next((way for way in ways if way.wanted()), loop_cost)
     way.check()

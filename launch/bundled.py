@@ -1,4 +1,4 @@
-"""What is said of the bundled model before it answers: which questions it knows, and that it knows no other."""
+"""Warnings about the bundled model: it knows six kinds of question and no other."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,7 +20,7 @@ def is_bundled(target: str) -> bool:
 
 
 def warning(prompt: str, turn: int = 0) -> str | None:
-    """One line where its answer means nothing: to any other prompt, and to any but the first turn of a conversation."""
+    """One line if the answer means nothing: for any other prompt, and after the first turn of a conversation."""
     if turn:
         return f"note: {_KNOWS}; it has never seen a second turn, so its answer to one means nothing."
     if task_of(prompt) is None:
@@ -29,7 +29,7 @@ def warning(prompt: str, turn: int = 0) -> str | None:
 
 
 def warning_of_many(prompts: Sequence[Prompt]) -> str | None:
-    """One line where some of them are none of its questions."""
+    """One line if some of the prompts are not questions that it knows."""
     unknown = sum(not isinstance(prompt, str) or task_of(prompt) is None for prompt in prompts)
     return (
         f"note: {_KNOWS}; {unknown} of {len(prompts)} prompts are none of them: those answers mean nothing."

@@ -30,7 +30,8 @@ _SIMULTANEOUS = flags.DEFINE_bool(
 
 
 def check():
-    """The config and the draft; refuses flags without effect, splits that are not annotated, and names that there are not."""
+    """Returns the config and the draft. Refuses flags without effect, splits that are not annotated, and unknown
+    names."""
     config, workdir = door.config(), Path(flags.FLAGS.workdir)
     certified = _EPSILON.value is not None
     if _SIMULTANEOUS.value and not _PER_TASK.value:

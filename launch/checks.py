@@ -1,4 +1,4 @@
-"""What a stage needs, asked before it works: rows of earlier stages, a draft, a policy, flags that fit together."""
+"""Checks before a stage works: rows of earlier stages, a draft, a policy, flags that fit together."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +17,7 @@ _WRITERS = {"traces": "launch.rollout", "labels": "launch.annotate"}
 
 
 def rows(folder: Path, stem: str) -> None:
-    """Raises FileNotFoundError where a split has no traces or labels yet, naming the stage that writes them."""
+    """Raises FileNotFoundError if a split has no traces or labels yet, with the stage that writes them."""
     if not has_rows(folder, stem):
         raise FileNotFoundError(
             f"{folder / stem}.jsonl does not exist, or holds no row: run the stage that writes it first "
@@ -26,7 +26,7 @@ def rows(folder: Path, stem: str) -> None:
 
 
 def annotated(folder: Path) -> None:
-    """Raises FileNotFoundError or ValueError where a split is not rolled out and annotated as a whole."""
+    """Raises FileNotFoundError or ValueError if a split is not completely rolled out and annotated."""
     rows(folder, "traces")
     rows(folder, "labels")
     traces = ids_of(folder, "traces")
@@ -39,7 +39,7 @@ def annotated(folder: Path) -> None:
 
 
 def draft_of(config: ml_collections.ConfigDict, needed: bool = True) -> str | None:
-    """The draft's folder: WORKDIR/draft_model where training left one there, else the config's; None where there is none.
+    """The draft's folder: WORKDIR/draft_model if training wrote it, else the config's; None if there is none.
 
     Raises FileNotFoundError where one is needed.
     """
@@ -54,7 +54,7 @@ def draft_of(config: ml_collections.ConfigDict, needed: bool = True) -> str | No
 
 
 def policy_of(config: ml_collections.ConfigDict, needed: bool = True) -> Path | None:
-    """WORKDIR/policy.json where calibration left one there, else the config's; None where there is none.
+    """WORKDIR/policy.json if calibration wrote it, else the config's; None if there is none.
 
     Raises FileNotFoundError where one is needed.
     """
@@ -69,7 +69,7 @@ def policy_of(config: ml_collections.ConfigDict, needed: bool = True) -> Path | 
 
 
 def signals(session: Session) -> None:
-    """Refuses a draft without exit signals, where they are what the stage reads."""
+    """Refuses a draft without exit signals, which the stage reads."""
     if session.draft is None or session.draft.signals == "none":
         raise ValueError(
             "This draft has no exit signals, which this stage reads: train one with --config.train.signals=draft."
@@ -77,7 +77,7 @@ def signals(session: Session) -> None:
 
 
 def known(key: str, names: Sequence[str], all_names: Sequence[str]) -> None:
-    """Refuses an empty list of a config, and a name in it that is not among `all_names`."""
+    """Refuses an empty list in a config, and a name that is not among `all_names`."""
     if not names:
         raise ValueError(f"config.{key} is empty: choose among {', '.join(all_names)}.")
     for name in names:
@@ -85,13 +85,13 @@ def known(key: str, names: Sequence[str], all_names: Sequence[str]) -> None:
 
 
 def names_of(config: ml_collections.ConfigDict) -> None:
-    """Refuses kinds of boundaries, signals and smoothers that there are not."""
+    """Refuses unknown kinds of boundaries, signals and smoothers."""
     known("annotate.kinds", config.annotate.kinds, KINDS)
     known("calibrate.signals", config.calibrate.signals, SIGNALS)
     known("calibrate.smoothers", config.calibrate.smoothers, tuple(SMOOTHERS))
 
 
 def chance(flag: str, value: float) -> None:
-    """Refuses what is no probability between 0 and 1."""
+    """Refuses a value outside the interval (0, 1)."""
     if not 0 < value < 1:
         raise ValueError(f"--{flag} lies between 0 and 1, but it is {value:g}.")

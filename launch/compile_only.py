@@ -1,7 +1,7 @@
-"""launch.benchmark --compile_only: a program compiled for a described TPU slice, and the memory it will take there.
+"""launch.benchmark --compile_only: a program compiled for a described TPU slice, and the memory it takes there.
 
---preset, --batch_size, --context and --attention are those of launch.benchmark. Of a training step it also says the
-arithmetic (training/flops.py) and the time that takes at 40 % of the devices' peak.
+--preset, --batch_size, --context and --attention are those of launch.benchmark. For a training step it also reports the
+FLOPs (training/flops.py) and their time at 40 % of the devices' peak.
 """
 
 import dataclasses
@@ -33,13 +33,14 @@ def wanted() -> bool:
 
 
 def check() -> None:
-    """Refuses a mesh that there is not."""
+    """Refuses a malformed mesh."""
     if FLAGS.mesh:
         door.mesh_sizes(FLAGS.mesh)
 
 
 def told(as_json: bool) -> str:
-    """Compiles, and says what for and how large it is. --context: tokens of a row: prompt and all; train: of a packed row."""
+    """Compiles, and reports what was compiled and its memory. --context: tokens of a row, prompt included; train: of a
+    packed row."""
     batch, context = FLAGS.batch_size or 8, FLAGS.context or 4096
     decodes = FLAGS.program == "decode"
     sizes = door.mesh_sizes(FLAGS.mesh) if FLAGS.mesh else (1, 1, -1) if decodes else (1, -1, 1)

@@ -1,4 +1,4 @@
-"""--digest: the numbers of a run that the pages show, kept in a small file beside them (launch.pages)."""
+"""--digest: writes the numbers of a run that the pages show into a small file (see launch.pages)."""
 
 import shlex
 import sys
@@ -14,7 +14,7 @@ _DIGEST = flags.DEFINE_string("digest", None, "Also write what the pages show of
 
 
 def offered(kind: str, found: Any) -> None:
-    """Writes the digest where --digest asks for it; found: results.json, or the rows of frontier.json or ablations.json."""
+    """Writes the digest if --digest is given; found: results.json, or the rows of frontier.json or ablations.json."""
     if _DIGEST.value is None:
         return
     content = of_results(found) if kind == "evaluation" else of_rows(kind, found)
@@ -23,7 +23,7 @@ def offered(kind: str, found: Any) -> None:
 
 
 def command() -> str:
-    """The command that is running, without --digest."""
+    """The running command, without --digest."""
     program, *words = sys.argv
     if "--digest" in words:  # its value is the word after it
         del words[words.index("--digest") : words.index("--digest") + 2]

@@ -1,4 +1,4 @@
-"""The draft's training as a config describes it: which rows, which sizes, which losses."""
+"""The draft's training as a config describes it: rows, sizes, losses."""
 
 import dataclasses
 from pathlib import Path
@@ -27,7 +27,8 @@ from specexit_jax.training.optimizer import OptimizerConfig
 def train_on_traces(
     config: ml_collections.ConfigDict, optimizer: OptimizerConfig, loop: LoopConfig, workdir: Path
 ) -> None:
-    """WORKDIR/draft_model from the traces of WORKDIR/draft; looks at those of WORKDIR/development are in held_out.json."""
+    """Trains WORKDIR/draft_model on the traces of WORKDIR/draft; evaluations on those of WORKDIR/development go to
+    held_out.json."""
     train = config.train
     session = door.open_training_session(config)
     require_settings(workdir / "draft", "rollout", {"sampling": session.sampling.settings()})
@@ -73,7 +74,7 @@ def _traces(config: ml_collections.ConfigDict, session: Session, folder: Path) -
 
 
 def _look(config: ml_collections.ConfigDict, session: Session, model: tuple, losses, folder: Path) -> HeldOut | None:
-    """None where there are no held-out traces, or none are wanted."""
+    """The evaluation on held-out traces; None if there are none, or it is switched off."""
     train = config.train
     if not train.held_out_rows or not shard_files(folder, "traces" if train.signals == "none" else "labels"):
         return None

@@ -3,7 +3,7 @@
 python -m launch.evaluate --config=configs/embedded.py --workdir=runs/embedded [--methods=a,b] [--tasks=a,b] [--limit=N]
 --config.source.name=gsm8k,math500,aime,humaneval_plus,gpqa_diamond,arc_challenge takes those benchmarks instead of the world.
 --limit: problems a task. The draft and policy are WORKDIR's where training left them there, else the config's.
---from_records: tables and reports anew from what WORKDIR holds; decodes nothing.
+--from_records: makes tables and reports again from the files in WORKDIR; decodes nothing.
 --digest=docs/results/evaluation.json keeps the numbers that the pages show; launch.pages writes them there.
 """
 
@@ -29,7 +29,7 @@ _DECODING = ("methods", "tasks", "limit", "seeds", "batch_size")
 
 
 def check():
-    """Evaluates nothing: (config, methods, draft, policy), all that is needed being there."""
+    """Returns (config, methods, draft, policy) after checking that everything needed exists; decodes nothing."""
     door.alone("evaluation")
     config = door.config()
     if from_records.wanted():
@@ -80,7 +80,7 @@ def _evaluated(config, methods: tuple[str, ...], draft: str, policy: Path | None
 
 
 def _without_ceiling(config, methods: tuple[str, ...], policy: Path | None) -> tuple[str, ...]:
-    """The methods; without `ceiling`, which one line says, where the splits that it is fitted on are not there or too small."""
+    """The methods, without `ceiling` (with a note) if the splits that it is fitted on are missing or too small."""
     if "ceiling" not in methods:
         return methods
     workdir, rules, certificate = Path(flags.FLAGS.workdir), config.calibrate, load_policy(policy).certificate
@@ -99,7 +99,7 @@ def _without_ceiling(config, methods: tuple[str, ...], policy: Path | None) -> t
 
 
 def _seeds(first: int) -> int:
-    """How many follow the config's seed, itself included."""
+    """The number of seeds, which are consecutive from the config's seed on."""
     seeds = list(door.whole_numbers("seeds", _SEEDS.value)) if _SEEDS.value else [first]
     if seeds != list(range(first, first + len(seeds))):
         raise ValueError(f"--seeds goes on from the config's seed, as in --seeds={first},{first + 1},{first + 2}.")

@@ -1,6 +1,6 @@
 """Writes a draft in the format of another engine: OUT/{config.json, model.safetensors, signals.specexit, policy.json}.
 
-The draft's policy.json goes along, made to fit what is written.
+The draft's policy.json is written too, adapted to the written weights.
 
 python -m launch.export --target=TARGET --draft=WORKDIR/draft_model --out=FOLDER --format=eagle
 Formats: eagle (EAGLE, SGLang, vLLM; signals in a file of their own), angelslim (SpecExit's: signals are the last rows of
@@ -30,7 +30,7 @@ flags.DEFINE_enum("dtype", "bfloat16", ["bfloat16", "float16", "float32"], "The 
 
 
 def check() -> Path:
-    """The folder to write; refuses one that holds something, and a format that lacks its target."""
+    """Returns the folder to write. Refuses one that is not empty, and the format speculators without its target."""
     out = Path(FLAGS.out)
     if out.exists() and any(out.iterdir()):
         raise ValueError(f"{out} is not empty: name a folder that is not there yet.")

@@ -1,4 +1,4 @@
-"""launch.export: the draft's policy goes along with it."""
+"""launch.export: writes the draft's policy with the draft."""
 
 from pathlib import Path
 
@@ -8,7 +8,8 @@ from specexit_jax.models.config import DraftConfig
 
 
 def chosen(named: str | None, folder: Path, config: DraftConfig) -> tuple[Path | None, str]:
-    """The policy that goes along, and in a sentence why none does; a named one that is for another draft is refused."""
+    """The policy to write, or a sentence on why there is none. Raises ValueError if the policy named is for another
+    draft."""
     if named is not None:
         carried(Path(named), folder, config, folder)
         return Path(named), ""
@@ -24,10 +25,10 @@ def chosen(named: str | None, folder: Path, config: DraftConfig) -> tuple[Path |
 
 
 def written(policy: Path, folder: Path, config: DraftConfig, out: Path, dtype: str) -> str:
-    """Writes OUT/policy.json; what is to be said of it."""
+    """Writes OUT/policy.json; returns a sentence about it."""
     before, file = load_policy(policy), carried(policy, folder, config, out)
     save_policy(out / "policy.json", file)
-    again = carried(policy, folder, config, folder)  # the draft as it was, in today's form
+    again = carried(policy, folder, config, folder)  # the draft before the export, in the present form of its digest
     if file.draft == again.draft:
         return f"{out / 'policy.json'}: {policy}, for the same weights"
     shown = "certificate was shown" if before.certificate else "thresholds were chosen"

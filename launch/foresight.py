@@ -1,8 +1,9 @@
-"""The AUC that any confidence could reach: the model goes on from boundaries of a split, many times: WORKDIR/foresight.json.
+"""The highest AUC that a confidence could reach, from several continuations at boundaries of a split:
+WORKDIR/foresight.json.
 
 python -m launch.foresight --config=configs/embedded.py --workdir=runs/embedded [--split=development] [--boundaries=600]
     [--continuations=16]
-The split must be rolled out and annotated. Rows are kept in WORKDIR/SPLIT/foresight.jsonl; a killed run goes on.
+The split must be rolled out and annotated. Rows are stored in WORKDIR/SPLIT/foresight.jsonl; a killed run is continued.
 """
 
 from pathlib import Path
@@ -26,7 +27,7 @@ _CONTINUATIONS = flags.DEFINE_integer("continuations", 16, "Continuations of eac
 
 
 def check():
-    """The config and the draft; refuses a split that is not annotated."""
+    """Returns the config and the draft. Refuses a split that is not annotated."""
     config = door.config()
     door.known("split", _SPLIT.value, tuple(SPLITS))
     folder, draft = Path(flags.FLAGS.workdir) / _SPLIT.value, checks.draft_of(config)

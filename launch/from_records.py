@@ -1,4 +1,5 @@
-"""launch.evaluate --from_records: results and reports again from WORKDIR; nothing is decoded, no model is loaded."""
+"""launch.evaluate --from_records: makes results and reports again from WORKDIR; nothing is decoded, no model is
+loaded."""
 
 import dataclasses
 from pathlib import Path
@@ -24,7 +25,7 @@ def wanted() -> bool:
 
 
 def policy_of(config: ml_collections.ConfigDict) -> Path | None:
-    """The policy by which the traces left, where there is one; refuses a workdir without records."""
+    """The policy that the traces exited by, if there is one. Refuses a workdir without records."""
     if not (Path(flags.FLAGS.workdir) / "records.jsonl").is_file():
         raise FileNotFoundError(
             f"{flags.FLAGS.workdir}/records.jsonl does not exist: evaluate first, without --from_records."
@@ -34,14 +35,14 @@ def policy_of(config: ml_collections.ConfigDict) -> Path | None:
 
 
 def results(config: ml_collections.ConfigDict, workdir: Path, policy: Path | None) -> dict:
-    """`from_records.recompute` with the policy, where there is one, and the target's tokenizer, where it has one."""
+    """`from_records.recompute` with the policy and the target's tokenizer, if they exist."""
     folder = local_folder(config.target, "target")
     tokenizer = load_tokenizer(folder) if has_tokenizer(folder) else None
     file = load_policy(policy) if policy else None
     draft = checks.draft_of(config, needed=False)
     if (
         file is not None and draft and Path(draft).is_dir()
-    ):  # signals that an earlier version kept: the draft's former name
+    ):  # signals stored by an earlier version, under the older digest of the draft
         file = dataclasses.replace(file, draft=Identity(file.draft, lambda: former_digest(Path(draft))))
     boundaries = None
     if file is not None and tokenizer is not None:

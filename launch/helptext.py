@@ -1,4 +1,4 @@
-"""--help of an entry point: what it does and every flag that it takes, those of the modules that it is made of too."""
+"""--help of an entry point: its docstring and all of its flags, those of imported modules included."""
 
 import sys
 import textwrap
@@ -10,7 +10,7 @@ _WIDTH = 120
 
 
 def text(doc: str | None) -> str:
-    """The entry point's docstring and its flags, its own first."""
+    """The entry point's docstring and its flags; its own flags come first."""
     ours = {name: own for name, own in flags.FLAGS.flags_by_module_dict().items() if _is_ours(name)}
     parts, told = [(doc or "").strip()], set()
     for module in sorted(ours, key=lambda name: (name != sys.argv[0], name)):

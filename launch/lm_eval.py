@@ -1,4 +1,5 @@
-"""lm-evaluation-harness's tasks by one of our methods: its table, what decoding took, WORKDIR/lm_eval/METHOD-TASKS.json.
+"""Runs tasks of lm-evaluation-harness by one of our methods: its table, the cost of decoding,
+WORKDIR/lm_eval/METHOD-TASKS.json.
 
 python -m launch.lm_eval --config=configs/embedded.py --workdir=runs/embedded --tasks=gsm8k --method=specexit [--limit=N]
 Needs lm-eval (requirements-dev.txt). The draft and policy are WORKDIR's where training left them there, else the config's.
@@ -30,7 +31,7 @@ flags.DEFINE_string("use_cache", None, "File where lm-eval keeps greedy answers,
 
 
 def check():
-    """The config, the draft and the policy that the method needs."""
+    """Returns the config, the draft and the policy that the method needs."""
     door.alone("evaluation")
     door.known("method", FLAGS.method, DECODED)
     if importlib.util.find_spec("lm_eval") is None:

@@ -28,12 +28,12 @@ flags.DEFINE_bool("peers", False, "Also time a loop driven by the host and, wher
 
 
 def check() -> None:
-    """Refuses a tree that there is not."""
+    """Refuses a malformed tree."""
     door.tree(FLAGS.tree)
 
 
 def told(as_json: bool) -> str:
-    """Times everything that the flags ask for."""
+    """Times the parts that the flags ask for."""
     batch = FLAGS.batch_size or 1
     if batch == 1:
         door.decode_on_one_thread()

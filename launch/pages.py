@@ -1,4 +1,4 @@
-"""Writes the tables of README.md and docs/*.md anew from the digests in docs/results.
+"""Writes the tables of README.md and docs/*.md again from the digests in docs/results.
 
 python -m launch.pages --root=.
 A digest is what launch.evaluate, launch.calibrate and launch.ablate write with --digest=docs/results/NAME.json: the numbers that
@@ -16,7 +16,7 @@ _ROOT = flags.DEFINE_string("root", ".", "Folder of README.md and docs.")
 
 
 def check() -> Path:
-    """The folder; refuses one without pages."""
+    """Returns the folder. Refuses one without pages."""
     root = Path(_ROOT.value)
     if not pages_of(root):
         raise FileNotFoundError(

@@ -1,4 +1,5 @@
-"""Rollouts of the target on the problems of the config's source: WORKDIR/SPLIT/traces.jsonl, and rollout.json on their making.
+"""Rollouts of the target on the problems of the config's source: WORKDIR/SPLIT/traces.jsonl, and rollout.json with
+their settings.
 
 python -m launch.rollout --config=configs/embedded.py --workdir=runs/embedded [--splits=draft,development] [--shard=0/8]
 Problems come from the reasoning world, from a benchmark, or from a table of questions and answers on the hub or on disk:
@@ -25,14 +26,14 @@ _LIMIT = flags.DEFINE_integer("limit", None, "Problems of each split (of the wor
 
 
 def check():
-    """The config, how many problems of each split, and their source."""
+    """Returns the config, the number of problems of each split, and their source."""
     config = door.config()
     wanted = door.splits(_SPLITS.value, config.rollout.per_task)
     return config, {split: _count(config, split) for split in wanted}, stages.source_of(config)
 
 
 def _count(config, split: str) -> int:
-    """--limit, else what the config says of the split: of the rollouts, or of the evaluation that decodes it."""
+    """--limit, else the config's number for the split: of the rollouts, or of the evaluation that decodes it."""
     count = _LIMIT.value if _LIMIT.value is not None else config.rollout.per_task.get(split)
     if count is None and split == config.evaluate.split:
         count = config.evaluate.per_task
@@ -50,7 +51,7 @@ def main() -> None:
     settings, wanted = config.rollout, list(counts)
     if settings.batch_size == 1:
         door.decode_on_one_thread()
-    shard = stages.shard()  # asks JAX, whose threads are settled from then on
+    shard = stages.shard()  # starts JAX, whose thread settings cannot change afterwards
     stages.claim_share("traces", wanted, shard)
     problems = {split: source.problems(split, count) for split, count in counts.items()}
     session = door.open_session(config, config.draft if config.draft and Path(config.draft).is_dir() else None)

@@ -1,4 +1,4 @@
-"""An exception in one sentence: what a user can mend, whoever raised it; None for a fault of this program."""
+"""An exception as one sentence, if the user can mend its cause; None for a fault of this program."""
 
 import re
 import traceback
@@ -7,9 +7,9 @@ import zlib
 from pathlib import Path
 
 _ROOT = Path(__file__).resolve().parent.parent
-_OWN = ("launch", "specexit_jax", "configs")  # whose faults are this program's
-_LONGEST = 400  # characters of what a library says
-# Of these the cause is mostly what was read or what the machine lacks, whatever line noticed it.
+_OWN = ("launch", "specexit_jax", "configs")  # packages whose errors are faults of this program
+_LONGEST = 400  # characters of a library's message
+# Errors of these libraries mostly come from a bad input file or a lack of resources.
 _OUTSIDE = (
     LookupError,
     ArithmeticError,
@@ -36,8 +36,8 @@ _LIBRARIES = {
 
 
 def told(error: Exception) -> str | None:
-    """The sentence. OSError and ValueError speak for themselves; of others the library or the place is named. None: an error that
-    only a fault of this program raises, whose call stack is wanted."""
+    """The sentence. The messages of OSError and ValueError are used as they are; for others the library or the place is
+    named. None: a fault of this program, whose call stack is shown."""
     if isinstance(error, OSError | ValueError):
         return _FLAGS.sub(r"--\1", _line(error)) or type(error).__name__
     library = type(error).__module__.partition(".")[0]
@@ -53,7 +53,7 @@ def told(error: Exception) -> str | None:
 
 
 def of_flags(error: Exception) -> str:
-    """What ml_collections and absl say of a wrong option, without the call stacks and quotes inside quotes."""
+    """The message of ml_collections or absl about a wrong option, without call stacks and nested quotes."""
     text = str(error).replace("\\n", "\n").replace("\\'", "'")
     if "Traceback" in text:
         return text.strip().splitlines()[-1].partition(": ")[2]
@@ -84,6 +84,6 @@ def _frames(error: Exception) -> list[str]:
 
 
 def _ours(error: Exception) -> list[str]:
-    """The frames in this repository's own code, as PATH:LINE."""
+    """The stack frames in this repository's own code, as PATH:LINE."""
     own = tuple(str(_ROOT / name) for name in _OWN)
     return [frame for frame in _frames(error) if frame.startswith(own)]

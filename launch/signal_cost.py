@@ -1,4 +1,5 @@
-"""launch.benchmark --config --workdir: what the signals and the exit rule cost an iteration of the config's own model."""
+"""launch.benchmark --config --workdir: the share of an iteration that signals and exit rule take, on the config's own
+model."""
 
 import json
 
@@ -23,7 +24,7 @@ def wanted() -> bool:
 
 
 def check():
-    """The config, the draft and the policy."""
+    """Returns the config, the draft and the policy."""
     if FLAGS["config"].value is None or FLAGS.workdir is None:
         raise ValueError("Give --config and --workdir both, or neither to time a preset.")
     config = door.config()
@@ -33,7 +34,7 @@ def check():
 
 
 def opened() -> tuple[ml_collections.ConfigDict, Session, tuple[Policy, tuple[str, ...]]]:
-    """The config, its models, and a policy with its boundary kinds: WORKDIR's draft and policy where they were left there."""
+    """The config, its models, and a policy with its boundary kinds; WORKDIR's draft and policy if they exist."""
     config, draft, policy = check()
     session = door.open_session(config, draft)
     return config, session, read_policy(session, policy)

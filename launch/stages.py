@@ -1,4 +1,5 @@
-"""What several stages read off a config: where problems come from, how answers are forced, which part of the work is ours."""
+"""What several stages read from a config: the source of problems, how answers are forced, this process's share of the
+work."""
 
 import re
 from collections.abc import Sequence
@@ -21,9 +22,11 @@ from specexit_jax.storage.shards import WHOLE, Shard, require_settings
 
 
 def source_of(config: ml_collections.ConfigDict, tasks: Sequence[str] | None = None) -> World | Table | Benchmarks:
-    """The benchmarks or the table that config.source names, else the world (tasks: of it, default the config's).
+    """The benchmarks or the table that config.source names, else the reasoning world (tasks: of it, default the
+    config's).
 
-    Raises ValueError, one sentence, also where tasks of the world are chosen beside another source, or programs cannot be run.
+    Raises ValueError with one sentence, also if tasks of the world are chosen with another source, or programs cannot
+    be run.
     """
     source = named_source(config, tasks)
     if any(table.checker == "code" for table in getattr(source, "tables", (source,)) if isinstance(table, Table)):
@@ -32,7 +35,7 @@ def source_of(config: ml_collections.ConfigDict, tasks: Sequence[str] | None = N
 
 
 def named_source(config: ml_collections.ConfigDict, tasks: Sequence[str] | None = None) -> World | Table | Benchmarks:
-    """`source_of`, where nothing of it is judged."""
+    """`source_of` for stages that grade nothing."""
     given = {key: value for key, value in config.source.items() if value}
     name = given.pop("name", "")
     if not name and given:
@@ -51,13 +54,13 @@ def named_source(config: ml_collections.ConfigDict, tasks: Sequence[str] | None 
 
 
 def require_source(config: ml_collections.ConfigDict, folder: Path) -> None:
-    """Refuses a source that is named though the rollouts of the folder are of another."""
+    """Refuses a source other than that of the folder's rollouts."""
     if config.source.name:
         require_settings(folder, "rollout", {"source": named_source(config).label})
 
 
 def forcing_of(config: ml_collections.ConfigDict) -> Forcing:
-    """How answers are forced; refuses a confidence that the labels could not give."""
+    """How answers are forced. Refuses a kind of confidence that the labels could not give."""
     settings = config.annotate
     if settings.confidence == "keys" and settings.request_keys < 2:
         raise ValueError("Confidence over keys needs several: give --config.annotate.request_keys=4.")
@@ -77,7 +80,7 @@ def setting_of(
     seeds: int = 1,
     batch_size: int | None = None,
 ) -> Setting:
-    """What an evaluation reads off the config. batch_size: instead of the config's."""
+    """The settings of an evaluation from the config. batch_size: overrides the config's."""
     settings = config.evaluate
     return Setting(
         split=settings.split,
@@ -96,8 +99,8 @@ def setting_of(
 
 
 def target_name(config: ml_collections.ConfigDict) -> str:
-    """The target's name and what its weights are, wherever its folder lies; workdirs of earlier versions are known by its
-    former digest."""
+    """The target's identity, the name and digest of its weights, wherever its folder is; also matches the older digest
+    in workdirs of earlier versions."""
     name = Path(config.target).name
     return target_digest(local_folder(config.target, "target")).renamed(lambda digest: f"{name} {digest}")
 
@@ -109,12 +112,13 @@ def define_shard() -> None:
 
 
 def claim_share(stem: str, splits: Sequence[str], own: Shard = WHOLE) -> None:
-    """Refuses a second process at the same share of STEM.jsonl in these splits; other shares go on beside it."""
+    """Refuses a second process on the same share of STEM.jsonl in these splits; other shares may run at the same
+    time."""
     door.claim(*(own.path(Path(flags.FLAGS.workdir) / split, f".{stem}", ".lock") for split in splits))
 
 
 def shard() -> Shard:
-    """The part that --shard names, else this process's place among those that a launcher has joined."""
+    """The share that --shard names, else this process's place among those that a launcher has joined."""
     text = flags.FLAGS.shard
     if text is None:
         return Shard(jax.process_index(), jax.process_count())

@@ -1,4 +1,4 @@
-"""--strict_policy, and what is said without it of a run that the policy was not made for."""
+"""--strict_policy: refuses a run that the policy was not made for; without it a note is printed."""
 
 from absl import flags
 
@@ -14,7 +14,7 @@ def asked() -> bool:
 
 
 def told(sentence: str | None) -> None:
-    """Says it in one line; raises ValueError with --strict_policy."""
+    """Prints one line; raises ValueError with --strict_policy."""
     if sentence is not None and asked():
         raise ValueError(f"{sentence} (--strict_policy)")
     if sentence is not None:

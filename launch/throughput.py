@@ -1,4 +1,4 @@
-"""launch.benchmark --config --workdir --throughput: slots that are refilled against closed batches."""
+"""launch.benchmark --config --workdir --throughput: refilled slots against closed batches."""
 
 import json
 

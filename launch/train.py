@@ -4,8 +4,9 @@ python -m launch.train --config=configs/embedded.py --workdir=runs/embedded
 python -m launch.train --config=configs/embedded.py:target --workdir=runs/target
 bash launch/local_cluster.sh 2 launch.train --config=… --workdir=…    # over processes; for clusters see launch/
 
-With --config.train.features=offline the target's pass over the rows is made once and kept in WORKDIR/features; its size is
-told first. A draft with signals needs labels (launch.annotate), one without (--config.train.signals=none) only traces.
+With --config.train.features=offline the target's pass over the rows is computed once and stored in WORKDIR/features;
+its size is reported first. A draft with signals needs labels (launch.annotate), one without
+(--config.train.signals=none) only traces.
 """
 
 from pathlib import Path
@@ -22,7 +23,7 @@ from specexit_jax.training.target_run import TargetRun, train_target
 
 
 def check():
-    """The config; refuses a draft's training without its rows."""
+    """Returns the config. Refuses to train a draft without rows."""
     config = door.config()
     if config.train.stage == "draft":
         folder = Path(flags.FLAGS.workdir) / "draft"

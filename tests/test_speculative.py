@@ -418,13 +418,6 @@ def test_a_draft_may_read_a_table_of_its_own():
         assert (found.steps.tolist() == shared.steps.tolist()) == same_steps
 
 
-def test_vocabulary_of_the_draft_is_mapped():
-    """A draft of W < V tokens proposes target ids, and only its own."""
-    params = params_of(DRAFT)
-    assert params.d2t.shape == (24,)
-    assert int(params.d2t.max()) < VOCABULARY
-
-
 def test_drafts_share_the_noise_of_their_positions():
     """A draft that knows no more than the target's distribution (here: nothing is likelier than anything) is always right."""
     draft = dataclasses.replace(DRAFT, draft_vocab_size=VOCABULARY)

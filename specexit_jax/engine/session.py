@@ -37,9 +37,9 @@ class Session:
 
     tokenizer: None for a folder without one, whose prompts are ids. thinking: None for a model that does not think.
     token_texts: the decoded text of every id of the model's vocabulary, "" for special tokens and for ids that the
-    tokenizer does not know. target_digest, draft_digest: what the weights are (`models.content`), which a policy.json made for
-    them carries; None where they did not come from a folder. sampling and max_new_tokens
-    are the target's own defaults (generation_config.json). mesh: what the parameters are sharded over, None for one device.
+    tokenizer does not know. target_digest, draft_digest: what the weights are (`models.checkpoints.content`), which a
+    policy.json made for them carries; None where they did not come from a folder. sampling and max_new_tokens are the
+    target's own defaults (generation_config.json). mesh: what the parameters are sharded over, None for one device.
     """
 
     target: TargetConfig

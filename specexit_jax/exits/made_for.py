@@ -30,7 +30,8 @@ class Thought:
 
 @dataclasses.dataclass(frozen=True)
 class MadeFor:
-    """target, draft: what the weights are (`models.content`); an export in another type keeps the draft that was certified.
+    """target, draft: what the weights are (`models.checkpoints.content`); an export in another type keeps the draft
+    that was certified.
 
     boundary_kinds, smoothing, budget: those of the policy itself, which a run or an edit may change; max_new_tokens: of a
     request, thinking and answer.

@@ -24,8 +24,8 @@ class PolicyFile:
     `signals`, whose scales and directions are those of the table; budget: thinking tokens from which on any boundary is an
     exit, null without one; bound: the accuracy drop allowed on `split`, null where a certificate says more; certificate: what
     was shown of the thresholds, null where they were chosen by grid; problems: how many of `split` they were chosen on;
-    draft: what the draft's weights are (`models.content`); made_for: what it holds for, null in files of before, which do not
-    say; settings: of rules that have some, left out where there are none.
+    draft: what the draft's weights are (`models.checkpoints.content`); made_for: what it holds for, null in files of
+    before, which do not say; settings: of rules that have some, left out where there are none.
     """
 
     rule: str

@@ -114,14 +114,6 @@ def draft_signals() -> tuple[str, ...]:
     return tuple(name for name, signal in SIGNALS.items() if signal.source == "draft")
 
 
-def check_names(names: Sequence[str], whose: str) -> None:
-    """Raises ValueError where a signal is not in the table, or they are not in its order; whose: begins the sentence."""
-    if tuple(names) != tuple(name for name in SIGNALS if name in names):
-        raise ValueError(
-            f"{whose} has the signals {', '.join(names)}: expected some of {', '.join(SIGNALS)}, in this order"
-        )
-
-
 def activate(raw: Float[Array, "*batch S"], names: Sequence[str] = PAPER) -> Float[Array, "*batch S"]:
     """Raw head outputs to values on the signals' scales, always in float32."""
     raw = raw.astype(jnp.float32)

@@ -31,7 +31,7 @@ def report_page(markdown: str, images: Mapping[str, bytes]) -> str:
     reader.add_render_rule("table_open", lambda *_: '<div class="wide"><table>\n')
     reader.add_render_rule("table_close", lambda *_: "</table></div>\n")
     tokens = reader.parse(markdown)
-    _pieces(tokens)
+    _break_cells(tokens)
     title, contents = _headings(tokens)
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     template = environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
@@ -41,18 +41,18 @@ def report_page(markdown: str, images: Mapping[str, bytes]) -> str:
     return template.render(title=title, contents=contents, body=body) + "\n"
 
 
-def _pieces(tokens: list[Token]) -> None:
+def _break_cells(tokens: list[Token]) -> None:
     """Allows line breaks in cells of numbers only between numbers: `100.0 (61.0–100.0) / 17` has three parts."""
     for before, inline in pairwise(tokens):
         if before.type in ("td_open", "th_open") and _NUMBERS.fullmatch(inline.content):
             inline.children = [
                 one
                 for child in inline.children
-                for one in (_in_pieces(child.content) if child.type == "text" else [child])
+                for one in (_in_break_cells(child.content) if child.type == "text" else [child])
             ]
 
 
-def _in_pieces(text: str) -> list[Token]:
+def _in_break_cells(text: str) -> list[Token]:
     parts = _BETWEEN.split(text)
     if len(parts) == 1:
         return [Token("text", "", 0, content=text)]
