@@ -3,6 +3,8 @@
 import itertools
 import math
 import random
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -168,3 +170,9 @@ def test_final_answer():
     assert final_answer("a</think>\n\n42<|end|>") == "42"
     assert final_answer("a</think>\n\n<|end|>") is None
     assert final_answer("no end 42") is None
+
+
+def test_the_world_is_imported_without_its_problems():
+    """Every entry point knows the names of the tasks; reasoning-gym alone takes longer to import than all of ours."""
+    code = "import sys, specexit_jax.data.splits; sys.exit('reasoning_gym' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -6,8 +6,6 @@ from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
-import reasoning_gym
-
 from specexit_jax.data.world.families import chain, divisor, kin, legs, syllogism, words
 from specexit_jax.data.world.families.scratch import CannotWork
 
@@ -30,6 +28,8 @@ def require_task(task: str) -> None:
 
 
 def _data_set(task: str, seed: int) -> Any:
+    import reasoning_gym  # seconds long, with all its data sets: only where problems are made
+
     family = FAMILIES[task]
     data_set = reasoning_gym.create_dataset(task, seed=seed, size=_CHUNK, **getattr(family, "CONFIG", {}))
     if task == "gsm_symbolic":

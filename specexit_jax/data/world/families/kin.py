@@ -5,14 +5,12 @@ ask a small model to walk the story in its head.
 """
 
 import dataclasses
+import functools
 import re
-
-from reasoning_gym.graphs.family_relationships import FamilyRelationshipsConfig
 
 from specexit_jax.data.world.families.scratch import CannotWork, Scratch
 
 CONFIG = {"min_family_size": 4, "max_family_size": 5}
-_WOMEN = frozenset(FamilyRelationshipsConfig().female_names)
 _WORDS = {
     "spouse": ("wife", "husband"), "parent": ("mother", "father"), "child": ("daughter", "son"),
     "grandparent": ("grandmother", "grandfather"), "sibling": ("sister", "brother"),
@@ -85,9 +83,16 @@ def _places(family: Family) -> str:
     return f"People: {numbered}, and we want {asked}"
 
 
+@functools.cache
+def _women() -> frozenset[str]:
+    from reasoning_gym.graphs.family_relationships import FamilyRelationshipsConfig  # slow to import: see tasks.py
+
+    return frozenset(FamilyRelationshipsConfig().female_names)
+
+
 def _word(kind: str, person: str, scratch: Scratch) -> tuple[str, str]:
     woman, man = _WORDS[kind]
-    right, wrong = (woman, man) if person in _WOMEN else (man, woman)
+    right, wrong = (woman, man) if person in _women() else (man, woman)
     word = scratch.choose(right, wrong, kind in ("in-law", "grandparent"))
     return f"{person} is a {'woman' if word == woman else 'man'}", word
 

@@ -1,7 +1,5 @@
 """Counting legs (reasoning-gym `leg_counting`): animal by animal, from the last, and taking legs away from the answer."""
 
-from reasoning_gym.arithmetic.leg_counting import ANIMALS
-
 from specexit_jax.data.world.families.scratch import Scratch
 
 CONFIG = {"min_animals": 2, "max_animals": 3, "min_instances": 1, "max_instances": 9}
@@ -9,6 +7,8 @@ CONFIG = {"min_animals": 2, "max_animals": 3, "min_instances": 1, "max_instances
 
 def parse(entry: dict) -> list[tuple[str, int, int]]:
     """(animal, how many, legs each) in the order of the question."""
+    from reasoning_gym.arithmetic.leg_counting import ANIMALS  # slow to import: see tasks.py
+
     return [(name, count, ANIMALS[name]) for name, count in entry["metadata"]["animals"].items()]
 
 
