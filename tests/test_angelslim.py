@@ -19,7 +19,7 @@ from specexit_jax.decoding.loop.prefill import empty_state, prefill
 from specexit_jax.decoding.loop.step import step
 from specexit_jax.decoding.rows import PromptRows
 from specexit_jax.decoding.sampling import Sampling, SamplingRows
-from specexit_jax.decoding.spec import DecodeParams, DecodeSpec, Loop
+from specexit_jax.decoding.spec import DecodeParams, DecodeSpec, LoopContext
 from specexit_jax.exits.boundaries import TokenBoundaries
 from specexit_jax.exits.policy import NeverExit
 from specexit_jax.exits.released import released
@@ -64,10 +64,10 @@ def official(request):
     assert list(config.capture_layers) == told["model"]["aux_layer_inputs"]
     spec = DecodeSpec(config, WIDTH, (told["meta"]["ids"]["eos"],), (told["model"]["stop_think_id"],), bundle.config, 5)
     params = DecodeParams(params, bundle.params, jnp.asarray(bundle.d2t, jnp.int32))
-    return Loop(spec, params, NeverExit(), TokenBoundaries(jnp.asarray(table))), bundle, told
+    return LoopContext(spec, params, NeverExit(), TokenBoundaries(jnp.asarray(table))), bundle, told
 
 
-def step_by_step(loop: Loop, prompt: list[int], new_tokens: int):
+def step_by_step(loop: LoopContext, prompt: list[int], new_tokens: int):
     """(final state, committed tokens of each step, the exponential average before each step)."""
     length = jnp.array([len(prompt)], jnp.int32)
     keys, thinking = jax.random.split(jax.random.key(0), 1), jnp.ones((1,), bool)

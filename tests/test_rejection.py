@@ -12,7 +12,7 @@ from decoding_case import DRAFT, QUICK, VOCABULARY, Requests, boundary_table, ru
 from specexit_jax.decoding.drafts import rejection, sampled_drafts
 from specexit_jax.decoding.loop.speculative import make_loop
 from specexit_jax.decoding.sampling import ACCEPT, RESIDUAL, Sampling, SamplingRows, keyed_gumbel, keyed_uniform
-from specexit_jax.decoding.spec import Loop
+from specexit_jax.decoding.spec import LoopContext
 from specexit_jax.decoding.trees import Branches, TreeShape
 from specexit_jax.engine.slots import Slots
 from specexit_jax.exits.policy import NeverExit, Threshold
@@ -90,7 +90,7 @@ def test_a_step_is_what_a_plain_loop_writes(tree):
     )
     with np.errstate(divide="ignore"):
         logits = jnp.asarray(np.log(p), jnp.float32)
-    loop = Loop(spec, params, NeverExit(), boundary_table())
+    loop = LoopContext(spec, params, NeverExit(), boundary_table())
     found = np.asarray(jax.jit(lambda logits: rejection.sample(loop, state, logits), compiler_options=QUICK)(logits))
     ahead = jnp.asarray(length[:, None] + np.arange(1, 5, dtype=np.int32)[None])
     chances = np.asarray(keyed_uniform(keys, ahead, tree.siblings if tree else 1, ACCEPT), np.float64)

@@ -14,7 +14,7 @@ from specexit_jax.backend import on_mesh
 from specexit_jax.data.batches import Batches, RowsInMemory
 from specexit_jax.data.packing import pack
 from specexit_jax.decoding.drafts import layer_calls
-from specexit_jax.decoding.spec import DecodeParams, DecodeSpec, Loop
+from specexit_jax.decoding.spec import DecodeParams, DecodeSpec, LoopContext
 from specexit_jax.evaluation.held_out import HeldOut
 from specexit_jax.models import row_attention
 from specexit_jax.models.blockwise import attend_blockwise
@@ -110,7 +110,7 @@ def test_every_step_is_what_decoding_with_a_cache_computes(path, window):
     shorter than the documents too."""
     draft, params = make_draft(row_attention=path, sliding_window=window)
     spec = DecodeSpec(TARGET_CONFIG, 2 * T, (), (), draft.config, STEPS)
-    loop = Loop(spec, DecodeParams(target_params(), params, jnp.asarray(D2T)), None, None)
+    loop = LoopContext(spec, DecodeParams(target_params(), params, jnp.asarray(D2T)), None, None)
     prefill = jax.jit(functools.partial(draft.apply, {"params": params}, method=_prefill))
     run = jax.jit(functools.partial(layer_calls.chain_step, loop, live=None), static_argnums=2)
     hiddens, _ = steps_of(row_attention=path, sliding_window=window)

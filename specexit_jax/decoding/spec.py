@@ -1,4 +1,4 @@
-"""What the decoding loop is compiled for (DecodeSpec), and what every iteration shares (Loop)."""
+"""What the decoding loop is compiled for (DecodeSpec), and what every iteration shares (LoopContext)."""
 
 import dataclasses
 from typing import Any
@@ -161,7 +161,7 @@ class DecodeParams:
 
 
 @flax.struct.dataclass
-class Loop:
+class LoopContext:
     """What every iteration shares: the compiled choices, the weights, the exit policy and the boundary table.
 
     policy, boundaries: as `exits.protocols` says.

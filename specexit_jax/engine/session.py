@@ -167,7 +167,7 @@ def _ids_of(tokenizer) -> int:
 
 def _within(thinking: Thinking | None, vocab_size: int) -> Thinking | None:
     """The same, if the model knows every id of it."""
-    ids = () if thinking is None else thinking.start + thinking.end + thinking.ajar + thinking.shut
+    ids = () if thinking is None else thinking.start + thinking.end + thinking.open_suffix + thinking.closed_suffix
     return thinking if all(token < vocab_size for token in ids) else None
 
 

@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from specexit_jax.backend import on_mesh
 from specexit_jax.decoding.loop import segments
 from specexit_jax.decoding.rows import PromptRows, SlotRequest
-from specexit_jax.decoding.spec import Loop
+from specexit_jax.decoding.spec import LoopContext
 from specexit_jax.decoding.state import DecodeResult
 from specexit_jax.decoding.timed_programs import Pieces
 from specexit_jax.models.cache import Cache
@@ -24,7 +24,7 @@ _FOREVER = 2**30
 class Slots:
     """`size` slots, free at first. mesh: what the parameters are sharded over; caches then are, by row and by head."""
 
-    def __init__(self, loop: Loop, size: int, mesh: Mesh | None = None):
+    def __init__(self, loop: LoopContext, size: int, mesh: Mesh | None = None):
         if size < 1:
             raise ValueError(f"There must be at least 1 slot, not {size}.")
         self.loop, self.size = loop, size

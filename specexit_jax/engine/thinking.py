@@ -21,14 +21,14 @@ _TAIL = 64  # ids of a prompt that are decoded first, from its end
 
 @dataclasses.dataclass(frozen=True)
 class Thinking:
-    """start, end: ids of `<think>` and `</think>` by themselves. ajar: what a prompt with open thinking ends in; shut: what
+    """start, end: ids of `<think>` and `</think>` by themselves. open_suffix: what a prompt with open thinking ends in; closed_suffix: what
     stands there instead where the thinking is closed; both () where the model has no chat template. decode: ids to text.
     header: the text between the last turn of a prompt and the reply; "" where none is known, and all of a prompt counts."""
 
     start: tuple[int, ...]
     end: tuple[int, ...]
-    ajar: tuple[int, ...] = ()
-    shut: tuple[int, ...] = ()
+    open_suffix: tuple[int, ...] = ()
+    closed_suffix: tuple[int, ...] = ()
     decode: Callable[[Sequence[int]], str] = dataclasses.field(default=str, compare=False, repr=False)
     header: str = ""
 
@@ -42,8 +42,8 @@ class Thinking:
         ids = list(ids)
         if not self.is_open(ids):
             return ids
-        if self.shut and tuple(ids[-len(self.ajar) :]) == self.ajar:
-            return [*ids[: -len(self.ajar)], *self.shut]
+        if self.closed_suffix and tuple(ids[-len(self.open_suffix) :]) == self.open_suffix:
+            return [*ids[: -len(self.open_suffix)], *self.closed_suffix]
         return [*ids, *self.end]
 
     def reply(self, ids: Sequence[int]) -> str:
@@ -80,15 +80,18 @@ def find_thinking(tokenizer: Any) -> Thinking | None:
     if not template:
         return thinking
     opened, text = _open_prompt(tokenizer, thinking, "?"), prompt_text(tokenizer, "?")
-    shut = encode(prompt_text(tokenizer, "?", thinking=False))
-    if END_THINK not in thinking.reply(shut):
+    closed_suffix = encode(prompt_text(tokenizer, "?", thinking=False))
+    if END_THINK not in thinking.reply(closed_suffix):
         words = text if opened == encode(text) else text + THINK
-        shut = encode(words.rstrip("\n") + _CLOSED)
+        closed_suffix = encode(words.rstrip("\n") + _CLOSED)
     common = next(
-        (i for i, (a, b) in enumerate(zip(opened, shut, strict=False)) if a != b), min(len(opened), len(shut))
+        (i for i, (a, b) in enumerate(zip(opened, closed_suffix, strict=False)) if a != b),
+        min(len(opened), len(closed_suffix)),
     )
     common = min(common, len(opened) - 1)  # something to recognise the open prompt by
-    return dataclasses.replace(thinking, ajar=tuple(opened[common:]), shut=tuple(shut[common:]))
+    return dataclasses.replace(
+        thinking, open_suffix=tuple(opened[common:]), closed_suffix=tuple(closed_suffix[common:])
+    )
 
 
 def chat_prompt(tokenizer: Any, thinking: Thinking | None, question: str | Sequence[dict[str, str]]) -> list[int]:

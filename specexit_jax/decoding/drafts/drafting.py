@@ -15,13 +15,13 @@ from specexit_jax.decoding.drafts.sampled_drafts import draw
 from specexit_jax.decoding.drafts.tree_drafting import propose_tree
 from specexit_jax.decoding.filters import perturbed_scores
 from specexit_jax.decoding.sampling import best_token, noise_for
-from specexit_jax.decoding.spec import DecodeSpec, Loop
+from specexit_jax.decoding.spec import DecodeSpec, LoopContext
 from specexit_jax.decoding.state import DecodeState, column
 from specexit_jax.models.cache import Cache
 
 
 def propose(
-    loop: Loop, state: DecodeState, pairs: Pairs, last: Int[Array, " B"], live: int | None
+    loop: LoopContext, state: DecodeState, pairs: Pairs, last: Int[Array, " B"], live: int | None
 ) -> tuple[Int[Array, "B K"], Cache]:
     """A chain of K drafts for the positions after the root; `last` is the column of the last committed pair.
 
@@ -40,7 +40,9 @@ def propose(
     return jnp.concatenate(drafts, axis=1), cache
 
 
-def take_drafts(loop: Loop, live: int | None, state: DecodeState, pairs: Pairs, last: Int[Array, " B"]) -> DecodeState:
+def take_drafts(
+    loop: LoopContext, live: int | None, state: DecodeState, pairs: Pairs, last: Int[Array, " B"]
+) -> DecodeState:
     """The state with new drafts after its root, their noise, and (placement 'draft') the root's signals."""
     spec, cache, drafts = loop.spec, pairs.cache, state.drafts
     if spec.draft_tokens:
@@ -62,7 +64,7 @@ def take_drafts(loop: Loop, live: int | None, state: DecodeState, pairs: Pairs, 
     return state.replace(drafts=drafts, draft_cache=cache, root_signals=root_signals)
 
 
-def _best(loop: Loop, state: DecodeState, hidden: Float[Array, "B 1 E"], noise, index: int) -> Int[Array, "B 1"]:
+def _best(loop: LoopContext, state: DecodeState, hidden: Float[Array, "B 1 E"], noise, index: int) -> Int[Array, "B 1"]:
     """The draft at `index`, a token of the draft's vocabulary as a target id."""
     scores = perturbed_scores(layer_calls.head(loop, hidden), noise[:, index : index + 1], state.sampling)
     return loop.params.d2t[best_token(scores)]

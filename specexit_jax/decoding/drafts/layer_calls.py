@@ -8,7 +8,7 @@ import flax.struct
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from specexit_jax.decoding.spec import Loop
+from specexit_jax.decoding.spec import LoopContext
 from specexit_jax.models.cache import Cache
 from specexit_jax.models.draft import Draft, DraftOutput
 
@@ -22,18 +22,18 @@ class Pairs:
     cache: Cache
 
 
-def fuse(loop: Loop, features: Float[Array, "B T A"]):
+def fuse(loop: LoopContext, features: Float[Array, "B T A"]):
     """Fused features [B, T, E] and the raw signals [B, T, S] of placement 'fc' (else None)."""
     return Draft(loop.spec.draft).apply({"params": loop.params.draft}, features, method="fuse")
 
 
-def head(loop: Loop, hidden: Float[Array, "B T E"]) -> Float[Array, "B T W"]:
+def head(loop: LoopContext, hidden: Float[Array, "B T E"]) -> Float[Array, "B T W"]:
     """Logits over the draft's vocabulary."""
     return Draft(loop.spec.draft).apply({"params": loop.params.draft}, hidden, method="head")
 
 
 def run_pairs(
-    loop: Loop,
+    loop: LoopContext,
     cache: Cache,
     length: Int[Array, " B"],
     fused: Float[Array, "B T E"],
@@ -46,7 +46,7 @@ def run_pairs(
 
 
 def chain_step(
-    loop: Loop,
+    loop: LoopContext,
     cache: Cache,
     committed: Int[Array, " B"],
     step: int,
@@ -66,7 +66,7 @@ def chain_step(
 
 
 def layer(
-    loop: Loop,
+    loop: LoopContext,
     cache: Cache,
     hidden: Float[Array, "B T E"],
     following: Int[Array, "B T"],

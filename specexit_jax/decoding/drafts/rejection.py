@@ -17,11 +17,11 @@ from jaxtyping import Array, Bool, Float, Int
 from specexit_jax.decoding import trees
 from specexit_jax.decoding.filters import law_scores
 from specexit_jax.decoding.sampling import ACCEPT, RESIDUAL, best_token, keyed_gumbel, keyed_uniform
-from specexit_jax.decoding.spec import Loop
+from specexit_jax.decoding.spec import LoopContext
 from specexit_jax.decoding.state import DecodeState
 
 
-def sample(loop: Loop, state: DecodeState, logits: Float[Array, "B T V"]) -> Int[Array, "B T"]:
+def sample(loop: LoopContext, state: DecodeState, logits: Float[Array, "B T V"]) -> Int[Array, "B T"]:
     """The token after each node: its first accepted child, else a draw from what the children leave of the target's law."""
     spec = loop.spec
     children = spec.tree.siblings if spec.tree else 1

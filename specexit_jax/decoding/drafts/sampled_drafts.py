@@ -8,14 +8,14 @@ from specexit_jax.decoding.drafts import layer_calls
 from specexit_jax.decoding.drafts.layer_calls import Pairs
 from specexit_jax.decoding.filters import law_scores
 from specexit_jax.decoding.sampling import DRAFT, best_token, keyed_gumbel
-from specexit_jax.decoding.spec import Loop
+from specexit_jax.decoding.spec import LoopContext
 from specexit_jax.decoding.state import DecodeState, column
 from specexit_jax.decoding.trees import Branches
 from specexit_jax.models.cache import Cache
 
 
 def draw(
-    loop: Loop, state: DecodeState, pairs: Pairs, last: Int[Array, " B"], live: int | None
+    loop: LoopContext, state: DecodeState, pairs: Pairs, last: Int[Array, " B"], live: int | None
 ) -> tuple[DecodeState, Int[Array, "B N"], Cache]:
     """Drafts after the root, and the state with their q and (of a tree) how they hang together.
 
@@ -29,7 +29,7 @@ def draw(
 
 
 def draw_chain(
-    loop: Loop, state: DecodeState, pairs: Pairs, last: Int[Array, " B"], live: int | None
+    loop: LoopContext, state: DecodeState, pairs: Pairs, last: Int[Array, " B"], live: int | None
 ) -> tuple[Int[Array, "B K"], Float[Array, "B K W"], Cache]:
     """A chain of K drafts and the q of each."""
     hidden, cache = column(pairs.hidden, last)[:, None], pairs.cache
@@ -45,7 +45,7 @@ def draw_chain(
 
 
 def draw_tree(
-    loop: Loop, state: DecodeState, pairs: Pairs, last: Int[Array, " B"], live: int | None
+    loop: LoopContext, state: DecodeState, pairs: Pairs, last: Int[Array, " B"], live: int | None
 ) -> tuple[Int[Array, "B N"], Branches, Float[Array, "B M W"], Cache]:
     """A tree of N drafts, and the q of its first M nodes, all but those of the last depth.
 
@@ -91,14 +91,16 @@ def shares(worth: Float[Array, "B n"], odds: Float[Array, "B n W"], size: int, t
     return jnp.sort(best, axis=1)
 
 
-def _expand(loop: Loop, state: DecodeState, cache: Cache, hidden, drafts: Int[Array, "B n"], seen, depth: int, live):
+def _expand(
+    loop: LoopContext, state: DecodeState, cache: Cache, hidden, drafts: Int[Array, "B n"], seen, depth: int, live
+):
     """The layer over the nodes of a depth: they fill the slots after those of the depths before, and see their ancestors."""
     positions = jnp.broadcast_to((state.length + jnp.int32(depth - 1))[:, None], drafts.shape)
     start = state.length + jnp.int32(seen.shape[2] - drafts.shape[1])
     return layer_calls.layer(loop, cache.replace(length=start), hidden, drafts, live, positions, seen)
 
 
-def _scores(loop: Loop, state: DecodeState, hidden: Float[Array, "B n E"], depth: int):
+def _scores(loop: LoopContext, state: DecodeState, hidden: Float[Array, "B n E"], depth: int):
     """The scores [B, n, W] whose softmax is q, and the noise [B, 1, W] of the position that they are for."""
     positions = state.length[:, None] + jnp.int32(depth + 1)
     scores = law_scores(layer_calls.head(loop, hidden), state.sampling)

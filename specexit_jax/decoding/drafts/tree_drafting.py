@@ -10,14 +10,14 @@ from jaxtyping import Array, Float, Int
 
 from specexit_jax.decoding.drafts import layer_calls
 from specexit_jax.decoding.filters import perturbed_scores
-from specexit_jax.decoding.spec import Loop
+from specexit_jax.decoding.spec import LoopContext
 from specexit_jax.decoding.state import DecodeState, column
 from specexit_jax.decoding.trees import Branches
 from specexit_jax.models.cache import Cache
 
 
 def propose_tree(
-    loop: Loop, state: DecodeState, pairs: layer_calls.Pairs, last: Int[Array, " B"], live: int
+    loop: LoopContext, state: DecodeState, pairs: layer_calls.Pairs, last: Int[Array, " B"], live: int
 ) -> tuple[Int[Array, "B N"], Branches, Cache]:
     """N drafts after the root as a tree; `last` is the column of the last committed pair."""
     spec, shape = loop.spec, loop.spec.tree
@@ -49,7 +49,7 @@ def propose_tree(
     return (*_kept(spec.tree.total, *(jnp.concatenate(parts, axis=1) for parts in zip(*drawn, strict=True))), cache)
 
 
-def _children(loop: Loop, state: DecodeState, hidden: Float[Array, "B k E"], depth: int):
+def _children(loop: LoopContext, state: DecodeState, hidden: Float[Array, "B k E"], depth: int):
     """The best top_k tokens [B, k, top_k] after each node of a depth, and the logarithm of their probability."""
     spec, params = loop.spec, loop.params
     logits = layer_calls.head(loop, hidden)

@@ -13,7 +13,7 @@ from specexit_jax.decoding.loop.trials import no_trials
 from specexit_jax.decoding.penalty import penalised_where_asked, seen_before
 from specexit_jax.decoding.rows import PromptRows
 from specexit_jax.decoding.sampling import Sampling, SamplingRows, some_keys
-from specexit_jax.decoding.spec import DecodeSpec, Loop
+from specexit_jax.decoding.spec import DecodeSpec, LoopContext
 from specexit_jax.decoding.state import DecodeState, column, write_rows
 from specexit_jax.decoding.trees import Branches
 from specexit_jax.models.cache import resize
@@ -21,7 +21,7 @@ from specexit_jax.models.draft import init_draft_cache
 from specexit_jax.models.target import Target, TargetOutput, init_target_cache
 
 
-def empty_state(loop: Loop, batch: int, slots: tuple[int, int]) -> DecodeState:
+def empty_state(loop: LoopContext, batch: int, slots: tuple[int, int]) -> DecodeState:
     """A state of empty buffers, with caches of so many slots (the target's, the draft's); its rows are done until `prefill`
     starts them."""
     spec = loop.spec
@@ -73,7 +73,7 @@ def resized(spec: DecodeSpec, live: int, state: DecodeState) -> DecodeState:
 
 
 def prefill(
-    loop: Loop,
+    loop: LoopContext,
     live: tuple[int, int],
     state: DecodeState,
     rows: PromptRows,
@@ -118,7 +118,7 @@ def prefill(
 
 
 def absorb(
-    loop: Loop,
+    loop: LoopContext,
     live: int,
     state: DecodeState,
     chunk: Int[Array, "B P"],
@@ -135,7 +135,7 @@ def absorb(
 
 
 def read(
-    loop: Loop, live: int, state: DecodeState, prompts: Int[Array, "B P"], start: Int[Array, " B"]
+    loop: LoopContext, live: int, state: DecodeState, prompts: Int[Array, "B P"], start: Int[Array, " B"]
 ) -> tuple[DecodeState, TargetOutput]:
     """The target over prompts at positions start .. start + P - 1: the state with their tokens, keys and values."""
     positions = start[:, None] + jnp.arange(prompts.shape[1], dtype=jnp.int32)[None, :]

@@ -14,13 +14,13 @@ from specexit_jax.decoding.loop.prefill import absorb, empty_state, prefill, res
 from specexit_jax.decoding.loop.speculative import goes_on
 from specexit_jax.decoding.loop.step import step
 from specexit_jax.decoding.loop.trials import settled
-from specexit_jax.decoding.spec import DecodeSpec, Loop
+from specexit_jax.decoding.spec import DecodeSpec, LoopContext
 from specexit_jax.decoding.state import DecodeResult, DecodeState, result_of
 from specexit_jax.models.cache import Cache, resize
 
 
 @functools.partial(jax.jit, static_argnums=(1, 2))
-def open_slots(loop: Loop, batch: int, live: int) -> DecodeState:
+def open_slots(loop: LoopContext, batch: int, live: int) -> DecodeState:
     """Empty slots, all of them done."""
     return empty_state(loop, batch, loop.spec.slots_for(live))
 
@@ -30,7 +30,7 @@ resize_caches = jax.jit(resized, static_argnums=(0, 1))
 
 @functools.partial(jax.jit, static_argnums=1, donate_argnums=2)
 def segment(
-    loop: Loop, live: int, state: DecodeState, steps: Int[Array, ""], enough: Int[Array, ""]
+    loop: LoopContext, live: int, state: DecodeState, steps: Int[Array, ""], enough: Int[Array, ""]
 ) -> tuple[DecodeState, Int[Array, ""]]:
     """Up to `steps` iterations, and how many they were; ends before where `enough` rows are done or the longest active
     row would outgrow the live prefix."""
@@ -47,13 +47,13 @@ def segment(
 
 
 @functools.partial(jax.jit, static_argnums=1)
-def fresh_row(loop: Loop, window: int) -> DecodeState:
+def fresh_row(loop: LoopContext, window: int) -> DecodeState:
     """An empty state of one row whose caches have `window` slots: enough for a prompt and a step after it."""
     return empty_state(loop, 1, (window, window))
 
 
 @functools.partial(jax.jit, static_argnums=1)
-def held_row(loop: Loop, window: int, state: DecodeState, row: Int[Array, ""]) -> DecodeState:
+def held_row(loop: LoopContext, window: int, state: DecodeState, row: Int[Array, ""]) -> DecodeState:
     """The same, with the tokens of slot `row` and the first `window` slots of its caches: for a prompt that goes on."""
 
     def cut(cache: Cache | None) -> Cache | None:

@@ -19,7 +19,7 @@ from specexit_jax.backend import on_cpu
 from specexit_jax.decoding.loop.prefill import empty_state, prefill, resized
 from specexit_jax.decoding.loop.step import step
 from specexit_jax.decoding.rows import PromptRows
-from specexit_jax.decoding.spec import DecodeParams, DecodeSpec, Loop
+from specexit_jax.decoding.spec import DecodeParams, DecodeSpec, LoopContext
 from specexit_jax.decoding.state import DecodeResult, DecodeState, result_of
 
 
@@ -45,7 +45,7 @@ def decode(
     return result_of(state, rows.prompt_length, spec.buffer_length)
 
 
-def make_loop(spec: DecodeSpec, params: DecodeParams, policy: Any, boundaries: Any) -> Loop:
+def make_loop(spec: DecodeSpec, params: DecodeParams, policy: Any, boundaries: Any) -> LoopContext:
     """What the iterations share; refuses a policy that this spec cannot serve."""
     if policy.signals and not spec.has_signals:
         raise ValueError("This exit policy reads signals, but there is no draft model with signal heads: give one.")
@@ -53,7 +53,7 @@ def make_loop(spec: DecodeSpec, params: DecodeParams, policy: Any, boundaries: A
         raise ValueError(f"This exit policy reads {', '.join(missing)}, which the draft model has no signal head for.")
     if not spec.end_think_ids and policy.exits:
         raise ValueError("An exit writes `</think>`, but end_think_ids is empty: give its token ids.")
-    return Loop(spec, params, policy, boundaries, head_of(spec, params))
+    return LoopContext(spec, params, policy, boundaries, head_of(spec, params))
 
 
 def head_of(spec: DecodeSpec, params: DecodeParams) -> Float[Array, "D V"] | None:

@@ -14,7 +14,7 @@ from specexit_jax.decoding.filters import keyed_sample, perturbed_scores
 from specexit_jax.decoding.loop import closing, trials
 from specexit_jax.decoding.penalty import penalised_where_asked, seen_by_nodes
 from specexit_jax.decoding.sampling import best_token, token_log_probability
-from specexit_jax.decoding.spec import DecodeSpec, Loop
+from specexit_jax.decoding.spec import DecodeSpec, LoopContext
 from specexit_jax.decoding.state import DecodeState, column, write_rows
 from specexit_jax.exits.signals import activate, columns_of
 from specexit_jax.models.cache import Cache
@@ -67,7 +67,7 @@ class Decision:
     smoothed: Float[Array, "B T S"]
 
 
-def step(loop: Loop, live: int, state: DecodeState) -> DecodeState:
+def step(loop: LoopContext, live: int, state: DecodeState) -> DecodeState:
     """One iteration; rows that are done go through it unchanged."""
     verified = verify_candidates(loop, live, state)
     accepted = accept(loop, state, verified)
@@ -80,7 +80,7 @@ def step(loop: Loop, live: int, state: DecodeState) -> DecodeState:
     return draft(loop, live, state, observed, window, count)
 
 
-def verify_candidates(loop: Loop, live: int, state: DecodeState) -> Verified:
+def verify_candidates(loop: LoopContext, live: int, state: DecodeState) -> Verified:
     """The target over root and drafts, the sample of every position they lead to, and the drafts that equal theirs."""
     spec, branches = loop.spec, state.branches
     nodes = jnp.concatenate([state.root[:, None], state.drafts], axis=1)
@@ -108,7 +108,7 @@ def verify_candidates(loop: Loop, live: int, state: DecodeState) -> Verified:
     return found if spec.simulate_accept_length is None else simulated(spec, state, found)
 
 
-def sample(loop: Loop, state: DecodeState, logits: Float[Array, "B T V"], positions: Int[Array, "B T"]):
+def sample(loop: LoopContext, state: DecodeState, logits: Float[Array, "B T V"], positions: Int[Array, "B T"]):
     """The token of each position: `positions` are those of the tokens being sampled."""
     if loop.spec.rejects:
         return rejection.sample(loop, state, logits)
@@ -154,7 +154,7 @@ def simulated(spec: DecodeSpec, state: DecodeState, verified: Verified) -> Verif
     return verified.replace(sampled=sampled, equal=equal)
 
 
-def accept(loop: Loop, state: DecodeState, verified: Verified) -> Accepted:
+def accept(loop: LoopContext, state: DecodeState, verified: Verified) -> Accepted:
     """Drafts equal to the keyed sample, up to a stop token and the length limit; which of them are thinking."""
     spec, candidates = loop.spec, verified.candidates
     columns = jnp.arange(candidates.shape[1], dtype=jnp.int32)[None, :]
@@ -176,7 +176,7 @@ def accept(loop: Loop, state: DecodeState, verified: Verified) -> Accepted:
     )
 
 
-def ends_of_thinking(loop: Loop, state: DecodeState, candidates: Int[Array, "B T"]):
+def ends_of_thinking(loop: LoopContext, state: DecodeState, candidates: Int[Array, "B T"]):
     """Columns [B, T] at which a `</think>` is complete, and the number of ids [B, T] that it then has."""
     ids, table = loop.spec.end_think_ids, loop.params.closing
     if table is not None:
@@ -185,7 +185,7 @@ def ends_of_thinking(loop: Loop, state: DecodeState, candidates: Int[Array, "B T
     return ends, jnp.full_like(candidates, len(ids))
 
 
-def observe(loop: Loop, live: int, state: DecodeState, verified: Verified) -> Observed:
+def observe(loop: LoopContext, live: int, state: DecodeState, verified: Verified) -> Observed:
     """Signals of the candidates where anyone reads them, and which candidates are boundaries."""
     fused, raw, pairs = None, None, None
     if loop.reads_signals or loop.runs_draft:
@@ -204,14 +204,16 @@ def observe(loop: Loop, live: int, state: DecodeState, verified: Verified) -> Ob
     )
 
 
-def signals_read(loop: Loop, observed: Observed) -> Float[Array, "B T R"] | None:
+def signals_read(loop: LoopContext, observed: Observed) -> Float[Array, "B T R"] | None:
     """The signals that the policy reads, of all that the draft has."""
     if observed.signals is None:
         return None
     return columns_of(observed.signals, loop.spec.draft.signal_names, loop.policy.signals)
 
 
-def decide(loop: Loop, state: DecodeState, verified: Verified, accepted: Accepted, observed: Observed) -> Decision:
+def decide(
+    loop: LoopContext, state: DecodeState, verified: Verified, accepted: Accepted, observed: Observed
+) -> Decision:
     """The first boundary of the accepted thinking tokens that the policy grants and that leaves room for </think>, whole."""
     width = verified.candidates.shape[1]
     room = verify.exits_below(state.max_length, len(loop.spec.end_think_ids))
@@ -224,7 +226,12 @@ def decide(loop: Loop, state: DecodeState, verified: Verified, accepted: Accepte
 
 
 def commit(
-    loop: Loop, state: DecodeState, verified: Verified, accepted: Accepted, observed: Observed, decision: Decision
+    loop: LoopContext,
+    state: DecodeState,
+    verified: Verified,
+    accepted: Accepted,
+    observed: Observed,
+    decision: Decision,
 ) -> tuple[DecodeState, Int[Array, "B U"], Int[Array, " B"]]:
     """Writes the kept tokens, chooses the next root and advances every row's bookkeeping.
 
@@ -276,7 +283,12 @@ def commit(
 
 
 def draft(
-    loop: Loop, live: int, state: DecodeState, observed: Observed, window: Int[Array, "B U"], count: Int[Array, " B"]
+    loop: LoopContext,
+    live: int,
+    state: DecodeState,
+    observed: Observed,
+    window: Int[Array, "B U"],
+    count: Int[Array, " B"],
 ) -> DecodeState:
     """The draft over the committed features and the tokens after them, then its own steps: the next drafts."""
     if not loop.runs_draft:

@@ -9,11 +9,11 @@ token, which is run again.
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
 
-from specexit_jax.decoding.spec import Loop
+from specexit_jax.decoding.spec import LoopContext
 from specexit_jax.decoding.state import DecodeState, Trial, column
 
 
-def no_trials(loop: Loop, batch: int) -> Trial | None:
+def no_trials(loop: LoopContext, batch: int) -> Trial | None:
     """No row on trial; None where the policy never tries."""
     if not loop.tries:
         return None
@@ -29,7 +29,7 @@ def no_trials(loop: Loop, batch: int) -> Trial | None:
     )
 
 
-def settle(loop: Loop, before: DecodeState, state: DecodeState, verified, observed, decision, window, count):
+def settle(loop: LoopContext, before: DecodeState, state: DecodeState, verified, observed, decision, window, count):
     """What a step means for trials, between `commit` and `draft`: (state, observed, window, count), as `draft` reads them.
 
     before, state: of this step, before and after the commit. Where a trial failed, the last three are changed to hold the
@@ -73,7 +73,7 @@ def begin(state: DecodeState, verified, observed, decision) -> DecodeState:
     )
 
 
-def read_answers(loop: Loop, trial: Trial, state: DecodeState, verified) -> Trial:
+def read_answers(loop: LoopContext, trial: Trial, state: DecodeState, verified) -> Trial:
     """The trials with the tokens that this step chose for their answers: up to a stop token, max_answer or max_length."""
     places = verified.positions + 1  # of the sampled tokens
     first = trial.start + len(loop.spec.end_think_ids)
@@ -109,6 +109,6 @@ def _newest(state: DecodeState) -> Int[Array, " B"]:
     return state.length - state.finished.astype(jnp.int32)
 
 
-def _limit(loop: Loop, trial: Trial, state: DecodeState) -> Int[Array, " B"]:
+def _limit(loop: LoopContext, trial: Trial, state: DecodeState) -> Int[Array, " B"]:
     """The position that an answer on trial may not reach."""
     return jnp.minimum(state.max_length, trial.start + len(loop.spec.end_think_ids) + loop.policy.max_answer)

@@ -15,11 +15,13 @@ from jaxtyping import Array, Int
 from specexit_jax.decoding.drafts import layer_calls
 from specexit_jax.decoding.loop import step
 from specexit_jax.decoding.sampling import best_token
-from specexit_jax.decoding.spec import Loop
+from specexit_jax.decoding.spec import LoopContext
 from specexit_jax.decoding.state import DecodeState, column
 
 
-def decode_from_host(loop: Loop, live: int, state: DecodeState, iterations: int) -> tuple[DecodeState, list[list[int]]]:
+def decode_from_host(
+    loop: LoopContext, live: int, state: DecodeState, iterations: int
+) -> tuple[DecodeState, list[list[int]]]:
     """The state (donated) after a number of iterations, and the tokens of each row. Supports greedy chains only."""
     spec = loop.spec
     if spec.tree is not None or bool(state.sampling.sampled.any()):
@@ -42,7 +44,7 @@ def decode_from_host(loop: Loop, live: int, state: DecodeState, iterations: int)
 
 
 @functools.partial(jax.jit, static_argnums=1, donate_argnums=2)
-def _verify(loop: Loop, live: int, state: DecodeState):
+def _verify(loop: LoopContext, live: int, state: DecodeState):
     """Verify, accept, decide, commit: the state, fused features [B, T, E], the window [B, T + 1] and what of it was kept."""
     verified = step.verify_candidates(loop, live, state)
     accepted = step.accept(loop, state, verified)
@@ -53,17 +55,21 @@ def _verify(loop: Loop, live: int, state: DecodeState):
 
 
 @functools.partial(jax.jit, static_argnums=1, donate_argnums=2)
-def _first_draft(loop: Loop, live: int, state: DecodeState, fused, window: Int[Array, "B U"], count: Int[Array, " B"]):
+def _first_draft(
+    loop: LoopContext, live: int, state: DecodeState, fused, window: Int[Array, "B U"], count: Int[Array, " B"]
+):
     pairs = layer_calls.run_pairs(loop, state.draft_cache, state.length - count, fused, window[:, 1:], live)
     hidden = column(pairs.hidden, count - 1)[:, None]
     return state.replace(draft_cache=pairs.cache), hidden, _best(loop, hidden)
 
 
 @functools.partial(jax.jit, static_argnums=1, donate_argnums=2)
-def _next_draft(loop: Loop, live: int, state: DecodeState, hidden, token: Int[Array, "B 1"], place: Int[Array, ""]):
+def _next_draft(
+    loop: LoopContext, live: int, state: DecodeState, hidden, token: Int[Array, "B 1"], place: Int[Array, ""]
+):
     out = layer_calls.layer(loop, state.draft_cache.replace(length=state.length + place), hidden, token, live)
     return state.replace(draft_cache=out.cache), out.hidden, _best(loop, out.hidden)
 
 
-def _best(loop: Loop, hidden) -> Int[Array, "B 1"]:
+def _best(loop: LoopContext, hidden) -> Int[Array, "B 1"]:
     return loop.params.d2t[best_token(layer_calls.head(loop, hidden))]

@@ -20,7 +20,7 @@ from specexit_jax.decoding.drafts import layer_calls
 from specexit_jax.decoding.loop.segments import open_slots, segment
 from specexit_jax.decoding.loop.speculative import make_loop
 from specexit_jax.decoding.loop.step import Observed, draft, verify_candidates
-from specexit_jax.decoding.spec import DecodeParams, DecodeSpec, Loop
+from specexit_jax.decoding.spec import DecodeParams, DecodeSpec, LoopContext
 from specexit_jax.decoding.state import DecodeState
 from specexit_jax.decoding.trees import TreeShape
 from specexit_jax.exits.boundaries import TokenBoundaries
@@ -165,7 +165,7 @@ def rewound(spec: DecodeSpec, state: DecodeState, length: Int[Array, ""]) -> Dec
 
 
 @functools.partial(jax.jit, static_argnums=1, donate_argnums=2)
-def verify_alone(loop: Loop, live: int, state: DecodeState, steps: Int[Array, ""]) -> DecodeState:
+def verify_alone(loop: LoopContext, live: int, state: DecodeState, steps: Int[Array, ""]) -> DecodeState:
     """`steps` passes of the target over root and drafts, sampled, each fed by the last one's samples."""
     vocabulary = loop.spec.target.vocab_size
 
@@ -179,7 +179,7 @@ def verify_alone(loop: Loop, live: int, state: DecodeState, steps: Int[Array, ""
 
 
 @functools.partial(jax.jit, static_argnums=1, donate_argnums=2)
-def draft_alone(loop: Loop, live: int, state: DecodeState, steps: Int[Array, ""]) -> DecodeState:
+def draft_alone(loop: LoopContext, live: int, state: DecodeState, steps: Int[Array, ""]) -> DecodeState:
     """`steps` times the draft's share: features fused, the pairs of a step that kept all its drafts, the next drafts."""
     kept = loop.spec.draft_tokens + 1
     count = jnp.full((state.root.shape[0],), kept, jnp.int32)
@@ -199,7 +199,7 @@ def _nowhere(tokens: Int[Array, "B K"]) -> Bool[Array, "B T"]:
     return jnp.zeros((tokens.shape[0], tokens.shape[1] + 1), bool)
 
 
-def _features(loop: Loop, state: DecodeState) -> Float[Array, "B T A"]:
+def _features(loop: LoopContext, state: DecodeState) -> Float[Array, "B T A"]:
     target = loop.spec.target
     shape = (state.root.shape[0], loop.spec.draft_tokens + 1, 3 * target.hidden_size)
     return jnp.ones(shape, target.dtype)

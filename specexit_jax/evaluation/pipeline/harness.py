@@ -216,7 +216,7 @@ def oracle_records(test: Boundaries) -> list[Record]:
 def decodable(session: Session, problems: Sequence[Problem], traces: Sequence[dict]) -> list[Problem]:
     """The problems whose prompts leave room in the target's context, with their thinking open or closed; traces: of them all."""
     thinking = session.thinking
-    closing = len(thinking.shut) + len(thinking.end) if thinking else 0
+    closing = len(thinking.closed_suffix) + len(thinking.end) if thinking else 0
     room = session.target.max_position - closing
     full = {trace.get("problem", trace["id"]) for trace in traces if len(trace["prompt_ids"]) >= room}
     return [problem for problem in problems if problem.id not in full]
