@@ -1,4 +1,4 @@
-"""Arms certified alike, compared with full thinking over problems whose seeds are averaged first."""
+"""Arms that are certified in the same way and compared with full thinking; seeds of a problem are averaged first."""
 
 import math
 from pathlib import Path

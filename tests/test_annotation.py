@@ -103,7 +103,7 @@ def test_two_processes_then_three_write_the_traces_of_one(session, problems, fol
 
 
 def test_a_long_answer_holds_up_no_other(session, problems, tmp_path, monkeypatch):
-    """With refilled slots, traces reach the disk in the order in which they end."""
+    """With refilled slots, traces are written in the order in which they end."""
     monkeypatch.setattr(rollout_module, "_FLUSH", 0.0)
     appended = []
     monkeypatch.setattr(
@@ -245,7 +245,7 @@ def test_labels_cover_every_boundary(session, folder):
 
 
 def test_annotation_tells_which_answers_did_not_end(session, folder):
-    """By the last token; of those that did not, max_answer cut some and the buffer's end others."""
+    """Recognised by the last token; some answers are cut by max_answer and others by the buffer's end."""
     traces, labels = read_shards(folder, "traces"), read_shards(folder, "labels")
     for label in labels:
         assert label["finished"] == [bool(ids) and ids[-1] in session.stop_ids for ids in label["forced_ids"]]
@@ -282,7 +282,7 @@ def test_signals_file_knows_its_draft(tmp_path):
 
 
 def test_signals_are_extracted_once_a_trace(session, folder, tmp_path, monkeypatch):
-    """What is asked for later joins what is kept; features are made anew, of all."""
+    """Signals of later traces are added to the cached ones; features are computed again for all."""
     traces, labels = read_shards(folder, "traces"), read_shards(folder, "labels")
     bundle = DraftBundle(session.draft, session.params.draft, session.params.d2t)
     asked = []
@@ -308,7 +308,8 @@ def test_signals_are_extracted_once_a_trace(session, folder, tmp_path, monkeypat
 
 
 def test_acceptance_is_counted_for_the_draft_that_made_it(session, problems, folder, tmp_path):
-    """Tokens are the same whoever speculated; traces of no draft, of another and of an unknown one lend no acceptance."""
+    """Tokens are the same under any draft; traces without a draft, of another or of an unknown draft give no acceptance
+    counts."""
     method = make_method(session, "eagle3", draft_tokens=3)
     setting = harness.Setting("test", (), 0, 4, FORCING, 3, 0, 1, False)
     kept = {trace["id"]: trace for trace in read_shards(folder, "traces")}
@@ -347,7 +348,7 @@ def test_jsonl_rows_are_json(folder):
 
 
 def test_a_question_that_fills_the_context_is_a_trace_without_an_answer(session, problems, tmp_path, capsys):
-    """It is named, labelled and wrong; the others are as they are without it."""
+    """It is recorded, labelled and counted as wrong; the other traces do not change."""
     entry = {"question": "Count the legs. " * 20, "answer": "2"}
     long = Problem("chain_sum/test/long", "chain_sum", "test", entry)
     roomy = dataclasses.replace(ROLLOUT, max_new_tokens=200)

@@ -1,4 +1,4 @@
-"""What annotation costs: counts that follow from the shape, forms that must write the same."""
+"""The cost of annotation: counts follow from the shapes, and both forms write the same tokens."""
 
 import json
 

@@ -9,7 +9,7 @@ COUNT, SIZE = 11, 4
 
 
 class Counted(RowsInMemory):
-    """Rows that know which of them were asked for."""
+    """Rows that record which of them were read."""
 
     def __init__(self):
         super().__init__({"tokens": 10 * np.arange(COUNT)[:, None] + np.arange(3)})

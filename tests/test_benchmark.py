@@ -43,7 +43,7 @@ def test_a_preset_is_timed_against_its_floor():
 
 
 def test_mistakes_get_one_sentence():
-    """One call for the lot would hide which sentence came: those of the sizes are held in test_loop_timing.py."""
+    """One call per mistake, so that the sentence belongs to it; mistakes in sizes are in test_loop_timing.py."""
     done = benchmark("--preset=tiny", "--simulate_accept_length=9")
     assert done.returncode == 1 and not done.stdout
     assert "with 3 drafts it is between 1 and 4, not 9.0" in done.stderr and len(done.stderr.splitlines()) == 1

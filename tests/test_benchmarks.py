@@ -1,4 +1,4 @@
-"""The paper's benchmarks: rows in the published schemas become questions and references, and are tested with alone."""
+"""The paper's benchmarks: rows in the published schemas become questions and references, for the test split only."""
 
 import importlib.util
 import json

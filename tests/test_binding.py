@@ -1,4 +1,5 @@
-"""A policy holds for what it was made for: said of a run that differs, refused where that is asked for, and carried along."""
+"""A policy holds for the settings it was made for: a run that differs is reported, or refused on request; exports keep
+the record."""
 
 import dataclasses
 import json
@@ -66,7 +67,7 @@ def test_a_run_that_differs_is_told_of_in_one_line(session, file, change, told):
 
 
 def test_what_the_file_itself_no_longer_is(session, file):
-    """A smoother, kinds, a budget or thresholds that were changed after the certificate."""
+    """A smoother, boundary kinds, a budget or thresholds that were edited after certification."""
     certified = _certified(file)
     changes = {"smoothing": "mean", "boundary_kinds": ("marker",), "budget": 99}
     sentence = uncovered(dataclasses.replace(certified, **changes, thresholds=(0.1, 0.0, 9.0)), session)
@@ -100,7 +101,7 @@ def test_a_policy_of_before_is_known_by_its_drafts_file(tiny, session, tmp_path)
 
 
 def test_the_bundled_policy_covers_the_bundled_model():
-    """As the function that binds it would write it today."""
+    """Its record is what the present code would write."""
     session = load_session(EMBEDDED / "target", EMBEDDED / "draft")
     file = load_policy(EMBEDDED / "policy.json", session.draft_digest)
     assert uncovered(file, session) is None and file.certificate is not None

@@ -81,7 +81,7 @@ def test_values_and_gradients_equal_plain_attention_and_the_dense_form(tokens, b
 
 @pytest.mark.parametrize("path", ["plain", "fused"])
 def test_nothing_crosses_documents_or_leaves_the_window(path):
-    """Of one query's output: the gradient of every key and value that it does not see is exactly zero."""
+    """For one query's output, the gradient of every key and value that it does not see is exactly zero."""
     tokens, window, query = 61, 9, 40
     (q, k, v, own), segments = case(tokens)
     segments = jnp.asarray([[1] * 36 + [2] * 20 + [0] * 5] * ROWS, jnp.int32)

@@ -1,4 +1,4 @@
-"""Certified policies and what they cost: pooled, a task each, used on another task."""
+"""Certified policies and their cost: pooled, one per task, and used on another task."""
 
 import dataclasses
 

@@ -52,7 +52,7 @@ def test_a_state_comes_back_bit_for_bit(tmp_path):
 
 
 def test_a_save_goes_on_while_the_state_is_donated_away(tmp_path):
-    """Steps in place, while the save is under way, change nothing of what it writes; the notes come back too."""
+    """In-place steps during a save do not change what is saved; notes are restored too."""
     advance = jax.jit(lambda state: jax.tree.map(lambda x: x + jnp.ones((), x.dtype), state), donate_argnums=0)
     state = {f"layer_{i}": jnp.full((512, 512), i, jnp.float32) for i in range(8)}
     with Checkpoints(tmp_path) as checkpoints:

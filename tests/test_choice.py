@@ -1,4 +1,4 @@
-"""Which method an own draft gets: its own policy's, wherever that lies; else plain drafts; in one line, why."""
+"""The method chosen for a user's draft: specexit if a policy for it is found, else eagle3; one line says why."""
 
 import dataclasses
 import shutil

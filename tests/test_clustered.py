@@ -119,7 +119,8 @@ def short_paths(monkeypatch):
 
 
 def test_paths_chosen_and_walked_on_clustered_samples_keep_their_promise(short_paths):
-    """60 problems of three tasks, eight samples that mostly agree: development and calibration are drawn anew each time."""
+    """60 problems of three tasks with eight correlated samples each: development and calibration are drawn again each
+    time."""
     draws = partial(wrong_certificates, 100, 60, 8, 0.9, 0.1, 0.4)
     wrong, certified, tests = draws(clustered=True, seed=0)
     assert wrong <= 10 and certified > 80 and tests["binomial"] > 40  # 10: the 98 % point of what 5 % would give

@@ -24,7 +24,7 @@ COMMANDS.append("launch.evaluate --config=configs/embedded.py:demo --workdir=run
 
 
 def run(commands: list[dict]) -> list[dict]:
-    """What `entries_case` sees of each."""
+    """The result of `entries_case` for each command."""
     done = subprocess.run(
         [sys.executable, str(ROOT / "tests" / "entries_case.py")], input=json.dumps(commands), capture_output=True, text=True,
         cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"},
@@ -35,7 +35,7 @@ def run(commands: list[dict]) -> list[dict]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    """FOLDER/work: a workdir where every stage has been, its rows without content; FOLDER/fresh: one where none has."""
+    """FOLDER/work: a workdir in which every stage has run, with rows without content; FOLDER/fresh: an empty one."""
     folder = tmp_path_factory.mktemp("commands")
     for split in SPLITS:
         path = folder / "work" / split
@@ -128,7 +128,7 @@ def _flags(words: list[str], workdir: Path) -> list[str]:
 
 @pytest.fixture(scope="module")
 def seen(folder) -> dict:
-    """What was seen of every command, by its place in the lists; one process starts them all."""
+    """The result of every command, by its index in the lists; one process starts all of them."""
     write = lambda place, text: (place.parent.mkdir(parents=True, exist_ok=True), place.write_text(text))  # noqa: E731
     for name, label in (("table", "name=problems.jsonl"), ("world", "world")):
         shutil.copytree(folder / "work", folder / name)

@@ -1,4 +1,4 @@
-"""Weights told by their values: whatever the format, the shards and the stored type, and nothing else has the same digest."""
+"""Digests of weights: equal for equal values in any format, sharding and stored type, and different otherwise."""
 
 import dataclasses
 import json
@@ -58,7 +58,7 @@ def test_two_fine_tunes_in_shards_do_not_look_alike(tiny, tmp_path):
 
 @pytest.mark.parametrize("whole", [content.WHOLE, 100])
 def test_the_stored_type_counts_only_where_it_changes_values(tiny, tmp_path, monkeypatch, whole):
-    """Of a large target samples are read; they see what training changes."""
+    """A large target is sampled; the samples detect changes by training."""
     monkeypatch.setattr(content, "WHOLE", whole)
     monkeypatch.setattr(content, "BLOCK", 7)
     target = tiny / "target"
@@ -117,7 +117,7 @@ def test_torchs_files_are_read_where_they_lie(tiny, tmp_path):
 
 
 def test_a_large_target_costs_little(tmp_path):
-    """A tensor of 2 GB, of which nothing is written: its samples are read, not it."""
+    """A sparse file with a tensor of 2 GB: only its samples are read."""
     size = 2**29
     header = json.dumps({"big": {"dtype": "F32", "shape": [size], "data_offsets": [0, 4 * size]}}).encode()
     path = tmp_path / "model.safetensors"
@@ -136,7 +136,7 @@ def test_a_large_target_costs_little(tmp_path):
 
 
 def test_what_earlier_versions_wrote_is_known(tiny, tmp_path):
-    """Signals and settings of a workdir that was made before are taken as they are, those of another model are not."""
+    """Signals and settings of an older workdir are accepted; those of another model are not."""
     digest, former = _draft(tiny / "draft"), file_digest(tiny / "draft" / "model.safetensors")
     save_signals(tmp_path / "signals.npz", {"a": np.ones((2, 3), np.float32)}, former)
     assert list(load_signals(tmp_path / "signals.npz", digest)) == ["a"]

@@ -1,4 +1,5 @@
-"""Exits on trial against the slow oracle, against forced answers, and what a failed trial leaves behind: nothing."""
+"""Exits on trial against the slow reference decoder and against forced answers; a failed trial leaves no trace in the
+state."""
 
 import dataclasses
 import functools
@@ -59,7 +60,7 @@ def oracle(seed: int, row: int, sampling: Sampling, end=(END,)):
 
 
 def assert_same(result, seed: int, sampling: Sampling, end=(END,)) -> None:
-    """Every row is the oracle's, and so is what its trials cost."""
+    """Every row equals the oracle's, and so do its trial tokens."""
     for row in range(8):
         slow = oracle(seed, row, sampling, end)
         assert result.tokens[row, : int(result.length[row])].tolist() == slow.tokens, (seed, row)

@@ -1,4 +1,4 @@
-"""What the environment says of other processes."""
+"""Reading the environment variables that describe other processes."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Answers that loop until their budget is spent: judged wrong, soon, and without an error."""
+"""Answers that repeat themselves until their budget is spent: graded as wrong, quickly, and without an error."""
 
 import functools
 import gc
@@ -90,7 +90,7 @@ def _busy(seconds):
 
 
 def _swallow():
-    """Catches everything, as code of others does."""
+    """Catches every exception, as some third-party code does."""
     for _ in range(3):
         try:
             _spin()

@@ -48,7 +48,7 @@ def test_the_engines_fill_every_parameter_and_meet_no_other(form, signals, tmp_p
 
 @pytest.mark.parametrize("signals", ["fc", "draft"])
 def test_folders_of_before_are_still_read(signals, tmp_path):
-    """Their signals lie in signals.safetensors; a folder that is written again keeps no other file of weights."""
+    """Older folders hold signals in signals.safetensors; rewriting a folder removes other weight files."""
     bundle = make_bundle(signals=signals)
     save_draft(tmp_path, bundle, form="eagle")
     save_file(load_file(tmp_path / "signals.specexit"), tmp_path / "signals.safetensors")
@@ -74,7 +74,7 @@ def test_folders_of_before_are_still_read(signals, tmp_path):
     ],
 )
 def test_each_engine_captures_the_layers_that_the_draft_was_trained_on(form, layer_ids, vllm, sglang, tmp_path):
-    """None: the key it reads is not there, and it takes its default."""
+    """None: the key that the engine reads is absent, and it uses its default."""
     save_draft(
         tmp_path, make_bundle(signals="none", capture=(2, 3, 5)), form=form, layer_ids=layer_ids, verifier=VERIFIER
     )

@@ -1,4 +1,5 @@
-"""launch.export: a draft goes out in every format and comes back with the same outputs; another target's is refused."""
+"""launch.export: a draft written in every format is read back with the same outputs; a draft of another target is
+refused."""
 
 import importlib.util
 import json

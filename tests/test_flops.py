@@ -21,7 +21,7 @@ DRAFT = DraftConfig(128, 128, 320, 4, 2, 32, vocab_size=768, draft_vocab_size=25
 
 
 def counted(target: TargetConfig, draft: DraftConfig, rows: int, tokens: int, steps: int) -> float:
-    """Operations that XLA counts of the losses and their gradient: elementwise ones too, and no optimizer."""
+    """XLA's count of operations for the losses and their gradient, elementwise ones included, without the optimizer."""
     config = DraftTrainingConfig(steps=steps)
 
     def gradients(params, target_params, batch):

@@ -1,4 +1,5 @@
-"""The model goes on from boundaries: its own noise gives the trace back, other noise the chance that the forced answer stands."""
+"""Continuations from boundaries: with the trace's own noise they repeat the trace; with other noise they estimate how
+often the forced answer agrees."""
 
 import dataclasses
 
@@ -34,7 +35,7 @@ SETTING = Foresight(boundaries=6, continuations=3, seed=5, batch_size=4, max_new
 
 @pytest.fixture(scope="module")
 def session(tmp_path_factory):
-    """A random model that closes its thinking as readily as it says anything else."""
+    """A random model that closes its thinking as often as it writes any other token."""
     folder = write_tiny(tmp_path_factory.mktemp("foresight"))
     session = load_session(folder / "target")
     (end,), head = session.end_think_ids, session.params.target["lm_head"]
@@ -126,7 +127,7 @@ def test_confidence_beside_what_could_be_known():
 
 
 def test_boundaries_and_samples_of_a_problem_are_one_observation():
-    """Four traces of a problem that all say the same tell what one tells: the same draws, the same interval."""
+    """Four identical traces of a problem give the same interval as one of them."""
     rng = np.random.default_rng(2)
     chances = rng.beta(1.5, 0.5, size=80)
     once = [

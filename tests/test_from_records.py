@@ -1,4 +1,5 @@
-"""Results and reports from the records of a workdir: the same as the run wrote, as much as there is, nothing else."""
+"""Results and reports made from the records of a workdir: the same as the run wrote, or as much of it as records exist
+for."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Held-out looks count what the training step counts, and split it by phase and position as a slow count does."""
+"""Held-out evaluation equals the training step's counts, and a slow count by phase and position."""
 
 import json
 

@@ -1,4 +1,5 @@
-"""Targets agree with transformers (torch); checkpoints go out and come back; bad ones are refused by name."""
+"""Targets agree with transformers (torch); checkpoints are written and read back; bad ones are refused with the
+tensor's name."""
 
 import dataclasses
 import json

@@ -1,4 +1,5 @@
-"""Drafts agree with the equations of EAGLE; every format goes out and comes back; bad files are refused by name."""
+"""Drafts agree with the equations of EAGLE; every format is written and read back; bad files are refused with the
+tensor's name."""
 
 import dataclasses
 import json

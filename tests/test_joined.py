@@ -1,4 +1,4 @@
-"""Two joined processes, each decoding on a mesh of its own devices, write together what one process writes."""
+"""Two joined processes, each decoding on a mesh of its own devices, together write the same rows as one process."""
 
 import socket
 import subprocess

@@ -1,4 +1,5 @@
-"""Programs and their tests in two processes: what is carried between them, and that a program can but answer."""
+"""Programs and their tests in two processes: which values are passed between them, and that a program can only answer
+calls."""
 
 import collections
 import datetime

@@ -1,4 +1,4 @@
-"""Runs killed with SIGKILL at random moments end in the bits of the run that was never killed."""
+"""Runs killed with SIGKILL at random moments end with the same bits as an undisturbed run."""
 
 import os
 import subprocess

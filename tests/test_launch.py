@@ -1,4 +1,4 @@
-"""The door: generate on a tiny random model, one sentence on every mistake, and the scripts that install."""
+"""launch.generate on a tiny random model, one sentence for every mistake, and the install scripts."""
 
 import importlib
 import io

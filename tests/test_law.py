@@ -1,4 +1,4 @@
-"""The law of the sampler: whole sequences drawn by the speculative loop against their exact probabilities.
+"""The distribution of the sampler: whole sequences drawn by the speculative loop against their exact probabilities.
 
 By both rules, with chains and trees, with and without a draft vocabulary; and what breaks a rule is caught.
 """
@@ -89,7 +89,7 @@ def test_loop_draws_from_the_model_whatever_the_draft(monkeypatch):
 
 
 def test_a_lenient_acceptance_is_caught(monkeypatch):
-    """One draft too many in a tenth of the steps: less than any eye would see."""
+    """The test detects one wrongly accepted draft in a tenth of the steps."""
     strict = verify.accept
 
     def lenient(drafts, sampled):

@@ -1,4 +1,4 @@
-"""Kernels in the order in which they are read: the same parameters, as the programs that read them are told."""
+"""Kernels stored in the order of reading: the same values, and the compiled programs expect that layout."""
 
 import dataclasses
 import re

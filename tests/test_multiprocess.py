@@ -1,4 +1,5 @@
-"""Runs of two processes of four devices, launched by local_cluster.sh: stopped together, ended together, restored elsewhere."""
+"""Runs of two processes with four devices each, started by local_cluster.sh: stopped together, ended together, restored
+on another mesh."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""The published configs of the models that users bring: every tensor's name and shape, and where it goes, without weights."""
+"""The published configs of common models, without weights: every tensor's name, shape and parameter."""
 
 import functools
 import json

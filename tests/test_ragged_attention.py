@@ -1,4 +1,5 @@
-"""The kernel of decoding attention, interpreted: the numbers of plain attention, read no further than every row's own length."""
+"""The kernel of decoding attention in interpret mode: equal to plain attention, and reading only up to each row's
+length."""
 
 import dataclasses
 import functools

@@ -1,4 +1,4 @@
-"""Replay against a plain loop that decides token by token, as a decode without speculation would."""
+"""Replay against a plain loop that decides token by token, like decoding without speculation."""
 
 import jax.numpy as jnp
 import numpy as np

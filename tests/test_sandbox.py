@@ -1,4 +1,5 @@
-"""Programs that try to leave the sandbox, to take too much, to outlive it, to feign success: none does; each can do it outside."""
+"""Programs that try to leave the sandbox, exceed limits, outlive it or fake success: all fail inside, and each succeeds
+outside."""
 
 import contextlib
 import functools

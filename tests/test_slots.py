@@ -1,4 +1,4 @@
-"""Slots that are refilled: every request is what it is alone, whatever the slots, the order and the neighbours."""
+"""Refilled slots: every request gives the same result as alone, for any slots, order and neighbours."""
 
 import dataclasses
 import functools

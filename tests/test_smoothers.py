@@ -1,4 +1,4 @@
-"""Smoothers: each against a loop written from its definition, and blind to how verification slices the text."""
+"""Smoothers: each against a loop written from its definition, and independent of how verification slices the text."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,5 @@
-"""A long run through refilled slots: thousands of prompts of random lengths, limits and seeds, each as it is alone."""
+"""A long run through refilled slots: thousands of prompts of random lengths, limits and seeds, each with the same
+result as alone."""
 
 import gc
 import re

@@ -1,4 +1,4 @@
-"""The loop against the slow oracle and against itself: methods, drafts, batches, exits, ends, limits."""
+"""The loop against the slow reference decoder and against itself: methods, drafts, batches, exits, ends, limits."""
 
 import dataclasses
 import functools
@@ -419,7 +419,8 @@ def test_a_draft_may_read_a_table_of_its_own():
 
 
 def test_drafts_share_the_noise_of_their_positions():
-    """A draft that knows no more than the target's distribution (here: nothing is likelier than anything) is always right."""
+    """With equal logits of draft and target (here all zero) every draft is accepted, because both add the same
+    noise."""
     draft = dataclasses.replace(DRAFT, draft_vocab_size=VOCABULARY)
     params = tiny_params(draft=draft)
     target = params.target | {"lm_head": jnp.zeros_like(params.target["lm_head"])}

@@ -1,4 +1,4 @@
-"""Text as it comes and talk that goes on: in all the same tokens and text as the request decoded at once."""
+"""Streaming and conversations: the same tokens and text as the request decoded at once."""
 
 import pytest
 from tiny_folders import write_tiny

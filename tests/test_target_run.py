@@ -1,4 +1,4 @@
-"""A target's run starts from a folder where it is told to, and from no other model's."""
+"""A target's run starts from a folder if one is given, and refuses the folder of a model of other shapes."""
 
 import dataclasses
 

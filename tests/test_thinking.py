@@ -1,4 +1,4 @@
-"""Where thinking begins and ends: for templates that open it, that leave it to the model, that never heard of it."""
+"""Where thinking begins and ends: for templates that open it, that leave it to the model, and that do not know it."""
 
 from types import SimpleNamespace
 

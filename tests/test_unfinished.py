@@ -1,4 +1,4 @@
-"""Forced answers that did not end: nobody's agreement, never a finished record, and too many of them are refused."""
+"""Unfinished forced answers: they do not agree, give no finished record, and too many of them are refused."""
 
 import jax.numpy as jnp
 import pytest

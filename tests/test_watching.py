@@ -1,4 +1,4 @@
-"""What a run shows of itself: speed without compilation, utilisation, leaps of the loss, TensorBoard where it is installed."""
+"""What a run shows: speed without compilation, utilisation, spikes of the loss, TensorBoard if it is installed."""
 
 import importlib.util
 import json

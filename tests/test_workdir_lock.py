@@ -1,4 +1,4 @@
-"""A second process at the same files is refused while the first one lives, however that ends; others work side by side."""
+"""A second process on the same files is refused while the first one lives; the lock is released however it ends."""
 
 import fcntl
 import importlib
@@ -159,7 +159,7 @@ def test_of_joined_processes_the_first_asks(tmp_path, hold, monkeypatch):
 
 @pytest.mark.parametrize("write", [drop_torn_line, lambda path: append_jsonl(path, [{"id": "b"}])])
 def test_no_row_is_lost_between_a_read_and_a_cut(tmp_path, write):
-    """Whoever cuts a torn line or appends a row has the file to itself."""
+    """A process that cuts a torn line or appends a row holds the file exclusively."""
     path = tmp_path / "traces.jsonl"
     path.write_text('{"id": "a"}\n{"id')
     thread = threading.Thread(target=write, args=(path,))
