@@ -58,7 +58,7 @@ def latency_split(
     prefixes = {name: [_prefixes(one, lengths) for one in rows] for name, rows in timed.items()}
     every = sorted({int(prefix) for rows in prefixes.values() for row in rows for prefix in row})
     spec = next(iter(timed.values()))[0].spec
-    exits = next((method.policy for method in methods if method.policy.signals), None)
+    exits = next((method.policy for method in methods if isinstance(method.policy, Threshold)), None)
     with on_mesh(session.mesh):
         costs = {prefix: _step_cost(session, spec, prefix) for prefix in every}
         added = None if exits is None else _exit_share(session, spec, every[0], exits)
