@@ -24,8 +24,8 @@ class Thinking:
     """Ids of `<think>` (start) and `</think>` (end) by themselves.
 
     open_suffix: what a prompt with open thinking ends in; closed_suffix: what replaces it where thinking is closed at once; both
-    () where the model has no chat template. decode: ids to text. header: what the assistant's turn begins with; "" where none is
-    known, and all of a prompt counts.
+    () where the model has no chat template. decode: ids to text. header: the text between the last turn of
+    a prompt and the reply; "" where none is known, and all of a prompt counts.
     """
 
     start: tuple[int, ...]
