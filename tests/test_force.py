@@ -37,8 +37,8 @@ def params():
 def quick(monkeypatch):
     """Less time is spent on compiling."""
     for name, static in {"absorb": 0, "segment": 0, "open_branches": (0, 1, 2)}.items():
-        plain = getattr(force_branches, name).__wrapped__
-        monkeypatch.setattr(force_branches, name, jax.jit(plain, static_argnums=static, compiler_options=QUICK))
+        plain = getattr(branches, name).__wrapped__
+        monkeypatch.setattr(branches, name, jax.jit(plain, static_argnums=static, compiler_options=QUICK))
 
 
 @pytest.fixture
@@ -151,6 +151,6 @@ def test_own_slots_shrink_once_a_long_answer_is_done(params, monkeypatch):
     spec = dataclasses.replace(SPEC, max_answer=30, stop_ids=(), live_prefixes=(160,))
     forcer, sizes = Forcer(spec, params, 1), []
     resize = branches.resize_own
-    monkeypatch.setattr(force_branches, "resize_own", lambda own, state: (sizes.append(own), resize(own, state))[1])
+    monkeypatch.setattr(branches, "resize_own", lambda own, state: (sizes.append(own), resize(own, state))[1])
     compare(forcer, params, 0)
     assert sizes[:4] == [16, 31, 4, 16]

@@ -151,7 +151,8 @@ def test_acceptance_can_be_simulated(tree):
     spec = tiny_spec(3, tree=tree, simulate_accept_length=2.4, stop_ids=(), buffer_length=200)
     prompt, length, limit = np.full((2, 4), 8, np.int32), np.full((2,), 4, np.int32), np.full((2,), 200, np.int32)
     keys, closed = jax.random.split(jax.random.key(0), 2), np.zeros((2,), bool)
-    result = run(spec, tiny_params(), prompt, length, keys, closed, limit, NeverExit(), boundary_table())
+    rows = Requests(prompt, length, keys, closed, limit).rows()
+    result = run(spec, tiny_params(), rows, NeverExit(), boundary_table())
     assert (196 / np.asarray(result.steps)).tolist() == pytest.approx([2.4, 2.4], abs=0.05)
 
 
