@@ -4,6 +4,10 @@ import gc
 import os
 from pathlib import Path
 
+os.environ.setdefault(
+    "OMP_NUM_THREADS", "1"
+)  # threads of torch, scikit-learn and BLAS that wait take the other worker's core
+
 import compile_cache
 import jax
 import pytest
