@@ -4,9 +4,7 @@ import gc
 import os
 from pathlib import Path
 
-os.environ.setdefault(
-    "OMP_NUM_THREADS", "1"
-)  # threads of torch, scikit-learn and BLAS that wait take the other worker's core
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # of torch, scikit-learn and BLAS: two processes share the cores
 
 import compile_cache
 import jax
