@@ -98,7 +98,7 @@ def test_pieces_segments_and_long_ends_change_nothing(params, small):
     spec = dataclasses.replace(SPEC, end_think_ids=(2, 9, 4), max_answer=30, live_prefixes=(256,))
     forcer, shapes = Forcer(spec, params, 5), []
     segment = branches.segment
-    forcer._pieces.call = lambda function, *arguments: (
+    forcer._programs.call = lambda function, *arguments: (
         shapes.append((arguments[2].slots, arguments[-1].v[0].shape[3])) if function is segment else None,
         function(*arguments),
     )[1]

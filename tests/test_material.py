@@ -91,6 +91,6 @@ def test_held_out_rows_that_show_less_are_told_of(folder):
     rows = [source[number] for number in range(len(source))]
     bare = [row | {"boundary": np.zeros_like(row["boundary"])} for row in rows]
     assert look_at(rows, 4).told == ""
-    assert "hold no labelled boundary: confidence, progress and remain are not looked at" in look_at(bare, 4).told
+    assert "hold no labelled boundary: the signals are not looked at" in look_at(bare, 4).told
     cut = rows_of(folder, PROMPT + 1)
     assert "hold nothing that a draft could write" in look_at([cut[number] for number in range(3)], 4).told

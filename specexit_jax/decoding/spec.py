@@ -114,8 +114,8 @@ class DecodeSpec:
         """The least live prefix for a step of a row with `length` tokens."""
         return next((size for size in self.prefixes if size >= length + self.reach), self.prefixes[-1])
 
-    def window_for(self, length: int) -> int:
-        """The least window for a prompt of `length` tokens and a step after it."""
+    def prompt_slots(self, length: int) -> int:
+        """The fewest cache slots for a prompt of `length` tokens and a step after it."""
         return next((size for size in self.windows if size >= length + self.reach), self.windows[-1])
 
     @property

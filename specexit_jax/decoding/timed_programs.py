@@ -1,4 +1,4 @@
-"""Compiled pieces driven by the host, and the time that compiling them takes."""
+"""Compiled programs called by the host, and the time that their compilation takes."""
 
 import time
 from collections.abc import Callable
@@ -10,10 +10,10 @@ from jax.sharding import Mesh
 from specexit_jax.backend import on_mesh
 
 
-class Pieces:
-    """Calls compiled functions under a mesh; what the first call for a shape takes is booked in `compile_seconds`.
+class TimedPrograms:
+    """Calls compiled functions under a mesh; the first call for each shape is counted in `compile_seconds`.
 
-    fixed: arguments that are the same in every call, whose shapes need not be looked at.
+    fixed: arguments that are the same in every call, so that their shapes are not compared.
     """
 
     def __init__(self, mesh: Mesh | None, *fixed: Any):

@@ -13,7 +13,7 @@ from specexit_jax.decoding.loop import segments
 from specexit_jax.decoding.rows import PromptRows, SlotRequest
 from specexit_jax.decoding.spec import LoopContext
 from specexit_jax.decoding.state import DecodeResult
-from specexit_jax.decoding.timed_programs import Pieces
+from specexit_jax.decoding.timed_programs import TimedPrograms
 from specexit_jax.models.cache import Cache
 
 CHUNK = 1024  # prompt tokens that are prefilled at once
@@ -30,7 +30,7 @@ class Slots:
         self.loop, self.size = loop, size
         self.requests: list[SlotRequest | None] = [None] * size
         self._live = loop.spec.prefixes[0]
-        self._pieces = Pieces(mesh, loop, loop.spec)
+        self._programs = TimedPrograms(mesh, loop, loop.spec)
         self._warm: set[int] = set()
         with on_mesh(mesh):
             self._state = segments.open_slots(loop, size, self._live)
@@ -61,20 +61,20 @@ class Slots:
         rest = len(prompt) - start
         tail = rest - CHUNK * ((rest - 1) // CHUNK)  # what is left for the last piece
         width = min(max(SHORTEST, 1 << (tail - 1).bit_length()), spec.buffer_length - (len(prompt) - tail))
-        window = self._window(len(prompt) - tail + width)
+        room = self._room(len(prompt) - tail + width)
         if held:
-            fresh = self._pieces.call(segments.held_row, self.loop, window, self._state, jnp.int32(row))
+            fresh = self._programs.call(segments.held_row, self.loop, room, self._state, jnp.int32(row))
         else:
-            fresh = self._pieces.call(segments.fresh_row, self.loop, window)
+            fresh = self._programs.call(segments.fresh_row, self.loop, room)
         while len(prompt) - start > CHUNK:
-            live = spec.window_for(start + CHUNK)
+            live = spec.prompt_slots(start + CHUNK)
             chunk = np.asarray([prompt[start : start + CHUNK]], np.int32)
             after = np.asarray(prompt[start + CHUNK : start + CHUNK + 1], np.int32)
-            fresh = self._pieces.call(segments.absorb_row, self.loop, live, fresh, chunk, after, _one(start))
+            fresh = self._programs.call(segments.absorb_row, self.loop, live, fresh, chunk, after, _one(start))
             start += CHUNK
         rows = PromptRows.of([request], 1, width, start)
-        fresh = self._pieces.call(segments.prefill_row, self.loop, (window, window), fresh, rows, _one(start))
-        self._state = self._pieces.call(segments.put_row, self._state, fresh, jnp.int32(row))
+        fresh = self._programs.call(segments.prefill_row, self.loop, (room, room), fresh, rows, _one(start))
+        self._state = self._programs.call(segments.put_row, self._state, fresh, jnp.int32(row))
         self.requests[row] = request
         self._look()
         return len(prompt) - first
@@ -103,28 +103,28 @@ class Slots:
         self._state = self._state.replace(done=self._state.done.at[row].set(True))
         self._look()
 
-    def _window(self, tokens: int) -> int:
-        """The window of a prompt of so many tokens and a step after them; the caches have its slots."""
-        window = self.loop.spec.window_for(tokens)
-        if window > self._live:
-            self._resize(window)
-        return window
+    def _room(self, tokens: int) -> int:
+        """Cache slots for a prompt of so many tokens and a step after them; grows the caches to them."""
+        room = self.loop.spec.prompt_slots(tokens)
+        if room > self._live:
+            self._resize(room)
+        return room
 
     def _resize(self, live: int) -> None:
         spec = self.loop.spec
         if spec.slots_for(live) != spec.slots_for(self._live):
-            self._state = self._pieces.call(segments.resize_caches, spec, live, self._state)
+            self._state = self._programs.call(segments.resize_caches, spec, live, self._state)
         self._live = live
 
     def _segment(self, steps: int, enough: int) -> jax.Array:
         arguments = self.loop, self._live, self._state, jnp.int32(steps), jnp.int32(enough)
-        self._state, count = self._pieces.call(segments.segment, *arguments)
+        self._state, count = self._programs.call(segments.segment, *arguments)
         return count
 
     @property
     def compile_seconds(self) -> float:
         """What compiling new shapes has taken so far."""
-        return self._pieces.compile_seconds
+        return self._programs.compile_seconds
 
     def _look(self) -> None:
         self.done, self.lengths = jax.device_get((self._state.done, self._state.length))

@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from specexit_jax.decoding.forced import branches
 from specexit_jax.decoding.forced.branches import BranchState, Tasks
 from specexit_jax.decoding.forced.one_at_a_time import Forced, ForceSpec
-from specexit_jax.decoding.timed_programs import Pieces
+from specexit_jax.decoding.timed_programs import TimedPrograms
 from specexit_jax.models.cache import Cache
 
 PIECE = 512  # tokens of a trace that are prefilled at once: scores are of a piece against the prefix, never of T x T
@@ -47,19 +47,19 @@ class Forcer:
             raise ValueError(f"There must be at least 1 branch, not {branches}.")
         self.spec, self.params, self.branches = spec, target_params, branches
         self.cost = ForceCost()
-        self._pieces = Pieces(mesh, target_params)
+        self._programs = TimedPrograms(mesh, target_params)
         self._warm: set[tuple] = set()
 
     def force(self, tokens: np.ndarray, boundaries: np.ndarray, keys: jax.Array, max_length: np.ndarray) -> Forced:
         """As `force_answers`, but under C keys [B, C] each: host arrays [B, N, C, ...]; features are never returned."""
-        began, compiled = time.perf_counter(), self._pieces.compile_seconds
+        began, compiled = time.perf_counter(), self._programs.compile_seconds
         number = boundaries.shape[1]
         padded = np.full((len(tokens), rung(number, TASKS)), -1, np.int32)
         padded[:, :number] = boundaries
         looked_at = jnp.asarray(tokens, jnp.int32) if self.spec.sampling.penalises else None
         tasks = Tasks(jnp.asarray(padded), keys, jnp.asarray(max_length, jnp.int32), looked_at)
         forced = self.answer(self.prefill(tokens, int(padded.max()) + 1), tasks)
-        compiled = self._pieces.compile_seconds - compiled
+        compiled = self._programs.compile_seconds - compiled
         self.cost.compile_seconds += compiled
         self.cost.seconds += time.perf_counter() - began - compiled
         return Forced(*(part[:, :number] for part in dataclasses.astuple(forced)[:-1]), None)
@@ -84,26 +84,26 @@ class Forcer:
             stop = min(start + PIECE, whole.shape[1])
             slots = rung(stop, PREFIX)
             if cache is None:
-                cache = self._pieces.call(branches.empty_prefix, self.spec.target, len(tokens), slots)
+                cache = self._programs.call(branches.empty_prefix, self.spec.target, len(tokens), slots)
             cache = self._fitted(cache, slots)
             piece = jnp.asarray(whole[:, start:stop])
-            cache = self._pieces.call(branches.absorb, self.spec.target, self.params, cache, piece, jnp.int32(start))
+            cache = self._programs.call(branches.absorb, self.spec.target, self.params, cache, piece, jnp.int32(start))
             start = stop
         if cache is None:  # no boundary at all
-            cache = self._pieces.call(branches.empty_prefix, self.spec.target, len(tokens), PREFIX)
+            cache = self._programs.call(branches.empty_prefix, self.spec.target, len(tokens), PREFIX)
         self.cost.prefilled += start * len(tokens)
         return cache
 
     def _run(self, prefix: Cache, tasks: Tasks) -> BranchState:
         spec, rows = self.spec, tasks.boundaries.shape[0]
         own = self._own(1)
-        state = self._pieces.call(branches.open_branches, spec, self.branches, own, prefix, tasks)
+        state = self._programs.call(branches.open_branches, spec, self.branches, own, prefix, tasks)
         active, needed, used, steps = _outlook(tasks, state)
         while active:
             prefix = self._fitted(prefix, rung(needed, PREFIX))
             if used > own or used <= _fewer(own):
                 own = self._own(used)
-                state = self._pieces.call(branches.resize_own, own, state)
+                state = self._programs.call(branches.resize_own, own, state)
             before = steps
             if (prefix.slots, own) not in self._warm:  # compiled without a step, so that none is booked as compilation
                 self._warm.add((prefix.slots, own))
@@ -117,7 +117,7 @@ class Forcer:
 
     def _segment(self, prefix: Cache, tasks: Tasks, shorter: int, state: BranchState):
         edges = jnp.int32(shorter), jnp.int32(_fewer(state.v[0].shape[3]))
-        return self._pieces.call(branches.segment, self.spec, self.params, prefix, tasks, *edges, state)
+        return self._programs.call(branches.segment, self.spec, self.params, prefix, tasks, *edges, state)
 
     def _own(self, used: int) -> int:
         """Own slots of a branch for a step that needs `used`."""
@@ -127,7 +127,7 @@ class Forcer:
         return min(slots, self.spec.reach)
 
     def _fitted(self, cache: Cache, slots: int) -> Cache:
-        return cache if cache.slots == slots else self._pieces.call(branches.resize_prefix, cache, slots)
+        return cache if cache.slots == slots else self._programs.call(branches.resize_prefix, cache, slots)
 
 
 def rung(number: int, least: int) -> int:

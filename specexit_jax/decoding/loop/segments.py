@@ -47,17 +47,17 @@ def segment(
 
 
 @functools.partial(jax.jit, static_argnums=1)
-def fresh_row(loop: LoopContext, window: int) -> DecodeState:
-    """An empty state of one row whose caches have `window` slots: enough for a prompt and a step after it."""
-    return empty_state(loop, 1, (window, window))
+def fresh_row(loop: LoopContext, room: int) -> DecodeState:
+    """An empty state of one row whose caches have `room` slots: enough for a prompt and a step after it."""
+    return empty_state(loop, 1, (room, room))
 
 
 @functools.partial(jax.jit, static_argnums=1)
-def held_row(loop: LoopContext, window: int, state: DecodeState, row: Int[Array, ""]) -> DecodeState:
-    """The same, with the tokens of slot `row` and the first `window` slots of its caches: for a prompt that goes on."""
+def held_row(loop: LoopContext, room: int, state: DecodeState, row: Int[Array, ""]) -> DecodeState:
+    """The same, with the tokens of slot `row` and the first `room` slots of its caches: for a prompt that goes on."""
 
     def cut(cache: Cache | None) -> Cache | None:
-        return cache and jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, row, 1), resize(cache, window))
+        return cache and jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, row, 1), resize(cache, room))
 
     tokens = jax.lax.dynamic_slice_in_dim(state.tokens, row, 1)
     fresh = empty_state(loop, 1, (0, 0))

@@ -59,7 +59,7 @@ class Observed:
 
 
 @flax.struct.dataclass
-class Decision:
+class ExitDecision:
     """Where the policy cuts: rows that exit, and the column of the last token they keep."""
 
     exits: Bool[Array, " B"]
@@ -74,10 +74,12 @@ def step(loop: LoopContext, live: int, state: DecodeState) -> DecodeState:
     observed = observe(loop, live, state, verified)
     decision = decide(loop, state, verified, accepted, observed)
     before = state
-    state, window, count = commit(loop, state, verified, accepted, observed, decision)
+    state, committed, count = commit(loop, state, verified, accepted, observed, decision)
     if loop.tries:
-        state, observed, window, count = trials.settle(loop, before, state, verified, observed, decision, window, count)
-    return draft(loop, live, state, observed, window, count)
+        state, observed, committed, count = trials.settle(
+            loop, before, state, verified, observed, decision, committed, count
+        )
+    return draft(loop, live, state, observed, committed, count)
 
 
 def verify_candidates(loop: LoopContext, live: int, state: DecodeState) -> Verified:
@@ -213,7 +215,7 @@ def signals_read(loop: LoopContext, observed: Observed) -> Float[Array, "B T R"]
 
 def decide(
     loop: LoopContext, state: DecodeState, verified: Verified, accepted: Accepted, observed: Observed
-) -> Decision:
+) -> ExitDecision:
     """The first boundary of the accepted thinking tokens that the policy grants and that leaves room for </think>, whole."""
     width = verified.candidates.shape[1]
     room = verify.exits_below(state.max_length, len(loop.spec.end_think_ids))
@@ -222,7 +224,7 @@ def decide(
     cut, smoothed = loop.policy.decide(
         state.policy_state, verified.candidates, signals_read(loop, observed), observed.boundary, valid, closes
     )
-    return Decision(exits=cut < width, column=cut, smoothed=smoothed)
+    return ExitDecision(exits=cut < width, column=cut, smoothed=smoothed)
 
 
 def commit(
@@ -231,11 +233,11 @@ def commit(
     verified: Verified,
     accepted: Accepted,
     observed: Observed,
-    decision: Decision,
+    decision: ExitDecision,
 ) -> tuple[DecodeState, Int[Array, "B U"], Int[Array, " B"]]:
     """Writes the kept tokens, chooses the next root and advances every row's bookkeeping.
 
-    Also returns the written window [B, T + 1] (kept candidates, then the new root) and how many candidates were kept.
+    Also returns the committed tokens [B, T + 1] (kept candidates, then the new root) and how many candidates were kept.
     """
     spec, active = loop.spec, ~state.done
     count = jnp.where(decision.exits, decision.column + 1, accepted.count)
@@ -244,7 +246,7 @@ def commit(
     if spec.end_think_ids:
         root = jnp.where(decision.exits, jnp.int32(spec.end_think_ids[0]), bonus)
     length = state.length + count
-    window = window_of(verified.candidates, count, root)
+    committed = committed_tokens(verified.candidates, count, root)
     stopped = accepted.stopped & ~decision.exits  # an exit discards a stop token that was accepted after its boundary
     stops = active & ~stopped & verify.is_any_of(root, spec.stop_ids) & (length < state.max_length)
     finished = state.finished | stopped | stops
@@ -256,7 +258,7 @@ def commit(
     if spec.record_signals:
         signals = write_rows(signals, observed.signals, state.length)
     state = state.replace(
-        tokens=write_rows(state.tokens, window, state.length),
+        tokens=write_rows(state.tokens, committed, state.length),
         length=length + stops.astype(jnp.int32),
         root=root,
         target_cache=verified.cache,
@@ -279,7 +281,7 @@ def commit(
         accept_histogram=count_acceptance(spec, state, accepted, decision),
         signals=signals,
     )
-    return state, window, count
+    return state, committed, count
 
 
 def draft(
@@ -287,13 +289,13 @@ def draft(
     live: int,
     state: DecodeState,
     observed: Observed,
-    window: Int[Array, "B U"],
+    committed: Int[Array, "B U"],
     count: Int[Array, " B"],
 ) -> DecodeState:
     """The draft over the committed features and the tokens after them, then its own steps: the next drafts."""
     if not loop.runs_draft:
         return state
-    start, last, following = state.length - count, count - 1, window[:, 1:]
+    start, last, following = state.length - count, count - 1, committed[:, 1:]
 
     def run(cache: Cache) -> Pairs:
         return layer_calls.run_pairs(loop, cache, start, observed.fused, following, live)
@@ -318,14 +320,16 @@ def tokens_before(state: DecodeState, number: int) -> Int[Array, "B M"]:
     return jnp.where(index >= 0, jnp.take_along_axis(state.tokens, index, axis=1, mode="clip"), -1)
 
 
-def window_of(candidates: Int[Array, "B T"], count: Int[Array, " B"], root: Int[Array, " B"]) -> Int[Array, "B U"]:
+def committed_tokens(
+    candidates: Int[Array, "B T"], count: Int[Array, " B"], root: Int[Array, " B"]
+) -> Int[Array, "B U"]:
     """[B, T + 1]: the first `count` candidates, then the new root (repeated to the end as filler)."""
     columns = jnp.arange(candidates.shape[1], dtype=jnp.int32)[None, :]
     kept = jnp.where(columns < count[:, None], candidates, root[:, None])
     return jnp.concatenate([kept, root[:, None]], axis=1)
 
 
-def count_acceptance(spec: DecodeSpec, state: DecodeState, accepted: Accepted, decision: Decision):
+def count_acceptance(spec: DecodeSpec, state: DecodeState, accepted: Accepted, decision: ExitDecision):
     """The histogram with this step's accepted drafts, of rows whose step neither an exit nor the limit cut short."""
     forcing = (state.exit_position >= 0) & (state.length < state.exit_position + len(spec.end_think_ids) - 1)
     counted = ~(state.done | decision.exits | accepted.limited | forcing)

@@ -29,8 +29,8 @@ def no_trials(loop: LoopContext, batch: int) -> Trial | None:
     )
 
 
-def settle(loop: LoopContext, before: DecodeState, state: DecodeState, verified, observed, decision, window, count):
-    """What a step means for trials, between `commit` and `draft`: (state, observed, window, count), as `draft` reads them.
+def settle(loop: LoopContext, before: DecodeState, state: DecodeState, verified, observed, decision, committed, count):
+    """Settles trials between `commit` and `draft`; returns (state, observed, committed, count), as `draft` reads them.
 
     before, state: of this step, before and after the commit. Where a trial failed, the last three are changed to hold the
     boundary token and its old successor alone, as if the step had committed just that token.
@@ -51,9 +51,9 @@ def settle(loop: LoopContext, before: DecodeState, state: DecodeState, verified,
     state = state.replace(trial=trial.replace(start=jnp.where(ends, -1, trial.start)))
     if loop.runs_draft:
         observed = observed.replace(fused=jnp.where(fails[:, None, None], trial.fused[:, None], observed.fused))
-    window = jnp.where(fails[:, None], state.root[:, None], window)
+    committed = jnp.where(fails[:, None], state.root[:, None], committed)
     count = jnp.where(fails, 1, count)
-    return begin(state, verified, observed, decision), observed, window, count
+    return begin(state, verified, observed, decision), observed, committed, count
 
 
 def begin(state: DecodeState, verified, observed, decision) -> DecodeState:

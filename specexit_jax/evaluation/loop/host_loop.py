@@ -30,11 +30,11 @@ def decode_from_host(
         raise ValueError("The loop driven by the host knows no sliding window: give it a draft without one.")
     written: list[list[int]] = [[] for _ in range(state.root.shape[0])]
     for _ in range(iterations):
-        state, fused, window, count = _verify(loop, live, state)
-        for row, kept, number in zip(written, np.asarray(window), np.asarray(count), strict=True):
+        state, fused, committed, count = _verify(loop, live, state)
+        for row, kept, number in zip(written, np.asarray(committed), np.asarray(count), strict=True):
             row.extend(kept[:number].tolist())
         if spec.draft_tokens:
-            state, hidden, token = _first_draft(loop, live, state, fused, window, count)
+            state, hidden, token = _first_draft(loop, live, state, fused, committed, count)
             drafts = [token]
             for place in range(spec.draft_tokens - 1):
                 state, hidden, token = _next_draft(loop, live, state, hidden, token, jnp.int32(place))
@@ -45,20 +45,21 @@ def decode_from_host(
 
 @functools.partial(jax.jit, static_argnums=1, donate_argnums=2)
 def _verify(loop: LoopContext, live: int, state: DecodeState):
-    """Verify, accept, decide, commit: the state, fused features [B, T, E], the window [B, T + 1] and what of it was kept."""
+    """Verify, accept, decide, commit: the state, fused features [B, T, E], the committed tokens [B, T + 1] and how many
+    candidates were kept."""
     verified = step.verify_candidates(loop, live, state)
     accepted = step.accept(loop, state, verified)
     observed = step.observe(loop, live, state, verified)
     decision = step.decide(loop, state, verified, accepted, observed)
-    state, window, count = step.commit(loop, state, verified, accepted, observed, decision)
-    return state, observed.fused, window, count
+    state, committed, count = step.commit(loop, state, verified, accepted, observed, decision)
+    return state, observed.fused, committed, count
 
 
 @functools.partial(jax.jit, static_argnums=1, donate_argnums=2)
 def _first_draft(
-    loop: LoopContext, live: int, state: DecodeState, fused, window: Int[Array, "B U"], count: Int[Array, " B"]
+    loop: LoopContext, live: int, state: DecodeState, fused, committed: Int[Array, "B U"], count: Int[Array, " B"]
 ):
-    pairs = layer_calls.run_pairs(loop, state.draft_cache, state.length - count, fused, window[:, 1:], live)
+    pairs = layer_calls.run_pairs(loop, state.draft_cache, state.length - count, fused, committed[:, 1:], live)
     hidden = column(pairs.hidden, count - 1)[:, None]
     return state.replace(draft_cache=pairs.cache), hidden, _best(loop, hidden)
 

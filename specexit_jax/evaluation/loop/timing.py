@@ -188,9 +188,9 @@ def draft_alone(loop: LoopContext, live: int, state: DecodeState, steps: Int[Arr
         state, features = jax.lax.optimization_barrier(carry)  # else the fusing, the same each time, leaves the loop
         fused, _ = layer_calls.fuse(loop, features)
         root, path = state.root[:, None], state.drafts[:, : kept - 1]
-        window = jnp.concatenate([root, path, root], axis=1)
-        observed = Observed(fused, None, _nowhere(path), window[:, 1:], None)
-        return draft(loop, live, state, observed, window, count), features
+        committed = jnp.concatenate([root, path, root], axis=1)
+        observed = Observed(fused, None, _nowhere(path), committed[:, 1:], None)
+        return draft(loop, live, state, observed, committed, count), features
 
     return jax.lax.fori_loop(0, steps, one, (state, _features(loop, state)))[0]
 
