@@ -10,7 +10,7 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
     if variant not in ("", "target"):
         raise ValueError(f"configs/tiny_local.py has no variant {variant!r}: choose target, or leave it out")
     config = embedded(variant)
-    config.target, config.draft, config.policy = "runs/tiny_local/target", "", ""
+    config.target, config.draft, config.policy = "runs/tiny_target/target", "", ""
     config.tasks = ("leg_counting", "gcd")
     if variant == "target":
         config.train.steps = 1500
