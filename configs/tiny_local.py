@@ -1,4 +1,22 @@
-"""An own small checkpoint on a CPU, from rollouts to a certified exit, with nothing to override."""
+"""An own small checkpoint on a CPU, from rollouts to a certified exit, with nothing to override.
+
+The target is any Llama 3, Qwen2 or Qwen3 folder at runs/tiny_target/target whose chat template opens `<think>`. Variant `target`
+trains one to try the pipeline on: 6 layers of 96, two tasks of the reasoning world. With problems of your own, set
+`--config.source.name` as docs/pipeline.md says.
+
+C=configs/tiny_local.py; W=runs/tiny_local
+python -m launch.train     --config=$C:target --workdir=runs/tiny_target   # a small target; leave it out if you have one
+python -m launch.rollout   --config=$C --workdir=$W
+python -m launch.annotate  --config=$C --workdir=$W
+python -m launch.train     --config=$C --workdir=$W
+python -m launch.calibrate --config=$C --workdir=$W --epsilon=0.05
+python -m launch.evaluate  --config=$C --workdir=$W
+
+Obtained on two CPU cores that other work kept busy (a load of 12 to 18; expect a third of these times): target 22 minutes (6
+minutes of processor time), 1,600 rollouts 3, annotation 3, draft 13, calibration 1 minute. So short a training makes a weak
+target, right on 23 % of its problems. Its draft accepts 0.80 at each of four steps, and the AUC of confidence on held-out rows is
+0.84. Certified at 5 %: 14 of 500 calibration problems harmed, 63 % fewer tokens.
+"""
 
 import ml_collections
 
