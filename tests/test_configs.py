@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from specexit_jax.exits.problems_needed import problems_needed
 from specexit_jax.models.checkpoints.hf import load_target_config
 from specexit_jax.training.optimizer import OptimizerConfig
 
@@ -20,7 +21,8 @@ MODELS = {
 
 
 def test_no_config_is_left_out():
-    assert {path.stem for path in (ROOT / "configs").glob("*.py")} == {"embedded", "models", "smollm2", *MODELS}
+    others = {"embedded", "models", "smollm2", "tiny_local"}
+    assert {path.stem for path in (ROOT / "configs").glob("*.py")} == {*others, *MODELS}
 
 
 @pytest.mark.parametrize("name", list(MODELS))
@@ -41,3 +43,14 @@ def test_smollm2_trains_a_draft_without_signals_and_keeps_test_for_the_evaluatio
     assert config.train.signals == "none" and "test" not in config.rollout.per_task
     assert config.evaluate.draft_tokens <= config.train.ttt_steps
     OptimizerConfig(**config.train.optimizer, total_steps=config.train.steps)
+
+
+def test_tiny_local_certifies_on_problems_enough_and_reads_the_target_that_its_variant_trains():
+    module = importlib.import_module("configs.tiny_local")
+    config, target = module.get_config(), module.get_config("target")
+    assert config.target == "runs/tiny_target/target" and target.train.stage == "target"
+    problems = config.rollout.per_task["calibration"] * len(config.tasks)
+    assert problems >= problems_needed(0.05, 0.05, 0.01)
+    assert config.evaluate.per_task <= config.rollout.per_task["test"]
+    with pytest.raises(ValueError, match="no variant 'demo'"):
+        module.get_config("demo")
