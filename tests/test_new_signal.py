@@ -6,12 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from decoding_case import run
+from decoding_case import Requests, SampledSpec, run
 from test_ttt import D2T, TARGET_CONFIG, V, target_params
 from training_case import rows_of, write_split
 
 from launch.live import meter_line
-from specexit_jax.decoding.spec import DecodeParams, DecodeSpec
+from specexit_jax.decoding.sampling import Sampling
+from specexit_jax.decoding.spec import DecodeParams
 from specexit_jax.evaluation.report.trace_figure import TraceView, signals_figure
 from specexit_jax.exits.boundaries import TokenBoundaries
 from specexit_jax.exits.policy_file import PolicyFile, load_policy, save_policy
@@ -90,13 +91,14 @@ def test_a_file_says_which_signals_it_holds(made, tmp_path, form):
 
 
 def decoded(bundle, policy):
-    spec = DecodeSpec(TARGET_CONFIG, 32, (0,), (1,), bundle.config, 2, record_signals=True)
+    spec = SampledSpec(TARGET_CONFIG, 32, (0,), (1,), bundle.config, 2, record_signals=True, sampling=Sampling())
     params = DecodeParams(target_params(), bundle.params, jnp.asarray(bundle.d2t))
     prompts = np.random.default_rng(0).integers(2, V, (4, 3)).astype(np.int32)
     limits = np.full((4,), 32, np.int32)
     everywhere = TokenBoundaries(jnp.ones((V,), bool))
     keys = jax.random.split(jax.random.key(0), 4)
-    return run(spec, params, prompts, limits * 0 + 3, keys, np.ones(4, bool), limits, policy, everywhere)
+    rows = Requests(prompts, limits * 0 + 3, keys, np.ones(4, bool), limits).rows()
+    return run(spec, params, rows, policy, everywhere)
 
 
 def test_a_policy_of_a_file_exits_by_it(made, table, tmp_path):
