@@ -1,6 +1,6 @@
-"""Where a thought may be cut: the last token of a step, read off the vocabulary's texts (docs/method.md §3).
+"""Tokens after which thinking may stop (boundaries), found from the texts of the vocabulary (docs/method.md §3).
 
-A boundary is the last token that an exit keeps; `</think>` is put after it. Three kinds:
+A boundary is the last token that an exit keeps; `</think>` follows it. Three kinds:
   paragraph  every token whose text ends a paragraph ("\\n\\n", ".\\n\\n", "?\\r\\n\\r\\n", ...): the default. A blank line may hold
              blanks; CRLF is a line's end, and so are Unicode's; its paragraph separator ends a paragraph by itself
   marker     additionally the token that ends a line before a discourse marker ("But", "Wait", ...): the cut is made

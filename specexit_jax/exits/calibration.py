@@ -160,7 +160,7 @@ def exit_boundaries(
 
 
 def score(outcomes: Outcomes, exits: Int[np.ndarray, "G N"]) -> Scores:
-    """What exiting at `exits` gives.
+    """Means over traces of exiting at `exits`.
 
     A trace is harmed if full thinking is right and the exit is wrong. One that never closed its thinking counts as a
     failure: harmed unless an exit gave it a right answer.

@@ -2,7 +2,7 @@
 
 The harm of a problem is the share of its traces that an exit turned from right to wrong. Problems are independent; samples of
 one are not, and are never counted as if they were. Both tests are valid too where problems are drawn task by task in fixed
-numbers, the mean then being over that mixture.
+numbers; the mean is then over that mixture.
 """
 
 import dataclasses
@@ -40,22 +40,22 @@ class Binomial:
     name = "binomial"
 
     def losses(self, harmed: Bool[np.ndarray, "G N"], units: Units) -> Float[np.ndarray, "G P"]:
-        """What the test looks at, of each problem."""
+        """The loss of each problem that the test uses."""
         return (harmed if units.one_each else harmed[:, units.first]).astype(np.float64)
 
     def p_value(self, losses: Float[np.ndarray, " P"], epsilon: float) -> float:
         return p_value(int(losses.sum()), len(losses), epsilon)
 
     def expected_p(self, losses: Float[np.ndarray, " P"], epsilon: float, problems: int) -> float:
-        """The p-value if `problems` problems fared as these did."""
+        """The p-value if `problems` problems had these losses on average."""
         return p_value(round(float(losses.mean()) * problems), problems, epsilon)
 
     def harmed(self, losses: Float[np.ndarray, " P"], units: Units) -> int:
-        """Of the traces that the test looks at."""
+        """Number of harmed traces among those that the test uses."""
         return int(losses.sum())
 
     def upper(self, losses: Float[np.ndarray, " P"], delta: float) -> float:
-        """What the mean harm is below with probability 1 - delta."""
+        """The upper limit of the mean harm at level 1 - delta."""
         return risk_upper(int(losses.sum()), len(losses), delta)
 
 
@@ -100,7 +100,7 @@ class Betting:
         return round(float(losses @ np.bincount(units.problem)))
 
     def upper(self, losses: Float[np.ndarray, " P"], delta: float) -> float:
-        """The p-value falls as epsilon grows."""
+        """The upper limit, by root finding: the p-value decreases in epsilon."""
         if self.p_value(losses, 1.0) > delta:
             return 1.0
         from scipy.optimize import brentq
@@ -115,7 +115,7 @@ def harm_test(
     development: tuple[Bool[np.ndarray, "G M"], Units] | None = None,
 ) -> Binomial | Betting:
     """The test for the problems of `units`: exact where each has one trace; else the one of first samples or of all of them by
-    bets, whichever would go farther along the path if problems fared as those of the development split.
+    bets, whichever would pass more steps of the path with the losses of the development split.
 
     development: which of its traces each step of the path harms, and their units; without it, bets. It must not be the data
     that is tested.

@@ -79,8 +79,8 @@ class Ewma(_Columns):
 class BoundaryEwma(_Columns):
     """The same average over boundary tokens alone, of log-odds (shares) and logarithms (tokens).
 
-    Between boundaries the value stays what it was; before the first it is the token's own signal. Signals are fitted at
-    boundaries, where a step is complete, and a doubt raised at one should outlast the next "that fits".
+    Between boundaries the value is constant; before the first boundary it is the token's own signal. The signals are fitted
+    at boundaries, so the average is taken there; a low value at one boundary still lowers the average at the next ones.
     """
 
     alpha: float = 0.5
@@ -152,7 +152,7 @@ class SlidingMean(_Columns):
     def scan(self, state: WindowState, signals: Signals, boundary: Boundary) -> Signals:
         length = signals.shape[1]
         extended = jnp.concatenate([state.history, signals], axis=1)
-        # Added oldest to newest with nothing dropped from a running sum, so slicing cannot change even the rounding.
+        # Summed anew from oldest to newest for every token: the rounding does not depend on the slicing either.
         total = sum(extended[:, k : k + length] for k in range(self.window))
         return total / jnp.minimum(_seen(state, length), self.window).astype(jnp.float32)[:, :, None]
 
