@@ -9,7 +9,7 @@ import pytest
 from decoding_case import QUICK
 from random_params import random_params
 
-from specexit_jax.decoding.forced import branches
+from specexit_jax.decoding.forced import branches, queue
 from specexit_jax.decoding.forced.one_at_a_time import ForceSpec, force_answers
 from specexit_jax.decoding.forced.queue import Forcer, rung
 from specexit_jax.decoding.sampling import Sampling
@@ -45,7 +45,7 @@ def quick(monkeypatch):
 def small(monkeypatch):
     """Sizes at which a trace of 180 tokens goes through every kind of piece and segment."""
     for name, size in {"PIECE": 128, "PREFIX": 64, "TASKS": 4, "OWN": 4}.items():
-        monkeypatch.setattr(force_queue, name, size)
+        monkeypatch.setattr(queue, name, size)
 
 
 def ragged(seed: int, rows: int = 4, longest: int = 100):
@@ -147,7 +147,7 @@ def test_sizes_are_few_and_close():
 
 
 def test_own_slots_shrink_once_a_long_answer_is_done(params, monkeypatch):
-    monkeypatch.setattr(force_queue, "OWN", 4)
+    monkeypatch.setattr(queue, "OWN", 4)
     spec = dataclasses.replace(SPEC, max_answer=30, stop_ids=(), live_prefixes=(160,))
     forcer, sizes = Forcer(spec, params, 1), []
     resize = branches.resize_own
