@@ -1,5 +1,7 @@
 """Boundaries of the kinds that are asked for, of all that were annotated, wherever labels are used."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from annotated_case import IDS, KINDS, PARAGRAPHS, SESSION, sure_everywhere, traces_and_labels, write_split
@@ -10,6 +12,7 @@ from specexit_jax.annotation.kinds import annotated_split, kinds_to_annotate, re
 from specexit_jax.evaluation.certified.certify import use
 from specexit_jax.evaluation.pipeline import calibrating, exit_records, harness
 from specexit_jax.exits.policy_file import PolicyFile
+from specexit_jax.models.config import DraftConfig
 
 OPEN = (-1e6, -1e6, 1e6)
 
@@ -28,9 +31,10 @@ def test_a_policy_is_calibrated_at_the_boundaries_that_it_exits_at(both, markers
     """Forced answers are right at paragraphs and wrong before markers."""
     traces = traces_and_labels(60)[0]
     monkeypatch.setattr(calibrating, "extracted", lambda *_: Extracted(sure_everywhere(traces), {}))
+    session = dataclasses.replace(SESSION, draft=DraftConfig(16, 16, 24, 2, 1, 8, vocab_size=64, draft_vocab_size=8))
     harmed = {}
     for kinds in (("paragraph",), KINDS, ("marker",)):
-        seen = calibrating.seen_split(SESSION, both, ("none",), kinds, print)
+        seen = calibrating.seen_split(session, both, ("none",), kinds, print)
         harmed[kinds] = use(seen.by_smoother["none"], OPEN)["harmed"]
     assert harmed == {("paragraph",): 0, KINDS: 60, ("marker",): 60}
     with pytest.raises(ValueError, match="was annotated at marker boundaries, not at paragraph ones: annotate with"):

@@ -80,7 +80,6 @@ def test_code_cites_sections_that_there_are():
 
 
 WRITTEN = {"report.md", "ablations.md"}  # by stages, into a workdir
-OPTIONAL = {"CONTRIBUTING.md"}
 
 
 def absent_documents(root: Path, files) -> list[tuple[str, str]]:
@@ -89,7 +88,7 @@ def absent_documents(root: Path, files) -> list[tuple[str, str]]:
     for path in files:
         for name in set(re.findall(r"[\w./-]*\w\.(?:md|rst|pdf)\b", path.read_text())):
             places = (root / name, root / "docs" / name, path.parent / name)
-            if Path(name).name not in WRITTEN | OPTIONAL and not any(place.exists() for place in places):
+            if Path(name).name not in WRITTEN and not any(place.exists() for place in places):
                 found.append((path.name, name))
     return found
 
