@@ -1,6 +1,6 @@
 """Boundaries of the kinds that are asked for, of all that were annotated, wherever labels are used."""
 
-import dataclasses
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -31,7 +31,8 @@ def test_a_policy_is_calibrated_at_the_boundaries_that_it_exits_at(both, markers
     """Forced answers are right at paragraphs and wrong before markers."""
     traces = traces_and_labels(60)[0]
     monkeypatch.setattr(calibrating, "extracted", lambda *_: Extracted(sure_everywhere(traces), {}))
-    session = dataclasses.replace(SESSION, draft=DraftConfig(16, 16, 24, 2, 1, 8, vocab_size=64, draft_vocab_size=8))
+    draft = DraftConfig(16, 16, 24, 2, 1, 8, vocab_size=64, draft_vocab_size=8)
+    session = SimpleNamespace(**vars(SESSION) | {"draft": draft})
     harmed = {}
     for kinds in (("paragraph",), KINDS, ("marker",)):
         seen = calibrating.seen_split(session, both, ("none",), kinds, print)
