@@ -3,6 +3,7 @@
 import dataclasses
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -51,6 +52,14 @@ def test_the_import_is_cheap():
     assert all(getattr(specexit_jax, name).__doc__ for name in specexit_jax.__all__)
     with pytest.raises(AttributeError, match="no 'SpecExti'; its public names are Answer, "):
         specexit_jax.SpecExti  # noqa: B018
+
+
+def test_a_command_starts_without_what_decoding_does_not_need():
+    """Half a second to four seconds each."""
+    heavy = ("torch", "sympy", "scipy.stats", "reasoning_gym", "sklearn", "datasets", "matplotlib", "pandas")
+    code = f"import sys, launch.generate; sys.exit(' '.join(m for m in {heavy} if m in sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[1], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_the_bundled_model_answers_and_says_what_its_exit_was_certified_for(bundled):

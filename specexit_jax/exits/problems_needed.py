@@ -10,7 +10,6 @@ from collections.abc import Callable
 
 import numpy as np
 from scipy.special import betainc
-from scipy.stats import binom
 
 _PLACES = 9  # a share of n problems is rounded to so many decimals before it is rounded up
 _BLOCK, _TRIED = 64, 4096  # counts of harmed problems that are tried at once, and at most
@@ -44,7 +43,7 @@ def problems_needed(epsilon: float, delta: float, observed: float = 0.0) -> int:
     for start in [*range(0 if low == 1 else low, min(high, low + _TRIED), _BLOCK), high]:
         counts = range(start, start + _BLOCK)
         most = [_most(harmed, observed) for harmed in counts]
-        passed = np.flatnonzero(binom.cdf(counts, most, epsilon) <= delta)
+        passed = np.flatnonzero(_binomial(counts, most, epsilon) <= delta)
         if len(passed):
             break
     harmed = counts[passed[0]]
@@ -53,7 +52,14 @@ def problems_needed(epsilon: float, delta: float, observed: float = 0.0) -> int:
 
 
 def _passes(harmed: int, problems: int, epsilon: float, delta: float) -> bool:
-    return bool(binom.cdf(harmed, problems, epsilon) <= delta)
+    return bool(_binomial(harmed, problems, epsilon) <= delta)
+
+
+def _binomial(harmed, problems, epsilon: float):
+    """P(at most `harmed` of `problems`), of whole numbers."""
+    from scipy.stats import binom  # half a second of imports, which decoding by a policy does not need
+
+    return binom.cdf(harmed, problems, epsilon)
 
 
 def _cdf(harmed: int, problems: float, epsilon: float) -> float:
