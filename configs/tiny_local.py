@@ -15,8 +15,8 @@ python -m launch.evaluate  --config=$C --workdir=$W
 Obtained on two CPU cores that other work kept busy (a load of 12 to 18; expect a third of these times): target 22 minutes (6
 minutes of processor time), 1,600 rollouts 3, annotation 3, draft 13, calibration 1, evaluation 9 minutes. So short a training makes
 a weak target: on 200 test problems it is right on 20 % and writes 336 tokens (`think`). Its draft accepts 0.80 at each of four
-steps, and the AUC of confidence on held-out rows is 0.84. Certified at 5 %: 14 of 500 calibration problems harmed, 63 % fewer tokens
-there. `specexit` on test: 23 % right, 125 tokens.
+steps, and the AUC of confidence on held-out rows is 0.84. Certified at 5 %: 14 of 500 calibration problems harmed, 63 % fewer
+tokens there. `specexit` on test: 23 % right, 125 tokens.
 """
 
 import ml_collections
