@@ -152,6 +152,20 @@ def test_every_row_has_its_own_filters_whether_few_are_ranked_or_all(monkeypatch
         np.testing.assert_array_equal(filtered_scores(scores, SamplingRows.of(rows)), expected)
 
 
+def test_what_a_row_keeps_does_not_depend_on_its_neighbours():
+    """At the very edge of top_p, where the last digit of a sum decides; a neighbour has all of a large vocabulary ranked."""
+    logits = random_logits(2, 40, filters.SMALL + 8, seed=7)
+    ranked = jax.lax.top_k(logits[0], filters.RANKED)[0]
+    probability = jax.nn.softmax(jnp.where(jnp.arange(filters.RANKED) < 100, ranked, -jnp.inf), axis=-1)
+    before = jnp.cumsum(probability, axis=-1) - probability
+    for place in range(40):
+        own = Sampling(1.0, top_k=100, top_p=float(before[place, 20 + place]))
+        here = logits[:, place : place + 1]
+        alone = filters.least_kept(here[:1], SamplingRows.of([own]))
+        together = filters.least_kept(here, SamplingRows.of([own, Sampling(1.0, top_p=0.9)]))
+        np.testing.assert_array_equal(together[0], alone[0])
+
+
 def test_draws_follow_the_filtered_softmax():
     sampling = Sampling(temperature=0.8, top_k=6, top_p=0.95)
     logits = random_logits(8, seed=5)

@@ -95,18 +95,32 @@ def _ranks(sampling: SamplingRows) -> Array:
 
 
 def _ranked_edge(sampling: SamplingRows, number: int, scores: Float[Array, "B ... V"]) -> Float[Array, "B ... 1"]:
-    """The least score that top_k and top_p keep, from the `number` best; -inf of rows that have neither."""
-    top_k, top_p, ranks = (along(each, scores.ndim) for each in (sampling.top_k, sampling.top_p, _ranks(sampling)))
+    """The least score that top_k and top_p keep, from the `number` best; -inf of rows that have neither.
+
+    Sums of other lengths may differ in their last digit. So a row that RANKED scores are enough for is told by these, also where
+    all are ranked for its neighbours' sake: what a row keeps is its own affair.
+    """
+    top_k = along(sampling.top_k, scores.ndim)
     ranked, _ = jax.lax.top_k(scores, number)
+    edge = _edge_among(sampling, ranked)
+    if number > max(RANKED, SMALL):
+        few = (top_k > 0) & (top_k <= RANKED)
+        edge = jnp.where(few, _edge_among(sampling, ranked[..., :RANKED]), edge)
+    return jnp.where(along(_ranks(sampling), scores.ndim), edge, -jnp.inf)
+
+
+def _edge_among(sampling: SamplingRows, ranked: Float[Array, "B ... N"]) -> Float[Array, "B ... 1"]:
+    """The least of the N best scores, in falling order, that top_k and top_p keep."""
+    number = ranked.shape[-1]
+    top_k, top_p = (along(each, ranked.ndim) for each in (sampling.top_k, sampling.top_p))
     keep = jnp.where(top_k > 0, jnp.minimum(top_k, number), number)
-    within = jnp.arange(number, dtype=jnp.int32).reshape((1,) * (scores.ndim - 1) + (number,)) < keep
+    within = jnp.arange(number, dtype=jnp.int32).reshape((1,) * (ranked.ndim - 1) + (number,)) < keep
     probability = jax.nn.softmax(jnp.where(within, ranked, -jnp.inf), axis=-1)
     before = jnp.cumsum(probability, axis=-1) - probability
     # The best token has nothing before it, so at least one is always kept.
     reached = jnp.sum((within & (before < top_p)).astype(jnp.int32), axis=-1, keepdims=True)
     kept = jnp.where(top_p < 1, reached, keep)
-    edge = jnp.take_along_axis(ranked, jnp.broadcast_to(kept, (*scores.shape[:-1], 1)) - 1, axis=-1)
-    return jnp.where(ranks, edge, -jnp.inf)
+    return jnp.take_along_axis(ranked, jnp.broadcast_to(kept, (*ranked.shape[:-1], 1)) - 1, axis=-1)
 
 
 def _split_edge(sampling: SamplingRows, scores: Float[Array, "B ... V"]) -> Float[Array, "B ... 1"]:
