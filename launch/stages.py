@@ -12,7 +12,7 @@ from absl import flags
 from launch import door
 from specexit_jax.annotation.forcing import Forcing
 from specexit_jax.data.benchmarks import BENCHMARKS, Benchmarks, benchmarks
-from specexit_jax.data.graders.programs import require_sandbox
+from specexit_jax.data.programs import require_sandbox
 from specexit_jax.data.sources import Table, World
 from specexit_jax.data.world.tasks import TASKS, require_task
 from specexit_jax.engine.session import local_folder

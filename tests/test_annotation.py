@@ -20,7 +20,7 @@ from specexit_jax.annotation.forcing import Forcing, force_batch, make_forcer
 from specexit_jax.annotation.replay import replay
 from specexit_jax.annotation.rollout import Rollout, request_of, roll_out
 from specexit_jax.annotation.unfinished import count_unfinished
-from specexit_jax.data.graders.programs import CodeTests
+from specexit_jax.data.programs import CodeTests
 from specexit_jax.data.splits import Problem
 from specexit_jax.decoding.forced.one_at_a_time import Forced
 from specexit_jax.decoding.sampling import Sampling

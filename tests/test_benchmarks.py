@@ -10,7 +10,7 @@ from programs_case import unboxed
 
 from specexit_jax.data import benchmarks as module
 from specexit_jax.data.benchmarks import BENCHMARKS, CHOICE, MATH, benchmarks
-from specexit_jax.data.graders.checkers import accepts
+from specexit_jax.data.checkers import accepts
 
 FOLDER = str(Path(__file__).parent / "fixtures" / "benchmarks")
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from specexit_jax.data.graders.checkers import accepts
+from specexit_jax.data.checkers import accepts
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,8 @@
 
 import pytest
 
-from specexit_jax.data.graders.mathematics import same_value
-from specexit_jax.data.graders.number_words import in_digits
+from specexit_jax.data.mathematics import same_value
+from specexit_jax.data.number_words import in_digits
 
 
 @pytest.mark.parametrize(

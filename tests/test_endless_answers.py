@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from specexit_jax.data.graders.checkers import accepts
-from specexit_jax.data.graders.limits import within
+from specexit_jax.data.checkers import accepts
+from specexit_jax.data.limits import within
 
 LOOPS = {
     "digits": "1",

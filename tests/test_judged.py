@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from sandbox_case import in_threads
 
-from specexit_jax.data.graders.programs import CodeTests, passes, same_outcomes
+from specexit_jax.data.programs import CodeTests, passes, same_outcomes
 from specexit_jax.sandbox import run
 from specexit_jax.sandbox.judged import calls, judge, program
 from specexit_jax.sandbox.judged.arguments import looked_at

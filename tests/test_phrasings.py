@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from programs_case import unboxed
 
-from specexit_jax.data.graders.checkers import accepts
+from specexit_jax.data.checkers import accepts
 
 PHRASINGS = [
     json.loads(line)

@@ -3,9 +3,9 @@
 import pytest
 from programs_case import ProgramResult, run_trial, unboxed
 
-from specexit_jax.data.graders.checkers import accepts, agrees
-from specexit_jax.data.graders.extraction import program
-from specexit_jax.data.graders.programs import CodeTests, passes, require_sandbox, same_outcomes
+from specexit_jax.data.checkers import accepts, agrees
+from specexit_jax.data.extraction import program
+from specexit_jax.data.programs import CodeTests, passes, require_sandbox, same_outcomes
 
 PROMPT = 'import math\n\n\ndef root(n: int) -> float:\n    """ The square root of n."""\n'
 CHECK = """\

@@ -16,7 +16,7 @@ import numpy as np
 from specexit_jax.annotation.forcing import Forcing, force_batch, make_forcer, room_of
 from specexit_jax.annotation.joined import thinking_tokens
 from specexit_jax.annotation.unfinished import count_unfinished
-from specexit_jax.data.graders.checkers import accepts, agrees
+from specexit_jax.data.checkers import accepts, agrees
 from specexit_jax.data.world.tasks import final_answer
 from specexit_jax.decoding.forced.one_at_a_time import Forced
 from specexit_jax.decoding.forced.queue import ForceCost, Forcer

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from specexit_jax.data.graders.checkers import accepts
+from specexit_jax.data.checkers import accepts
 from specexit_jax.data.shares import DEFAULT, written
 from specexit_jax.data.splits import Problem
 from specexit_jax.data.world.tasks import final_answer

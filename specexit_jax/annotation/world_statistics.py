@@ -6,7 +6,7 @@ from itertools import pairwise
 import numpy as np
 
 from specexit_jax.annotation.joined import join_labels
-from specexit_jax.data.graders.checkers import agrees
+from specexit_jax.data.checkers import agrees
 
 
 def world_statistics(traces: Sequence[dict], labels: Sequence[dict]) -> dict[str, float]:

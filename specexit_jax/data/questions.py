@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from specexit_jax.data.cells import text_of
-from specexit_jax.data.graders.programs import CodeTests
 from specexit_jax.data.options import Options, options_in, place_of, read_options
+from specexit_jax.data.programs import CodeTests
 
 
 @dataclasses.dataclass(frozen=True)

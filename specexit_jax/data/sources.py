@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from specexit_jax.data.cells import one_space, shortened
+from specexit_jax.data.checkers import require_checker
 from specexit_jax.data.files import format_of, local, stream
-from specexit_jax.data.graders.checkers import require_checker
 from specexit_jax.data.options import ANSWERS
 from specexit_jax.data.questions import Columns
 from specexit_jax.data.shares import DEFAULT, FED, parts_of, shares_of, split_by, written

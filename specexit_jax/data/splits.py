@@ -17,7 +17,7 @@ SPLITS = {"target": (1, 60), "draft": (2, 12), "development": (3, 4), "calibrati
 @dataclasses.dataclass(frozen=True)
 class Problem:
     """One question; `id` is unique, `entry` holds question and answer (of the world also reasoning-gym's metadata),
-    `checker` judges answers (data/graders/checkers.py)."""
+    `checker` judges answers (data/checkers.py)."""
 
     id: str
     task: str

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from specexit_jax.data.graders.checkers import agrees
+from specexit_jax.data.checkers import agrees
 from specexit_jax.data.world.tasks import final_answer
 from specexit_jax.engine.methods import Method
 from specexit_jax.engine.requests import Outcome, Request, noise_of

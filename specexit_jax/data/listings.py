@@ -2,10 +2,10 @@
 
 import re
 
-from specexit_jax.data.graders.elements import Item
-from specexit_jax.data.graders.equality import bare, equal_formulas, equal_matrices, parsed, verified
-from specexit_jax.data.graders.formulas import Listing
-from specexit_jax.data.graders.units import ratio
+from specexit_jax.data.elements import Item
+from specexit_jax.data.equality import bare, equal_formulas, equal_matrices, parsed, verified
+from specexit_jax.data.formulas import Listing
+from specexit_jax.data.units import ratio
 
 _RELATION = re.compile(r"[<>]|\\(?:le|ge|ne|cup|cap|setminus|mathbb|infty|emptyset)(?![A-Za-z])")
 

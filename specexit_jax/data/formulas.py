@@ -3,9 +3,9 @@
 import dataclasses
 import re
 
-from specexit_jax.data.graders.elements import Item, compound, formula, is_words
-from specexit_jax.data.graders.latex import plain, without_text
-from specexit_jax.data.graders.number_words import in_digits
+from specexit_jax.data.elements import Item, compound, formula, is_words
+from specexit_jax.data.latex import plain, without_text
+from specexit_jax.data.number_words import in_digits
 
 _LONGEST = 2000  # characters of a statement; what is longer states no answer
 _DEEPEST = 6  # brackets in brackets

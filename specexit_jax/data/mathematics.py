@@ -3,14 +3,14 @@
 import functools
 import re
 
-from specexit_jax.data.graders.equality import load
-from specexit_jax.data.graders.formulas import Listing, listed
-from specexit_jax.data.graders.latex import without_text
-from specexit_jax.data.graders.limits import within
-from specexit_jax.data.graders.listings import same_listing
-from specexit_jax.data.graders.number_words import in_digits
-from specexit_jax.data.graders.quantities import BRACKETS, COMPOUND, NUMBER
-from specexit_jax.data.graders.statements import boxed, last, named, sentences
+from specexit_jax.data.equality import load
+from specexit_jax.data.formulas import Listing, listed
+from specexit_jax.data.latex import without_text
+from specexit_jax.data.limits import within
+from specexit_jax.data.listings import same_listing
+from specexit_jax.data.number_words import in_digits
+from specexit_jax.data.quantities import BRACKETS, COMPOUND, NUMBER
+from specexit_jax.data.statements import boxed, last, named, sentences
 
 _SECONDS = 2.0
 _BOUNDED = r"(?:(?:more|less|greater|fewer|larger|smaller|bigger) than|at (?:least|most)|between)"

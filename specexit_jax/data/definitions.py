@@ -3,7 +3,7 @@
 import ast
 import builtins
 
-from specexit_jax.data.graders.fences import parsed
+from specexit_jax.data.fences import parsed
 
 _NAMED = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 _IMPORTS = (ast.Import, ast.ImportFrom)

@@ -1,10 +1,10 @@
 """The checkers of answers. The same checker compares an answer with the reference, and an answer forced at a boundary
 with the model's own final answer (docs/method.md §1)."""
 
-from specexit_jax.data.graders.choices import same_choice
-from specexit_jax.data.graders.mathematics import same_value
-from specexit_jax.data.graders.programs import passes, same_outcomes
-from specexit_jax.data.graders.texts import same_words
+from specexit_jax.data.choices import same_choice
+from specexit_jax.data.mathematics import same_value
+from specexit_jax.data.programs import passes, same_outcomes
+from specexit_jax.data.texts import same_words
 from specexit_jax.data.world import tasks
 
 CHECKERS = ("world", "math", "choice", "text", "code")

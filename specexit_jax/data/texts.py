@@ -3,7 +3,7 @@
 import re
 import unicodedata
 
-from specexit_jax.data.graders.statements import boxed, last, named
+from specexit_jax.data.statements import boxed, last, named
 
 _DRESS = re.compile(r"\\(?:text(?:bf|it|rm)?|mathrm|mathbf|mathit|mbox|emph)\s*\{([^{}]*)\}")
 _RAISED = re.compile(r"[⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺ⁿ]+")

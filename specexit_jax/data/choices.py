@@ -2,9 +2,9 @@
 
 import re
 
-from specexit_jax.data.graders.letters import DENYING, L, is_letter, settled, undressed
-from specexit_jax.data.graders.statements import boxed, field, last, mentions, named, sentences
-from specexit_jax.data.graders.texts import normal
+from specexit_jax.data.letters import DENYING, L, is_letter, settled, undressed
+from specexit_jax.data.statements import boxed, field, last, mentions, named, sentences
+from specexit_jax.data.texts import normal
 
 _FIRST = re.compile(
     r"^[\W_]{0,12}(?:(?i:option|choice|letter|answer)\s+)?([A-Z])(?:[)\]}]*\s*$|[)\]}]*[.:]|\)(?!\s+(?:is|are|was|seems|looks|sounds|would|could|might|may|can|cannot|can't|isn't|and|or)\b)|[)\]}]*\s+-+\s|[)\]}]*[,;]?\s+(?:because|since)\b)"

@@ -7,7 +7,7 @@ import re
 from fractions import Fraction
 from typing import Any
 
-from specexit_jax.data.graders.constants import TooLarge, exact, near, repeating, stands_for, written
+from specexit_jax.data.constants import TooLarge, exact, near, repeating, stands_for, written
 
 _MOST = 400  # characters of a formula
 _POINTS = (Fraction(7, 5), Fraction(13, 11), Fraction(-17, 19), Fraction(23, 7))

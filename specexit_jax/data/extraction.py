@@ -4,8 +4,8 @@ import ast
 import re
 import textwrap
 
-from specexit_jax.data.graders.definitions import assembled, names_bound
-from specexit_jax.data.graders.fences import PYTHON, blocks, dedented, parsed
+from specexit_jax.data.definitions import assembled, names_bound
+from specexit_jax.data.fences import PYTHON, blocks, dedented, parsed
 
 _STARTS = re.compile(r"^(?:def|class|from|import|async def|@)\b|^@|^[A-Za-z_]\w* *(?::[^=\n]+)?= *\S")
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)

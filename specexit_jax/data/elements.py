@@ -4,9 +4,9 @@ import dataclasses
 import re
 from fractions import Fraction
 
-from specexit_jax.data.graders.latex import without_text
-from specexit_jax.data.graders.number_words import in_digits
-from specexit_jax.data.graders.units import Unit, unit
+from specexit_jax.data.latex import without_text
+from specexit_jax.data.number_words import in_digits
+from specexit_jax.data.units import Unit, unit
 
 _PERCENT = re.compile(
     r"\s*(?:\\?%|\\text\{\s*(?:\\?%|percent)\s*\}|(?:percent(?:age)?|per cent|pct)\b(?:\s+points?)?)", re.IGNORECASE

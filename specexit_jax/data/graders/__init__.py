@@ -1,1 +1,0 @@
-"""Graders of answers: mathematics, choices, texts and programs."""
