@@ -126,7 +126,8 @@ def test_every_smoother_exits_where_the_official_code_exits(official, score):
         for number, drafts in enumerate(wanted["accept_lengths"]):
             stop = start + drafts + 1
             tokens = jnp.asarray([trace["ids"][start:stop]], jnp.int32)
-            boundary, valid = loop.boundaries[tokens], jnp.cumsum(tokens == told["model"]["stop_think_id"], axis=1) == 0
+            boundary = loop.boundaries.mask(tokens, tokens)  # whatever follows
+            valid = jnp.cumsum(tokens == told["model"]["stop_think_id"], axis=1) == 0
             closes = ~valid.all(axis=1)
             column, seen = policy.decide(state, tokens, signals[None, start:stop], boundary, valid, closes)
             if int(column[0]) < tokens.shape[1]:
