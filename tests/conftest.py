@@ -72,3 +72,30 @@ def _compiled_programs_are_let_go():
     if not maps.exists() or maps.read_bytes().count(b"\n") > _MANY_MAPS:
         jax.clear_caches()
         gc.collect()
+
+
+# A tiny random model that thinks: its folder, loaded, and the method that exits. Made once a process, for tests that only read
+# them; a test that changes the folder copies it first. Imported here, for files that need none of it.
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory) -> Path:
+    """A folder with target, draft and policy.json (tests/tiny_folders.py)."""
+    from tiny_folders import write_tiny
+
+    return write_tiny(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="session")
+def session(tiny):
+    from specexit_jax.engine.session import load_session
+
+    return load_session(tiny / "target", tiny / "draft")
+
+
+@pytest.fixture(scope="session")
+def specexit(session, tiny):
+    """The method that exits by the policy of the folder, which leaves at the first paragraph end."""
+    from specexit_jax.engine.methods import make_method, read_policy
+
+    return make_method(session, "specexit", *read_policy(session, tiny / "policy.json"), draft_tokens=2)

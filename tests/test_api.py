@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny_folders import write_tiny
 
 import specexit_jax
 from specexit_jax import SpecExit, notes
@@ -30,17 +29,12 @@ def bundled():
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return write_tiny(tmp_path_factory.mktemp("tiny"))
+def model(tiny):
+    return SpecExit.load(tiny / "target", tiny / "draft", tiny / "policy.json", draft_tokens=2)
 
 
-@pytest.fixture(scope="module")
-def tiny(folder):
-    return SpecExit.load(folder / "target", folder / "draft", folder / "policy.json", draft_tokens=2)
-
-
-def by_engine(model, folder, name, request, **settings):
-    policy = read_policy(model.session, folder / "policy.json")
+def by_engine(model, tiny, name, request, **settings):
+    policy = read_policy(model.session, tiny / "policy.json")
     method = make_method(model.session, name, *policy, draft_tokens=2)
     return run(model.session, [request], method, **settings)[0]
 
@@ -97,21 +91,21 @@ def test_a_request_that_the_policy_was_not_made_for_has_no_certificate(bundled, 
     assert other.policy is None and len(other.prompt_ids) > len(bundled.plan(EXAMPLES["gcd"]).prompt_ids)
 
 
-def test_strictness_refuses_it(folder, tiny, tmp_path):
+def test_strictness_refuses_it(tiny, model, tmp_path):
     path = tmp_path / "policy.json"
-    save_policy(path, bound(load_policy(folder / "policy.json"), tiny.session))
-    strict = SpecExit.load(folder / "target", folder / "draft", path, strict_policy=True)
+    save_policy(path, bound(load_policy(tiny / "policy.json"), model.session))
+    strict = SpecExit.load(tiny / "target", tiny / "draft", path, strict_policy=True)
     assert strict.plan(QUESTION).policy.certificate is None  # by grid, without a certificate
     with pytest.raises(ValueError, match="calibrated for another run than this: temperature 0.5 instead of 1"):
         strict.plan(QUESTION, temperature=0.5)
 
 
 @pytest.mark.parametrize("method", ["specexit", "think"])
-def test_pieces_are_the_answer(tiny, folder, method):
+def test_pieces_are_the_answer(model, tiny, method):
     settings = {"max_new_tokens": 24, "seed": 1}
-    pieces = list(tiny.stream(QUESTION, method=method, **settings))
-    request = Request("generate", tuple(chat_ids(tiny.session, QUESTION)), 1)
-    outcome = by_engine(tiny, folder, method, request, max_new_tokens=24)
+    pieces = list(model.stream(QUESTION, method=method, **settings))
+    request = Request("generate", tuple(chat_ids(model.session, QUESTION)), 1)
+    outcome = by_engine(model, tiny, method, request, max_new_tokens=24)
     answer = pieces[-1].answer
     assert answer.ids == outcome.ids and all(piece.answer is None for piece in pieces[:-1])
     assert "".join(piece.text for piece in pieces) == answer.written
@@ -127,35 +121,35 @@ def test_pieces_are_the_answer(tiny, folder, method):
         assert all(piece.signals == {} for piece in pieces)
 
 
-def test_signals_are_recorded_at_every_token(tiny, folder):
-    answer = tiny.generate(QUESTION, method="eagle3", record_signals=True, max_new_tokens=16)
+def test_signals_are_recorded_at_every_token(model, tiny):
+    answer = model.generate(QUESTION, method="eagle3", record_signals=True, max_new_tokens=16)
     request = Request("generate", answer.prompt_ids, 0)
-    outcome = by_engine(tiny, folder, "eagle3", request, max_new_tokens=16, record_signals=True)
+    outcome = by_engine(model, tiny, "eagle3", request, max_new_tokens=16, record_signals=True)
     assert list(answer.signals) == ["confidence", "progress", "remain"] and answer.ids == outcome.ids
     np.testing.assert_array_equal(np.stack(list(answer.signals.values()), axis=-1), outcome.signals)
     assert all(values.shape == (len(answer.ids),) for values in answer.signals.values())
     with pytest.raises(ValueError, match="record_signals asks for a draft with signals, but this model has none"):
-        SpecExit.load(folder / "target").generate(QUESTION, record_signals=True)
+        SpecExit.load(tiny / "target").generate(QUESTION, record_signals=True)
 
 
-def test_many_are_each_what_they_are_alone(tiny):
-    prompts = [QUESTION, [{"role": "user", "content": "3*4?"}], chat_ids(tiny.session, "4+4?"), QUESTION]
-    found = tiny.generate_many(prompts, slots=2, max_new_tokens=16)
+def test_many_are_each_what_they_are_alone(model):
+    prompts = [QUESTION, [{"role": "user", "content": "3*4?"}], chat_ids(model.session, "4+4?"), QUESTION]
+    found = model.generate_many(prompts, slots=2, max_new_tokens=16)
     assert [answer.id for answer in found] == ["0", "1", "2", "3"]
     assert found[0].ids != found[3].ids  # of one prompt twice, two samples
-    alone = [tiny.generate(prompts[place], id=str(place), max_new_tokens=16) for place in (1, 2)]
+    alone = [model.generate(prompts[place], id=str(place), max_new_tokens=16) for place in (1, 2)]
     same = [dataclasses.replace(answer, usage=None, exit=None) for answer in (*found[1:3], *alone)]
     assert same[:2] == same[2:]
     assert [answer.exit and answer.exit.token for answer in found[1:3]] == [
         one.exit and one.exit.token for one in alone
     ]
-    assert tiny.generate_many([]) == []
-    named = tiny.generate_many(prompts[:1], ids=["3"], slots=1, max_new_tokens=16)
+    assert model.generate_many([]) == []
+    named = model.generate_many(prompts[:1], ids=["3"], slots=1, max_new_tokens=16)
     assert named[0].ids == found[3].ids
 
 
-def test_a_conversation_keeps_what_it_has_read(tiny):
-    talk = tiny.conversation(context=90, method="eagle3", max_new_tokens=8)
+def test_a_conversation_keeps_what_it_has_read(model):
+    talk = model.conversation(context=90, method="eagle3", max_new_tokens=8)
     first = talk.ask(QUESTION)
     assert talk.kept == (0, first.usage.prompt_tokens)
     pieces = list(talk.say("3*4?"))
@@ -185,13 +179,13 @@ LOADS = [
 
 
 @pytest.mark.parametrize(("arguments", "kind", "sentence"), LOADS, ids=[str(arguments) for arguments, *_ in LOADS])
-def test_wrong_arguments_of_load_get_one_sentence(folder, arguments, kind, sentence):
+def test_wrong_arguments_of_load_get_one_sentence(tiny, arguments, kind, sentence):
     arguments = {
-        name: value.replace("FOLDER", str(folder)) if isinstance(value, str) else value
+        name: value.replace("FOLDER", str(tiny)) if isinstance(value, str) else value
         for name, value in arguments.items()
     }
     if "target" not in arguments:
-        arguments = {"target": folder / "target", "draft": folder / "draft", **arguments}
+        arguments = {"target": tiny / "target", "draft": tiny / "draft", **arguments}
     with pytest.raises(kind) as error:
         SpecExit.load(**arguments)
     assert sentence in str(error.value) and "\n" not in str(error.value)
@@ -228,37 +222,37 @@ REQUESTS = [
 
 
 @pytest.mark.parametrize(("prompt", "settings", "kind", "sentence"), REQUESTS)
-def test_wrong_requests_get_one_sentence(tiny, prompt, settings, kind, sentence):
+def test_wrong_requests_get_one_sentence(model, prompt, settings, kind, sentence):
     with pytest.raises(kind) as error:
-        tiny.generate(prompt, **settings)
+        model.generate(prompt, **settings)
     assert sentence in str(error.value) and "\n" not in str(error.value)
 
 
-def test_what_only_some_functions_take_is_checked_there(tiny, folder):
+def test_what_only_some_functions_take_is_checked_there(model, tiny):
     with pytest.raises(TypeError, match=r"SpecExit.stream takes no argument 'slots': it takes temperature, .*, id\."):
-        tiny.stream(QUESTION, slots=2)
+        model.stream(QUESTION, slots=2)
     for slots in (0, 1.5):
         with pytest.raises((TypeError, ValueError), match="slots must be"):
-            tiny.generate_many([QUESTION], slots=slots)
+            model.generate_many([QUESTION], slots=slots)
     with pytest.raises(TypeError, match="not one str: generate answers a single one"):
-        tiny.generate_many(QUESTION)
+        model.generate_many(QUESTION)
     with pytest.raises(TypeError, match="this is one conversation: generate answers a single one"):
-        tiny.generate_many([{"role": "user", "content": "x"}])
+        model.generate_many([{"role": "user", "content": "x"}])
     with pytest.raises(ValueError, match="There are 2 prompts and 1 ids: give one id a prompt"):
-        tiny.generate_many([QUESTION] * 2, ids=["a"])
+        model.generate_many([QUESTION] * 2, ids=["a"])
     with pytest.raises(TypeError, match="ids are a list of texts, one a prompt, not the text 'ab'"):
-        tiny.generate_many([QUESTION] * 2, ids="ab")
+        model.generate_many([QUESTION] * 2, ids="ab")
     with pytest.raises(ValueError, match="ids must be unique"):
-        tiny.answers([QUESTION] * 2, ids=["a", "a"])
+        model.answers([QUESTION] * 2, ids=["a", "a"])
     with pytest.raises(ValueError, match="context must be at least 2, but it is 1"):
-        tiny.conversation(context=1)
-    alone = SpecExit.load(folder / "target")
+        model.conversation(context=1)
+    alone = SpecExit.load(tiny / "target")
     assert alone.plan(QUESTION).method == "think"
     for method in ("specexit", "eagle3"):
         with pytest.raises(ValueError, match=f"Method '{method}' needs a draft model: give one with draft=FOLDER"):
             alone.plan(QUESTION, method=method)
 
 
-def test_numbers_of_numpy_are_numbers(tiny):
-    plan = tiny.plan(QUESTION, temperature=np.float32(0.5), top_k=np.int64(3), max_new_tokens=np.int32(9))
+def test_numbers_of_numpy_are_numbers(model):
+    plan = model.plan(QUESTION, temperature=np.float32(0.5), top_k=np.int64(3), max_new_tokens=np.int32(9))
     assert plan.sampling == Sampling(0.5, 3) and plan.max_new_tokens == 9

@@ -8,7 +8,7 @@ import shutil
 
 import numpy as np
 import pytest
-from tiny_folders import write_policy, write_tiny
+from tiny_folders import write_policy
 
 from launch import export_policy, strictness
 from specexit_jax import notes
@@ -22,16 +22,6 @@ from specexit_jax.exits.risk import Certificate
 from specexit_jax.models.checkpoints.content import draft_digest, former_digest
 from specexit_jax.models.checkpoints.hf import load_draft, save_draft
 from specexit_jax.models.checkpoints.hf_draft_config import Verifier
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
-    return write_tiny(tmp_path_factory.mktemp("tiny"))
-
-
-@pytest.fixture(scope="module")
-def session(tiny):
-    return load_session(tiny / "target", tiny / "draft")
 
 
 @pytest.fixture(scope="module")

@@ -4,23 +4,12 @@ import dataclasses
 import shutil
 
 import pytest
-from tiny_folders import write_policy, write_tiny
+from tiny_folders import write_policy
 
 from specexit_jax.engine.binding import bound
 from specexit_jax.engine.choice import choose
-from specexit_jax.engine.session import load_session
 from specexit_jax.exits.policy import Threshold
 from specexit_jax.exits.policy_file import load_policy, save_policy
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
-    return write_tiny(tmp_path_factory.mktemp("tiny"))
-
-
-@pytest.fixture(scope="module")
-def session(tiny):
-    return load_session(tiny / "target", tiny / "draft")
 
 
 @pytest.fixture

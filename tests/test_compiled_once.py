@@ -5,13 +5,10 @@ import contextlib
 import jax
 import numpy as np
 import pytest
-from tiny_folders import write_tiny
 
 from specexit_jax.decoding.sampling import Sampling
-from specexit_jax.engine.methods import make_method, read_policy
 from specexit_jax.engine.requests import Request
 from specexit_jax.engine.run import plan, run
-from specexit_jax.engine.session import load_session
 
 # The first two are those that any two may be: a plain greedy one and a plain sampled one.
 SAMPLINGS = [
@@ -26,21 +23,6 @@ SAMPLINGS = [
     Sampling(0.7, repetition_penalty=1.2),
     Sampling(repetition_penalty=1.4),
 ]
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return write_tiny(tmp_path_factory.mktemp("tiny"))
-
-
-@pytest.fixture(scope="module")
-def session(folder):
-    return load_session(folder / "target", folder / "draft")
-
-
-@pytest.fixture(scope="module")
-def specexit(session, folder):
-    return make_method(session, "specexit", *read_policy(session, folder / "policy.json"), draft_tokens=2)
 
 
 @pytest.fixture(scope="module")

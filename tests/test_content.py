@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
-from tiny_folders import write_tiny
 
 from specexit_jax.annotation.features import load_signals, save_signals
 from specexit_jax.models.checkpoints import content
@@ -19,11 +18,6 @@ from specexit_jax.models.checkpoints.hf_draft_config import Verifier
 from specexit_jax.models.checkpoints.raw_tensors import raw_tensors
 from specexit_jax.storage.identity import Identity, file_digest, same
 from specexit_jax.storage.shards import require_settings, write_report
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
-    return write_tiny(tmp_path_factory.mktemp("tiny"))
 
 
 def _draft(folder):

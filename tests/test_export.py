@@ -13,7 +13,6 @@ import jax
 import numpy as np
 import pytest
 from safetensors import safe_open
-from tiny_folders import write_tiny
 
 from specexit_jax.engine.session import EMBEDDED
 from specexit_jax.models.checkpoints.hf import load_draft, load_target, load_target_config
@@ -22,11 +21,6 @@ from specexit_jax.models.checkpoints.hf_tensors import TensorSource
 
 SPECULATORS = ("--format=speculators", "--dtype=float32")
 ROOT = Path(__file__).resolve().parent.parent
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory) -> Path:
-    return write_tiny(tmp_path_factory.mktemp("tiny"))
 
 
 def export(*arguments: str) -> subprocess.CompletedProcess:

@@ -16,7 +16,7 @@ import numpy
 import pytest
 from absl import flags
 from safetensors import safe_open
-from tiny_folders import write_policy, write_tiny
+from tiny_folders import write_policy
 
 from launch import bundled, chat, door, generate, sentences, transcript
 from specexit_jax import Answer, SpecExit, Usage, notes
@@ -28,11 +28,6 @@ from specexit_jax.exits.policy_file import load_policy, save_policy
 
 ROOT = Path(__file__).resolve().parent.parent
 PROMPT = "--prompt=Count the legs of 3 dogs."
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory) -> Path:
-    return write_tiny(tmp_path_factory.mktemp("tiny"))
 
 
 @pytest.fixture

@@ -13,7 +13,6 @@ from typing import NamedTuple
 import jax
 import numpy as np
 import pytest
-from tiny_folders import write_tiny
 
 pytest.importorskip("lm_eval")
 
@@ -43,21 +42,6 @@ from specexit_jax.models.target import Target
 ROOT = Path(__file__).resolve().parent.parent
 GREEDY = {"until": [], "do_sample": False, "temperature": 0.0}
 WARM = {"until": [], "do_sample": True, "temperature": 1.0}
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return write_tiny(tmp_path_factory.mktemp("tiny"))
-
-
-@pytest.fixture(scope="module")
-def session(folder):
-    return load_session(folder / "target", folder / "draft")
-
-
-@pytest.fixture(scope="module")
-def specexit(session, folder):
-    return make_method(session, "specexit", *read_policy(session, folder / "policy.json"), draft_tokens=2)
 
 
 def instance(context: str, kwargs: dict, doc: int = 0, task: str = "t") -> Instance:
@@ -358,30 +342,30 @@ def test_a_long_text_is_scored_token_by_token_once(session, tmp_path):
     assert found == pytest.approx(expected, rel=1e-5)
 
 
-def test_model_arguments_load_what_they_name(folder, tmp_path):
-    text = f"target={folder / 'target'},draft={folder / 'draft'},policy={folder / 'policy.json'},draft_tokens=2,seed=3"
+def test_model_arguments_load_what_they_name(tiny, tmp_path):
+    text = f"target={tiny / 'target'},draft={tiny / 'draft'},policy={tiny / 'policy.json'},draft_tokens=2,seed=3"
     model = get_model("specexit").create_from_arg_string(f"{text},temperature=0.5", {"batch_size": "4", "device": "x"})
     assert (model.method.name, model.method.draft_tokens, model.batch_size, model.seed) == ("specexit", 2, 4, 3)
     assert model.temperature == 0.5
-    model = get_model("specexit").create_from_arg_obj({"target": str(folder / "target"), "tensor": 2, "data": 4})
+    model = get_model("specexit").create_from_arg_obj({"target": str(tiny / "target"), "tensor": 2, "data": 4})
     assert (model.method.name, model.batch_size, model.session.mesh.size) == ("think", 1, 8)
     for wrong, sentence in (("batch_size=auto", "not 'auto'"), ("treads=2", "no model argument 'treads'")):
         with pytest.raises(ValueError, match=sentence):
-            get_model("specexit").create_from_arg_string(f"target={folder / 'target'},{wrong}")
-    own = {"target": str(folder / "target"), "draft": str(folder / "draft")}
+            get_model("specexit").create_from_arg_string(f"target={tiny / 'target'},{wrong}")
+    own = {"target": str(tiny / "target"), "draft": str(tiny / "draft")}
     model = get_model("specexit").create_from_arg_obj(own)
-    assert model.method.name == "specexit" and model.policy_file == load_policy(folder / "policy.json")
-    own["draft"] = str(shutil.copytree(folder / "draft", tmp_path / "draft"))
+    assert model.method.name == "specexit" and model.policy_file == load_policy(tiny / "policy.json")
+    own["draft"] = str(shutil.copytree(tiny / "draft", tmp_path / "draft"))
     assert get_model("specexit").create_from_arg_obj(own).method.name == "eagle3"
     with pytest.raises(ValueError, match="needs an exit policy"):
         get_model("specexit").create_from_arg_obj(own | {"method": "specexit"})
 
 
 def test_generations_that_the_policy_was_not_made_for_are_told_of_or_refused(
-    session, specexit, folder, monkeypatch, capsys
+    session, specexit, tiny, monkeypatch, capsys
 ):
     monkeypatch.setattr(notes, "_SAID", set())
-    file = bound(load_policy(folder / "policy.json"), session)
+    file = bound(load_policy(tiny / "policy.json"), session)
     model = SpecExitLM(session, specexit, policy_file=file)
     model._require_covered(session.sampling, session.max_new_tokens)
     assert not capsys.readouterr().err
@@ -391,9 +375,9 @@ def test_generations_that_the_policy_was_not_made_for_are_told_of_or_refused(
     asked = [instance(prompts(session)[0], GREEDY)]
     with pytest.raises(ValueError, match=r"temperature 0.0 instead of 1.0.* \(strict_policy\)"):
         strict.generate_until(asked)
-    text = f"target={folder / 'target'},draft={folder / 'draft'},policy={folder / 'policy.json'},strict_policy=True"
+    text = f"target={tiny / 'target'},draft={tiny / 'draft'},policy={tiny / 'policy.json'},strict_policy=True"
     opened = get_model("specexit").create_from_arg_string(text)
-    assert opened.strict_policy is True and opened.policy_file == load_policy(folder / "policy.json")
+    assert opened.strict_policy is True and opened.policy_file == load_policy(tiny / "policy.json")
 
 
 class Asked(NamedTuple):
@@ -493,9 +477,9 @@ def launched(tmp_path: Path, *arguments: str, code: str = "from launch import do
     return done.returncode, done.stdout, done.stderr
 
 
-def test_the_entry_point_prints_both_tables_and_writes_the_results(folder, tmp_path):
+def test_the_entry_point_prints_both_tables_and_writes_the_results(tiny, tmp_path):
     task = world(tmp_path, [Asked("3*4?", "12"), Asked("4+4?", "8"), Asked("4-3?", "1")])
-    model = (f"--config.target={folder / 'target'}", f"--config.draft={folder / 'draft'}")
+    model = (f"--config.target={tiny / 'target'}", f"--config.draft={tiny / 'draft'}")
     options = (f"--tasks={task}", "--method=nothink", "--limit=2", "--max_gen_toks=12", "--temperature=0")
     code, out, err = launched(tmp_path, *model, *options)
     assert code == 0, err

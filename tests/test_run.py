@@ -9,7 +9,6 @@ import jax
 import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
-from tiny_folders import write_tiny
 
 from specexit_jax.data.tokenizer import prompt_text
 from specexit_jax.engine.methods import make_method, read_policy
@@ -23,23 +22,8 @@ QUESTIONS = ("Count the legs of 3 dogs.", "4+4?", "Count the legs.")
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return write_tiny(tmp_path_factory.mktemp("tiny"))
-
-
-@pytest.fixture(scope="module")
-def session(folder):
-    return load_session(folder / "target", folder / "draft")
-
-
-@pytest.fixture(scope="module")
 def requests(session):
     return [Request(f"q{i}", tuple(chat_ids(session, QUESTIONS[i % 3])), seed=i // 3) for i in range(7)]
-
-
-@pytest.fixture(scope="module")
-def specexit(session, folder):
-    return make_method(session, "specexit", *read_policy(session, folder / "policy.json"), draft_tokens=2)
 
 
 @pytest.mark.parametrize("refill", [True, False])
@@ -124,10 +108,10 @@ def test_a_stream_tells_each_outcome_once_and_times_it(session, requests, specex
     assert compiled and all(0 < outcome.seconds < most for outcome in told + refilled)
 
 
-def test_a_session_on_a_mesh_writes_the_same_tokens(folder, session, requests, specexit):
+def test_a_session_on_a_mesh_writes_the_same_tokens(tiny, session, requests, specexit):
     """Parameters go from the file to their shards, and the loop runs over them."""
     mesh = make_mesh(1, 2, 2, devices=jax.devices()[:4])
-    sharded = load_session(folder / "target", folder / "draft", mesh=mesh)
+    sharded = load_session(tiny / "target", tiny / "draft", mesh=mesh)
     assert sharded.params.target["layers_0"]["mlp"]["down"].sharding.spec == PartitionSpec("tensor", "fsdp")
     assert len(sharded.params.draft["fc"].sharding.device_set) == 4
     plain = run(session, requests, specexit, batch_size=2)
@@ -235,8 +219,8 @@ def test_every_token_has_its_text_and_special_ones_none(session):
         ({"eos_token_id": [3, 0]}, 0.0, [3, 0]),
     ],
 )
-def test_generation_defaults(folder, tmp_path, monkeypatch, defaults, temperature, stop):
-    for path in (folder / "target").iterdir():
+def test_generation_defaults(tiny, tmp_path, monkeypatch, defaults, temperature, stop):
+    for path in (tiny / "target").iterdir():
         (tmp_path / path.name).symlink_to(path)
     (tmp_path / "generation_config.json").unlink()
     (tmp_path / "generation_config.json").write_text(json.dumps(defaults))
@@ -287,8 +271,8 @@ def test_wrong_requests_are_refused_before_any_work(session, requests, specexit,
         plan(session, [dataclasses.replace(requests[0], **change), requests[1]], specexit)
 
 
-def test_policies_are_read_with_their_rule(session, folder):
-    policy, kinds = read_policy(session, folder / "policy.json", smoother="mean")
+def test_policies_are_read_with_their_rule(session, tiny):
+    policy, kinds = read_policy(session, tiny / "policy.json", smoother="mean")
     assert (type(policy.smoother).__name__, kinds) == ("SlidingMean", ("paragraph",))
     policy, kinds = read_policy(session, "absent.json", exit_rule="released", smoother="momentum")
     assert (policy.score, kinds) == ("momentum", ("released",))

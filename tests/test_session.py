@@ -4,7 +4,6 @@ import json
 import shutil
 
 import pytest
-from tiny_folders import write_tiny
 
 from specexit_jax.decoding.sampling import Sampling
 from specexit_jax.engine.generation_config import (
@@ -19,15 +18,10 @@ from specexit_jax.engine.session import load_session
 from specexit_jax.notes import _SAID
 
 
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
-    return write_tiny(tmp_path_factory.mktemp("tiny")) / "target"
-
-
 @pytest.fixture
 def target(tiny, tmp_path):
     _SAID.clear()
-    return shutil.copytree(tiny, tmp_path / "target")
+    return shutil.copytree(tiny / "target", tmp_path / "target")
 
 
 @pytest.mark.parametrize(

@@ -1,33 +1,24 @@
 """Streaming and conversations: the same tokens and text as the request decoded at once."""
 
 import pytest
-from tiny_folders import write_tiny
 
 from launch.live import meter_line
 from specexit_jax.engine.conversation import Conversation
 from specexit_jax.engine.methods import make_method, read_policy
 from specexit_jax.engine.requests import Request
 from specexit_jax.engine.run import run
-from specexit_jax.engine.session import chat_ids, load_session, text_of
+from specexit_jax.engine.session import chat_ids, text_of
 from specexit_jax.engine.streaming import Increments, stream_pieces
 
 
 @pytest.fixture(scope="module")
-def session(tmp_path_factory):
-    folder = write_tiny(tmp_path_factory.mktemp("tiny"))
-    return load_session(folder / "target", folder / "draft"), folder
-
-
-@pytest.fixture(scope="module")
-def methods(session):
-    session, folder = session
-    policy = read_policy(session, folder / "policy.json")
+def methods(session, tiny):
+    policy = read_policy(session, tiny / "policy.json")
     return {name: make_method(session, name, *policy, draft_tokens=2) for name in ("specexit", "eagle3", "think")}
 
 
 @pytest.mark.parametrize("name", ["specexit", "think"])
 def test_pieces_are_the_request_decoded_at_once(session, methods, name):
-    session, _ = session
     exits = 0
     for seed in range(4):
         request = Request("r", tuple(chat_ids(session, "Count the legs.")), seed)
@@ -48,7 +39,6 @@ def test_pieces_are_the_request_decoded_at_once(session, methods, name):
 
 
 def test_text_never_holds_half_a_character(session):
-    session, _ = session
     ids = session.tokenizer.encode("é → 3*4=12.\n\n€", add_special_tokens=False)
     assert len(ids) > len("é → 3*4=12.\n\n€")  # characters of several tokens
     text, said = Increments(session), []
@@ -61,7 +51,6 @@ def test_text_never_holds_half_a_character(session):
 
 
 def test_a_cancelled_stream_computes_nothing_more(session, methods, monkeypatch):
-    session, _ = session
     request = Request("r", tuple(chat_ids(session, "Count the legs.")), 1)
     pieces = stream_pieces(session, request, methods["eagle3"], steps=1)
     next(pieces)
@@ -73,7 +62,6 @@ def test_a_cancelled_stream_computes_nothing_more(session, methods, monkeypatch)
 
 @pytest.mark.parametrize("name", ["specexit", "eagle3"])
 def test_a_turn_costs_its_own_tokens_and_is_what_it_is_alone(session, methods, name):
-    session, _ = session
     conversation = Conversation(session, methods[name], context=96, max_new_tokens=12, seed=3)
     earlier = 0
     for turn, message in enumerate(("Count the legs.", "4+4?", "3*4?")):
@@ -89,7 +77,6 @@ def test_a_turn_costs_its_own_tokens_and_is_what_it_is_alone(session, methods, n
 
 
 def test_a_conversation_goes_on_after_a_cancelled_answer_and_ends_at_its_context(session, methods):
-    session, _ = session
     conversation = Conversation(session, methods["eagle3"], context=60, max_new_tokens=12, seed=4)
     answer = conversation.say("Count the legs.")
     text = next(answer).text
