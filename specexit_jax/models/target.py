@@ -1,11 +1,13 @@
 """The target: a Llama 3 / Qwen2 / Qwen3 decoder as a pure function of (params, tokens, positions, cache)."""
 
+import functools
+
 import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
 
-from specexit_jax.backend import rows_apart
+from specexit_jax.backend import platform, rows_apart
 from specexit_jax.models.attention import Attention
 from specexit_jax.models.branches import BranchCache
 from specexit_jax.models.cache import Cache, init_cache
@@ -50,6 +52,12 @@ class Block(nn.Module):
         x = x + mixed
         feed = FeedForward(config.intermediate_size, output_scale, name="mlp")
         return x + feed(RMSNorm(config.rms_norm_eps, name="mlp_norm")(x)), slots
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1), inline=True)
+def run_block(config: TargetConfig, platform: str, params: dict, x, cos, sin, bias, slots, length):
+    """`Block` over a cache, traced once for all layers of one shape; platform: what is traced for."""
+    return Block(config, parent=None).apply({"params": params}, x, cos, sin, bias, slots, length)
 
 
 class Embedding(nn.Module):
@@ -110,7 +118,8 @@ class Target(nn.Module):
         inputs, slots = [], []
         for index, layer in enumerate(self.layers):
             inputs.append(x)
-            x, layer_slots = layer(x, cos, sin, bias, *layer_cache(cache, index))
+            run = layer if cache is None else functools.partial(run_block, config, platform(), layer.variables["params"])
+            x, layer_slots = run(x, cos, sin, bias, *layer_cache(cache, index))
             x = rows_apart(x)
             slots.append(layer_slots)
         hidden = self.final_norm(x)

@@ -4,12 +4,17 @@ A pair is (feature of token t, embedding of token t + 1) at RoPE position and ca
 (docs/method.md §8).
 """
 
+import functools
+
 import flax.struct
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from specexit_jax.backend import platform
 from specexit_jax.decoding.spec import LoopContext
 from specexit_jax.models.cache import Cache
+from specexit_jax.models.config import DraftConfig
 from specexit_jax.models.draft import Draft, DraftOutput
 
 
@@ -78,5 +83,12 @@ def layer(
     embedded = loop.params.draft_embedding[following].astype(hidden.dtype)
     if positions is None:
         positions = cache.length[:, None] + jnp.arange(following.shape[1], dtype=jnp.int32)[None, :]
-    draft = Draft(loop.spec.draft)
-    return draft.apply({"params": loop.params.draft}, embedded, hidden, positions, cache, live=live, visible=visible)
+    return _layer(
+        loop.spec.draft, platform(), live, loop.params.draft, embedded, hidden, positions, cache, visible
+    )
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2), inline=True)
+def _layer(config: DraftConfig, platform: str, live: int | None, params: dict, embedded, hidden, positions, cache, visible):
+    """Traced once for all steps of one shape; platform: what is traced for."""
+    return Draft(config).apply({"params": params}, embedded, hidden, positions, cache, live=live, visible=visible)
