@@ -98,7 +98,8 @@ class Requests:
     def rows(self) -> PromptRows:
         """How they are sampled is the spec's to say (`SampledSpec.rows`)."""
         sampling = SamplingRows.of([SAMPLED] * len(self.prompts))
-        return PromptRows(self.prompts, self.prompt_length, self.keys, self.thinking, self.max_length, sampling)
+        told = self.prompts, self.prompt_length, self.keys, self.thinking, self.max_length
+        return PromptRows(*told, sampling, np.ones(len(self.prompts), bool))
 
 
 def run(spec, params, rows, policy, boundaries):

@@ -78,7 +78,7 @@ def draws(
     for index in range(number // ROWS):
         keys = jax.random.split(jax.random.fold_in(jax.random.key(11), index), ROWS)
         closed, table = jnp.zeros((ROWS,), bool), TokenBoundaries(jnp.zeros((VOCABULARY,), bool))
-        rows = PromptRows(prompts, length, keys, closed, limit, sampling)
+        rows = PromptRows(prompts, length, keys, closed, limit, sampling, closed)
         result = loop(params, rows, NeverExit(), table)
         drawn = np.asarray(result.tokens[:, len(PROMPT) :])
         counts += np.bincount(drawn @ VOCABULARY ** np.arange(POSITIONS)[::-1], minlength=len(counts))

@@ -74,7 +74,7 @@ def step_by_step(loop: LoopContext, prompt: list[int], new_tokens: int):
     width, live = len(prompt), loop.spec.prefixes_after(len(prompt))[0]
     state = empty_state(loop, 1, loop.spec.slots_for(live))
     greedy = SamplingRows.of([Sampling()])
-    rows = PromptRows(jnp.asarray([prompt], jnp.int32), length, keys, thinking, length + new_tokens, greedy)
+    rows = PromptRows(jnp.asarray([prompt], jnp.int32), length, keys, thinking, length + new_tokens, greedy, thinking)
     state = prefill(loop, (width, live), state, rows, jnp.zeros((1,), jnp.int32))
     advance = jax.jit(functools.partial(step, loop, loop.spec.prefixes[-1]))
     counts, averages = [], []

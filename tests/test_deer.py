@@ -196,7 +196,7 @@ def test_a_failed_trial_leaves_the_row_as_a_prefill_of_its_text_would(draft):
             assert shown.tokens[0].tolist() == (think.tokens[row] * (np.arange(40) < int(shown.length[0]))).tolist()
         if not len(rows):
             continue
-        told = (state.length, state.keys, state.thinking, state.max_length, state.sampling)
+        told = (state.length, state.keys, state.thinking, state.max_length, state.sampling, state.may_exit)
         fresh = _start(loop, PromptRows(state.tokens[:, : spec.buffer_length], *told))
         for row in rows:
             assert state.thinking[row] and not state.done[row] and not state.finished[row]

@@ -113,6 +113,23 @@ def test_equals_the_oracle(draft_tokens, sampling, batches):
     assert stops >= batches // 2
 
 
+def test_a_row_whose_exits_are_not_taken_writes_what_it_writes_without_a_policy():
+    spec, params, left = tiny_spec(3, live_prefixes=PREFIXES), params_of(DRAFT), 0
+    for seed in range(8):
+        rows, taken = Requests.random(8, seed).rows(), np.arange(8) % 2 == seed % 2
+        mixed = run(spec, params, rows.replace(may_exit=taken), threshold_policy(seed), boundary_table())
+        exiting = run_case(spec, seed, threshold_policy(seed))
+        never = run(spec, params, rows, NeverExit(), boundary_table())
+        for row in range(8):
+            alone = exiting if taken[row] else never
+            assert mixed.tokens[row].tolist() == alone.tokens[row].tolist()
+            assert mixed.exit_position[row] == alone.exit_position[row]
+        left += int((exiting.exit_position[~taken] >= 0).sum())
+        slow = dataclasses.replace(slot_request(spec, Requests.random(8, seed), 0), may_exit=bool(taken[0]))
+        assert same(mixed, 0, decode_slowly(spec, params, slow, threshold_policy(seed), boundary_table()))
+    assert left >= 4
+
+
 def test_a_tied_table_laid_out_before_the_loop_writes_the_oracles_tokens():
     tied = dataclasses.replace(TARGET, tie_embeddings=True)
     spec, params = tiny_spec(3, target=tied), tiny_params(tied)

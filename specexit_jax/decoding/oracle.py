@@ -66,7 +66,7 @@ def decode_slowly(
             slow.signals.append(signal.tolist())
         if len(tokens) > len(prompt) and thinking:
             exits, smoothed, state = _consider(held, policy, boundaries, state, tokens[-1], signal, following)
-            exits = exits and len(tokens) - 1 < exits_below(limit, len(end))
+            exits = exits and request.may_exit and len(tokens) - 1 < exits_below(limit, len(end))
             if exits and policy.on_trial:
                 exits, answered = _stands(spec, params, tokens, request, limit, policy)
                 slow.trials += not exits

@@ -14,13 +14,15 @@ from specexit_jax.decoding.sampling import PRNG, Sampling, SamplingRows
 @dataclasses.dataclass(frozen=True, eq=False)
 class SlotRequest:
     """One request: prompt ids; key: uint32 [2], the words of its PRNG key; thinking: whether the prompt leaves `<think>`
-    open; max_length: tokens in all, prompt included; sampling: how its tokens are chosen."""
+    open; max_length: tokens in all, prompt included; sampling: how its tokens are chosen; may_exit: whether the policy's exits
+    are taken."""
 
     prompt: tuple[int, ...]
     key: np.ndarray
     thinking: bool
     max_length: int
     sampling: Sampling
+    may_exit: bool = True
 
 
 @flax.struct.dataclass
@@ -33,6 +35,7 @@ class PromptRows:
     thinking: Bool[Array, " B"]
     max_length: Int[Array, " B"]
     sampling: SamplingRows
+    may_exit: Bool[Array, " B"]
 
     @classmethod
     def of(cls, requests: Sequence[SlotRequest], size: int, width: int, start: int = 0) -> "PromptRows":
@@ -50,6 +53,7 @@ class PromptRows:
             np.array([request.thinking for request in requests] + [False] * spare),
             np.array([request.max_length for request in requests] + [0] * spare, np.int32),
             SamplingRows.of([request.sampling for request in requests] + [Sampling()] * spare),
+            np.array([request.may_exit for request in requests] + [False] * spare),
         )
 
     @property

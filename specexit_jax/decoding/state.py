@@ -52,6 +52,7 @@ class DecodeState:
     root_signals: Float[Array, "B N"] | None  # raw, of the root; placement 'draft' only, which knows them a step ahead
     policy_state: Any
     thinking: Bool[Array, " B"]
+    may_exit: Bool[Array, " B"]  # rows whose exits are taken; others decode as if the policy granted none
     done: Bool[Array, " B"]
     finished: Bool[Array, " B"]  # a stop token was written
     think_end: Int[Array, " B"]  # position of the first id of </think>; -1 while there is none

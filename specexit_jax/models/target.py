@@ -118,7 +118,9 @@ class Target(nn.Module):
         inputs, slots = [], []
         for index, layer in enumerate(self.layers):
             inputs.append(x)
-            run = layer if cache is None else functools.partial(run_block, config, platform(), layer.variables["params"])
+            run = (
+                layer if cache is None else functools.partial(run_block, config, platform(), layer.variables["params"])
+            )
             x, layer_slots = run(x, cos, sin, bias, *layer_cache(cache, index))
             x = rows_apart(x)
             slots.append(layer_slots)

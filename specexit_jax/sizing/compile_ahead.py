@@ -92,6 +92,7 @@ def compile_decode(
         thinking=row((batch,), jnp.bool_),
         max_length=row((batch,), jnp.int32),
         sampling=jax.tree.map(lambda leaf: row(leaf.shape, leaf.dtype), sampling),
+        may_exit=row((batch,), jnp.bool_),
     )
     arguments = (
         asked,

@@ -83,12 +83,12 @@ def layer(
     embedded = loop.params.draft_embedding[following].astype(hidden.dtype)
     if positions is None:
         positions = cache.length[:, None] + jnp.arange(following.shape[1], dtype=jnp.int32)[None, :]
-    return _layer(
-        loop.spec.draft, platform(), live, loop.params.draft, embedded, hidden, positions, cache, visible
-    )
+    return _layer(loop.spec.draft, platform(), live, loop.params.draft, embedded, hidden, positions, cache, visible)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2), inline=True)
-def _layer(config: DraftConfig, platform: str, live: int | None, params: dict, embedded, hidden, positions, cache, visible):
+def _layer(
+    config: DraftConfig, platform: str, live: int | None, params: dict, embedded, hidden, positions, cache, visible
+):
     """Traced once for all steps of one shape; platform: what is traced for."""
     return Draft(config).apply({"params": params}, embedded, hidden, positions, cache, live=live, visible=visible)

@@ -53,6 +53,7 @@ def empty_state(loop: LoopContext, batch: int, slots: tuple[int, int]) -> Decode
         root_signals=jnp.zeros((batch, spec.draft.signal_rows), jnp.float32) if loop.late_signals else None,
         policy_state=loop.policy.init(batch),
         thinking=never,
+        may_exit=never,
         done=~never,
         finished=never,
         think_end=nowhere,
@@ -104,6 +105,7 @@ def prefill(
         sampling=rows.sampling,
         root=root,
         thinking=rows.thinking,
+        may_exit=rows.may_exit,
         done=done | stops,
         finished=stops,
     )

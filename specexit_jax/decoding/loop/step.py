@@ -219,7 +219,7 @@ def decide(
     """The first boundary of the accepted thinking tokens that the policy grants and that leaves room for </think>, whole."""
     width = verified.candidates.shape[1]
     room = verify.exits_below(state.max_length, len(loop.spec.end_think_ids))
-    valid = accepted.valid & (verified.positions < room[:, None])
+    valid = accepted.valid & state.may_exit[:, None] & (verified.positions < room[:, None])
     closes = accepted.closing < width
     cut, smoothed = loop.policy.decide(
         state.policy_state, verified.candidates, signals_read(loop, observed), observed.boundary, valid, closes

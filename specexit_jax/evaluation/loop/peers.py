@@ -82,6 +82,7 @@ def greedy_ids(case: Case, params: DecodeParams, prompts: np.ndarray, new_tokens
         thinking=jnp.zeros((batch,), bool),
         max_length=jnp.full((batch,), width + new_tokens, jnp.int32),
         sampling=SamplingRows.of([Sampling()] * batch),
+        may_exit=jnp.zeros((batch,), bool),
     )
     nowhere = TokenBoundaries(jnp.zeros((spec.target.vocab_size,), bool))
     result = decode(spec, DecodeParams(params.target), rows, NeverExit(), nowhere)
