@@ -46,7 +46,7 @@ def rows_apart(x: jax.Array) -> jax.Array:
 
 
 def heads_apart(x: jax.Array) -> jax.Array:
-    """Keys or values of a cache [B, K, ...] under a mesh: rows over (data, fsdp), heads over tensor, slots whole."""
+    """Keys or values of a cache [B, K, ...] under a mesh: rows over (data, fsdp), heads over tensor, positions whole."""
     return _constrained(x, ("data", "fsdp"), ("tensor",))
 
 

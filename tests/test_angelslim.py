@@ -72,7 +72,7 @@ def step_by_step(loop: LoopContext, prompt: list[int], new_tokens: int):
     length = jnp.array([len(prompt)], jnp.int32)
     keys, thinking = jax.random.split(jax.random.key(0), 1), jnp.ones((1,), bool)
     width, live = len(prompt), loop.spec.prefixes_after(len(prompt))[0]
-    state = empty_state(loop, 1, loop.spec.slots_for(live))
+    state = empty_state(loop, 1, loop.spec.capacities_for(live))
     greedy = SamplingRows.of([Sampling()])
     rows = PromptRows(jnp.asarray([prompt], jnp.int32), length, keys, thinking, length + new_tokens, greedy, thinking)
     state = prefill(loop, (width, live), state, rows, jnp.zeros((1,), jnp.int32))

@@ -168,13 +168,13 @@ def _label(trace: dict, places: list[int], forced, row: int) -> dict:
 
 @functools.partial(jax.jit, compiler_options=QUICK)
 def _one_step(loop, state):
-    return step(loop, loop.spec.slots, state)
+    return step(loop, loop.spec.capacity, state)
 
 
 @functools.partial(jax.jit, compiler_options=QUICK)
 def _start(loop, rows):
-    state = empty_state(loop, rows.size, loop.spec.slots_for(loop.spec.slots))
-    return prefill(loop, (rows.prompts.shape[1], loop.spec.slots), state, rows, rows.prompt_length * 0)
+    state = empty_state(loop, rows.size, loop.spec.capacities_for(loop.spec.capacity))
+    return prefill(loop, (rows.prompts.shape[1], loop.spec.capacity), state, rows, rows.prompt_length * 0)
 
 
 @pytest.mark.parametrize("draft", [DRAFT, LATE], ids=["fc", "draft"])

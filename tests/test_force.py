@@ -93,17 +93,17 @@ def test_branches_write_what_the_sequential_form_writes(params, sampling):
     assert forcer.cost.tokens == sum(int(one.length.sum()) for one in found) > 150
 
 
-def test_pieces_segments_and_long_ends_change_nothing(params, small):
-    """`</think>` of several ids; the prefix in several pieces, read less and less; own slots that grow and shrink."""
+def test_chunks_segments_and_long_ends_change_nothing(params, small):
+    """`</think>` of several ids; the prefix in several chunks, read less and less; own capacity that grows and shrinks."""
     spec = dataclasses.replace(SPEC, end_think_ids=(2, 9, 4), max_answer=30, live_prefixes=(256,))
     forcer, shapes = Forcer(spec, params, 5), []
     segment = branches.segment
     forcer._programs.call = lambda function, *arguments: (
-        shapes.append((arguments[2].slots, arguments[-1].v[0].shape[3])) if function is segment else None,
+        shapes.append((arguments[2].capacity, arguments[-1].v[0].shape[3])) if function is segment else None,
         function(*arguments),
     )[1]
     one = compare(forcer, params, 0, longest=180)
-    assert (one.length > 16).any(), "answers must outgrow the first own slots"
+    assert (one.length > 16).any(), "answers must outgrow the first own capacity"
     assert len({prefix for prefix, _ in shapes}) > 2 and len({own for _, own in shapes}) > 2
 
 
@@ -146,7 +146,7 @@ def test_sizes_are_few_and_close():
     assert all(rung(number, 256) >= number for number in range(1, 40_000, 7))
 
 
-def test_own_slots_shrink_once_a_long_answer_is_done(params, monkeypatch):
+def test_own_capacity_shrinks_once_a_long_answer_is_done(params, monkeypatch):
     monkeypatch.setattr(queue, "OWN", 4)
     spec = dataclasses.replace(SPEC, max_answer=30, stop_ids=(), live_prefixes=(160,))
     forcer, sizes = Forcer(spec, params, 1), []

@@ -76,7 +76,7 @@ def test_logits_equal_torch_in_one_pass_and_with_a_ragged_cache(family, tokens, 
     np.testing.assert_allclose(step(tokens, positions).logits, expected, atol=1e-4)
 
     prefill = step(tokens[:, :20], positions[:, :20], init_target_cache(config, 2, 40))
-    length = jnp.asarray([20, 13], jnp.int32)  # the second row's prompt was shorter: its last 7 slots are rubbish
+    length = jnp.asarray([20, 13], jnp.int32)  # the second row's prompt was shorter: its last 7 positions hold rubbish
     columns = np.asarray(length)[:, None] + np.arange(5)[None]
     fed = np.take_along_axis(tokens, columns, axis=1)
     out = step(fed, columns.astype(np.int32), prefill.cache.replace(length=length))

@@ -12,14 +12,14 @@ from decoding_case import DRAFT, QUICK, TARGET, Requests, boundary_table, run, t
 from sharded_case import shard_tree
 
 from specexit_jax.backend import on_mesh, tracing_for
-from specexit_jax.decoding.trees import Branches, TreeShape, ancestors
+from specexit_jax.decoding.trees import Topology, TreeShape, ancestors
 from specexit_jax.exits.policy import Threshold
 from specexit_jax.models import ragged_attention
 from specexit_jax.models.layers import MASKED, attend, cached_bias
 from specexit_jax.models.ragged_attention import attend_ragged, block_of
 from specexit_jax.parallel.sharding import make_mesh
 
-SLOTS, SIZE = 328, 16  # in blocks of 128, the third of which ends past the slots
+CAPACITY, SIZE = 328, 16  # in blocks of 128, the third of which ends past it
 
 
 @pytest.fixture(autouse=True)
@@ -27,24 +27,24 @@ def small_blocks(monkeypatch):
     monkeypatch.setattr(ragged_attention, "_BLOCK_BYTES", 1)
 
 
-def case(lengths, tokens, group=3, heads=2, dtype="float32", slots=SLOTS):
-    """Queries, keys and values of rows that hold `lengths` slots, this call's tokens among them."""
+def case(lengths, tokens, group=3, heads=2, dtype="float32", capacity=CAPACITY):
+    """Queries, keys and values of rows that hold `lengths` positions, this call's tokens among them."""
     rng, batch = np.random.default_rng(tokens), len(lengths)
-    shapes = (batch, heads, group, tokens, SIZE), (batch, heads, SIZE, slots), (batch, heads, slots, SIZE)
+    shapes = (batch, heads, group, tokens, SIZE), (batch, heads, SIZE, capacity), (batch, heads, capacity, SIZE)
     q, k, v = (rng.normal(size=shape).astype(jnp.dtype(dtype)) for shape in shapes)
     return q, k, v, np.asarray(lengths, np.int32)
 
 
-def branches(batch, tokens):
+def topology(batch, tokens):
     """Random trees of `tokens` nodes, the root among them."""
     rng = np.random.default_rng(tokens)
     parents = [[rng.integers(0, node + 1) for node in range(tokens - 1)] for _ in range(batch)]
-    return Branches(*[np.asarray(parents, np.int32).reshape(batch, tokens - 1)] * 2)
+    return Topology(*[np.asarray(parents, np.int32).reshape(batch, tokens - 1)] * 2)
 
 
 @functools.partial(jax.jit, static_argnums=0, compiler_options=QUICK)
 def both(live, q, k, v, length, tree=None):
-    """Plain attention, and the kernel's with a bias of `live` slots."""
+    """Plain attention, and the kernel's with a bias of `live` positions."""
     tokens = q.shape[3]
     bias = cached_bias(length - tokens, tokens, k.shape[3], None if tree is None else ancestors(tree))
     return attend(q, k, v, bias), attend_ragged(q, k, v, bias[:, :, :live], length)
@@ -59,10 +59,10 @@ def both(live, q, k, v, length, tree=None):
         ((13, 128, 300), 13, 4, True, "bfloat16"),
     ],
 )
-def test_equals_attention_over_the_live_slots(lengths, tokens, group, tree, dtype):
+def test_equals_attention_over_the_live_positions(lengths, tokens, group, tree, dtype):
     """The bias may end with the longest row."""
     arguments = case(lengths, tokens, group, dtype=dtype)
-    expected, found = both(max(lengths), *arguments, branches(len(lengths), tokens) if tree else None)
+    expected, found = both(max(lengths), *arguments, topology(len(lengths), tokens) if tree else None)
     assert found.dtype == expected.dtype
     tolerance = 1e-5 if dtype == "float32" else 2e-2
     np.testing.assert_allclose(found.astype(np.float32), expected.astype(np.float32), atol=tolerance, rtol=tolerance)
@@ -71,19 +71,19 @@ def test_equals_attention_over_the_live_slots(lengths, tokens, group, tree, dtyp
 def test_what_lies_past_a_row_is_never_read():
     """Not in later blocks, nor in the rest of its last one."""
     q, k, v, length = case((3, 127, 128, 200), 3)
-    _, clean = both(SLOTS, q, k, v, length)
-    past = np.arange(SLOTS)[None, :] >= length[:, None]
+    _, clean = both(CAPACITY, q, k, v, length)
+    past = np.arange(CAPACITY)[None, :] >= length[:, None]
     k, v = (
         np.where(where, np.float32(np.nan), x) for where, x in ((past[:, None, None], k), (past[:, None, :, None], v))
     )
-    expected, found = both(SLOTS, q, k, v, length)
+    expected, found = both(CAPACITY, q, k, v, length)
     assert np.isnan(expected).any()
     np.testing.assert_array_equal(found, clean)
 
 
 def test_one_block_and_queries_that_see_nothing():
     """The latter get the mean of the row's values."""
-    q, k, v, length = case((5, 48), 4, slots=48)
+    q, k, v, length = case((5, 48), 4, capacity=48)
     expected, found = both(48, q, k, v, length)
     np.testing.assert_allclose(found, expected, atol=1e-5)
     nothing = jnp.full((2, 4, 48), MASKED, jnp.float32)
@@ -104,7 +104,7 @@ def test_under_a_mesh_every_device_has_its_rows_and_heads(batch, heads):
     """Those that do not divide are everywhere."""
     arguments = case((5, 9, 130, 4, 200, 328, 64, 7)[:batch], 4, heads=heads)
     with on_mesh(make_mesh(2, 1, 4)):
-        expected, found = both(SLOTS, *arguments)
+        expected, found = both(CAPACITY, *arguments)
     np.testing.assert_allclose(found, expected, atol=1e-5)
     assert found.addressable_shards[0].data.shape[:2] == ((4, 1) if batch == 8 else (batch, heads))
 
@@ -120,7 +120,7 @@ def test_decoding_writes_the_same_ids():
     target, draft = (dataclasses.replace(config, attention="pallas") for config in (target, draft))
     chain = dataclasses.replace(plain, target=target, draft=draft, live_prefixes=(24,))
     tree = dataclasses.replace(chain, tree=TreeShape(3, 2, 6))
-    assert tree.prefixes == (256,) and tree.slots_for(256) == (256, 256) and tree.windows == (24, 256)
+    assert tree.prefixes == (256,) and tree.capacities_for(256) == (256, 256) and tree.prompt_capacities == (24, 256)
     expected, found = run(plain, params, *arguments), run(chain, params, *arguments)
     mesh = make_mesh(2, 1, 4)
     with on_mesh(mesh):
@@ -140,4 +140,4 @@ def test_other_choices_are_refused():
         dataclasses.replace(DRAFT, attention="cudnn")
     arguments = jax.tree.map(jnp.asarray, case((5,), 4))
     with tracing_for("gpu"), pytest.raises(ValueError, match="use attention='xla'"):
-        attend_ragged(*arguments[:3], jnp.zeros((1, 4, SLOTS), jnp.float32), arguments[3])
+        attend_ragged(*arguments[:3], jnp.zeros((1, 4, CAPACITY), jnp.float32), arguments[3])

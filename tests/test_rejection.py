@@ -13,7 +13,7 @@ from specexit_jax.decoding.drafts import rejection, sampled_drafts
 from specexit_jax.decoding.loop.speculative import make_loop
 from specexit_jax.decoding.sampling import ACCEPT, RESIDUAL, Sampling, SamplingRows, keyed_gumbel, keyed_uniform
 from specexit_jax.decoding.spec import LoopContext
-from specexit_jax.decoding.trees import Branches, TreeShape
+from specexit_jax.decoding.trees import Topology, TreeShape
 from specexit_jax.engine.slots import Slots
 from specexit_jax.exits.policy import NeverExit, Threshold
 
@@ -79,12 +79,12 @@ def test_a_step_is_what_a_plain_loop_writes(tree):
             with np.errstate(divide="ignore"):
                 drafts[row, born] = d2t[np.argsort(-(np.log(proposal[row, node]) + noise))[: len(born)]]
     keys, length = jax.random.split(jax.random.key(3), rows), np.arange(rows, dtype=np.int32)
-    branches = Branches(*(jnp.asarray(np.tile(values, (rows, 1)), jnp.int32) for values in (parents, depths)))
-    state = dataclasses.make_dataclass("State", ["length", "keys", "drafts", "branches", "proposal", "sampling"])(
+    topology = Topology(*(jnp.asarray(np.tile(values, (rows, 1)), jnp.int32) for values in (parents, depths)))
+    state = dataclasses.make_dataclass("State", ["length", "keys", "drafts", "topology", "proposal", "sampling"])(
         jnp.asarray(length),
         keys,
         jnp.asarray(drafts),
-        branches if tree else None,
+        topology if tree else None,
         jnp.asarray(proposal, jnp.float32),
         SamplingRows.of([spec.sampling] * rows),
     )

@@ -28,9 +28,9 @@ def divided(name: str, wanted=ALL, **settings) -> dict[str, set[str]]:
 
 def test_without_shares_the_division_is_what_it_was(name):
     kept = [(split, share) for split, (_, share) in SPLITS.items() if split in ALL]
-    slots = [split for split, share in kept for _ in range(share)]
+    buckets = [split for split, share in kept for _ in range(share)]
     expected = {
-        split: {row["question"] for row in ROWS if slots[zlib.crc32(row["question"].encode()) % 40] == split}
+        split: {row["question"] for row in ROWS if buckets[zlib.crc32(row["question"].encode()) % 40] == split}
         for split in ALL
     }
     assert divided(name) == expected == divided(name, shares="test=12,calibration=12,development=4,draft=12")
@@ -101,7 +101,7 @@ def test_white_space_does_not_make_another_question(name, tmp_path):
 def test_the_world_and_the_benchmarks_are_divided_as_before(tmp_path):
     world = [split for split, (_, share) in SPLITS.items() for _ in range(share)]
     assert split_of("What is  1 + 1?") == world[zlib.crc32(b"What is  1 + 1?") % 100]
-    slots = [split for split in ALL[:3] for _ in range(SPLITS[split][1])]
+    buckets = [split for split in ALL[:3] for _ in range(SPLITS[split][1])]
     rows = [f"What  is {i} + {i}?" for i in range(200)]
     lines = "".join(json.dumps({"question": row, "answer": "#### 1"}) + "\n" for row in rows)
     for split in ("train", "test"):
@@ -110,7 +110,7 @@ def test_the_world_and_the_benchmarks_are_divided_as_before(tmp_path):
     source = benchmarks(["gsm8k"], {"folder": str(tmp_path), "split": feeds})
     for split in ALL[:3]:
         own = [problem.question.partition("\n\n")[0] for problem in source.problems(split, 200)]
-        assert own == [row for row in rows if slots[zlib.crc32(row.encode()) % 28] == split]
+        assert own == [row for row in rows if buckets[zlib.crc32(row.encode()) % 28] == split]
 
 
 def test_a_question_with_two_answers_is_told(tmp_path, capsys):

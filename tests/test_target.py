@@ -160,7 +160,7 @@ def test_bad_calls_are_refused(params, tokens):
     cache = init_target_cache(CONFIG, ROWS, 16)
     with pytest.raises(ValueError, match="segments and a cache"):
         Target(CONFIG).apply({"params": params}, tokens, positions(), cache, segment_ids=tokens)
-    with pytest.raises(ValueError, match="32 live slots of a cache of 16"):
+    with pytest.raises(ValueError, match="32 positions of a cache whose capacity is 16"):
         Target(CONFIG).apply({"params": params}, tokens, positions(), cache, live=32)
     with pytest.raises(ValueError, match="architecture 'gpt2' is unknown"):
         dataclasses.replace(CONFIG, architecture="gpt2")

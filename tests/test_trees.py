@@ -10,7 +10,7 @@ from decoding_case import DRAFT, SAMPLED, Requests, boundary_table, run, tiny_pa
 
 from specexit_jax.decoding import trees
 from specexit_jax.decoding.sampling import Sampling
-from specexit_jax.decoding.trees import Branches, TreeShape
+from specexit_jax.decoding.trees import Topology, TreeShape
 from specexit_jax.exits.policy import NeverExit, Threshold
 from specexit_jax.models.cache import init_cache
 from specexit_jax.models.target import Target, init_target_cache
@@ -18,7 +18,7 @@ from specexit_jax.models.target import Target, init_target_cache
 LATE = dataclasses.replace(DRAFT, signals="draft")
 
 
-def random_branches(batch: int, number: int, seed: int) -> Branches:
+def random_topology(batch: int, number: int, seed: int) -> Topology:
     rng = np.random.default_rng(seed)
     parents, depths = np.zeros((batch, number), np.int32), np.zeros((batch, number), np.int32)
     for row in range(batch):
@@ -26,7 +26,7 @@ def random_branches(batch: int, number: int, seed: int) -> Branches:
             parent = rng.integers(0, node)
             parents[row, node - 1] = parent
             depths[row, node - 1] = 1 + (depths[row, parent - 1] if parent else 0)
-    return Branches(jnp.asarray(parents), jnp.asarray(depths))
+    return Topology(jnp.asarray(parents), jnp.asarray(depths))
 
 
 def line(parents: np.ndarray, node: int) -> list[int]:
@@ -39,12 +39,12 @@ def line(parents: np.ndarray, node: int) -> list[int]:
 
 
 def test_ancestors_and_paths_are_those_of_a_plain_walk():
-    branches = random_branches(6, 9, 0)
-    parents, depths = np.asarray(branches.parents), np.asarray(branches.depths)
-    seen, deepest = trees.ancestors(branches), trees.deepest(branches, 9)
+    topology = random_topology(6, 9, 0)
+    parents, depths = np.asarray(topology.parents), np.asarray(topology.depths)
+    seen, deepest = trees.ancestors(topology), trees.deepest(topology, 9)
     rng = np.random.default_rng(1)
     nodes, sampled = (rng.integers(0, 3, (6, 10)).astype(np.int32) for _ in range(2))
-    path, length = trees.descend(jnp.asarray(nodes), branches, jnp.asarray(sampled), 9)
+    path, length = trees.descend(jnp.asarray(nodes), topology, jnp.asarray(sampled), 9)
     longest = 0
     for row in range(6):
         for node in range(10):
@@ -68,20 +68,20 @@ def test_ancestors_and_paths_are_those_of_a_plain_walk():
 def test_the_verify_pass_sees_each_node_as_if_its_path_were_all_there_is():
     spec, params = tiny_spec(0), tiny_params()
     target = Target(spec.target)
-    branches = random_branches(2, 6, 3)
+    topology = random_topology(2, 6, 3)
     rng = np.random.default_rng(2)
     prompt, nodes = (jnp.asarray(rng.integers(7, 40, (2, width)), jnp.int32) for width in (5, 7))
-    length = jnp.array([5, 3], jnp.int32)  # the second row's prompt is shorter: its last two slots are rubbish
+    length = jnp.array([5, 3], jnp.int32)  # the second row's prompt is shorter: its last two positions hold rubbish
     cache = init_target_cache(spec.target, 2, 16)
     places = jnp.broadcast_to(jnp.arange(5, dtype=jnp.int32)[None, :], (2, 5))
     cache = target.apply({"params": params.target}, prompt, places, cache).cache.replace(length=length)
-    positions = length[:, None] + trees.node_depths(branches)
+    positions = length[:, None] + trees.node_depths(topology)
     out = target.apply(
-        {"params": params.target}, nodes, positions, cache, live=14, visible=trees.ancestors(branches)
+        {"params": params.target}, nodes, positions, cache, live=14, visible=trees.ancestors(topology)
     )  # fmt: skip
     paths, ends = np.zeros((14, 12), np.int32), []
     for place, (row, node) in enumerate(np.ndindex(2, 7)):
-        way = line(np.asarray(branches.parents[row]), node)[::-1]
+        way = line(np.asarray(topology.parents[row]), node)[::-1]
         path = [*prompt[row, : int(length[row])].tolist(), *np.asarray(nodes)[row, way].tolist()]
         paths[place, : len(path)] = path
         ends.append(len(path) - 1)

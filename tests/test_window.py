@@ -1,4 +1,4 @@
-"""A draft's sliding window in decoding: which slots are seen, the same drafts by chain, tree and kernel, and the target's ids."""
+"""A draft's sliding window: the positions that are seen, equal drafts of chain, tree and kernel, and the target's own ids."""
 
 import dataclasses
 
@@ -15,7 +15,7 @@ from specexit_jax.models.layers import cached_bias
 WINDOW = 3
 
 
-def test_slots_that_a_window_shows():
+def test_positions_that_a_window_shows():
     """Of verified tokens the last few; of a draft's own steps all, and the verified ones that the last of these sees."""
     length, tokens, live = jnp.asarray([0, 2, 7], jnp.int32), 3, 16
     seen = np.asarray(cached_bias(length, tokens, live, window=WINDOW)) == 0
@@ -23,7 +23,7 @@ def test_slots_that_a_window_shows():
         for t in range(tokens):
             last = start + t
             assert set(np.flatnonzero(seen[row, t])) == set(range(max(last - WINDOW + 1, 0), last + 1))
-    own = np.zeros((3, tokens, 5), bool)  # the last five slots, two of them before this call's
+    own = np.zeros((3, tokens, 5), bool)  # the last five positions, two of them before this call's
     own[:, :, [0, 3]] = True
     start = jnp.asarray([4, 2, 9], jnp.int32)
     seen = np.asarray(cached_bias(start, tokens, live, jnp.asarray(own), WINDOW)) == 0

@@ -50,9 +50,9 @@ def written(shares: dict[str, int]) -> str:
 def split_by(question: str, shares: dict[str, int], names: Sequence[str]) -> str:
     """Which of the splits `names`, all fed by one split of the data set, a question belongs to."""
     kept = {name: share for name, share in shares.items() if name in names}
-    slot = zlib.crc32(question.encode()) % sum(kept.values())
+    bucket = zlib.crc32(question.encode()) % sum(kept.values())
     for name, share in kept.items():
-        slot -= share
-        if slot < 0:
+        bucket -= share
+        if bucket < 0:
             return name
     raise AssertionError("the shares of the splits do not cover the hash's range")

@@ -38,10 +38,10 @@ class Problem:
 
 def split_of(question: str) -> str:
     """The only split that a question may appear in."""
-    slot, low = zlib.crc32(question.encode()) % 100, 0
+    bucket, low = zlib.crc32(question.encode()) % 100, 0
     for split, (_, share) in SPLITS.items():
         low += share
-        if slot < low:
+        if bucket < low:
             return split
     raise AssertionError("the shares of the splits do not add up to 100")
 

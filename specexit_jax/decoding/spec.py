@@ -89,8 +89,8 @@ class DecodeSpec:
         return self.tree.total if self.tree else self.draft_tokens
 
     @property
-    def slots(self) -> int:
-        """Cache slots a row: a step may write drafts, never read again, past the last token the buffer can hold."""
+    def capacity(self) -> int:
+        """Positions a row of a cache for a full buffer: more than the buffer has, as a step may write drafts past its end."""
         return self.prefixes[-1]
 
     @property
@@ -98,12 +98,12 @@ class DecodeSpec:
         """All attention of a step follows the rows' own lengths (`ragged_attention`)."""
         return all(config.attention == "pallas" for config in (self.target, self.draft) if config is not None)
 
-    def slots_for(self, live: int) -> tuple[int, int]:
-        """Slots of the target's cache and of the draft's while `live` are read: on CPU a cache is as long as what is read
+    def capacities_for(self, live: int) -> tuple[int, int]:
+        """Capacities of the target's cache and of the draft's while `live` are read: on CPU a cache is as long as what is read
         of it, where steps are of one token and SPARE more."""
         if self.ragged:
-            return self.slots, self.slots
-        whole = (live if on_cpu() else self.slots) + SPARE
+            return self.capacity, self.capacity
+        whole = (live if on_cpu() else self.capacity) + SPARE
         return (live if self.draft_tokens and on_cpu() else whole, whole)
 
     def prefixes_after(self, width: int) -> tuple[int, ...]:
@@ -114,24 +114,26 @@ class DecodeSpec:
         """The least live prefix for a step of a row with `length` tokens."""
         return next((size for size in self.prefixes if size >= length + self.reach), self.prefixes[-1])
 
-    def prompt_slots(self, length: int) -> int:
-        """The fewest cache slots for a prompt of `length` tokens and a step after it."""
-        return next((size for size in self.windows if size >= length + self.reach), self.windows[-1])
+    def prompt_capacity(self, length: int) -> int:
+        """The least capacity of caches for a prompt of `length` tokens and a step after it."""
+        return next(
+            (size for size in self.prompt_capacities if size >= length + self.reach), self.prompt_capacities[-1]
+        )
 
     @property
     def reach(self) -> int:
-        """Slots past a row's length that one step may touch: the verified and a root, then the draft's own steps."""
-        own = self.tree.draft_slots if self.tree else self.draft_tokens
+        """Positions past a row's length that one step may touch: the verified and a root, then the draft's own steps."""
+        own = self.tree.draft_positions if self.tree else self.draft_tokens
         return max(self.drafted + 1, self.draft_tokens + 1 + own) + 1
 
     @property
     def prefixes(self) -> tuple[int, ...]:
         """The live prefixes in use, ascending; the last holds a full buffer and the drafts that reach past it."""
-        return self.windows[-1:] if self.ragged else self.windows
+        return self.prompt_capacities[-1:] if self.ragged else self.prompt_capacities
 
     @property
-    def windows(self) -> tuple[int, ...]:
-        """Caches' lengths for a prompt, which no kernel reads: as the live prefixes would be without one."""
+    def prompt_capacities(self) -> tuple[int, ...]:
+        """Capacities of caches for a prompt, which no kernel reads: as the live prefixes would be without one."""
         return prefixes_of(self.live_prefixes, self.buffer_length + self.reach, LANES if self.ragged else 16)
 
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from specexit_jax.decoding.sampling import SamplingRows
-from specexit_jax.decoding.trees import Branches
+from specexit_jax.decoding.trees import Topology
 from specexit_jax.models.cache import Cache
 
 
@@ -44,7 +44,7 @@ class DecodeState:
     sampling: SamplingRows
     root: Int[Array, " B"]
     drafts: Int[Array, "B K"]
-    branches: Branches | None  # how they hang together; None for a chain
+    topology: Topology | None  # how they hang together; None for a chain
     noise: Float[Array, "B T V"] | None  # of the positions after `length`; keyed drafts only, which share it
     proposal: Float[Array, "B M W"] | None  # q of the drafts after node 0 .. M - 1; rejection sampling only
     target_cache: Cache

@@ -53,24 +53,24 @@ class TreeShape:
         return min(self.top_k, max(self.sizes))
 
     @property
-    def draft_slots(self) -> int:
-        """Slots of the draft's cache that its steps after the first fill."""
+    def draft_positions(self) -> int:
+        """Positions of the draft's cache that its steps after the first fill."""
         return (self.depth - 1) * self.top_k
 
 
 @flax.struct.dataclass
-class Branches:
+class Topology:
     """The shape of each row's drafts: the parent (a node's number, 0 the root) and the depth (from 1) of nodes 1 .. N."""
 
     parents: Int[Array, "B N"]
     depths: Int[Array, "B N"]
 
 
-def ancestors(branches: Branches) -> Bool[Array, "B T T"]:
+def ancestors(topology: Topology) -> Bool[Array, "B T T"]:
     """[b, t, u]: whether u is t itself or one of its ancestors; T = N + 1 nodes, the root first."""
-    number = branches.parents.shape[1] + 1
+    number = topology.parents.shape[1] + 1
     nodes = jnp.arange(number, dtype=jnp.int32)
-    parents = jnp.pad(branches.parents, ((0, 0), (1, 0)))
+    parents = jnp.pad(topology.parents, ((0, 0), (1, 0)))
     seen = (parents[:, :, None] == nodes[None, None, :]) | (nodes[:, None] == nodes[None, :])[None]
     steps = 1
     while steps < number:  # each product doubles how far back a node sees
@@ -79,19 +79,19 @@ def ancestors(branches: Branches) -> Bool[Array, "B T T"]:
     return seen
 
 
-def node_depths(branches: Branches) -> Int[Array, "B T"]:
+def node_depths(topology: Topology) -> Int[Array, "B T"]:
     """The depth of every node, the root's (0) first."""
-    return jnp.pad(branches.depths, ((0, 0), (1, 0)))
+    return jnp.pad(topology.depths, ((0, 0), (1, 0)))
 
 
 def descend(
-    nodes: Int[Array, "B T"], branches: Branches, sampled: Int[Array, "B T"], depth: int
+    nodes: Int[Array, "B T"], topology: Topology, sampled: Int[Array, "B T"], depth: int
 ) -> tuple[Int[Array, "B P"], Int[Array, " B"]]:
     """The path [B, depth + 1] of node numbers from the root to each child that is the sample of its parent, and its length.
 
     Beyond its length a path repeats its last node.
     """
-    parents = jnp.pad(branches.parents, ((0, 0), (1, 0)), constant_values=-1)
+    parents = jnp.pad(topology.parents, ((0, 0), (1, 0)), constant_values=-1)
     numbers = jnp.arange(nodes.shape[1], dtype=jnp.int32)
     here = jnp.zeros((nodes.shape[0],), jnp.int32)
     path, length, alive = [here], jnp.ones_like(here), jnp.ones_like(here, bool)
@@ -106,9 +106,9 @@ def descend(
     return jnp.stack(path, axis=1), length
 
 
-def deepest(branches: Branches, depth: int) -> Int[Array, "B P"]:
+def deepest(topology: Topology, depth: int) -> Int[Array, "B P"]:
     """The path [B, depth + 1] to the first of the deepest nodes, as `descend` gives it."""
-    depths, parents = node_depths(branches), jnp.pad(branches.parents, ((0, 0), (1, 0)))
+    depths, parents = node_depths(topology), jnp.pad(topology.parents, ((0, 0), (1, 0)))
     last = jnp.argmax(depths, axis=1).astype(jnp.int32)
     length = jnp.take_along_axis(depths, last[:, None], axis=1)[:, 0]
     path, here = [last] * (depth + 1), last
@@ -121,15 +121,15 @@ def deepest(branches: Branches, depth: int) -> Int[Array, "B P"]:
 
 
 def compact(cache: Cache, start: Int[Array, " B"], path: Int[Array, "B P"]) -> Cache:
-    """The cache whose slots start .. start + P - 1 hold the nodes of `path`, written at start + their number."""
+    """The cache whose positions start .. start + P - 1 hold the nodes of `path`, written at start + their number."""
     keys = tuple(_moved(k, start, path, 3) for k in cache.k)
     values = tuple(_moved(v, start, path, 2) for v in cache.v)
     return cache.replace(k=keys, v=values)
 
 
-def _moved(slots: Array, start: Int[Array, " B"], path: Int[Array, "B P"], axis: int) -> Array:
+def _moved(array: Array, start: Int[Array, " B"], path: Int[Array, "B P"], axis: int) -> Array:
     shape = [1] * 4
     shape[0], shape[axis] = path.shape
     index = (start[:, None] + path).reshape(shape)
-    chosen = jnp.take_along_axis(slots, index, axis=axis, mode="clip")
-    return put(slots, chosen, start, axis)
+    chosen = jnp.take_along_axis(array, index, axis=axis, mode="clip")
+    return put(array, chosen, start, axis)

@@ -67,7 +67,7 @@ class Slots:
         else:
             fresh = self._programs.call(segments.fresh_row, self.loop, room)
         while len(prompt) - start > CHUNK:
-            live = spec.prompt_slots(start + CHUNK)
+            live = spec.prompt_capacity(start + CHUNK)
             chunk = np.asarray([prompt[start : start + CHUNK]], np.int32)
             after = np.asarray(prompt[start + CHUNK : start + CHUNK + 1], np.int32)
             fresh = self._programs.call(segments.absorb_row, self.loop, live, fresh, chunk, after, _one(start))
@@ -104,15 +104,15 @@ class Slots:
         self._look()
 
     def _room(self, tokens: int) -> int:
-        """Cache slots for a prompt of so many tokens and a step after them; grows the caches to them."""
-        room = self.loop.spec.prompt_slots(tokens)
+        """Capacity of caches for a prompt of so many tokens and a step after them; grows the caches to them."""
+        room = self.loop.spec.prompt_capacity(tokens)
         if room > self._live:
             self._resize(room)
         return room
 
     def _resize(self, live: int) -> None:
         spec = self.loop.spec
-        if spec.slots_for(live) != spec.slots_for(self._live):
+        if spec.capacities_for(live) != spec.capacities_for(self._live):
             self._state = self._programs.call(segments.resize_caches, spec, live, self._state)
         self._live = live
 

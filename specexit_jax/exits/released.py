@@ -96,12 +96,12 @@ class Released(Rule):
             # At a split the released code forgets all but the last observation, before it adds this step's.
             counted = jnp.where((boundary & kept).any(axis=1), jnp.minimum(counted, 1), counted)
         average = jnp.where((state.count > 0)[:, None], ALPHA * mean + (1.0 - ALPHA) * state.ewma, mean)
-        live = number > 0
+        new = number > 0
         shifted = jnp.concatenate([state.history[:, 1:], mean[:, None, :]], axis=1)
         return ReleasedState(
-            jnp.where(live[:, None, None], shifted, state.history),
-            jnp.where(live, jnp.minimum(counted + 1, WINDOW), state.count),
-            jnp.where(live[:, None], average, state.ewma),
+            jnp.where(new[:, None, None], shifted, state.history),
+            jnp.where(new, jnp.minimum(counted + 1, WINDOW), state.count),
+            jnp.where(new[:, None], average, state.ewma),
         )
 
 

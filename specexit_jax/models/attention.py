@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from specexit_jax.models.branches import BranchSlots, attend_branches
+from specexit_jax.models.branches import BranchLayer, attend_branches
 from specexit_jax.models.cache import write
 from specexit_jax.models.layers import attend, normal, rms_norm, rotate
 from specexit_jax.models.ragged_attention import MOST_TOKENS, attend_ragged
@@ -64,20 +64,20 @@ class Attention(nn.Module):
         """Heads [B, K, G, T, H] to the output projection [B, T, out]."""
         return jnp.einsum("bkgth,kghd->btd", mixed, self.o.astype(mixed.dtype))
 
-    def __call__(self, x, cos, sin, bias, slots=None, length=None):
-        """Self attention over x [B, T, in], or over `slots` (one layer of a cache) after writing x there.
+    def __call__(self, x, cos, sin, bias, kv=None, length=None):
+        """Self attention over x [B, T, in], or over `kv` (one layer of a cache) after writing x there.
 
-        `bias` is the mask of `row_mask` or, with a cache, additive [B, T, S'] over the S' live slots that are read. For
-        branches, `slots` and `bias` are those of `BranchCache`. Returns ([B, T, out], slots).
+        `bias` is the mask of `row_mask` or, with a cache, additive [B, T, S'] over the S' positions that are read. For
+        branches, `kv` and `bias` are those of `BranchCache`. Returns ([B, T, out], kv).
         """
         q, k, v = self.project(x, cos, sin)
-        if isinstance(slots, BranchSlots):
-            mixed, slots = attend_branches(q, k, v, slots, length, bias)
-            return self.merge(mixed), slots
-        if slots is None:
+        if isinstance(kv, BranchLayer):
+            mixed, kv = attend_branches(q, k, v, kv, length, bias)
+            return self.merge(mixed), kv
+        if kv is None:
             return self.merge(attend_rows(q, k, v, bias)), None
-        slots = write(slots, jnp.swapaxes(k, 2, 3), v, length)
+        kv = write(kv, jnp.swapaxes(k, 2, 3), v, length)
         tokens, live = bias.shape[-2:]
         if self.kernel == "pallas" and tokens <= MOST_TOKENS:
-            return self.merge(attend_ragged(q, *slots, bias, length + jnp.int32(tokens))), slots
-        return self.merge(attend(q, slots[0][..., :live], slots[1][:, :, :live], bias)), slots
+            return self.merge(attend_ragged(q, *kv, bias, length + jnp.int32(tokens))), kv
+        return self.merge(attend(q, kv[0][..., :live], kv[1][:, :, :live], bias)), kv

@@ -17,7 +17,7 @@ from specexit_jax.models.cache import Cache
 from specexit_jax.models.layers import MASKED, reduce_last
 
 
-class BranchSlots(NamedTuple):
+class BranchLayer(NamedTuple):
     """One layer of a `BranchCache`."""
 
     prefix_keys: jax.Array
@@ -28,9 +28,9 @@ class BranchSlots(NamedTuple):
 
 @flax.struct.dataclass
 class BranchCache:
-    """Prefixes [B] with N branches each. A branch sees the first `start` slots of its row's prefix, then its own tokens.
+    """Prefixes [B] with N branches each. A branch sees the first `start` positions of its row's prefix, then its own tokens.
 
-    k, v: one array a layer of M slots, of which `used` are filled; keys with their slots last, as in `Cache`.
+    k, v: one array a layer of M positions, of which `used` are filled; keys with their positions last, as in `Cache`.
     """
 
     prefix: Cache
@@ -40,41 +40,41 @@ class BranchCache:
     used: Int[Array, "B N"]
 
     @property
-    def slots(self) -> int:
-        """M, of a branch's own."""
+    def capacity(self) -> int:
+        """M: the positions that each branch has of its own."""
         return self.v[0].shape[3]
 
     def biases(self, live: int) -> tuple[Float[Array, "B N S"], Float[Array, "B N M"]]:
-        """Additive masks over `live` slots of the prefix and over the branches' own, the token of this call included."""
+        """Additive masks over `live` positions of the prefix and over the branches' own, the token of this call included."""
         prefix = jnp.arange(live, dtype=jnp.int32)[None, None, :] < self.start[:, :, None]
-        own = jnp.arange(self.slots, dtype=jnp.int32)[None, None, :] <= self.used[:, :, None]
+        own = jnp.arange(self.capacity, dtype=jnp.int32)[None, None, :] <= self.used[:, :, None]
         zero, masked = jnp.float32(0), jnp.float32(MASKED)
         return jnp.where(prefix, zero, masked), jnp.where(own, zero, masked)
 
     def layer(self, index: int):
-        """The slots that the attention of one layer reads and writes."""
-        return BranchSlots(self.prefix.k[index], self.prefix.v[index], self.k[index], self.v[index]), self.used
+        """The keys and values that the attention of one layer reads and writes."""
+        return BranchLayer(self.prefix.k[index], self.prefix.v[index], self.k[index], self.v[index]), self.used
 
-    def advanced(self, slots: list) -> "BranchCache":
+    def advanced(self, written: list) -> "BranchCache":
         """The cache after one more token of every branch."""
-        keys, values = zip(*slots, strict=True)
+        keys, values = zip(*written, strict=True)
         return self.replace(k=tuple(keys), v=tuple(values), used=self.used + 1)
 
 
-def branch_cache(prefix: Cache, branches: int, slots: int) -> BranchCache:
+def branch_cache(prefix: Cache, branches: int, capacity: int) -> BranchCache:
     """Empty branches over a prefix, not yet placed at a boundary."""
     batch, heads, _, size = prefix.v[0].shape
-    keys = tuple(heads_apart(jnp.zeros((batch, heads, branches, size, slots), v.dtype)) for v in prefix.v)
-    values = tuple(heads_apart(jnp.zeros((batch, heads, branches, slots, size), v.dtype)) for v in prefix.v)
+    keys = tuple(heads_apart(jnp.zeros((batch, heads, branches, size, capacity), v.dtype)) for v in prefix.v)
+    values = tuple(heads_apart(jnp.zeros((batch, heads, branches, capacity, size), v.dtype)) for v in prefix.v)
     nowhere = jnp.zeros((batch, branches), jnp.int32)
     return BranchCache(prefix, keys, values, nowhere, nowhere)
 
 
-def resize_branches(cache: BranchCache, slots: int) -> BranchCache:
-    """The cache with `slots` slots a branch, grown or cut."""
-    more = slots - cache.slots
+def resize_branches(cache: BranchCache, capacity: int) -> BranchCache:
+    """The cache with `capacity` positions a branch, grown or cut."""
+    more = capacity - cache.capacity
     if more < 0:
-        keys, values = tuple(k[..., :slots] for k in cache.k), tuple(v[:, :, :, :slots] for v in cache.v)
+        keys, values = tuple(k[..., :capacity] for k in cache.k), tuple(v[:, :, :, :capacity] for v in cache.v)
     else:
         keys = tuple(jnp.pad(k, ((0, 0),) * 4 + ((0, more),)) for k in cache.k)
         values = tuple(jnp.pad(v, ((0, 0),) * 3 + ((0, more), (0, 0))) for v in cache.v)
@@ -82,17 +82,17 @@ def resize_branches(cache: BranchCache, slots: int) -> BranchCache:
 
 
 def attend_branches(
-    q: Queries, k: Values, v: Values, slots: BranchSlots, used: Int[Array, "B N"], biases: tuple
+    q: Queries, k: Values, v: Values, kv: BranchLayer, used: Int[Array, "B N"], biases: tuple
 ) -> tuple[Queries, tuple[jax.Array, jax.Array]]:
-    """One token of each branch, T of q, k and v being N: its attention to prefix and own slots in one softmax.
+    """One token of each branch, T of q, k and v being N: its attention to prefix and own tokens in one softmax.
 
-    k, v: of this call's tokens. Returns the attention's output, and the branches' slots with k and v written.
+    k, v: of this call's tokens. Returns the attention's output, and the branches' own keys and values with k and v written.
     """
-    prefix_keys, prefix_values, own_keys, own_values = slots
+    prefix_keys, prefix_values, own_keys, own_values = kv
     prefix_bias, own_bias = biases
     batch, heads, group, branches, size = q.shape
     live = prefix_bias.shape[-1]
-    # Written with `where`: one pass over slots that are read anyway. A scatter would be a loop on CPU.
+    # Written with `where`: one pass over positions that are read anyway. A scatter would be a loop on CPU.
     here = jnp.arange(own_bias.shape[-1], dtype=jnp.int32)[None, None, :] == used[:, :, None]
     fresh = k[..., None].astype(own_keys.dtype)
     own_keys = heads_apart(jnp.where(here[:, None, :, None, :], fresh, own_keys))

@@ -97,7 +97,7 @@ class Draft(nn.Module):
         window = config.sliding_window
         bias = attention_bias(config.row_attention, positions, cache, segment_ids, live, visible, window)
         residual, x = self.enter(embedded, hidden)
-        mixed, slots = self.attention(x, *self.angles(positions), bias, *layer_cache(cache, 0))
+        mixed, kv = self.attention(x, *self.angles(positions), bias, *layer_cache(cache, 0))
         out = self.leave(residual, mixed)
         normed = self.norm(out)
         raw = None
@@ -107,7 +107,7 @@ class Draft(nn.Module):
             logits=self.read_logits(normed),
             hidden=out,
             raw_signals=raw,
-            cache=None if cache is None else advance(cache, [slots], positions.shape[1]),
+            cache=None if cache is None else advance(cache, [kv], positions.shape[1]),
         )
 
     def layer(
@@ -169,9 +169,9 @@ class Draft(nn.Module):
         return jnp.einsum("bte,es->bts", normed, head, preferred_element_type=jnp.float32)
 
 
-def init_draft_cache(config: DraftConfig, batch: int, slots: int) -> Cache:
+def init_draft_cache(config: DraftConfig, batch: int, capacity: int) -> Cache:
     """An empty cache for this draft's one layer."""
-    return init_cache(1, config.num_kv_heads, config.head_dim, batch, slots, config.dtype)
+    return init_cache(1, config.num_kv_heads, config.head_dim, batch, capacity, config.dtype)
 
 
 def init_draft(config: DraftConfig, key: jax.Array) -> dict:

@@ -103,21 +103,21 @@ def causal_bias(segment_ids: Segments | None, tokens: int, window: int = 0):
 
 @typed
 def cached_bias(length: Lengths, tokens: int, live: int, visible: Bool[Array, "B T M"] | None = None, window: int = 0):
-    """Additive mask [B, T, live] over cache slots: token t of a row sees slots 0 .. length + t.
+    """Additive mask [B, T, live] over the positions of a cache: token t of a row sees positions 0 .. length + t.
 
-    visible: for a tree, replaces the causal order among the last M slots, which end with this call's T tokens (M >= T):
-    which of them each token sees (a node's ancestors); all slots before them are seen. window: only the last `window`
-    of slots 0 .. length + t (0: all). With `visible` it limits the slots before the M, and not the M.
+    visible: for a tree, replaces the causal order among the last M positions, which end with this call's T tokens (M >= T):
+    which of them each token sees (a node's ancestors); all positions before them are seen. window: only the last `window`
+    of positions 0 .. length + t (0: all). With `visible` it limits the positions before the M, and not the M.
     """
-    slots = jnp.arange(live, dtype=jnp.int32)
+    positions = jnp.arange(live, dtype=jnp.int32)
     if visible is None:
         last = length[:, None] + jnp.arange(tokens, dtype=jnp.int32)[None, :]
-        allowed = slots[None, None, :] <= last[:, :, None]
+        allowed = positions[None, None, :] <= last[:, :, None]
         if window:
-            allowed = allowed & (slots[None, None, :] > (last - window)[:, :, None])
+            allowed = allowed & (positions[None, None, :] > (last - window)[:, :, None])
     else:
         first = length + jnp.int32(tokens - visible.shape[2])
-        place = slots[None, :] - first[:, None]
+        place = positions[None, :] - first[:, None]
         shown = jnp.take_along_axis(visible, place[:, None, :], axis=2, mode="clip")
         inside = (place >= 0) & (place < visible.shape[2])
         before = (place < 0) & (place >= -window) if window else place < 0

@@ -1,15 +1,15 @@
 """Decoding attention whose cost follows each row's own length: a Pallas kernel for TPU that reads the cache in place.
 
-A block of slots past a row's length is neither fetched nor computed, whatever the buffer size and the other rows; plain
+A block of positions past a row's length is neither fetched nor computed, whatever the buffer size and the other rows; plain
 XLA reads one static prefix of all rows. Opt-in (`attention="pallas"` of a config): no measurement has yet preferred it
 to XLA. It has only been compiled for TPU (v5e), and interpreted on CPU, where tests hold it equal to `layers.attend`.
 In the loop compiled for qwen3-4b it reads every cache where it lies; with 8 rows (not with one) plain XLA copies all
-keys in every iteration, to have their slots on the other axis of a tile. Values of heads below 128 are padded to a
+keys in every iteration, to have their positions on the other axis of a tile. Values of heads below 128 are padded to a
 tile's lanes.
 
 None of JAX's own kernels fits. pallas.ops.tpu's paged_attention, ragged_paged_attention and flash attention,
 pallas.ops.gpu's decode_attention and jax.nn.dot_product_attention(implementation="cudnn") all want keys with their
-slots before H (a transposed copy of the cache in every step), and the ragged ones know one token a row or the causal
+positions before H (a transposed copy of the cache in every step), and the ragged ones know one token a row or the causal
 order, where a tree needs any mask among its last tokens.
 """
 
@@ -27,15 +27,15 @@ from specexit_jax.backend import axes_apart, platform
 
 MOST_TOKENS = 64  # of a call; of more, scores outgrow the chip's fast memory, and it is not the cache that costs
 _BLOCK_BYTES = 2**21  # bytes of keys and values per block: long copies which, double-buffered, leave room for scores
-# Of a tile. A cache whose slots are a multiple of the lanes has the layout that the kernel needs.
+# Of a tile. A cache whose capacity is a multiple of the lanes has the layout that the kernel needs.
 LANES, _SUBLANES = 128, 8
 
 
 @typed
 def attend_ragged(q: Queries, k: Keys, v: Values, bias: Float32[Array, "B T R"], length: Lengths) -> Queries:
-    """`layers.attend` over the first length[b] (1 .. S) slots of each row; slots past them have no influence at all.
+    """`layers.attend` over the first length[b] (1 .. S) positions of each row; positions past them have no influence at all.
 
-    bias: as for `attend`, over the first R slots, at least as many as the longest row's. Under a mesh every device
+    bias: as for `attend`, over the first R positions, at least as many as the longest row's. Under a mesh every device
     attends with its own rows and heads. Raises ValueError on GPUs, for whose compilers it was not written.
     """
     if platform() not in ("cpu", "tpu"):
@@ -51,13 +51,13 @@ def attend_ragged(q: Queries, k: Keys, v: Values, bias: Float32[Array, "B T R"],
 def _attend(q: jax.Array, k: jax.Array, v: jax.Array, bias: jax.Array, length: jax.Array) -> jax.Array:
     """The kernel over the rows and heads of one device."""
     batch, heads, group, tokens, size = q.shape
-    slots = v.shape[2]
-    block = block_of(slots, heads * size * (k.dtype.itemsize + v.dtype.itemsize))
+    capacity = v.shape[2]
+    block = block_of(capacity, heads * size * (k.dtype.itemsize + v.dtype.itemsize))
     more = -tokens % _SUBLANES  # so that (group, tokens) fold into rows without moving a number
     q = jnp.pad(q * jnp.asarray(size**-0.5, q.dtype), ((0, 0), (0, 0), (0, 0), (0, more), (0, 0)))
-    bias = jnp.pad(bias, ((0, 0), (0, more), (0, slots - bias.shape[2])))
+    bias = jnp.pad(bias, ((0, 0), (0, more), (0, capacity - bias.shape[2])))
     folded = group * (tokens + more)
-    length = jnp.clip(length, 1, slots)
+    length = jnp.clip(length, 1, capacity)
     if platform() == "tpu":  # otherwise the compiler may copy a whole buffer into fast memory before the kernel
         k, v = (pltpu.with_memory_space_constraint(x, pltpu.HBM) for x in (k, v))
 
@@ -92,11 +92,11 @@ def _attend(q: jax.Array, k: jax.Array, v: jax.Array, bias: jax.Array, length: j
     return out.reshape(batch, heads, group, tokens + more, size)[:, :, :, :tokens]
 
 
-def block_of(slots: int, slot_bytes: int) -> int:
-    """Slots per block: as many of `slot_bytes` each as fit into _BLOCK_BYTES, in whole lanes; all slots if they fit at
+def block_of(capacity: int, position_bytes: int) -> int:
+    """Positions per block: as many of `position_bytes` each as fit into _BLOCK_BYTES, in whole lanes; all positions if they fit at
     once."""
-    fitting = 1 << (max(_BLOCK_BYTES // slot_bytes, LANES).bit_length() - 1)
-    return min(fitting, 8 * LANES, slots)
+    fitting = 1 << (max(_BLOCK_BYTES // position_bytes, LANES).bit_length() - 1)
+    return min(fitting, 8 * LANES, capacity)
 
 
 def _kernel(length, q, k, v, bias, out, top, total, mixed, *, block: int, group: int):
@@ -119,7 +119,7 @@ def _kernel(length, q, k, v, bias, out, top, total, mixed, *, block: int, group:
             values = v[0, head]
             scores = _product(q[0, head], k[0, head]).reshape(group, -1, block) + bias[...]
             scores = scores.reshape(-1, block)
-            if ends:  # slots past the row's length may hold anything, also NaN
+            if ends:  # positions past the row's length may hold anything, also NaN
                 left = length[row] - step * block
                 scores = jnp.where(jax.lax.broadcasted_iota(jnp.int32, scores.shape, 1) < left, scores, -jnp.inf)
                 held = jax.lax.broadcasted_iota(jnp.int32, values.shape, 0) < left

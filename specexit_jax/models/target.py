@@ -32,7 +32,7 @@ class Block(nn.Module):
     config: TargetConfig
 
     @nn.compact
-    def __call__(self, x, cos, sin, bias, slots, length):
+    def __call__(self, x, cos, sin, bias, kv, length):
         config = self.config
         # Each layer adds two branches to the residual. Scaling their outputs keeps its variance near 1 at any depth.
         output_scale = (2 * config.num_layers) ** -0.5
@@ -48,16 +48,16 @@ class Block(nn.Module):
             config.attention,
             name="attention",
         )
-        mixed, slots = attention(RMSNorm(config.rms_norm_eps, name="input_norm")(x), cos, sin, bias, slots, length)
+        mixed, kv = attention(RMSNorm(config.rms_norm_eps, name="input_norm")(x), cos, sin, bias, kv, length)
         x = x + mixed
         feed = FeedForward(config.intermediate_size, output_scale, name="mlp")
-        return x + feed(RMSNorm(config.rms_norm_eps, name="mlp_norm")(x)), slots
+        return x + feed(RMSNorm(config.rms_norm_eps, name="mlp_norm")(x)), kv
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1), inline=True)
-def run_block(config: TargetConfig, platform: str, params: dict, x, cos, sin, bias, slots, length):
+def run_block(config: TargetConfig, platform: str, params: dict, x, cos, sin, bias, kv, length):
     """`Block` over a cache, traced once for all layers of one shape; platform: what is traced for."""
-    return Block(config, parent=None).apply({"params": params}, x, cos, sin, bias, slots, length)
+    return Block(config, parent=None).apply({"params": params}, x, cos, sin, bias, kv, length)
 
 
 class Embedding(nn.Module):
@@ -106,30 +106,30 @@ class Target(nn.Module):
         """Run T tokens [B, T] at RoPE `positions` [B, T].
 
         Without a cache: causal attention over the T tokens, within `segment_ids` where given.
-        With a cache: token t is written at slot cache.length + t and sees slots 0 .. cache.length + t, of which
+        With a cache: token t is written at position cache.length + t and sees positions 0 .. cache.length + t, of which
         only the first `live` (static; None = all) are read; they must reach the longest row. The returned cache is T
-        longer; rewind it by its lengths. Rows need S - length >= T free slots. `visible` [B, T, M] replaces the causal
-        order among the last M slots (see `cached_bias`).
+        longer; rewind it by its lengths. Rows need S - length >= T free positions. `visible` [B, T, M] replaces the causal
+        order among the last M positions (see `cached_bias`).
         """
         config = self.config
         bias = attention_bias(config.row_attention, tokens, cache, segment_ids, live, visible)
         cos, sin = rotary_angles(positions, config.head_dim, config.rope_theta, config.rope_scaling)
         x = rows_apart(self.embed(tokens))
-        inputs, slots = [], []
+        inputs, written = [], []
         for index, layer in enumerate(self.layers):
             inputs.append(x)
             run = (
                 layer if cache is None else functools.partial(run_block, config, platform(), layer.variables["params"])
             )
-            x, layer_slots = run(x, cos, sin, bias, *layer_cache(cache, index))
+            x, kv = run(x, cos, sin, bias, *layer_cache(cache, index))
             x = rows_apart(x)
-            slots.append(layer_slots)
+            written.append(kv)
         hidden = self.final_norm(x)
         return TargetOutput(
             logits=self.head(hidden) if logits else None,
             features=jnp.concatenate([inputs[index] for index in config.capture_layers], axis=-1),
             hidden=hidden,
-            cache=None if cache is None else advance(cache, slots, tokens.shape[1]),
+            cache=None if cache is None else advance(cache, written, tokens.shape[1]),
         )
 
     def head(self, hidden: jax.Array) -> jax.Array:
@@ -148,17 +148,17 @@ def attention_bias(
     visible: jax.Array | None = None,
     window: int = 0,
 ):
-    """The mask of a call, shared by its layers: additive over a cache's slots, or `row_mask`'s for `path`."""
+    """The mask of a call, shared by its layers: additive over a cache's positions, or `row_mask`'s for `path`."""
     count = tokens.shape[1]
     if cache is None:
         return row_mask(path, segment_ids, count, window)
     if segment_ids is not None:
         raise ValueError("Packed segments and a cache cannot be combined: a cache holds one document a row.")
     if isinstance(cache, BranchCache):
-        return cache.biases(cache.prefix.slots if live is None else live)
-    live = cache.slots if live is None else live
-    if live > cache.slots:
-        raise ValueError(f"Asked to read {live} live slots of a cache of {cache.slots}; lower `live`.")
+        return cache.biases(cache.prefix.capacity if live is None else live)
+    live = cache.capacity if live is None else live
+    if live > cache.capacity:
+        raise ValueError(f"Asked to read {live} positions of a cache whose capacity is {cache.capacity}: lower `live`.")
     return cached_bias(cache.length, count, live, visible, window)
 
 
@@ -169,17 +169,17 @@ def layer_cache(cache: Cache | BranchCache | None, index: int):
     return (None, None) if cache is None else ((cache.k[index], cache.v[index]), cache.length)
 
 
-def advance(cache: Cache | BranchCache, slots: list, tokens: int) -> Cache | BranchCache:
+def advance(cache: Cache | BranchCache, written: list, tokens: int) -> Cache | BranchCache:
     """The cache after `tokens` more of every row."""
     if isinstance(cache, BranchCache):
-        return cache.advanced(slots)
-    keys, values = zip(*slots, strict=True)
+        return cache.advanced(written)
+    keys, values = zip(*written, strict=True)
     return Cache(tuple(keys), tuple(values), cache.length + jnp.int32(tokens))
 
 
-def init_target_cache(config: TargetConfig, batch: int, slots: int) -> Cache:
+def init_target_cache(config: TargetConfig, batch: int, capacity: int) -> Cache:
     """An empty cache for this target."""
-    return init_cache(config.num_layers, config.num_kv_heads, config.head_dim, batch, slots, config.dtype)
+    return init_cache(config.num_layers, config.num_kv_heads, config.head_dim, batch, capacity, config.dtype)
 
 
 def init_target(config: TargetConfig, key: jax.Array) -> dict:

@@ -52,12 +52,12 @@ def take_drafts(
         elif spec.tree is None:
             drafts, cache = propose(loop, state, pairs, last, live)
         else:
-            drafts, branches, cache = propose_tree(loop, state, pairs, last, live)
-            state = state.replace(branches=branches)
+            drafts, topology, cache = propose_tree(loop, state, pairs, last, live)
+            state = state.replace(topology=topology)
         if spec.tree is None:
             depths = jnp.arange(1, spec.draft_tokens + 1, dtype=jnp.int32)[None, :]
         else:
-            depths = state.branches.depths
+            depths = state.topology.depths
         ahead = state.length[:, None] + depths
         drafts = verify.force_end(drafts, ahead, state.exit_position, spec.end_think_ids)
     root_signals = column(pairs.raw_signals, last) if loop.late_signals else None

@@ -1,6 +1,6 @@
 """The draft's layer and heads as the loop calls them.
 
-A pair is (feature of token t, embedding of token t + 1) at RoPE position and cache slot t; it predicts token t + 2
+A pair is (feature of token t, embedding of token t + 1) at RoPE position t and cache position t; it predicts token t + 2
 (docs/method.md §8).
 """
 
@@ -45,7 +45,7 @@ def run_pairs(
     following: Int[Array, "B T"],
     live: int | None,
 ) -> Pairs:
-    """The layer over pairs (fused_t, following_t) at positions length .. length + T - 1, written to those slots."""
+    """The layer over pairs (fused_t, following_t) at positions length .. length + T - 1, written to the cache there."""
     out = layer(loop, cache.replace(length=length), fused, following, live)
     return Pairs(out.hidden, out.raw_signals, out.cache)
 
@@ -59,9 +59,9 @@ def chain_step(
     token: Int[Array, "B 1"],
     live: int | None,
 ) -> DraftOutput:
-    """The draft's own step number `step` (from 0) after the `committed` pairs of a row, written to the next slot.
+    """The draft's own step number `step` (from 0) after the `committed` pairs of a row, written to the next position.
 
-    Its pair (token t, draft of t + 1) goes to slot t: a draft's keys are as provisional as the draft. A window stays where
+    Its pair (token t, draft of t + 1) goes to position t: a draft's keys are as provisional as the draft. A window stays where
     the last committed pair has it, as in training-time test: the own steps are seen beside it, and push nothing out.
     """
     visible = None
@@ -79,7 +79,7 @@ def layer(
     positions: Int[Array, "B T"] | None = None,
     visible: Bool[Array, "B T M"] | None = None,
 ) -> DraftOutput:
-    """The layer over pairs from slot cache.length on; positions are the slots', where none are given."""
+    """The layer over pairs from cache position cache.length on; RoPE positions are the same, where none are given."""
     embedded = loop.params.draft_embedding[following].astype(hidden.dtype)
     if positions is None:
         positions = cache.length[:, None] + jnp.arange(following.shape[1], dtype=jnp.int32)[None, :]

@@ -25,8 +25,8 @@ def sample(loop: LoopContext, state: DecodeState, logits: Float[Array, "B T V"])
     """The token after each node: its first accepted child, else a draw from what the children leave of the target's law."""
     spec = loop.spec
     children = spec.tree.siblings if spec.tree else 1
-    branches = chain(state.drafts) if state.branches is None else state.branches
-    depths = trees.node_depths(branches)
+    topology = chain(state.drafts) if state.topology is None else state.topology
+    depths = trees.node_depths(topology)
     ahead = state.length[:, None] + jnp.arange(1, spec.draft_tokens + 2, dtype=jnp.int32)[None, :]
     noise = keyed_gumbel(state.keys, ahead, logits.shape[-1], RESIDUAL)
     chances = keyed_uniform(state.keys, ahead, children, ACCEPT)
@@ -36,7 +36,7 @@ def sample(loop: LoopContext, state: DecodeState, logits: Float[Array, "B T V"])
     found = jnp.zeros(p.shape[:2], bool)
     accepted = jnp.zeros(p.shape[:2], jnp.int32)
     for turn in range(children):
-        child, exists = nth_child(branches, state.drafts, turn)
+        child, exists = nth_child(topology, state.drafts, turn)
         at_p, at_q = (jnp.take_along_axis(law, child[:, :, None], axis=2)[:, :, 0] for law in (p, q))
         tried = exists & ~found & (at_q > 0)  # 0: q had fewer tokens than children, and this one was not drawn
         taken = tried & (chances[:, :, turn] * at_q < at_p)
@@ -68,17 +68,17 @@ def full_vocabulary(
     return jnp.zeros(shape, jnp.float32).at[:, : proposal.shape[1], d2t].set(proposal)
 
 
-def chain(drafts: Int[Array, "B K"]) -> trees.Branches:
+def chain(drafts: Int[Array, "B K"]) -> trees.Topology:
     """A chain as the tree it is: each node the only child of the one before."""
     parents = jnp.broadcast_to(jnp.arange(drafts.shape[1], dtype=jnp.int32)[None, :], drafts.shape)
-    return trees.Branches(parents, parents + 1)
+    return trees.Topology(parents, parents + 1)
 
 
 def nth_child(
-    branches: trees.Branches, drafts: Int[Array, "B N"], turn: int
+    topology: trees.Topology, drafts: Int[Array, "B N"], turn: int
 ) -> tuple[Int[Array, "B T"], Bool[Array, "B T"]]:
     """The token of every node's child number `turn` (from 0, in the order of their numbers), and whether there is one."""
-    parents = branches.parents
+    parents = topology.parents
     elder = jnp.tril(parents[:, :, None] == parents[:, None, :], -1)
     rank = jnp.sum(elder.astype(jnp.int32), axis=2)
     nodes = jnp.arange(parents.shape[1] + 1, dtype=jnp.int32)

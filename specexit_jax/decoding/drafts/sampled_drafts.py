@@ -10,7 +10,7 @@ from specexit_jax.decoding.filters import law_scores
 from specexit_jax.decoding.sampling import DRAFT, best_token, keyed_gumbel
 from specexit_jax.decoding.spec import LoopContext
 from specexit_jax.decoding.state import DecodeState, column
-from specexit_jax.decoding.trees import Branches
+from specexit_jax.decoding.trees import Topology
 from specexit_jax.models.cache import Cache
 
 
@@ -24,8 +24,8 @@ def draw(
     if loop.spec.tree is None:
         drafts, proposal, cache = draw_chain(loop, state, pairs, last, live)
         return state.replace(proposal=proposal), drafts, cache
-    drafts, branches, proposal, cache = draw_tree(loop, state, pairs, last, live)
-    return state.replace(proposal=proposal, branches=branches), drafts, cache
+    drafts, topology, proposal, cache = draw_tree(loop, state, pairs, last, live)
+    return state.replace(proposal=proposal, topology=topology), drafts, cache
 
 
 def draw_chain(
@@ -46,7 +46,7 @@ def draw_chain(
 
 def draw_tree(
     loop: LoopContext, state: DecodeState, pairs: Pairs, last: Int[Array, " B"], live: int | None
-) -> tuple[Int[Array, "B N"], Branches, Float[Array, "B M W"], Cache]:
+) -> tuple[Int[Array, "B N"], Topology, Float[Array, "B M W"], Cache]:
     """A tree of N drafts, and the q of its first M nodes, all but those of the last depth.
 
     Whether a draft is verified must not depend on what it is: a first child that is kept only where it is likely is no
@@ -76,8 +76,8 @@ def draw_tree(
         own = jnp.broadcast_to(jnp.eye(size, dtype=bool)[None], (batch, size, size))
         seen = jnp.concatenate([seen, own], axis=2)
     depths = [jnp.full((batch, size), depth + 1, jnp.int32) for depth, size in enumerate(tree.sizes)]
-    branches = Branches(jnp.concatenate(parents, axis=1), jnp.concatenate(depths, axis=1))
-    return jnp.concatenate(drafts, axis=1), branches, jnp.concatenate(proposal, axis=1), cache
+    topology = Topology(jnp.concatenate(parents, axis=1), jnp.concatenate(depths, axis=1))
+    return jnp.concatenate(drafts, axis=1), topology, jnp.concatenate(proposal, axis=1), cache
 
 
 def shares(worth: Float[Array, "B n"], odds: Float[Array, "B n W"], size: int, top_k: int) -> Int[Array, "B size"]:
@@ -94,7 +94,7 @@ def shares(worth: Float[Array, "B n"], odds: Float[Array, "B n W"], size: int, t
 def _expand(
     loop: LoopContext, state: DecodeState, cache: Cache, hidden, drafts: Int[Array, "B n"], seen, depth: int, live
 ):
-    """The layer over the nodes of a depth: they fill the slots after those of the depths before, and see their ancestors."""
+    """The layer over the nodes of a depth: they fill the positions after those of the depths before, and see their ancestors."""
     positions = jnp.broadcast_to((state.length + jnp.int32(depth - 1))[:, None], drafts.shape)
     start = state.length + jnp.int32(seen.shape[2] - drafts.shape[1])
     return layer_calls.layer(loop, cache.replace(length=start), hidden, drafts, live, positions, seen)

@@ -12,13 +12,13 @@ from specexit_jax.decoding.drafts import layer_calls
 from specexit_jax.decoding.filters import perturbed_scores
 from specexit_jax.decoding.spec import LoopContext
 from specexit_jax.decoding.state import DecodeState, column
-from specexit_jax.decoding.trees import Branches
+from specexit_jax.decoding.trees import Topology
 from specexit_jax.models.cache import Cache
 
 
 def propose_tree(
     loop: LoopContext, state: DecodeState, pairs: layer_calls.Pairs, last: Int[Array, " B"], live: int
-) -> tuple[Int[Array, "B N"], Branches, Cache]:
+) -> tuple[Int[Array, "B N"], Topology, Cache]:
     """N drafts after the root as a tree; `last` is the column of the last committed pair."""
     spec, shape = loop.spec, loop.spec.tree
     k, batch = shape.top_k, state.root.shape[0]
@@ -59,7 +59,7 @@ def _children(loop: LoopContext, state: DecodeState, hidden: Float[Array, "B k E
     return params.d2t[best], worth
 
 
-def _kept(total: int, tokens, worth, parents, depths) -> tuple[Int[Array, "B N"], Branches]:
+def _kept(total: int, tokens, worth, parents, depths) -> tuple[Int[Array, "B N"], Topology]:
     """The `total` worthiest of the drawn nodes, parents before children, and their parents by their new numbers.
 
     No node is worth more than its parent, and of equals the first drawn wins: a kept node's parent is kept.
@@ -69,4 +69,4 @@ def _kept(total: int, tokens, worth, parents, depths) -> tuple[Int[Array, "B N"]
     tokens, parents, depths = (jnp.take_along_axis(values, best, axis=1) for values in (tokens, parents, depths))
     # The new number of a node is its rank among the kept; the root stays 0.
     numbers = jnp.sum((best[:, None, :] + 1 <= parents[:, :, None]).astype(jnp.int32), axis=2)
-    return tokens, Branches(numbers, depths)
+    return tokens, Topology(numbers, depths)

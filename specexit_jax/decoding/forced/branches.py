@@ -53,7 +53,7 @@ class BranchState:
     used: Int[Array, "B N"]
     task: Int[Array, "B N"]
     waiting: Int[Array, " B"]
-    token: Int[Array, "B N"]  # chosen, for the own slot `used`
+    token: Int[Array, "B N"]  # chosen, for the own position `used`
     steps: Int[Array, ""]
     ids: Int[Array, "B X"]  # W * M answers' tokens
     log_probabilities: Float[Array, "B W"]  # sums
@@ -66,7 +66,7 @@ class BranchState:
 def absorb(
     config: TargetConfig, target_params: dict, cache: Cache, tokens: Int[Array, "B T"], start: Int[Array, ""]
 ) -> Cache:
-    """A piece of the traces, from position `start` on, into a cache all of whose slots are read."""
+    """A chunk of the traces, from position `start` on, into a cache all of which is read."""
     first = jnp.full((tokens.shape[0],), start, jnp.int32)
     positions = first[:, None] + jnp.arange(tokens.shape[1], dtype=jnp.int32)[None, :]
     cache = cache.replace(length=first)
@@ -74,17 +74,17 @@ def absorb(
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
-def empty_prefix(config: TargetConfig, rows: int, slots: int) -> Cache:
-    return init_target_cache(config, rows, slots)
+def empty_prefix(config: TargetConfig, rows: int, capacity: int) -> Cache:
+    return init_target_cache(config, rows, capacity)
 
 
 resize_prefix = jax.jit(resize, static_argnums=1)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
-def open_branches(spec: ForceSpec, branches: int, slots: int, prefix: Cache, tasks: Tasks) -> BranchState:
+def open_branches(spec: ForceSpec, branches: int, capacity: int, prefix: Cache, tasks: Tasks) -> BranchState:
     """Every branch at its first task."""
-    empty = branch_cache(prefix, branches, slots)
+    empty = branch_cache(prefix, branches, capacity)
     rows, most = tasks.boundaries.shape[0], tasks.boundaries.shape[1] * tasks.keys.shape[1]
     waiting = jnp.sum((tasks.boundaries >= 0).astype(jnp.int32), axis=1) * tasks.keys.shape[1]
     idle = jnp.full((rows, branches), -1, jnp.int32)
@@ -106,9 +106,9 @@ def open_branches(spec: ForceSpec, branches: int, slots: int, prefix: Cache, tas
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def resize_own(slots: int, state: BranchState) -> BranchState:
-    """The state with `slots` own slots a branch."""
-    cache = resize_branches(BranchCache(None, state.k, state.v, state.used, state.used), slots)
+def resize_own(capacity: int, state: BranchState) -> BranchState:
+    """The state with `capacity` own positions a branch."""
+    cache = resize_branches(BranchCache(None, state.k, state.v, state.used, state.used), capacity)
     return state.replace(k=cache.k, v=cache.v)
 
 
@@ -122,20 +122,20 @@ def segment(
     fewer: Int[Array, ""],
     state: BranchState,
 ) -> tuple[BranchState, Int[Array, " 4"]]:
-    """Steps until no task is left, a branch needs another own slot, or less would do: `shorter` slots of prefix, or
+    """Steps until no task is left, a branch needs another own position, or less would do: `shorter` positions of prefix, or
     `fewer` own ones (-1: never). Returns the state and its `outlook`."""
-    slots = state.v[0].shape[3]
+    capacity = state.v[0].shape[3]
 
     def continues(state: BranchState) -> Bool[Array, ""]:
         active, prefix_needed, own_needed, _ = outlook(tasks, state)
-        return (active > 0) & (prefix_needed > shorter) & (own_needed <= slots) & (own_needed > fewer)
+        return (active > 0) & (prefix_needed > shorter) & (own_needed <= capacity) & (own_needed > fewer)
 
     state = jax.lax.while_loop(continues, functools.partial(step, spec, target_params, prefix, tasks), state)
     return state, outlook(tasks, state)
 
 
 def outlook(tasks: Tasks, state: BranchState) -> Int[Array, " 4"]:
-    """(active branches, prefix slots and own slots that the next step needs, steps so far)."""
+    """(active branches, prefix positions and own positions that the next step needs, steps so far)."""
     active = state.task >= 0
     used = jnp.where(active, state.used + 1, 0)
     return jnp.stack([jnp.sum(active.astype(jnp.int32)), jnp.max(tasks.start(state.task)), jnp.max(used), state.steps])
@@ -164,7 +164,7 @@ def step(spec: ForceSpec, target_params: dict, prefix: Cache, tasks: Tasks, stat
     ends = stops | (ahead + 1 >= limit) | (state.task < 0)
     nowhere = state.ids.shape[1]  # past every buffer: what is written there is dropped
     row = jnp.broadcast_to(jnp.arange(rows, dtype=jnp.int32)[:, None], state.task.shape)
-    slot = jnp.where(kept, state.task * spec.max_answer + answered, nowhere)
+    index = jnp.where(kept, state.task * spec.max_answer + answered, nowhere)
     mine = jnp.where(kept, state.task, nowhere)
     task, waiting = _take(state.task, state.waiting, ends)
     if spec.sampling.penalises:
@@ -177,7 +177,7 @@ def step(spec: ForceSpec, target_params: dict, prefix: Cache, tasks: Tasks, stat
         waiting=waiting,
         token=jnp.where(ends, jnp.int32(spec.end_think_ids[0]), token),
         steps=state.steps + 1,
-        ids=state.ids.at[row, slot].set(token, mode="drop"),
+        ids=state.ids.at[row, index].set(token, mode="drop"),
         log_probabilities=state.log_probabilities.at[row, mine].add(log_probability, mode="drop"),
         counts=state.counts.at[row, mine].add(1, mode="drop"),
         finished=state.finished.at[row, jnp.where(stops, mine, nowhere)].set(True, mode="drop"),

@@ -1,7 +1,7 @@
 """Forced answers one at a time: what the model answers if its thinking is closed at a boundary of a trace.
 
 The trace is prefilled once. Its boundaries are then visited from the last to the first on that one cache, rewound each
-time: a continuation overwrites only slots after its boundary, so what the earlier boundaries need stays intact. Rows do
+time: a continuation overwrites only positions after its boundary, so what the earlier boundaries need stays intact. Rows do
 not wait for each other. Sampling is keyed by position with the trace's own key, so a forced answer is, token for token,
 what `decode` writes after an exit there.
 
@@ -42,7 +42,7 @@ class ForceSpec:
 
     @property
     def reach(self) -> int:
-        """Slots that a continuation may fill after its boundary."""
+        """Positions that a continuation may fill after its boundary."""
         return len(self.end_think_ids) + self.max_answer
 
 
@@ -67,7 +67,7 @@ class ForceState:
     place: Int[Array, " B"]
     length: Int[Array, " B"]
     token: Int[Array, " B"]  # chosen, for position `length`
-    ids: Int[Array, "B X"]  # N * M answers' tokens, and one slot for what nobody wants
+    ids: Int[Array, "B X"]  # N * M answers' tokens, and one entry for tokens that are dropped
     log_probabilities: Float[Array, "B X"]
     counts: Int[Array, "B N"]
     finished: Bool[Array, "B N"]
@@ -88,8 +88,8 @@ def force_answers(
     boundaries: ascending positions of boundary tokens, padded with -1 behind. keys [B]: those the traces were sampled
     with. max_length: tokens in all, as for `decode`, so that an answer ends where an exit's answer would.
     """
-    slots = prefixes_of(spec.live_prefixes, tokens.shape[1] + spec.reach)[-1] + SPARE
-    cache, features = prefill_traces(spec, target_params, tokens, slots)
+    capacity = prefixes_of(spec.live_prefixes, tokens.shape[1] + spec.reach)[-1] + SPARE
+    cache, features = prefill_traces(spec, target_params, tokens, capacity)
     forced = answer_in_turn(spec, target_params, cache, boundaries, keys, max_length, tokens)
     if spec.return_features:
         features = jnp.take_along_axis(features, boundaries[:, :, None], axis=1, mode="clip")
@@ -106,12 +106,12 @@ def answer_in_turn(
     max_length: Int[Array, " B"],
     tokens: Int[Array, "B P"] | None = None,
 ) -> Forced:
-    """The answers of `force_answers` on traces that are in a cache already, SPARE slots beyond their reach included.
+    """The answers of `force_answers` on traces that are in a cache already, SPARE positions beyond their reach included.
 
     tokens: the traces, which a repetition penalty looks at.
     """
     rows, number = boundaries.shape
-    prefixes = prefixes_of(spec.live_prefixes, cache.slots - SPARE)
+    prefixes = prefixes_of(spec.live_prefixes, cache.capacity - SPARE)
     place = jnp.sum((boundaries >= 0).astype(jnp.int32), axis=1) - 1
     state = ForceState(
         cache=cache,
@@ -138,11 +138,11 @@ def answer_in_turn(
     )
 
 
-def prefill_traces(spec: ForceSpec, target_params: dict, tokens: Int[Array, "B P"], slots: int):
+def prefill_traces(spec: ForceSpec, target_params: dict, tokens: Int[Array, "B P"], capacity: int):
     """The traces in one cache, and their captured features [B, P, A]."""
     rows, width = tokens.shape
     positions = jnp.broadcast_to(jnp.arange(width, dtype=jnp.int32)[None, :], tokens.shape)
-    cache = init_target_cache(spec.target, rows, slots)
+    cache = init_target_cache(spec.target, rows, capacity)
     out = Target(spec.target).apply({"params": target_params}, tokens, positions, cache, live=width, logits=False)
     return out.cache, out.features
 
@@ -172,7 +172,7 @@ def force_token(
     limit = jnp.minimum(max_length, start + spec.reach)
     kept = (state.place >= 0) & (answered >= 0) & (ahead < limit)
     number, spare = boundaries.shape[1], state.ids.shape[1] - 1
-    slot = jnp.where(kept, state.place * spec.max_answer + answered, spare)
+    index = jnp.where(kept, state.place * spec.max_answer + answered, spare)
     here = jnp.arange(number, dtype=jnp.int32)[None, :] == state.place[:, None]
     stops = kept & verify.is_any_of(token, spec.stop_ids)
     ends = stops | (ahead + 1 >= limit)
@@ -185,8 +185,8 @@ def force_token(
         place=place,
         length=jnp.where(ends, column(boundaries, place) + 1, ahead),
         token=jnp.where(ends, jnp.int32(spec.end_think_ids[0]), token),
-        ids=write_rows(state.ids, token[:, None], slot),
-        log_probabilities=write_rows(state.log_probabilities, token_log_probability(out.logits, sampled), slot),
+        ids=write_rows(state.ids, token[:, None], index),
+        log_probabilities=write_rows(state.log_probabilities, token_log_probability(out.logits, sampled), index),
         counts=state.counts + (here & kept[:, None]).astype(jnp.int32),
         finished=state.finished | (here & stops[:, None]),
         seen=seen,

@@ -1,4 +1,4 @@
-"""The host's side of forced answers in parallel: traces into a prefix piece by piece, then segment after segment."""
+"""The host's side of forced answers in parallel: traces are prefilled in chunks, then segments run until no task is left."""
 
 import dataclasses
 import time
@@ -14,10 +14,10 @@ from specexit_jax.decoding.forced.one_at_a_time import Forced, ForceSpec
 from specexit_jax.decoding.timed_programs import TimedPrograms
 from specexit_jax.models.cache import Cache
 
-PIECE = 512  # tokens of a trace that are prefilled at once: scores are of a piece against the prefix, never of T x T
+CHUNK = 512  # tokens of a trace that one call prefills: its scores are [CHUNK, prefix], never [T, T]
 PREFIX, TASKS = 256, 64  # the shortest prefix and the fewest boundaries that are compiled for
 _NEVER = 2**30
-OWN = 32  # own slots of a branch at first; they grow fourfold
+OWN = 32  # own positions of a branch at first; they grow fourfold
 
 
 @dataclasses.dataclass
@@ -81,13 +81,13 @@ class Forcer:
         whole[:, :width] = tokens[:, :width]
         cache, start = None, 0
         while start < longest:
-            stop = min(start + PIECE, whole.shape[1])
-            slots = rung(stop, PREFIX)
+            stop = min(start + CHUNK, whole.shape[1])
+            capacity = rung(stop, PREFIX)
             if cache is None:
-                cache = self._programs.call(branches.empty_prefix, self.spec.target, len(tokens), slots)
-            cache = self._fitted(cache, slots)
-            piece = jnp.asarray(whole[:, start:stop])
-            cache = self._programs.call(branches.absorb, self.spec.target, self.params, cache, piece, jnp.int32(start))
+                cache = self._programs.call(branches.empty_prefix, self.spec.target, len(tokens), capacity)
+            cache = self._fitted(cache, capacity)
+            chunk = jnp.asarray(whole[:, start:stop])
+            cache = self._programs.call(branches.absorb, self.spec.target, self.params, cache, chunk, jnp.int32(start))
             start = stop
         if cache is None:  # no boundary at all
             cache = self._programs.call(branches.empty_prefix, self.spec.target, len(tokens), PREFIX)
@@ -105,14 +105,17 @@ class Forcer:
                 own = self._own(used)
                 state = self._programs.call(branches.resize_own, own, state)
             before = steps
-            if (prefix.slots, own) not in self._warm:  # compiled without a step, so that none is booked as compilation
-                self._warm.add((prefix.slots, own))
+            if (
+                prefix.capacity,
+                own,
+            ) not in self._warm:  # compiled without a step, so that none is booked as compilation
+                self._warm.add((prefix.capacity, own))
                 state, _ = self._segment(prefix, tasks, _NEVER, state)
-            state, outlook = self._segment(prefix, tasks, _shorter(prefix.slots), state)
+            state, outlook = self._segment(prefix, tasks, _shorter(prefix.capacity), state)
             active, needed, used, steps = np.asarray(outlook).tolist()
             self.cost.computed += (steps - before) * rows * self.branches
             self.cost.reads += (steps - before) * rows
-            self.cost.read_tokens += (steps - before) * rows * prefix.slots
+            self.cost.read_tokens += (steps - before) * rows * prefix.capacity
         return state
 
     def _segment(self, prefix: Cache, tasks: Tasks, shorter: int, state: BranchState):
@@ -120,14 +123,14 @@ class Forcer:
         return self._programs.call(branches.segment, self.spec, self.params, prefix, tasks, *edges, state)
 
     def _own(self, used: int) -> int:
-        """Own slots of a branch for a step that needs `used`."""
-        slots = OWN
-        while slots < used:
-            slots *= 4
-        return min(slots, self.spec.reach)
+        """Own positions of a branch for a step that needs `used`."""
+        capacity = OWN
+        while capacity < used:
+            capacity *= 4
+        return min(capacity, self.spec.reach)
 
-    def _fitted(self, cache: Cache, slots: int) -> Cache:
-        return cache if cache.slots == slots else self._programs.call(branches.resize_prefix, cache, slots)
+    def _fitted(self, cache: Cache, capacity: int) -> Cache:
+        return cache if cache.capacity == capacity else self._programs.call(branches.resize_prefix, cache, capacity)
 
 
 def rung(number: int, least: int) -> int:
@@ -138,15 +141,15 @@ def rung(number: int, least: int) -> int:
     return size
 
 
-def _shorter(slots: int) -> int:
+def _shorter(capacity: int) -> int:
     """The rung below; 0 where there is none."""
-    if slots <= PREFIX:
+    if capacity <= PREFIX:
         return 0
-    return slots * 2 // 3 if slots & (slots - 1) else slots * 3 // 4
+    return capacity * 2 // 3 if capacity & (capacity - 1) else capacity * 3 // 4
 
 
 def _fewer(own: int) -> int:
-    """Own slots of which so few are used give way to fewer; -1: never."""
+    """Own positions of which so few are used give way to fewer; -1: never."""
     return own // 8 if own > OWN else -1
 
 

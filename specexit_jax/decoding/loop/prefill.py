@@ -15,14 +15,14 @@ from specexit_jax.decoding.rows import PromptRows
 from specexit_jax.decoding.sampling import Sampling, SamplingRows, some_keys
 from specexit_jax.decoding.spec import DecodeSpec, LoopContext
 from specexit_jax.decoding.state import DecodeState, column, write_rows
-from specexit_jax.decoding.trees import Branches
+from specexit_jax.decoding.trees import Topology
 from specexit_jax.models.cache import resize
 from specexit_jax.models.draft import init_draft_cache
 from specexit_jax.models.target import Target, TargetOutput, init_target_cache
 
 
-def empty_state(loop: LoopContext, batch: int, slots: tuple[int, int]) -> DecodeState:
-    """A state of empty buffers, with caches of so many slots (the target's, the draft's); its rows are done until `prefill`
+def empty_state(loop: LoopContext, batch: int, capacities: tuple[int, int]) -> DecodeState:
+    """A state of empty buffers, with caches of these capacities (the target's, the draft's); its rows are done until `prefill`
     starts them."""
     spec = loop.spec
     zero, never = jnp.zeros((batch,), jnp.int32), jnp.zeros((batch,), bool)
@@ -36,19 +36,19 @@ def empty_state(loop: LoopContext, batch: int, slots: tuple[int, int]) -> Decode
         noise = jnp.zeros((batch, spec.draft_tokens + 1, spec.target.vocab_size), jnp.float32)
     draft_cache = None
     if loop.runs_draft:
-        draft_cache = init_draft_cache(spec.draft, batch, slots[1])
+        draft_cache = init_draft_cache(spec.draft, batch, capacities[1])
     return DecodeState(
-        tokens=jnp.zeros((batch, spec.slots), jnp.int32),
+        tokens=jnp.zeros((batch, spec.capacity), jnp.int32),
         length=zero,
         max_length=zero,
         keys=some_keys(0, batch),
         sampling=jax.tree.map(jnp.asarray, SamplingRows.of([Sampling()] * batch)),
         root=zero,
         drafts=drafts,
-        branches=Branches(drafts, drafts) if spec.tree else None,
+        topology=Topology(drafts, drafts) if spec.tree else None,
         noise=noise,
         proposal=proposal,
-        target_cache=init_target_cache(spec.target, batch, slots[0]),
+        target_cache=init_target_cache(spec.target, batch, capacities[0]),
         draft_cache=draft_cache,
         root_signals=jnp.zeros((batch, spec.draft.signal_rows), jnp.float32) if loop.late_signals else None,
         policy_state=loop.policy.init(batch),
@@ -61,16 +61,16 @@ def empty_state(loop: LoopContext, batch: int, slots: tuple[int, int]) -> Decode
         seen_signals=jnp.zeros((batch, len(loop.policy.signals)), jnp.float32),
         steps=zero,
         accept_histogram=jnp.zeros((batch, spec.draft_tokens + 1), jnp.int32),
-        signals=jnp.zeros((batch, spec.slots, spec.draft.signal_rows), jnp.float32) if spec.record_signals else None,
+        signals=jnp.zeros((batch, spec.capacity, spec.draft.signal_rows), jnp.float32) if spec.record_signals else None,
         trial=no_trials(loop, batch),
     )
 
 
 def resized(spec: DecodeSpec, live: int, state: DecodeState) -> DecodeState:
-    """The state with caches for `live` slots to be read: where caches follow what is read of them, grown or cut."""
-    slots = spec.slots_for(live)
-    draft_cache = state.draft_cache and resize(state.draft_cache, slots[1])
-    return state.replace(target_cache=resize(state.target_cache, slots[0]), draft_cache=draft_cache)
+    """The state with caches of which `live` positions are read: where caches follow what is read of them, grown or cut."""
+    capacities = spec.capacities_for(live)
+    draft_cache = state.draft_cache and resize(state.draft_cache, capacities[1])
+    return state.replace(target_cache=resize(state.target_cache, capacities[0]), draft_cache=draft_cache)
 
 
 def prefill(
@@ -127,7 +127,7 @@ def absorb(
     following: Int[Array, " B"],
     start: Int[Array, " B"],
 ) -> DecodeState:
-    """A piece of a long prompt into the caches: all P tokens from `start` on; `following` is the one after them."""
+    """Prefills one chunk of a long prompt: all P tokens from `start` on; `following` is the one after them."""
     state, out = read(loop, live, state, chunk, start)
     if not loop.runs_draft:
         return state

@@ -1,7 +1,7 @@
-"""The loop in pieces, for whoever must act between them: slots that are refilled, text that is streamed, talk that goes on.
+"""The loop in segments, between which the host refills slots, streams text or continues a conversation.
 
 The state stays on the device and is donated from call to call: caches are updated in place. What a row writes does not
-depend on where its pieces end, on its slot, or on the other rows.
+depend on where segments end, on its slot, or on the other rows.
 """
 
 import functools
@@ -22,7 +22,7 @@ from specexit_jax.models.cache import Cache, resize
 @functools.partial(jax.jit, static_argnums=(1, 2))
 def open_slots(loop: LoopContext, batch: int, live: int) -> DecodeState:
     """Empty slots, all of them done."""
-    return empty_state(loop, batch, loop.spec.slots_for(live))
+    return empty_state(loop, batch, loop.spec.capacities_for(live))
 
 
 resize_caches = jax.jit(resized, static_argnums=(0, 1))
@@ -48,13 +48,13 @@ def segment(
 
 @functools.partial(jax.jit, static_argnums=1)
 def fresh_row(loop: LoopContext, room: int) -> DecodeState:
-    """An empty state of one row whose caches have `room` slots: enough for a prompt and a step after it."""
+    """An empty state of one row whose caches have a capacity of `room`: enough for a prompt and a step after it."""
     return empty_state(loop, 1, (room, room))
 
 
 @functools.partial(jax.jit, static_argnums=1)
 def held_row(loop: LoopContext, room: int, state: DecodeState, row: Int[Array, ""]) -> DecodeState:
-    """The same, with the tokens of slot `row` and the first `room` slots of its caches: for a prompt that goes on."""
+    """The same, with the tokens of slot `row` and the first `room` positions of its caches: for a prompt that goes on."""
 
     def cut(cache: Cache | None) -> Cache | None:
         return cache and jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, row, 1), resize(cache, room))

@@ -37,7 +37,7 @@ def decode(
         raise ValueError(f"Prompts of {width} tokens do not fit the buffer of {spec.buffer_length}: enlarge it.")
     loop = make_loop(spec, params, policy, boundaries)
     prefixes = spec.prefixes_after(width)
-    state = empty_state(loop, batch, spec.slots_for(prefixes[0]))
+    state = empty_state(loop, batch, spec.capacities_for(prefixes[0]))
     state = prefill(loop, (width, prefixes[0]), state, rows, jnp.zeros((batch,), jnp.int32))
     for live in prefixes:
         state = resized(spec, live, state)

@@ -84,25 +84,25 @@ def step(loop: LoopContext, live: int, state: DecodeState) -> DecodeState:
 
 def verify_candidates(loop: LoopContext, live: int, state: DecodeState) -> Verified:
     """The target over root and drafts, the sample of every position they lead to, and the drafts that equal theirs."""
-    spec, branches = loop.spec, state.branches
+    spec, topology = loop.spec, state.topology
     nodes = jnp.concatenate([state.root[:, None], state.drafts], axis=1)
-    ahead = jnp.arange(nodes.shape[1], dtype=jnp.int32)[None, :] if branches is None else trees.node_depths(branches)
+    ahead = jnp.arange(nodes.shape[1], dtype=jnp.int32)[None, :] if topology is None else trees.node_depths(topology)
     positions = state.length[:, None] + ahead
     cache = state.target_cache.replace(length=state.length)
     target = functools.partial(Target(spec.target).apply, {"params": loop.params.target})
-    visible = None if branches is None else trees.ancestors(branches)
+    visible = None if topology is None else trees.ancestors(topology)
     out = target(nodes, positions, cache, live=live, logits=loop.head is None, visible=visible)
     logits = out.logits
     if loop.head is not None:
         logits = jnp.einsum("btd,dv->btv", out.hidden, loop.head, preferred_element_type=jnp.float32)
-    path = jnp.tril(jnp.ones((1, nodes.shape[1], nodes.shape[1]), bool)) if branches is None else visible
+    path = jnp.tril(jnp.ones((1, nodes.shape[1], nodes.shape[1]), bool)) if topology is None else visible
     wanted = penalised_where_asked(
         logits, lambda: seen_by_nodes(state.tokens, state.length, nodes, path, logits.shape[-1]), state.sampling
     )
     sampled = sample(loop, state, wanted, positions + 1)
     sampled = verify.force_end(sampled, positions + 1, state.exit_position, spec.end_think_ids)
     logs = token_log_probability(logits, sampled) if loop.tries else None
-    if branches is None:
+    if topology is None:
         equal = 1 + verify.accept(state.drafts, sampled)
         found = Verified(nodes, positions, sampled, equal, out.features, out.cache, logs)
     else:
@@ -117,19 +117,19 @@ def sample(loop: LoopContext, state: DecodeState, logits: Float[Array, "B T V"],
     if state.noise is None:
         return keyed_sample(logits, state.keys, positions, state.sampling)
     noise = state.noise
-    if state.branches is not None:
-        ahead = trees.node_depths(state.branches)
+    if state.topology is not None:
+        ahead = trees.node_depths(state.topology)
         noise = jnp.take_along_axis(noise, ahead[:, :, None], axis=1)
     return best_token(perturbed_scores(logits, noise, state.sampling))
 
 
 def along_path(spec: DecodeSpec, state: DecodeState, nodes, sampled, logs, out) -> Verified:
-    """A tree's pass cut down to the path of its samples, whose keys and values move to the row's next slots."""
+    """A tree's pass cut down to the path of its samples, whose keys and values move to the row's next positions."""
     if spec.simulate_accept_length is None:
-        path, equal = trees.descend(nodes, state.branches, sampled, spec.tree.depth)
+        path, equal = trees.descend(nodes, state.topology, sampled, spec.tree.depth)
     else:
-        path = trees.deepest(state.branches, spec.tree.depth)
-        equal = 1 + jnp.max(state.branches.depths, axis=1)
+        path = trees.deepest(state.topology, spec.tree.depth)
+        equal = 1 + jnp.max(state.topology.depths, axis=1)
     pick = functools.partial(jnp.take_along_axis, axis=1)
     steps = jnp.arange(path.shape[1], dtype=jnp.int32)[None, :]
     return Verified(

@@ -2,7 +2,7 @@
 
 Sampling is keyed by position, so the answer tried at a boundary is the one that an exit there writes. A trial therefore is
 an exit, decoded by the same steps beside rows that think, answer or try elsewhere; its row keeps what it takes to go back.
-The caches need nothing of the kind: a trial wrote only slots after its boundary, and the draft's pair of the boundary
+The caches need nothing of the kind: a trial wrote only positions after its boundary, and the draft's pair of the boundary
 token, which is run again.
 """
 

@@ -49,7 +49,7 @@ def _reading(split: Mapping) -> str:
         value, low, high = (f"{100 * number:+.1f}".replace("-", "−") for number in (share["value"], *share["ci95"]))
         cost = f"{value} % of an iteration (95 % {low} to {high})"
     steps = "; ".join(
-        f"{prefix} slots: verify {cost['verify']:.2f}, draft {cost['draft']:.2f}, whole {cost['whole']:.2f}"
+        f"{prefix} positions: verify {cost['verify']:.2f}, draft {cost['draft']:.2f}, whole {cost['whole']:.2f}"
         for prefix, cost in split["step_ms"].items()
     )
     return (
