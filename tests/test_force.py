@@ -44,7 +44,7 @@ def quick(monkeypatch):
 @pytest.fixture
 def small(monkeypatch):
     """Sizes at which a trace of 180 tokens goes through every kind of piece and segment."""
-    for name, size in {"PIECE": 128, "PREFIX": 64, "TASKS": 4, "OWN": 4}.items():
+    for name, size in {"CHUNK": 128, "PREFIX": 64, "TASKS": 4, "OWN": 4}.items():
         monkeypatch.setattr(queue, name, size)
 
 
