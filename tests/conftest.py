@@ -2,6 +2,7 @@
 
 import gc
 import os
+import shutil
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # of torch, scikit-learn and BLAS: two processes share the cores
@@ -26,8 +27,8 @@ _MANY_MAPS = 20_000
 # Files that take longest go first, so that two workers end together.
 _LONGEST = (
     "test_multiprocess", "test_speculative", "test_ttt", "test_rejection", "test_slots", "test_deer", "test_launch", "test_api",
-    "test_trees", "test_lm_eval", "test_run", "test_training", "test_kills", "test_hf", "test_interruption", "test_loop_timing",
-    "test_draft_run", "test_sandbox", "test_bounds", "test_risk",
+    "test_trees", "test_lm_eval_tasks", "test_run", "test_training", "test_kills", "test_hf", "test_interruption",
+    "test_loop_timing", "test_draft_run", "test_sandbox", "test_bounds", "test_risk",
 )  # fmt: skip
 
 
@@ -75,7 +76,7 @@ def _compiled_programs_are_let_go():
 
 
 # A tiny random model that thinks: its folder, loaded, and the method that exits. Made once a process, for tests that only read
-# them; a test that changes the folder copies it first. Imported here, for files that need none of it.
+# them; one that changes the folder takes `broken`. Imported here, for files that need none of it.
 
 
 @pytest.fixture(scope="session")
@@ -84,6 +85,12 @@ def tiny(tmp_path_factory) -> Path:
     from tiny_folders import write_tiny
 
     return write_tiny(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture
+def broken(tiny, tmp_path) -> Path:
+    """A copy of the tiny folder for a test to break."""
+    return shutil.copytree(tiny, tmp_path / "broken")
 
 
 @pytest.fixture(scope="session")
