@@ -183,7 +183,7 @@ def test_drafts_of_a_node_are_shared_out_by_what_they_are_worth():
     worth = jnp.log(jnp.asarray([[0.5, 0.25]], jnp.float32))
     # Draws of the first node are worth .3, .15, .05, those of the second .2, .025, .025.
     for size, places in ((1, [0]), (3, [0, 1, 3]), (4, [0, 1, 2, 3]), (5, [0, 1, 2, 3, 4])):
-        assert sampled_drafts.shares(worth, jnp.log(q), size, 3).tolist() == [places]
+        assert sampled_drafts.children_per_node(worth, jnp.log(q), size, 3).tolist() == [places]
 
 
 @pytest.mark.parametrize(

@@ -1,1 +1,1 @@
-"""What runs: position-keyed sampling, the speculative loop with exits, its slow oracle, forced answers."""
+"""Decoding: position-keyed sampling, the compiled speculative loop with exits, the slow oracle that tests it, forced answers."""

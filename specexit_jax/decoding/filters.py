@@ -1,7 +1,7 @@
-"""From logits to the scores whose argmax or softmax is the token: temperature, top-k, top-p, min-p and noise of each row.
+"""From logits to scores: temperature, top-k, top-p, min-p and noise, with each row's own settings.
 
-The order (temperature, top_k, top_p, min_p) is that of transformers. Filters are a branch at run time: rows that have none
-cost nothing, and a filter that is new compiles nothing.
+The order (temperature, top_k, top_p, min_p) is that of transformers. Whether anything is filtered is a branch at run time: a
+batch without filters does not pay for them, and new filter settings do not compile anew.
 """
 
 import functools
@@ -13,14 +13,14 @@ from jaxtyping import Array, Float, Int
 from specexit_jax.decoding.edges import edge_of, is_split
 from specexit_jax.decoding.sampling import SamplingRows, along, best_token, noise_for
 
-RANKED = 128  # scores of a large vocabulary that are ranked where no top_k in force is greater; else all are
-SMALL = 8192  # a vocabulary that is always ranked whole: two branches would cost more compilation than they save
+RANKED = 128  # of a large vocabulary only so many scores are sorted, if every row's top_k is at most this; else all are
+SMALL = 8192  # up to this size a vocabulary is always sorted whole: a second branch would cost more compilation than it saves
 
 
 def filtered_scores(logits: Float[Array, "B ... V"], sampling: SamplingRows) -> Float[Array, "B ... V"]:
     """The float32 scores whose softmax is sampled: logits / temperature, -inf outside top_k, then top_p, then min_p.
 
-    Ties at an edge are kept. Of greedy rows the plain logits.
+    Tokens that tie with the least kept score are kept. Greedy rows get the plain logits.
     """
     scores = _scaled(logits, sampling)
     return jnp.where(scores >= least_kept(logits, sampling), scores, -jnp.inf)
@@ -29,16 +29,16 @@ def filtered_scores(logits: Float[Array, "B ... V"], sampling: SamplingRows) -> 
 def perturbed_scores(
     logits: Float[Array, "B T V"], noise: Float[Array, "B T V"], sampling: SamplingRows
 ) -> Float[Array, "B T V"]:
-    """The float32 scores whose argmax is the token: filtered logits / temperature + noise; plain logits of greedy rows.
+    """The float32 scores whose argmax is the token: `filtered_scores` plus noise. Greedy rows get the plain logits.
 
-    noise: of the positions of the tokens being sampled, by `noise_for`; greedy rows read none.
+    noise: of the positions of the sampled tokens, from `noise_for`; ignored for greedy rows.
     """
     noise = jnp.where(along(sampling.sampled, noise.ndim), noise, 0)
     return filtered_scores(logits, sampling) + noise
 
 
 def law_scores(logits: Float[Array, "B ... V"], sampling: SamplingRows) -> Float[Array, "B ... V"]:
-    """The scores whose softmax is the law of the token: `filtered_scores`; of greedy rows the best token alone."""
+    """The scores whose softmax is the token's distribution: `filtered_scores`; for greedy rows -inf except at the best token."""
     scores = filtered_scores(logits, sampling)
     ids = jax.lax.broadcasted_iota(jnp.int32, scores.shape, scores.ndim - 1)
     others = ~along(sampling.sampled, scores.ndim) & (ids != best_token(scores)[..., None])
@@ -48,19 +48,20 @@ def law_scores(logits: Float[Array, "B ... V"], sampling: SamplingRows) -> Float
 def keyed_sample(
     logits: Float[Array, "B T V"], keys: Array, positions: Int[Array, "B T"], sampling: SamplingRows
 ) -> Int[Array, "B T"]:
-    """The token of each position: `positions` are those OF THE TOKENS BEING SAMPLED, one after the logits' input.
+    """The token of each position. positions: those of the sampled tokens, one after the position of the logits' input.
 
-    keys: [B] typed PRNG keys, one a request.
+    keys: [B] typed PRNG keys, one a request. Returns ids [B, T].
     """
     noise = noise_for(keys, positions, logits.shape[-1], sampling)
     return best_token(perturbed_scores(logits, noise, sampling))
 
 
-@jax.jit  # traced once a shape, however many steps and live prefixes filter
+@jax.jit  # traced once for each shape, although the loop calls it for every live prefix
 def least_kept(logits: Float[Array, "B ... V"], sampling: SamplingRows) -> Float[Array, "B ... 1"]:
-    """The least score (logits / temperature) that the filters keep; -inf where there is none.
+    """The least score (logits / temperature) that the filters keep; -inf for rows without filters.
 
-    The branches return no more than this, and scale for themselves: where nothing filters, no scores are copied.
+    The branches return only this number, and each scales the logits itself, so that no scores are copied where nothing is
+    filtered.
     """
     vocabulary = logits.shape[-1]
     if is_split(logits):
@@ -95,10 +96,10 @@ def _ranks(sampling: SamplingRows) -> Array:
 
 
 def _ranked_edge(sampling: SamplingRows, number: int, scores: Float[Array, "B ... V"]) -> Float[Array, "B ... 1"]:
-    """The least score that top_k and top_p keep, from the `number` best; -inf of rows that have neither.
+    """The least score that top_k and top_p keep, from the `number` best scores; -inf for rows that have neither filter.
 
-    Sums of other lengths may differ in their last digit. So a row that RANKED scores are enough for is told by these, also where
-    all are ranked for its neighbours' sake: what a row keeps is its own affair.
+    A row that needs only RANKED scores uses only these, also where all scores are sorted because another row needs them: sums
+    over a different number of scores can round differently, and what a row keeps must not depend on other rows.
     """
     top_k = along(sampling.top_k, scores.ndim)
     ranked, _ = jax.lax.top_k(scores, number)
@@ -110,20 +111,20 @@ def _ranked_edge(sampling: SamplingRows, number: int, scores: Float[Array, "B ..
 
 
 def _edge_among(sampling: SamplingRows, ranked: Float[Array, "B ... N"]) -> Float[Array, "B ... 1"]:
-    """The least of the N best scores, in falling order, that top_k and top_p keep."""
+    """The least score that top_k and top_p keep, out of the N best scores in descending order."""
     number = ranked.shape[-1]
     top_k, top_p = (along(each, ranked.ndim) for each in (sampling.top_k, sampling.top_p))
     keep = jnp.where(top_k > 0, jnp.minimum(top_k, number), number)
     within = jnp.arange(number, dtype=jnp.int32).reshape((1,) * (ranked.ndim - 1) + (number,)) < keep
     probability = jax.nn.softmax(jnp.where(within, ranked, -jnp.inf), axis=-1)
     before = jnp.cumsum(probability, axis=-1) - probability
-    # The best token has nothing before it, so at least one is always kept.
+    # The probability before the best token is 0, so at least one token is kept.
     reached = jnp.sum((within & (before < top_p)).astype(jnp.int32), axis=-1, keepdims=True)
     kept = jnp.where(top_p < 1, reached, keep)
     return jnp.take_along_axis(ranked, jnp.broadcast_to(kept, (*ranked.shape[:-1], 1)) - 1, axis=-1)
 
 
 def _split_edge(sampling: SamplingRows, scores: Float[Array, "B ... V"]) -> Float[Array, "B ... 1"]:
-    """The same where no device has the whole vocabulary: counted, not ranked."""
+    """The same for a vocabulary that is split over devices (`edges`)."""
     top_k, top_p, ranks = (along(each, scores.ndim) for each in (sampling.top_k, sampling.top_p, _ranks(sampling)))
     return jnp.where(ranks, edge_of(scores, top_k, top_p), -jnp.inf)

@@ -1,1 +1,1 @@
-"""What is proposed: chains, trees, sampled drafts, and which of them are kept."""
+"""How drafts are proposed: chains, dynamic trees, drafts sampled for rejection sampling, and the rejection rule."""

@@ -1,7 +1,7 @@
-"""The draft's share of an iteration: from the pairs of the committed tokens to the next drafts.
+"""The draft model's part of an iteration: from the pairs of the committed tokens to the next drafts.
 
-After a step commits tokens up to length - 1 and chooses a new root, the pairs of the committed columns predict the first
-draft after the root; the others come from further steps of the layer on its own output.
+A step commits tokens up to position length - 1 and chooses a new root. The draft layer over the committed pairs predicts the
+first draft after the root. Further steps of the layer, each on its own last output, predict the others.
 """
 
 import jax
@@ -25,8 +25,9 @@ def propose(
 ) -> tuple[Int[Array, "B K"], Cache]:
     """A chain of K drafts for the positions after the root; `last` is the column of the last committed pair.
 
-    A draft takes the noise of its position, as the target's sample will: two near distributions then nearly always
-    choose the same token, where the draft's likeliest token meets a sampled one only as often as that is sampled.
+    A draft is the argmax of the draft's scores plus the noise of its position. The target adds the same noise when it
+    samples that position, so similar distributions nearly always choose the same token. Without the noise, the draft's
+    most likely token would be accepted only with the probability that the target samples it.
     """
     spec = loop.spec
     hidden = column(pairs.hidden, last)[:, None]
@@ -43,7 +44,8 @@ def propose(
 def take_drafts(
     loop: LoopContext, live: int | None, state: DecodeState, pairs: Pairs, last: Int[Array, " B"]
 ) -> DecodeState:
-    """The state with new drafts after its root, their noise, and (placement 'draft') the root's signals."""
+    """The state with new drafts after its root, the noise of their positions, and (signal placement 'draft') the root's
+    raw signals."""
     spec, cache, drafts = loop.spec, pairs.cache, state.drafts
     if spec.draft_tokens:
         state = state.replace(noise=_noise(spec, state))
@@ -65,13 +67,14 @@ def take_drafts(
 
 
 def _best(loop: LoopContext, state: DecodeState, hidden: Float[Array, "B 1 E"], noise, index: int) -> Int[Array, "B 1"]:
-    """The draft at `index`, a token of the draft's vocabulary as a target id."""
+    """The draft at `index` of the chain, as a target id."""
     scores = perturbed_scores(layer_calls.head(loop, hidden), noise[:, index : index + 1], state.sampling)
     return loop.params.d2t[best_token(scores)]
 
 
 def _noise(spec: DecodeSpec, state: DecodeState) -> Float[Array, "B T V"] | None:
-    """The noise of the T = K + 1 positions after the root, drawn once for the drafts and for the step that verifies them."""
+    """The noise of the T = K + 1 positions after the root. The drafts and the step that verifies them share it. None for
+    rejection sampling, which keys its own."""
     if spec.rejects:
         return None
     positions = state.length[:, None] + jnp.arange(1, spec.draft_tokens + 2, dtype=jnp.int32)[None, :]

@@ -1,7 +1,7 @@
-"""The draft's layer and heads as the loop calls them.
+"""The draft's layer and heads, as the loop calls them.
 
-A pair is (feature of token t, embedding of token t + 1) at RoPE position t and cache position t; it predicts token t + 2
-(docs/method.md §8).
+The input at RoPE position t and cache position t is a pair: the feature of token t and the embedding of token t + 1. The
+output predicts token t + 2 (docs/method.md §8).
 """
 
 import functools
@@ -20,7 +20,10 @@ from specexit_jax.models.draft import Draft, DraftOutput
 
 @flax.struct.dataclass
 class Pairs:
-    """The draft layer's outputs over the columns of a step: pre-norm hidden, raw signals ('draft' placement), cache."""
+    """The draft layer's outputs over the T columns of a step.
+
+    hidden: before the final norm; raw_signals: only with signal placement 'draft'; cache: the draft's, T positions longer.
+    """
 
     hidden: Float[Array, "B T E"]
     raw_signals: Float[Array, "B T S"] | None
@@ -45,7 +48,7 @@ def run_pairs(
     following: Int[Array, "B T"],
     live: int | None,
 ) -> Pairs:
-    """The layer over pairs (fused_t, following_t) at positions length .. length + T - 1, written to the cache there."""
+    """The layer over the pairs (fused_t, following_t); their keys and values go to positions length .. length + T - 1."""
     out = layer(loop, cache.replace(length=length), fused, following, live)
     return Pairs(out.hidden, out.raw_signals, out.cache)
 
@@ -59,10 +62,11 @@ def chain_step(
     token: Int[Array, "B 1"],
     live: int | None,
 ) -> DraftOutput:
-    """The draft's own step number `step` (from 0) after the `committed` pairs of a row, written to the next position.
+    """Step number `step` (from 0) of the draft on its own output, after the `committed` pairs of each row.
 
-    Its pair (token t, draft of t + 1) goes to position t: a draft's keys are as provisional as the draft. A window stays where
-    the last committed pair has it, as in training-time test: the own steps are seen beside it, and push nothing out.
+    The input is the pair (hidden of the last step, embedding of the last draft). Its keys and values go to position
+    committed + step. The next committed pairs overwrite them, whether or not the draft is accepted. A sliding window stays
+    where the last committed pair has it, as in training-time test: the draft's own steps are visible in addition to it.
     """
     visible = None
     if loop.spec.draft.sliding_window:
@@ -79,7 +83,10 @@ def layer(
     positions: Int[Array, "B T"] | None = None,
     visible: Bool[Array, "B T M"] | None = None,
 ) -> DraftOutput:
-    """The layer over pairs from cache position cache.length on; RoPE positions are the same, where none are given."""
+    """The layer over pairs whose keys and values go to cache positions cache.length .. cache.length + T - 1.
+
+    positions: the RoPE positions; None: the cache positions. visible: see `models.layers.cached_bias`; None: causal.
+    """
     embedded = loop.params.draft_embedding[following].astype(hidden.dtype)
     if positions is None:
         positions = cache.length[:, None] + jnp.arange(following.shape[1], dtype=jnp.int32)[None, :]

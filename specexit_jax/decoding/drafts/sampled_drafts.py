@@ -1,4 +1,4 @@
-"""Drafts drawn from the draft's own distribution q, for rejection sampling, which must know q."""
+"""Drafts sampled from the draft's distribution q, for rejection sampling, which also needs q itself."""
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,7 @@ from specexit_jax.models.cache import Cache
 def draw(
     loop: LoopContext, state: DecodeState, pairs: Pairs, last: Int[Array, " B"], live: int | None
 ) -> tuple[DecodeState, Int[Array, "B N"], Cache]:
-    """Drafts after the root, and the state with their q and (of a tree) how they hang together.
+    """(the state with the q of the drafts and, for a tree, its topology; the drafts after the root; the draft's cache).
 
     last: the column of the last committed pair.
     """
@@ -47,11 +47,12 @@ def draw_chain(
 def draw_tree(
     loop: LoopContext, state: DecodeState, pairs: Pairs, last: Int[Array, " B"], live: int | None
 ) -> tuple[Int[Array, "B N"], Topology, Float[Array, "B M W"], Cache]:
-    """A tree of N drafts, and the q of its first M nodes, all but those of the last depth.
+    """A tree of N drafts, its topology, and the q of its first M nodes (all nodes but those of the last depth).
 
-    Whether a draft is verified must not depend on what it is: a first child that is kept only where it is likely is no
-    draw from q. EAGLE-2 keeps the worthiest of all that were drawn; here a depth has a fixed number of nodes, and it is
-    settled whose children they are before these are drawn (`shares`).
+    Whether a draft is verified must not depend on its token. Otherwise the verified drafts are not a sample from q, and
+    rejection sampling is biased: EAGLE-2, which verifies the most likely of all drawn nodes, cannot be used here. Instead
+    each depth has a fixed number of nodes (`TreeShape.sizes`), and `children_per_node` decides how many children each
+    parent gets before any of them is drawn.
     """
     tree, batch = loop.spec.tree, state.root.shape[0]
     hidden, cache = column(pairs.hidden, last)[:, None], pairs.cache
@@ -63,7 +64,7 @@ def draw_tree(
             hidden, cache = out.hidden, out.cache
         scores, noise = _scores(loop, state, hidden, depth)
         odds = jax.nn.log_softmax(scores, axis=-1)
-        places = shares(worth, odds, size, tree.top_k)
+        places = children_per_node(worth, odds, size, tree.top_k)
         owners = places // tree.top_k
         _, drawn = jax.lax.top_k(scores + noise, tree.top_k)  # without replacement, in the order of their draw
         gained = jnp.take_along_axis(odds, drawn, axis=2).reshape(batch, -1)
@@ -80,11 +81,14 @@ def draw_tree(
     return jnp.concatenate(drafts, axis=1), topology, jnp.concatenate(proposal, axis=1), cache
 
 
-def shares(worth: Float[Array, "B n"], odds: Float[Array, "B n W"], size: int, top_k: int) -> Int[Array, "B size"]:
-    """Which draws of a depth are made, ascending: the j-th (from 0) after its node number i is i * top_k + j.
+def children_per_node(
+    worth: Float[Array, "B n"], odds: Float[Array, "B n W"], size: int, top_k: int
+) -> Int[Array, "B size"]:
+    """Which children a depth gets, as ascending numbers: child j (from 0) of the parent with index i is i * top_k + j.
 
-    The j-th is worth its node's probability under the draft times the j-th largest of its q (worth and odds are their
-    logarithms): known before anything is drawn. A node's draws come in order, as the first is never worth less.
+    worth: log-probability of each parent's path under the draft; odds: log q of each parent. A child counts as likely as
+    its parent's path times the j-th largest value of q. This is known before anything is drawn. The children of a parent
+    are always taken in order, because the j-th largest value falls with j.
     """
     largest, _ = jax.lax.top_k(odds, top_k)
     _, best = jax.lax.top_k((worth[:, :, None] + largest).reshape(worth.shape[0], -1), size)
@@ -94,14 +98,15 @@ def shares(worth: Float[Array, "B n"], odds: Float[Array, "B n W"], size: int, t
 def _expand(
     loop: LoopContext, state: DecodeState, cache: Cache, hidden, drafts: Int[Array, "B n"], seen, depth: int, live
 ):
-    """The layer over the nodes of a depth: they fill the positions after those of the depths before, and see their ancestors."""
+    """The draft layer over the nodes of a depth. Their keys and values follow those of the earlier depths in the cache; a
+    node attends to the committed pairs and to its ancestors."""
     positions = jnp.broadcast_to((state.length + jnp.int32(depth - 1))[:, None], drafts.shape)
     start = state.length + jnp.int32(seen.shape[2] - drafts.shape[1])
     return layer_calls.layer(loop, cache.replace(length=start), hidden, drafts, live, positions, seen)
 
 
 def _scores(loop: LoopContext, state: DecodeState, hidden: Float[Array, "B n E"], depth: int):
-    """The scores [B, n, W] whose softmax is q, and the noise [B, 1, W] of the position that they are for."""
+    """(the scores [B, n, W] whose softmax is q, the noise [B, 1, W] of the position that they predict)."""
     positions = state.length[:, None] + jnp.int32(depth + 1)
     scores = law_scores(layer_calls.head(loop, hidden), state.sampling)
     return scores, keyed_gumbel(state.keys, positions, scores.shape[-1], DRAFT)

@@ -1,7 +1,9 @@
-"""A dynamic draft tree (EAGLE-2): the likeliest nodes are expanded depth by depth, the likeliest of all drawn are kept.
+"""A dynamic draft tree (EAGLE-2, arXiv 2406.16858): the most likely nodes of each depth are expanded, and of all drawn nodes
+the most likely ones are verified.
 
-A node is worth its probability under the draft, its ancestors' included. Where tokens are sampled, that is the softmax of
-the perturbed scores: the noise of a position, which every node of a depth shares, says already which tokens can come.
+A node's worth is the log-probability of its path under the draft: its own plus that of its ancestors. Where tokens are
+sampled, probabilities are the softmax of the perturbed scores. All nodes of a depth share the noise of their position, and
+the target will add the same noise, so the perturbed scores predict its sample better than the plain ones.
 """
 
 import jax
@@ -19,7 +21,7 @@ from specexit_jax.models.cache import Cache
 def propose_tree(
     loop: LoopContext, state: DecodeState, pairs: layer_calls.Pairs, last: Int[Array, " B"], live: int
 ) -> tuple[Int[Array, "B N"], Topology, Cache]:
-    """N drafts after the root as a tree; `last` is the column of the last committed pair."""
+    """(N drafts after the root, the topology of their tree, the draft's cache); last: the column of the last committed pair."""
     spec, shape = loop.spec, loop.spec.tree
     k, batch = shape.top_k, state.root.shape[0]
     hidden, cache = column(pairs.hidden, last)[:, None], pairs.cache
@@ -50,7 +52,7 @@ def propose_tree(
 
 
 def _children(loop: LoopContext, state: DecodeState, hidden: Float[Array, "B k E"], depth: int):
-    """The best top_k tokens [B, k, top_k] after each node of a depth, and the logarithm of their probability."""
+    """(the top_k most likely tokens [B, k, top_k] after each node of a depth as target ids, their log-probabilities)."""
     spec, params = loop.spec, loop.params
     logits = layer_calls.head(loop, hidden)
     noise = state.noise[:, depth : depth + 1, params.d2t]
@@ -60,9 +62,9 @@ def _children(loop: LoopContext, state: DecodeState, hidden: Float[Array, "B k E
 
 
 def _kept(total: int, tokens, worth, parents, depths) -> tuple[Int[Array, "B N"], Topology]:
-    """The `total` worthiest of the drawn nodes, parents before children, and their parents by their new numbers.
+    """The `total` most likely of the drawn nodes, in the order in which they were drawn, and their topology.
 
-    No node is worth more than its parent, and of equals the first drawn wins: a kept node's parent is kept.
+    The parent of a kept node is kept too: no node is more likely than its parent, and of equals the first drawn wins.
     """
     _, best = jax.lax.top_k(worth, total)
     best = jnp.sort(best, axis=1)

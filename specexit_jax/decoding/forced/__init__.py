@@ -1,1 +1,1 @@
-"""Answers forced at boundaries of a trace: one at a time (the oracle), or many at once on one prefix."""
+"""Answers forced at the boundaries of a trace: one at a time (the reference), or many at once on a shared prefix."""
