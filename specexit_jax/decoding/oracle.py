@@ -1,7 +1,7 @@
-"""The slow oracle: one prompt, one token at a time, the whole forward pass from scratch for each.
+"""The slow oracle: decodes one prompt, one token at a time, with a whole forward pass for each token.
 
-No cache, no drafts, no batch, no device loop: nothing of what could go wrong in `speculative`. Tests hold the two
-equal, save where `gaps` shows that the two best perturbed scores nearly tied.
+It has no cache, no drafts, no batch and no device loop, so it shares none of the parts of `speculative` that can go wrong.
+Tests require equal tokens from both, except where `gaps` shows that the two best perturbed scores nearly tied.
 """
 
 import dataclasses
@@ -27,9 +27,9 @@ from specexit_jax.models.target import Target
 class OracleResult:
     """One decoded request; positions are absolute (prompt included), -1 where there is none.
 
-    gaps[i] is how far the best perturbed score of generated token i led the second: 0 where a hair's shift of top_p
-    would have changed the token, inf where the token was forced. trials, trial_tokens: those that failed, and the tokens
-    answered in them.
+    gaps[i] is the difference between the best and the second perturbed score of generated token i; 0 where changing top_p by
+    1e-5 would change the token, inf where the token was forced. trials: the number that failed; trial_tokens: the answer tokens
+    of these.
     """
 
     tokens: list[int]
@@ -51,7 +51,7 @@ def decode_slowly(
     policy: Any,
     boundaries: Any,
 ) -> OracleResult:
-    """Continues the prompt until a stop token or max_length tokens in all, by the rule of `speculative.decode`."""
+    """Continues the prompt until a stop token or max_length tokens, prompt included, by the rule of `speculative.decode`."""
     prompt, thinking, key = request.prompt, request.thinking, jax.random.wrap_key_data(request.key, impl=PRNG)
     end, slow = spec.end_think_ids, OracleResult(list(prompt), len(prompt))
     tokens, state, pending = slow.tokens, policy.init(1), []
@@ -86,7 +86,7 @@ def decode_slowly(
 
 
 def _closed_by(end: tuple[int, ...], table, tokens: list[int]) -> int:
-    """How many ids the `</think>` has that the last token completes; 0 where it completes none."""
+    """The number of ids in the `</think>` that the last token completes; 0 where it completes none."""
     if table is None:
         return len(end) if tuple(tokens[-len(end) :]) == end else 0
     state, run, table = 0, 0, np.asarray(table)
@@ -97,7 +97,7 @@ def _closed_by(end: tuple[int, ...], table, tokens: list[int]) -> int:
 
 
 def _stands(spec: DecodeSpec, params: DecodeParams, tokens: list[int], request, limit: int, policy) -> tuple[bool, int]:
-    """Whether the exit after `tokens` stands, and how many tokens of its answer were read for that."""
+    """(whether the trial exit after `tokens` stands, the number of answer tokens that this was decided on)."""
     prompt = [*tokens, *spec.end_think_ids]
     limit = min(limit, len(prompt) + policy.max_answer)
     answer = dataclasses.replace(request, prompt=tuple(prompt), thinking=False, max_length=limit)
@@ -109,7 +109,7 @@ def _stands(spec: DecodeSpec, params: DecodeParams, tokens: list[int], request, 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _log_probabilities(spec: DecodeSpec, params: DecodeParams, tokens):
-    """[S - 1]: of every token but the first, given those before it."""
+    """Log-probabilities [S - 1] of all tokens but the first, each given the tokens before it."""
     positions = jnp.arange(tokens.shape[1], dtype=jnp.int32)[None, :]
     out = Target(spec.target).apply({"params": params.target}, tokens, positions)
     return token_log_probability(out.logits[:, :-1], tokens[:, 1:])[0]
@@ -121,9 +121,9 @@ def _padded(tokens: list[int], width: int) -> jax.Array:
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _look(spec: DecodeSpec, sampling: Sampling, params: DecodeParams, tokens, length, key):
-    """From a whole forward pass: the next token, its lead over the second, the signals of the last token (or None).
+    """From a whole forward pass: (the next token, its gap to the second best, the signals of the last token or None).
 
-    tokens [1, S] are padded on the right, which causal attention never sees.
+    tokens: [1, S], padded on the right; causal attention does not see the padding.
     """
     positions = jnp.arange(tokens.shape[1], dtype=jnp.int32)[None, :]
     out = Target(spec.target).apply({"params": params.target}, tokens, positions)
@@ -147,7 +147,7 @@ def _look(spec: DecodeSpec, sampling: Sampling, params: DecodeParams, tokens, le
 
 
 def _choose(logits, key, position, sampling: Sampling):
-    """The keyed sample of one position and the lead of its perturbed score."""
+    """(the keyed sample of one position, its gap to the second best perturbed score)."""
     if sampling.greedy:
         return _lead(logits)
     noise = jax.random.gumbel(jax.random.fold_in(key, position), logits.shape, jnp.float32, mode="high")
@@ -170,7 +170,10 @@ def _lead(scores):
 
 @functools.partial(jax.jit, static_argnums=0)
 def _consider(held, policy, boundaries, state, token, signal, following):
-    """The policy on one thinking token, with the signals that are held: whether it exits after it, what it saw, its next state."""
+    """The policy on one thinking token: (whether it exits after it, the smoothed signals, the policy's next state).
+
+    held: the names of the signals in `signal`.
+    """
     tokens = jnp.asarray(token, jnp.int32).reshape(1, 1)
     after = jnp.asarray(following, jnp.int32).reshape(1, 1)
     boundary = boundaries.mask(tokens, after)

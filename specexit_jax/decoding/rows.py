@@ -1,4 +1,4 @@
-"""What is asked of the loop: a request as the host holds it (SlotRequest), and rows of them on the device (PromptRows)."""
+"""The loop's input: one request on the host (SlotRequest), and a batch of them for the device (PromptRows)."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -13,9 +13,12 @@ from specexit_jax.decoding.sampling import PRNG, Sampling, SamplingRows
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class SlotRequest:
-    """One request: prompt ids; key: uint32 [2], the words of its PRNG key; thinking: whether the prompt leaves `<think>`
-    open; max_length: tokens in all, prompt included; sampling: how its tokens are chosen; may_exit: whether the policy's exits
-    are taken."""
+    """One request.
+
+    prompt: its ids. key: uint32 [2], the words of its PRNG key. thinking: whether the prompt leaves `<think>` open.
+    max_length: the most tokens, prompt included. sampling: how its tokens are chosen. may_exit: whether the policy's exits are
+    taken.
+    """
 
     prompt: tuple[int, ...]
     key: np.ndarray
@@ -27,7 +30,10 @@ class SlotRequest:
 
 @flax.struct.dataclass
 class PromptRows:
-    """The same of B rows: prompts padded on the right, typed keys. A row with max_length <= prompt_length generates nothing."""
+    """Requests as arrays of B rows: prompts padded on the right, typed PRNG keys.
+
+    A row whose max_length is at most its prompt_length generates nothing.
+    """
 
     prompts: Int[Array, "B P"]
     prompt_length: Int[Array, " B"]
@@ -39,7 +45,8 @@ class PromptRows:
 
     @classmethod
     def of(cls, requests: Sequence[SlotRequest], size: int, width: int, start: int = 0) -> "PromptRows":
-        """`size` rows, those after the requests for padding; their prompts from token `start` on, in `width` columns."""
+        """`size` rows: the requests, then padding rows that generate nothing. prompts: tokens from `start` on, in `width`
+        columns; prompt_length counts those before `start` too."""
         spare = size - len(requests)
         prompts = np.zeros((size, width), np.int32)
         for row, request in enumerate(requests):

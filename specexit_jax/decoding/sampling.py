@@ -1,14 +1,14 @@
-"""Position-keyed sampling: a token depends on its request, its position and its logits, and on nothing else.
+"""Position-keyed sampling: a token depends on its request's key, its position and its logits, and on nothing else.
 
 token_t = argmax(filter(logits_t / temperature) + Gumbel(fold_in(request_key, t)))        (docs/method.md §3)
 
-The generator (threefry) and the form of the Gumbels are named: what a process has set as JAX's own default would let a
-row's noise depend on its neighbours (`rbg`), and end the Gumbels at 15.9, beyond which a thin tail of a large vocabulary
-is no longer sampled (mode "low"; "high" ends at 32).
+The generator and the mode of the Gumbel noise are fixed here, not left to JAX's defaults. With the generator `rbg` a row's
+noise would depend on the other rows of the batch. The mode "low" would cut the noise off at 15.9, so that unlikely tokens of a
+large vocabulary were never sampled; the mode "high" reaches 32.
 
-However a verify step slices the sequence, whichever rows share the batch and whatever the draft proposed, position t
-gets the same noise: `think`, `eagle3` and the prefix of `specexit` are the same tokens at any temperature. By the rule
-"rejection" they are tokens of the same law (rejection.py).
+Position t gets the same noise whichever tokens a verify step covers, whichever rows share the batch and whatever the draft
+proposed. So `think`, `eagle3` and the prefix of `specexit` are the same tokens at any temperature. With the rule "rejection"
+their tokens have the same distribution instead (rejection.py).
 """
 
 import dataclasses
@@ -25,18 +25,21 @@ from specexit_jax.models.layers import reduce_last
 
 RULES = ("keyed", "rejection")
 PRNG = "threefry2x32"  # of every key
-COLDEST, HOTTEST = 1e-30, 1e30  # logits / temperature stays within float32; colder than that no noise decides anything
-DRAFT, ACCEPT, RESIDUAL = 1, 2, 3  # purposes of the noise that rejection sampling draws for one position
+COLDEST, HOTTEST = (
+    1e-30,
+    1e30,
+)  # keeps logits / temperature within float32; below COLDEST noise cannot change the argmax
+DRAFT, ACCEPT, RESIDUAL = 1, 2, 3  # purposes of the random numbers that rejection sampling draws for one position
 
 
 @dataclasses.dataclass(frozen=True)
 class Sampling:
     """How tokens are chosen. temperature 0, or below COLDEST, is greedy; top_k 0, top_p 1 and min_p 0 filter nothing.
 
-    repetition_penalty: of the tokens before a position (penalty.py); 1 is none, and greedy decoding obeys it too. min_p: the
-    least probability of a token that is kept, as a fraction of the likeliest one's. rule: how a draft is
-    accepted, where there are drafts and tokens are sampled: "keyed" iff it equals the token that its position's noise
-    makes the target choose, "rejection" by the classical rule, the draft sampling for itself.
+    min_p: the least probability of a kept token, as a fraction of the most likely one's. repetition_penalty: for the tokens
+    before a position (penalty.py); 1 is none, and it also applies to greedy decoding. rule: how drafts are accepted. "keyed":
+    a draft is accepted if it equals the target's keyed sample of its position. "rejection": drafts are sampled from the
+    draft's distribution and accepted by rejection sampling. Raises ValueError on values out of range.
     """
 
     temperature: float = 0.0
@@ -65,7 +68,7 @@ class Sampling:
         return self.repetition_penalty != 1
 
     def settings(self) -> dict[str, float | str]:
-        """What a stage's settings say of it; a penalty of 1 is left out, as it was before there was one."""
+        """The fields for a stage's settings file. A penalty of 1 is left out, so that files from before it still match."""
         said = dataclasses.asdict(self)
         return said if self.penalises else {name: value for name, value in said.items() if name != "repetition_penalty"}
 
@@ -76,10 +79,10 @@ class Sampling:
 
 @flax.struct.dataclass
 class SamplingRows:
-    """How the tokens of each row are chosen, as arrays: another temperature, filter or penalty compiles nothing anew.
+    """`Sampling` of each row, as arrays: another temperature, filter or penalty does not compile anew.
 
-    The arrays hold what is computed with: reciprocals and a logarithm, taken on the host. A greedy row has no filters.
-    A single row stands for all rows of a batch.
+    Reciprocals and logarithms are taken on the host. A greedy row has no filters. A single row is broadcast to all rows of a
+    batch.
     """
 
     sampled: Bool[Array, " B"]  # false: greedy
@@ -92,7 +95,7 @@ class SamplingRows:
 
     @classmethod
     def of(cls, rows: Sequence[Sampling]) -> "SamplingRows":
-        """Those of each row, as numpy arrays."""
+        """The settings of these rows, as numpy arrays."""
         sampled = np.array([not row.greedy for row in rows])
         temperature, top_p, min_p, penalty = (
             np.array([getattr(row, name) for row in rows], np.float32)
@@ -117,27 +120,27 @@ class SamplingRows:
 
 
 def along(values: Array, rank: int) -> Array:
-    """A value for each row [B] as [B, 1, ...] of that rank, to be combined with arrays of rows."""
+    """Values [B] reshaped to [B, 1, ...] of this rank, to broadcast against arrays of rows."""
     return values.reshape(-1, *(1,) * (rank - 1))
 
 
 def some_keys(seed: int, number: int) -> Array:
-    """Typed keys [number] that belong to no request: for buffers, and for what is timed with random weights."""
+    """Typed PRNG keys [number] that belong to no request: for empty buffers, and for timings with random weights."""
     return jax.random.split(jax.random.key(seed, impl=PRNG), number)
 
 
 def keyed_gumbel(
     keys: Array, positions: Int[Array, "B T"], vocabulary: int, purpose: int | None = None
 ) -> Float[Array, "B T V"]:
-    """The noise of each row's positions: Gumbel(fold_in(key_b, position_bt)) over the vocabulary.
+    """Gumbel noise over the vocabulary for each row's positions, from the key fold_in(key_b, position_bt).
 
-    purpose: folded in last, for noise that has nothing to do with the position's other noise.
+    purpose: folded into the key as well; makes noise that is independent of the position's other noise.
     """
     return _keyed(functools.partial(jax.random.gumbel, mode="high"), keys, positions, vocabulary, purpose)
 
 
 def keyed_uniform(keys: Array, positions: Int[Array, "B T"], number: int, purpose: int) -> Float[Array, "B T C"]:
-    """Numbers in [0, 1) of each row's positions, keyed like the noise."""
+    """`number` uniform values in [0, 1) for each row's positions, keyed like `keyed_gumbel`."""
     return _keyed(jax.random.uniform, keys, positions, number, purpose)
 
 
@@ -147,7 +150,7 @@ def _keyed(draw: Callable, keys: Array, positions: Int[Array, "B T"], number: in
         key = key if purpose is None else jax.random.fold_in(key, purpose)
         return draw(key, (number,), jnp.float32)
 
-    with jax.threefry_partitionable(True):  # the other form draws other numbers
+    with jax.threefry_partitionable(True):  # without it other numbers are drawn
         return jax.vmap(jax.vmap(one, (None, 0)))(keys, positions)
 
 
@@ -155,7 +158,7 @@ def _keyed(draw: Callable, keys: Array, positions: Int[Array, "B T"], number: in
 def noise_for(
     keys: Array, positions: Int[Array, "B T"], vocabulary: int, sampling: SamplingRows
 ) -> Float[Array, "B T V"]:
-    """`keyed_gumbel` where some row is sampled; zeros, which cost next to nothing, where all are greedy."""
+    """`keyed_gumbel` if some row is sampled; zeros, which cost almost nothing, if all rows are greedy."""
     return jax.lax.cond(
         jnp.any(sampling.sampled),
         lambda: keyed_gumbel(keys, positions, vocabulary),
@@ -164,10 +167,10 @@ def noise_for(
 
 
 def best_token(scores: Float[Array, "... V"]) -> Int[Array, "..."]:
-    """int32 argmax over the last axis, the lowest index of a tie.
+    """int32 argmax over the last axis; of equal scores the lowest index.
 
-    Three plain passes over scores that are computed once: on CPU a fused argmax is a scalar loop that recomputes what it
-    reads, noise included (4 times slower at V = 1,536).
+    It makes three vectorised passes over the finished scores. On CPU a fused argmax becomes a scalar loop that computes the
+    scores, noise included, again (4 times slower at V = 1,536).
     """
     scores = jax.lax.optimization_barrier(scores)
     vocabulary = scores.shape[-1]

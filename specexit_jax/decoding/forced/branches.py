@@ -1,8 +1,9 @@
-"""Forced answers in parallel: many boundaries of a trace at once, on one prefix that is only read.
+"""Forced answers in parallel: many boundaries of a trace at once, on a shared prefix that is only read.
 
-Each of N branches works on one task (a boundary, under one of the trace's keys) and takes the next as soon as its answer
-ends, from the last boundary to the first, so that less and less of the prefix is read. The tokens are those of `force`,
-whose rule `step` follows. The host goes from segment to segment (`force_queue`): within one, shapes are fixed.
+A task is one boundary under one of the trace's keys. Each of N branches decodes the answer of one task, and takes the next
+task when that answer ends. Tasks are taken from the last boundary to the first, so the part of the prefix that is read
+shrinks. The tokens equal those of `one_at_a_time`. The host calls one segment after the other (`queue`); within a segment
+all shapes are fixed.
 """
 
 import functools
@@ -25,48 +26,47 @@ from specexit_jax.models.target import Target, init_target_cache
 
 @flax.struct.dataclass
 class Tasks:
-    """What there is to do. Task w of a row is its boundary w // C under key w % C; tasks of absent boundaries are never
-    taken, since those stand last."""
+    """The tasks of each row. Task w is boundary w // C under key w % C. Padding boundaries stand last and are never taken."""
 
-    boundaries: Int[Array, "B P"]  # ascending positions of boundary tokens, padded with -1 behind
+    boundaries: Int[Array, "B P"]  # ascending positions of boundary tokens, padded with -1 at the end
     keys: Array  # [B, C] typed PRNG keys
-    max_length: Int[Array, " B"]  # tokens in all
-    tokens: Int[Array, "B L"] | None = None  # the traces, which a repetition penalty looks at
+    max_length: Int[Array, " B"]  # of trace and answer together
+    tokens: Int[Array, "B L"] | None = None  # the traces; read by a repetition penalty only
 
     def start(self, task: Int[Array, "B N"]) -> Int[Array, "B N"]:
-        """Position of `</think>`, which is how much of the prefix a task sees; 0 of no task (-1)."""
+        """Position of `</think>`, which is the number of prefix positions that the task attends to; 0 for no task (-1)."""
         place = jnp.maximum(task, 0) // self.keys.shape[1]
         return jnp.where(task >= 0, jnp.take_along_axis(self.boundaries, place, axis=1) + 1, 0)
 
     def key(self, task: Int[Array, "B N"]) -> Array:
-        """[B, N] keys."""
+        """The typed PRNG keys [B, N] of the tasks."""
         rows = jnp.broadcast_to(jnp.arange(task.shape[0], dtype=jnp.int32)[:, None], task.shape)
         return self.keys[rows, jnp.maximum(task, 0) % self.keys.shape[1]]
 
 
 @flax.struct.dataclass
 class BranchState:
-    """The carry. Branches without a task (-1) idle; of a row's tasks the first `waiting` are still to be taken."""
+    """The carry of the loop. Branches whose task is -1 idle. The first `waiting` tasks of each row are not taken yet."""
 
-    k: tuple[jax.Array, ...]  # as in BranchCache, and so is v
-    v: tuple[jax.Array, ...]
+    k: tuple[jax.Array, ...]  # as in BranchCache
+    v: tuple[jax.Array, ...]  # as in BranchCache
     used: Int[Array, "B N"]
     task: Int[Array, "B N"]
     waiting: Int[Array, " B"]
-    token: Int[Array, "B N"]  # chosen, for the own position `used`
+    token: Int[Array, "B N"]  # chosen; its keys and values will go to the branch's position `used`
     steps: Int[Array, ""]
-    ids: Int[Array, "B X"]  # W * M answers' tokens
+    ids: Int[Array, "B X"]  # answers' tokens: W tasks of M each
     log_probabilities: Float[Array, "B W"]  # sums
     counts: Int[Array, "B W"]
     finished: Bool[Array, "B W"]
-    seen: Bool[Array, "B N V"] | None = None  # before `token`; only with a repetition penalty
+    seen: Bool[Array, "B N V"] | None = None  # the ids before `token`; with a repetition penalty only
 
 
 @functools.partial(jax.jit, static_argnums=0, donate_argnums=2)
 def absorb(
     config: TargetConfig, target_params: dict, cache: Cache, tokens: Int[Array, "B T"], start: Int[Array, ""]
 ) -> Cache:
-    """A chunk of the traces, from position `start` on, into a cache all of which is read."""
+    """Prefills a chunk of the traces, from position `start` on. Attention reads the whole cache."""
     first = jnp.full((tokens.shape[0],), start, jnp.int32)
     positions = first[:, None] + jnp.arange(tokens.shape[1], dtype=jnp.int32)[None, :]
     cache = cache.replace(length=first)
@@ -75,6 +75,7 @@ def absorb(
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def empty_prefix(config: TargetConfig, rows: int, capacity: int) -> Cache:
+    """An empty cache for the traces of `rows` rows."""
     return init_target_cache(config, rows, capacity)
 
 
@@ -83,7 +84,7 @@ resize_prefix = jax.jit(resize, static_argnums=1)
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def open_branches(spec: ForceSpec, branches: int, capacity: int, prefix: Cache, tasks: Tasks) -> BranchState:
-    """Every branch at its first task."""
+    """The state in which every branch has its first task; capacity: of each branch's own cache."""
     empty = branch_cache(prefix, branches, capacity)
     rows, most = tasks.boundaries.shape[0], tasks.boundaries.shape[1] * tasks.keys.shape[1]
     waiting = jnp.sum((tasks.boundaries >= 0).astype(jnp.int32), axis=1) * tasks.keys.shape[1]
@@ -107,7 +108,7 @@ def open_branches(spec: ForceSpec, branches: int, capacity: int, prefix: Cache, 
 
 @functools.partial(jax.jit, static_argnums=0)
 def resize_own(capacity: int, state: BranchState) -> BranchState:
-    """The state with `capacity` own positions a branch."""
+    """The state with own caches of `capacity` positions a branch."""
     cache = resize_branches(BranchCache(None, state.k, state.v, state.used, state.used), capacity)
     return state.replace(k=cache.k, v=cache.v)
 
@@ -122,8 +123,11 @@ def segment(
     fewer: Int[Array, ""],
     state: BranchState,
 ) -> tuple[BranchState, Int[Array, " 4"]]:
-    """Steps until no task is left, a branch needs another own position, or less would do: `shorter` positions of prefix, or
-    `fewer` own ones (-1: never). Returns the state and its `outlook`."""
+    """Runs steps until no task is left, or until the caches should be resized; returns the state and its `outlook`.
+
+    The caches should be resized when a branch needs more own positions than it has, when all branches need at most `shorter`
+    positions of the prefix, or when they need at most `fewer` own positions (-1: never).
+    """
     capacity = state.v[0].shape[3]
 
     def continues(state: BranchState) -> Bool[Array, ""]:
@@ -135,14 +139,14 @@ def segment(
 
 
 def outlook(tasks: Tasks, state: BranchState) -> Int[Array, " 4"]:
-    """(active branches, prefix positions and own positions that the next step needs, steps so far)."""
+    """(active branches, prefix positions that the next step reads, own positions that it needs, steps so far)."""
     active = state.task >= 0
     used = jnp.where(active, state.used + 1, 0)
     return jnp.stack([jnp.sum(active.astype(jnp.int32)), jnp.max(tasks.start(state.task)), jnp.max(used), state.steps])
 
 
 def step(spec: ForceSpec, target_params: dict, prefix: Cache, tasks: Tasks, state: BranchState) -> BranchState:
-    """One more token of every branch's answer; a branch whose answer ends takes its row's next task."""
+    """One token of every branch's answer. A branch whose answer ends takes its row's next task."""
     rows, branches = state.task.shape
     start = tasks.start(state.task)
     length = start + state.used
@@ -157,12 +161,12 @@ def step(spec: ForceSpec, target_params: dict, prefix: Cache, tasks: Tasks, stat
     sampled = verify.force_end(sampled, flat, start.reshape(-1), spec.end_think_ids)
     token = sampled.reshape(rows, branches)
     log_probability = token_log_probability(logits, sampled).reshape(rows, branches)
-    answered = ahead - start - len(spec.end_think_ids)  # this token's place in the answer; below 0: still `</think>`
+    answered = ahead - start - len(spec.end_think_ids)  # this token's index in the answer; below 0: part of `</think>`
     limit = jnp.minimum(tasks.max_length[:, None], start + spec.reach)
     kept = (state.task >= 0) & (answered >= 0) & (ahead < limit)
     stops = kept & verify.is_any_of(token, spec.stop_ids)
     ends = stops | (ahead + 1 >= limit) | (state.task < 0)
-    nowhere = state.ids.shape[1]  # past every buffer: what is written there is dropped
+    nowhere = state.ids.shape[1]  # an index past the end of every buffer: writes to it are dropped
     row = jnp.broadcast_to(jnp.arange(rows, dtype=jnp.int32)[:, None], state.task.shape)
     index = jnp.where(kept, state.task * spec.max_answer + answered, nowhere)
     mine = jnp.where(kept, state.task, nowhere)
@@ -186,7 +190,7 @@ def step(spec: ForceSpec, target_params: dict, prefix: Cache, tasks: Tasks, stat
 
 
 def _take(task: Int[Array, "B N"], waiting: Int[Array, " B"], free: Bool[Array, "B N"]):
-    """The tasks after every free branch has taken its row's last waiting one, each another, and how many are left."""
+    """(the tasks after the free branches have taken the last waiting tasks of their row, the tasks that still wait)."""
     rank = jnp.cumsum(free.astype(jnp.int32), axis=1) - 1
     following = jnp.maximum(waiting[:, None] - 1 - rank, -1)
     taken = jnp.sum(free.astype(jnp.int32), axis=1)

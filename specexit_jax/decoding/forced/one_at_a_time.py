@@ -1,12 +1,12 @@
 """Forced answers one at a time: what the model answers if its thinking is closed at a boundary of a trace.
 
-The trace is prefilled once. Its boundaries are then visited from the last to the first on that one cache, rewound each
-time: a continuation overwrites only positions after its boundary, so what the earlier boundaries need stays intact. Rows do
+The trace is prefilled once. Its boundaries are then visited from the last to the first on that one cache, which is rewound
+each time. A continuation overwrites only positions after its boundary, so the earlier boundaries keep what they need. Rows do
 not wait for each other. Sampling is keyed by position with the trace's own key, so a forced answer is, token for token,
 what `decode` writes after an exit there.
 
-Every token reads the whole prefix. Annotation takes `force_branches`, where many boundaries share that read; this is
-the plain form that it is held to.
+Every token reads the whole prefix. Annotation uses `branches`, where many boundaries share one read; this module is the
+plain form that tests compare it with.
 """
 
 import dataclasses
@@ -30,7 +30,7 @@ from specexit_jax.models.target import Target, init_target_cache
 
 @dataclasses.dataclass(frozen=True)
 class ForceSpec:
-    """Everything static. max_answer: the most tokens after `</think>`; live_prefixes as in DecodeSpec."""
+    """What forcing is compiled for. max_answer: the most tokens after `</think>`; live_prefixes: as in `DecodeSpec`."""
 
     target: TargetConfig
     sampling: Sampling
@@ -42,14 +42,17 @@ class ForceSpec:
 
     @property
     def reach(self) -> int:
-        """Positions that a continuation may fill after its boundary."""
+        """The most tokens of a continuation, `</think>` included."""
         return len(self.end_think_ids) + self.max_answer
 
 
 @flax.struct.dataclass
 class Forced:
-    """ids: the tokens after `</think>`, the stop token included, 0 after `length`. log_probability: their mean under
-    the unfiltered softmax at temperature 1 (0 where there are none). features: at the boundary tokens, on demand.
+    """The answers at N boundaries of each row.
+
+    ids: the tokens after `</think>`, the stop token included, 0 after `length`. finished: the answer ended with a stop token.
+    log_probability: the mean over these tokens under the unfiltered softmax at temperature 1 (0 where there are none).
+    features: captured at the boundary tokens; None unless the spec says return_features.
     """
 
     ids: Int[Array, "B N M"]
@@ -61,17 +64,17 @@ class Forced:
 
 @flax.struct.dataclass
 class ForceState:
-    """The carry: each row works on the boundary `place` (-1: none is left), its cache filled up to `length`."""
+    """The carry of the loop: each row decodes the answer at boundary number `place` (-1: none is left)."""
 
     cache: Cache
     place: Int[Array, " B"]
-    length: Int[Array, " B"]
+    length: Int[Array, " B"]  # filled positions of the cache
     token: Int[Array, " B"]  # chosen, for position `length`
-    ids: Int[Array, "B X"]  # N * M answers' tokens, and one entry for tokens that are dropped
+    ids: Int[Array, "B X"]  # answers' tokens, N of M each, and one entry for tokens that are dropped
     log_probabilities: Float[Array, "B X"]
     counts: Int[Array, "B N"]
     finished: Bool[Array, "B N"]
-    seen: Bool[Array, "B 1 V"] | None = None  # before `token`; only with a repetition penalty
+    seen: Bool[Array, "B 1 V"] | None = None  # the ids before `token`; with a repetition penalty only
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -85,8 +88,9 @@ def force_answers(
 ) -> Forced:
     """The answer forced at each boundary of right-padded traces (prompt and generated tokens, absolute positions).
 
-    boundaries: ascending positions of boundary tokens, padded with -1 behind. keys [B]: those the traces were sampled
-    with. max_length: tokens in all, as for `decode`, so that an answer ends where an exit's answer would.
+    boundaries: ascending positions of boundary tokens, padded with -1 at the end. keys: typed PRNG keys [B], those that the
+    traces were sampled with. max_length: tokens of prompt, trace and answer together, as for `decode`; so an answer ends
+    where the answer of an exit there would.
     """
     capacity = prefixes_of(spec.live_prefixes, tokens.shape[1] + spec.reach)[-1] + SPARE
     cache, features = prefill_traces(spec, target_params, tokens, capacity)
@@ -106,9 +110,10 @@ def answer_in_turn(
     max_length: Int[Array, " B"],
     tokens: Int[Array, "B P"] | None = None,
 ) -> Forced:
-    """The answers of `force_answers` on traces that are in a cache already, SPARE positions beyond their reach included.
+    """The answers of `force_answers` on traces that are prefilled already.
 
-    tokens: the traces, which a repetition penalty looks at.
+    cache: its capacity must exceed the longest trace by spec.reach and SPARE. tokens: the traces; read by a repetition
+    penalty only.
     """
     rows, number = boundaries.shape
     prefixes = prefixes_of(spec.live_prefixes, cache.capacity - SPARE)
@@ -139,7 +144,7 @@ def answer_in_turn(
 
 
 def prefill_traces(spec: ForceSpec, target_params: dict, tokens: Int[Array, "B P"], capacity: int):
-    """The traces in one cache, and their captured features [B, P, A]."""
+    """(a cache of this capacity with the traces, their captured features [B, P, A])."""
     rows, width = tokens.shape
     positions = jnp.broadcast_to(jnp.arange(width, dtype=jnp.int32)[None, :], tokens.shape)
     cache = init_target_cache(spec.target, rows, capacity)
@@ -148,7 +153,7 @@ def prefill_traces(spec: ForceSpec, target_params: dict, tokens: Int[Array, "B P
 
 
 def _needs_more_than(spec: ForceSpec, boundaries, shorter: int, state: ForceState) -> Bool[Array, ""]:
-    """Whether some row's continuation may reach past the next shorter live prefix."""
+    """Whether the current answer of some row may need more positions than the next shorter live prefix has."""
     reach = jnp.where(state.place >= 0, column(boundaries, state.place) + 1 + spec.reach, 0)
     return jnp.max(reach) > shorter
 
@@ -156,7 +161,7 @@ def _needs_more_than(spec: ForceSpec, boundaries, shorter: int, state: ForceStat
 def force_token(
     spec: ForceSpec, target_params: dict, boundaries, keys, max_length, live: int, state: ForceState, tokens=None
 ) -> ForceState:
-    """One more token of every row's current answer; a row whose answer ends goes on to the boundary before."""
+    """One token of every row's current answer. A row whose answer ends goes to the boundary before it."""
     position = state.length[:, None]
     cache = state.cache.replace(length=state.length)
     out = Target(spec.target).apply({"params": target_params}, state.token[:, None], position, cache, live=live)
@@ -168,7 +173,7 @@ def force_token(
     sampled = keyed_sample(logits, keys, position + 1, SamplingRows.of([spec.sampling]))
     sampled = verify.force_end(sampled, position + 1, start, spec.end_think_ids)
     token, ahead = sampled[:, 0], state.length + 1
-    answered = ahead - start - len(spec.end_think_ids)  # this token's place in the answer; below 0: still `</think>`
+    answered = ahead - start - len(spec.end_think_ids)  # this token's index in the answer; below 0: part of `</think>`
     limit = jnp.minimum(max_length, start + spec.reach)
     kept = (state.place >= 0) & (answered >= 0) & (ahead < limit)
     number, spare = boundaries.shape[1], state.ids.shape[1] - 1
@@ -194,5 +199,5 @@ def force_token(
 
 
 def seen_by_traces(spec: ForceSpec, tokens: Int[Array, "B P"] | None, start: Int[Array, "B N"]):
-    """[B, N, V]: the ids before `start` in each trace, for a repetition penalty; None without one."""
+    """Which ids occur before `start` in each trace, bool [B, N, V]; None where there is no repetition penalty."""
     return seen_before(tokens, start, spec.target.vocab_size) if spec.sampling.penalises else None

@@ -1,4 +1,4 @@
-"""The host's side of forced answers in parallel: traces are prefilled in chunks, then segments run until no task is left."""
+"""The host's part of forced answers in parallel: it prefills the traces in chunks and runs segments until no task is left."""
 
 import dataclasses
 import time
@@ -15,18 +15,19 @@ from specexit_jax.decoding.timed_programs import TimedPrograms
 from specexit_jax.models.cache import Cache
 
 CHUNK = 512  # tokens of a trace that one call prefills: its scores are [CHUNK, prefix], never [T, T]
-PREFIX, TASKS = 256, 64  # the shortest prefix and the fewest boundaries that are compiled for
+PREFIX, TASKS = 256, 64  # the least prefix capacity and the least number of boundaries that are compiled for
 _NEVER = 2**30
-OWN = 32  # own positions of a branch at first; they grow fourfold
+OWN = 32  # the capacity of a branch's own cache at first; it grows fourfold
 
 
 @dataclasses.dataclass
 class ForceCost:
     """What forcing has cost so far.
 
-    boundaries: forced, each under every key; tokens: of the answers; computed: rows of all steps, idle and `</think>`
-    included; reads: passes of a step over the prefix of one trace; read_tokens: of prefix, in those passes; prefilled:
-    tokens of traces; seconds: without compilation, which took compile_seconds.
+    boundaries: number of forced boundaries, each under every key. tokens: of the answers. computed: tokens that the target
+    computed in steps, idle branches and `</think>` included. reads: passes of a step over the prefix of one trace.
+    read_tokens: prefix positions read in these passes. prefilled: tokens of traces. seconds: of everything but compilation,
+    which took compile_seconds.
     """
 
     boundaries: int = 0
@@ -40,7 +41,10 @@ class ForceCost:
 
 
 class Forcer:
-    """Forces answers on `branches` boundaries of each trace at once. mesh: what the parameters are sharded over."""
+    """Forces answers on `branches` boundaries of each trace at once.
+
+    mesh: what the parameters are sharded over. Raises ValueError where there is no branch.
+    """
 
     def __init__(self, spec: ForceSpec, target_params: dict, branches: int, mesh: Mesh | None = None):
         if branches < 1:
@@ -51,7 +55,7 @@ class Forcer:
         self._warm: set[tuple] = set()
 
     def force(self, tokens: np.ndarray, boundaries: np.ndarray, keys: jax.Array, max_length: np.ndarray) -> Forced:
-        """As `force_answers`, but under C keys [B, C] each: host arrays [B, N, C, ...]; features are never returned."""
+        """The answers of `force_answers`, under each of C keys [B, C], as host arrays [B, N, C, ...] without features."""
         began, compiled = time.perf_counter(), self._programs.compile_seconds
         number = boundaries.shape[1]
         padded = np.full((len(tokens), rung(number, TASKS)), -1, np.int32)
@@ -65,7 +69,7 @@ class Forcer:
         return Forced(*(part[:, :number] for part in dataclasses.astuple(forced)[:-1]), None)
 
     def answer(self, prefix: Cache, tasks: Tasks) -> Forced:
-        """The answers on traces that are in a cache already; `seconds` are the caller's to count."""
+        """The answers on traces that are prefilled already. The time is not added to `cost.seconds`."""
         state = self._run(prefix, tasks)
         found = jax.device_get((state.ids, state.counts, state.finished, state.log_probabilities))
         shape = (*tasks.boundaries.shape, tasks.keys.shape[1])
@@ -75,7 +79,7 @@ class Forcer:
         return Forced(ids, counts[..., 0], finished[..., 0], (total / np.maximum(counts, 1))[..., 0], None)
 
     def prefill(self, tokens: np.ndarray, longest: int) -> Cache:
-        """The first `longest` tokens of the traces in a cache, whose length is rounded up."""
+        """A cache with the first `longest` tokens of the traces; its capacity is rounded up (`rung`)."""
         whole = np.zeros((len(tokens), rung(longest, PREFIX)), np.int32)
         width = min(whole.shape[1], tokens.shape[1])
         whole[:, :width] = tokens[:, :width]
@@ -108,7 +112,7 @@ class Forcer:
             if (
                 prefix.capacity,
                 own,
-            ) not in self._warm:  # compiled without a step, so that none is booked as compilation
+            ) not in self._warm:  # compiled by a call without steps, so that no step's time counts as compilation
                 self._warm.add((prefix.capacity, own))
                 state, _ = self._segment(prefix, tasks, _NEVER, state)
             state, outlook = self._segment(prefix, tasks, _shorter(prefix.capacity), state)
@@ -123,18 +127,22 @@ class Forcer:
         return self._programs.call(branches.segment, self.spec, self.params, prefix, tasks, *edges, state)
 
     def _own(self, used: int) -> int:
-        """Own positions of a branch for a step that needs `used`."""
+        """The capacity of a branch's own cache for a step that needs `used` positions."""
         capacity = OWN
         while capacity < used:
             capacity *= 4
         return min(capacity, self.spec.reach)
 
     def _fitted(self, cache: Cache, capacity: int) -> Cache:
+        """The cache with this capacity."""
         return cache if cache.capacity == capacity else self._programs.call(branches.resize_prefix, cache, capacity)
 
 
 def rung(number: int, least: int) -> int:
-    """The first of least, 1.5 least, 2 least, 3 least, 4 least ... that is enough: few shapes, little padding."""
+    """The first of least, 1.5 least, 2 least, 3 least, 4 least, 6 least ... that is at least `number`.
+
+    So there are few shapes to compile, and above `least` at most a third of a shape is padding.
+    """
     size = least
     while size < number:
         size = size * 3 // 2 if size & (size - 1) == 0 else size * 4 // 3
@@ -142,16 +150,17 @@ def rung(number: int, least: int) -> int:
 
 
 def _shorter(capacity: int) -> int:
-    """The rung below; 0 where there is none."""
+    """The next smaller value of `rung`; 0 where there is none."""
     if capacity <= PREFIX:
         return 0
     return capacity * 2 // 3 if capacity & (capacity - 1) else capacity * 3 // 4
 
 
 def _fewer(own: int) -> int:
-    """Own positions of which so few are used give way to fewer; -1: never."""
+    """The number of used own positions at or below which the branches' caches shrink; -1: never."""
     return own // 8 if own > OWN else -1
 
 
 def _outlook(tasks: Tasks, state: BranchState) -> list[int]:
+    """`branches.outlook` on the host."""
     return np.asarray(jax.jit(branches.outlook)(tasks, state)).tolist()
