@@ -13,7 +13,6 @@ from jaxtyping import Array, Float, Float32, Int32, jaxtyped
 Positions = Int32[Array, "B T"]
 Segments = Int32[Array, "B T"]
 Lengths = Int32[Array, "B"]
-Signals = Float32[Array, "B T 3"]
 Queries = Float[Array, "B K G T H"]
 Keys = Float[Array, "B K H S"]
 Values = Float[Array, "B K S H"]

@@ -12,7 +12,6 @@ from typing import Any
 _BITS = 1 << 18  # of an exact value, and of what is evaluated at all
 _DECIMAL = re.compile(r"-?\s*(\d*)\.(\d+)\s*(?:\\times\s*10\s*\^\s*(?:\{\s*(-?\d+)\s*\}|(\d)))?\s*")
 _LEAST, _CUT, _FLOAT = 6, 7, 15  # significant digits
-_RELATIVE = Fraction(1, 10**20)
 _REPEATED = re.compile(
     r"(?<![\d.])(\d*)\.(\d*)(?:\\(?:overline|bar|dot)\s*(?:\{\s*(\d+)\s*\}|(\d))|\((\d+)\))(?:\.\.\.)?"
 )

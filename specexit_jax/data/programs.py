@@ -7,7 +7,6 @@ import json
 
 from specexit_jax.data.extraction import opening, program
 
-_SEED = "import random\nrandom.seed(0)\ndel random\n"  # what is drawn at random is the same for both of two programs
 _VERDICT = "tests['check'](program)\n"
 _RECORD = """\
 import hashlib
