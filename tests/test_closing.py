@@ -55,5 +55,5 @@ def test_a_token_without_text_begins_anew_and_nothing_precedes_the_first():
 
 
 def test_an_end_that_begins_anew_within_itself_is_refused():
-    with pytest.raises(ValueError, match="begins anew within itself"):
+    with pytest.raises(ValueError, match="occurs in it again"):
         closing_table(["a"], "aba")

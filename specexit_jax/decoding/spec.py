@@ -16,16 +16,16 @@ from specexit_jax.models.ragged_attention import LANES
 
 @dataclasses.dataclass(frozen=True)
 class DecodeSpec:
-    """Everything static: two calls with equal specs and shapes share one compilation.
+    """All static settings of the loop: two calls with equal specs and shapes share one compilation.
 
-    How tokens are sampled is not among it (`SamplingRows`), save the rule by which drafts are accepted (`Sampling.rule`).
-    end_think_ids: those of `</think>`; () for a model that does not think, which no policy can make exit.
-    draft_tokens is K, the most drafts a step can accept: 0 decodes one token a step and needs no draft model, save to
-    read signals (`probe`). tree: verify a tree of that depth K instead of a chain. buffer_length is the most tokens a
-    row may ever have, prompt included. live_prefixes are the cache prefixes that attention is compiled for, each a copy
-    of the loop: () for 256 and doubling from there; a kernel that follows the rows' own lengths needs the whole buffer's
-    alone. simulate_accept_length: tokens a step yields on average, whatever
-    the target says of them: for timing a loop without a trained draft.
+    target, draft: the models' configs; draft None: no draft model. buffer_length: the most tokens of a row, prompt included.
+    stop_ids: tokens that end an answer. end_think_ids: the ids of `</think>`; () for a model that does not think, on which no
+    policy can exit. draft_tokens: K, the most drafts that a step can accept; with 0 a step decodes one token, and a draft model
+    is needed only for signals (`probe`). rule: see `Sampling.rule`; all other sampling settings are arrays (`SamplingRows`).
+    live_prefixes: the live prefixes that attention is compiled for, one copy of the loop each; (): 256, 512, 1024, ... With
+    the ragged kernel there is one, the whole buffer. record_signals: keep the signals of every generated token. tree: verify a
+    tree of depth K instead of a chain. simulate_accept_length: the mean number of tokens that a step yields whatever the target
+    samples, for timing without a trained draft. Raises ValueError on settings that contradict each other.
     """
 
     target: TargetConfig
@@ -56,14 +56,14 @@ class DecodeSpec:
             )
         if self.rejects and self.tree is not None and self.tree.total > self.tree.fixed:
             raise ValueError(
-                f"Rejection sampling settles a tree's nodes beforehand: of depth {self.tree.depth} and top_k "
-                f"{self.tree.top_k} it verifies at most {self.tree.fixed}, not {self.tree.total}."
+                f"Rejection sampling fixes the number of nodes at each depth: a tree of depth {self.tree.depth} and top_k "
+                f"{self.tree.top_k} has at most {self.tree.fixed} nodes, not {self.tree.total}; lower its total."
             )
         if self.record_signals and not self.has_signals:
-            raise ValueError("record_signals needs a draft model with signal heads: give one, or leave it off.")
+            raise ValueError("record_signals needs a draft model with signal heads: give one, or set it to false.")
         if self.buffer_length < 2:
             raise ValueError(
-                f"buffer_length must be at least 2 (a prompt token and an answer), not {self.buffer_length}."
+                f"buffer_length must be at least 2 (one prompt token and one generated token), not {self.buffer_length}."
             )
         if set(self.stop_ids) & set(self.end_think_ids):
             raise ValueError(f"stop_ids {self.stop_ids} and end_think_ids {self.end_think_ids} share an id.")
@@ -80,65 +80,67 @@ class DecodeSpec:
 
     @property
     def rejects(self) -> bool:
-        """Whether drafts are sampled, and accepted by rejection sampling."""
+        """Whether drafts are sampled and accepted by rejection sampling."""
         return self.draft_tokens > 0 and self.rule == "rejection"
 
     @property
     def drafted(self) -> int:
-        """Drafts that a step verifies: K of a chain, all of a tree."""
+        """Number of drafts that a step verifies: K for a chain, all nodes but the root for a tree."""
         return self.tree.total if self.tree else self.draft_tokens
 
     @property
     def capacity(self) -> int:
-        """Positions a row of a cache for a full buffer: more than the buffer has, as a step may write drafts past its end."""
+        """Capacity of caches for a full buffer; larger than the buffer, because a step may write drafts past its end."""
         return self.prefixes[-1]
 
     @property
     def ragged(self) -> bool:
-        """All attention of a step follows the rows' own lengths (`ragged_attention`)."""
+        """Whether all attention reads each row up to its own length (`ragged_attention`)."""
         return all(config.attention == "pallas" for config in (self.target, self.draft) if config is not None)
 
     def capacities_for(self, live: int) -> tuple[int, int]:
-        """Capacities of the target's cache and of the draft's while `live` are read: on CPU a cache is as long as what is read
-        of it, where steps are of one token and SPARE more."""
+        """Capacities of the target's cache and of the draft's for the live prefix `live`.
+
+        On CPU a cache is as long as its live prefix, plus SPARE where steps are of one token. Elsewhere it holds a full buffer.
+        """
         if self.ragged:
             return self.capacity, self.capacity
         whole = (live if on_cpu() else self.capacity) + SPARE
         return (live if self.draft_tokens and on_cpu() else whole, whole)
 
     def prefixes_after(self, width: int) -> tuple[int, ...]:
-        """The live prefixes that hold prompts padded to `width` and a step after them."""
+        """The live prefixes that fit prompts padded to `width` and one step after them, ascending."""
         return tuple(size for size in self.prefixes if size >= width + self.reach)
 
     def prefix_for(self, length: int) -> int:
-        """The least live prefix for a step of a row with `length` tokens."""
+        """The least live prefix that fits one step of a row with `length` tokens."""
         return next((size for size in self.prefixes if size >= length + self.reach), self.prefixes[-1])
 
     def prompt_capacity(self, length: int) -> int:
-        """The least capacity of caches for a prompt of `length` tokens and a step after it."""
+        """The least capacity of `prompt_capacities` that fits a prompt of `length` tokens and one step after it."""
         return next(
             (size for size in self.prompt_capacities if size >= length + self.reach), self.prompt_capacities[-1]
         )
 
     @property
     def reach(self) -> int:
-        """Positions past a row's length that one step may touch: the verified and a root, then the draft's own steps."""
+        """The most positions past a row's length that one step writes: the root and its drafts, or the draft's own steps."""
         own = self.tree.draft_positions if self.tree else self.draft_tokens
         return max(self.drafted + 1, self.draft_tokens + 1 + own) + 1
 
     @property
     def prefixes(self) -> tuple[int, ...]:
-        """The live prefixes in use, ascending; the last holds a full buffer and the drafts that reach past it."""
+        """The live prefixes in use, ascending. The last fits a full buffer and one step after it."""
         return self.prompt_capacities[-1:] if self.ragged else self.prompt_capacities
 
     @property
     def prompt_capacities(self) -> tuple[int, ...]:
-        """Capacities of caches for a prompt, which no kernel reads: as the live prefixes would be without one."""
+        """The capacities of caches for a prefill: the live prefixes, which prefill reads without the ragged kernel."""
         return prefixes_of(self.live_prefixes, self.buffer_length + self.reach, LANES if self.ragged else 16)
 
 
 def prefixes_of(chosen: tuple[int, ...], longest: int, multiple: int = 16) -> tuple[int, ...]:
-    """The chosen live prefixes (none: 256 and doubling) below `longest`, then it, rounded up to a multiple."""
+    """The chosen live prefixes below `longest` ((): 256, 512, 1024, ...), then `longest` itself, rounded up to a multiple."""
     whole = -(-longest // multiple) * multiple
     chosen = chosen or tuple(2**power for power in range(8, 31))
     return (*sorted(size for size in set(chosen) if size < whole), whole)
@@ -146,9 +148,10 @@ def prefixes_of(chosen: tuple[int, ...], longest: int, multiple: int = 16) -> tu
 
 @flax.struct.dataclass
 class DecodeParams:
-    """The weights. draft and d2t (absolute target id of each draft-vocabulary id) are None where there is no draft.
+    """The weights and the tables that depend on the tokenizer.
 
-    closing: where the model's own `</think>` is looked for in text (`closing.closing_table`); None: as end_think_ids.
+    draft, d2t: None where there is no draft; d2t holds the target id of each draft-vocabulary id. closing: the table of
+    `closing.closing_table`, where the model's own `</think>` is found in its text; None: it is found by end_think_ids.
     """
 
     target: Any
@@ -158,16 +161,15 @@ class DecodeParams:
 
     @property
     def draft_embedding(self) -> Float[Array, "V E"]:
-        """The embedding table that the draft reads: its own, or the target's."""
+        """The draft's embedding table: its own, or the target's where it has none."""
         return (self.draft if "embed" in self.draft else self.target)["embed"]["embedding"]
 
 
 @flax.struct.dataclass
 class LoopContext:
-    """What every iteration shares: the compiled choices, the weights, the exit policy and the boundary table.
+    """What all iterations share: static settings, weights, exit policy and boundary table.
 
-    policy, boundaries: as `exits.protocols` says.
-    head: a tied table as [D, V], laid out once before the loop where that pays (see `head_of`), else None.
+    policy, boundaries: see `exits.protocols`. head: the transpose of a tied embedding table (`head_of`), or None.
     """
 
     spec: DecodeSpec = flax.struct.field(pytree_node=False)
@@ -182,12 +184,12 @@ class LoopContext:
 
     @property
     def tries(self) -> bool:
-        """The policy's exits are trials, which it may take back."""
+        """Whether the policy's exits are trials, which may fail."""
         return self.policy.on_trial
 
     @property
     def late_signals(self) -> bool:
-        """Signals sit on the draft layer's output, where token t + 1's come out of pair (t, t + 1)."""
+        """Whether signals are read from the draft layer's output; the pair (t, t + 1) then yields those of token t + 1."""
         return self.reads_signals and self.spec.draft.signals == "draft"
 
     @property

@@ -1,4 +1,4 @@
-"""What the decoding loop carries (DecodeState) and returns (DecodeResult), and how a row's slice of it is read or written."""
+"""What the decoding loop carries (DecodeState) and returns (DecodeResult), and reads and writes at row-dependent places."""
 
 from typing import Any
 
@@ -14,27 +14,28 @@ from specexit_jax.models.cache import Cache
 
 @flax.struct.dataclass
 class Trial:
-    """The exits on trial (see `trials`), and what the trials that failed have cost.
+    """The current trial of each row (see `trials`), and the cost of failed trials.
 
-    root: the token that the exit discarded. log_probability: the sum over the `length` tokens answered so far, under the
-    unfiltered softmax at temperature 1; `</think>` is not counted.
+    root: the root that the exit discarded. log_probability: the sum over the `length` answer tokens so far, under the
+    unfiltered softmax at temperature 1; `</think>` is not part of it.
     """
 
     start: Int[Array, " B"]  # position of `</think>`; -1 where there is no trial
     root: Int[Array, " B"]
-    fused: Float[Array, "B E"] | None  # of the boundary token; only where a draft runs
+    fused: Float[Array, "B E"] | None  # fused features of the boundary token; where a draft runs only
     log_probability: Float[Array, " B"]
     length: Int[Array, " B"]
-    failed: Int[Array, " B"]  # trials
-    failed_tokens: Int[Array, " B"]  # answered in them
+    failed: Int[Array, " B"]  # number of failed trials
+    failed_tokens: Int[Array, " B"]  # answer tokens of these
 
 
 @flax.struct.dataclass
 class DecodeState:
-    """The carry of the loop: every row in its own state.
+    """The carry of the loop.
 
-    Tokens 0..length-1 are final, their keys and values in the caches; `root`, already chosen, belongs at position
-    `length`; `drafts` guess the positions after it. Whatever lies beyond in tokens and caches is dead weight.
+    Tokens 0 .. length - 1 are committed, and their keys and values are in the caches. `root` is the chosen token of position
+    `length`. `drafts` are proposals for the positions after it. All other content of buffers and caches is stale and never
+    read.
     """
 
     tokens: Int[Array, "B S"]
@@ -44,34 +45,34 @@ class DecodeState:
     sampling: SamplingRows
     root: Int[Array, " B"]
     drafts: Int[Array, "B K"]
-    topology: Topology | None  # how they hang together; None for a chain
-    noise: Float[Array, "B T V"] | None  # of the positions after `length`; keyed drafts only, which share it
-    proposal: Float[Array, "B M W"] | None  # q of the drafts after node 0 .. M - 1; rejection sampling only
+    topology: Topology | None  # of the draft tree; None for a chain
+    noise: Float[Array, "B T V"] | None  # of the positions after `length`, shared by drafts and target; keyed rule only
+    proposal: Float[Array, "B M W"] | None  # q of the children of nodes 0 .. M - 1; rejection sampling only
     target_cache: Cache
     draft_cache: Cache | None
-    root_signals: Float[Array, "B N"] | None  # raw, of the root; placement 'draft' only, which knows them a step ahead
+    root_signals: Float[Array, "B N"] | None  # raw, of the root; late signals only
     policy_state: Any
     thinking: Bool[Array, " B"]
     may_exit: Bool[Array, " B"]  # rows whose exits are taken; others decode as if the policy granted none
     done: Bool[Array, " B"]
     finished: Bool[Array, " B"]  # a stop token was written
     think_end: Int[Array, " B"]  # position of the first id of </think>; -1 while there is none
-    exit_position: Int[Array, " B"]  # the same, where an exit forced it
-    seen_signals: Float[Array, "B R"]  # what the policy saw at the last thinking token; stays after an exit
+    exit_position: Int[Array, " B"]  # the same for a </think> that an exit forced
+    seen_signals: Float[Array, "B R"]  # smoothed, as the policy saw them at the last thinking token
     steps: Int[Array, " B"]
     accept_histogram: Int[Array, "B T"]
     signals: Float[Array, "B S N"] | None  # activated, of every generated token; record_signals only
-    trial: Trial | None  # policies that try only
+    trial: Trial | None  # policies with trials only
 
 
 @flax.struct.dataclass
 class DecodeResult:
-    """What decode() returns; positions are absolute (prompt included), -1 where there is none.
+    """The result of `decode`. Positions are absolute (prompt included), -1 where there is none.
 
-    accept_histogram[b, n] counts the verify steps that accepted n drafts; steps cut by an exit or by the length limit,
-    those that only write out a forced `</think>` and those of trials are left out; `steps` counts them all. Tokens at and
-    after `length` are 0. trials, trial_tokens: those that failed, and the tokens answered in them; None where the policy
-    never tries.
+    tokens: prompt and generated tokens, 0 from `length` on. exit_signals: the smoothed signals at the exit, 0 where there is
+    none. accept_histogram[b, n]: the number of verify steps that accepted n drafts; steps cut by an exit or by the length
+    limit, steps that write out a forced `</think>` and steps of trials are left out; `steps` counts all. trials, trial_tokens:
+    the number of failed trials and of their answer tokens; None where the policy has no trials.
     """
 
     tokens: Int[Array, "B S"]
@@ -81,7 +82,7 @@ class DecodeResult:
     think_end: Int[Array, " B"]
     exit_position: Int[Array, " B"]
     exit_signals: Float[Array, "B R"]
-    seen_signals: Float[Array, "B R"]  # what the policy saw last, exit or not
+    seen_signals: Float[Array, "B R"]  # smoothed, at the last thinking token, exit or not
     steps: Int[Array, " B"]
     accept_histogram: Int[Array, "B T"]
     signals: Float[Array, "B S N"] | None
@@ -90,7 +91,7 @@ class DecodeResult:
 
 
 def result_of(state: DecodeState, prompt_length: Int[Array, " B"], buffer_length: int) -> DecodeResult:
-    """The finished state without its caches, cut to the buffer and cleared of dead weight."""
+    """The result of a state: without caches, cut to the buffer, with 0 from each row's length on."""
     tokens = state.tokens[:, :buffer_length]
     written = jnp.arange(buffer_length, dtype=jnp.int32)[None, :] < state.length[:, None]
     signals = state.signals
@@ -114,7 +115,7 @@ def result_of(state: DecodeState, prompt_length: Int[Array, " B"], buffer_length
 
 
 def write_rows(buffer: Array, values: Array, start: Int[Array, " B"]) -> Array:
-    """buffer [B, S, ...] with values [B, T, ...] written at start_b .. start_b + T - 1 of each row, in place in a loop."""
+    """buffer [B, S, ...] with values [B, T, ...] at start_b .. start_b + T - 1 of each row; within a loop updated in place."""
     one = jax.lax.dynamic_update_slice_in_dim
     if buffer.shape[0] == 1:
         return one(buffer, values, start[0], 1)
@@ -122,6 +123,6 @@ def write_rows(buffer: Array, values: Array, start: Int[Array, " B"]) -> Array:
 
 
 def column(values: Array, index: Int[Array, " B"]) -> Array:
-    """values[b, index_b] of every row: [B, T, ...] to [B, ...]; an index outside is clipped (rows that are done)."""
+    """values[b, index_b] of every row: [B, T, ...] to [B, ...]. An index out of range is clipped; rows that are done have some."""
     picker = index.reshape((-1,) + (1,) * (values.ndim - 1))
     return jnp.take_along_axis(values, picker, axis=1, mode="clip")[:, 0]

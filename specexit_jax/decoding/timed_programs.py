@@ -1,4 +1,4 @@
-"""Compiled programs called by the host, and the time that their compilation takes."""
+"""Calls of compiled programs by the host, with the time that compilation takes."""
 
 import time
 from collections.abc import Callable
@@ -11,9 +11,9 @@ from specexit_jax.backend import on_mesh
 
 
 class TimedPrograms:
-    """Calls compiled functions under a mesh; the first call for each shape is counted in `compile_seconds`.
+    """Calls jitted functions under a mesh. The first call of a function with new shapes counts as compilation.
 
-    fixed: arguments that are the same in every call, so that their shapes are not compared.
+    fixed: arguments that are the same in every call; their shapes are not compared. compile_seconds: of all such first calls.
     """
 
     def __init__(self, mesh: Mesh | None, *fixed: Any):
@@ -35,6 +35,6 @@ class TimedPrograms:
 
 
 def _shape(argument: Any) -> Any:
-    """A static argument itself; of arrays, their shapes."""
+    """What compilation depends on: the shapes of a tree of arrays; a static argument itself."""
     leaves = jax.tree.leaves(argument)
     return tuple(leaf.shape for leaf in leaves) if all(hasattr(leaf, "shape") for leaf in leaves) else argument

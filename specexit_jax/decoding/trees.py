@@ -1,7 +1,7 @@
-"""Draft trees as arithmetic on parents: who sees whom in the verify pass, and which path the samples walk.
+"""Draft trees as arithmetic on parents: the attention mask of the verify pass, and the accepted path.
 
-Node 0 is the root (chosen, not drafted), nodes 1 .. N are drafts; a parent's number is below its children's. EAGLE-2
-(arXiv 2406.16858, section 4): the likeliest nodes are expanded depth by depth, the likeliest of all drawn are verified.
+Node 0 is the root (chosen, not drafted), nodes 1 .. N are drafts. A parent has a lower number than its children. EAGLE-2
+(arXiv 2406.16858, section 4) expands the most likely nodes of each depth and verifies the most likely of all drawn nodes.
 """
 
 import dataclasses
@@ -15,8 +15,11 @@ from specexit_jax.models.cache import Cache, put
 
 @dataclasses.dataclass(frozen=True)
 class TreeShape:
-    """depth: tokens of the longest path. top_k: nodes expanded at a depth, and the children each of them gets. total:
-    drafts that are verified, the likeliest of top_k + (depth - 1) top_k² drawn."""
+    """The static size of a draft tree.
+
+    depth: drafts on the longest path. top_k: nodes that are expanded at each depth, and children of each. total: drafts that
+    are verified, out of top_k + (depth - 1) top_k² drawn ones. Raises ValueError where total is not between 1 and that.
+    """
 
     depth: int
     top_k: int
@@ -31,65 +34,69 @@ class TreeShape:
 
     @property
     def drawn(self) -> int:
-        """Drafts drawn, of which the best `total` are verified."""
+        """Number of drawn drafts, of which `total` are verified."""
         return self.top_k + (self.depth - 1) * self.top_k**2
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """Verified drafts of each depth, where that must be settled beforehand (rejection sampling): the same, as far as
-        top_k nodes of a depth are expanded at most; the last has what is left."""
+        """Number of verified drafts at each depth, for rejection sampling, which must fix it before drawing.
+
+        The total is divided evenly over the depths, but no depth except the last has more than top_k nodes, because only top_k
+        nodes can be expanded. The last depth has the rest.
+        """
         each, over = divmod(self.total, self.depth)
         expanded = [min(each + (depth < over), self.top_k) for depth in range(self.depth - 1)]
         return tuple(size for size in (*expanded, self.total - sum(expanded)) if size)
 
     @property
     def fixed(self) -> int:
-        """The most drafts that `sizes` has room for: the last depth has all children of top_k nodes."""
+        """The largest total that `sizes` allows: the last depth then has top_k children of each of top_k nodes."""
         return self.top_k if self.depth == 1 else (self.depth - 1) * self.top_k + self.top_k**2
 
     @property
     def siblings(self) -> int:
-        """The most children of one node."""
+        """The most children that one node can have."""
         return min(self.top_k, max(self.sizes))
 
     @property
     def draft_positions(self) -> int:
-        """Positions of the draft's cache that its steps after the first fill."""
+        """Cache positions that the draft's own steps write: all depths but the last are expanded."""
         return (self.depth - 1) * self.top_k
 
 
 @flax.struct.dataclass
 class Topology:
-    """The shape of each row's drafts: the parent (a node's number, 0 the root) and the depth (from 1) of nodes 1 .. N."""
+    """The structure of each row's draft tree: for nodes 1 .. N the parent's number (0: the root) and the depth (from 1)."""
 
     parents: Int[Array, "B N"]
     depths: Int[Array, "B N"]
 
 
 def ancestors(topology: Topology) -> Bool[Array, "B T T"]:
-    """[b, t, u]: whether u is t itself or one of its ancestors; T = N + 1 nodes, the root first."""
+    """[b, t, u]: whether node u is node t or one of its ancestors; T = N + 1 nodes, the root first."""
     number = topology.parents.shape[1] + 1
     nodes = jnp.arange(number, dtype=jnp.int32)
     parents = jnp.pad(topology.parents, ((0, 0), (1, 0)))
     seen = (parents[:, :, None] == nodes[None, None, :]) | (nodes[:, None] == nodes[None, :])[None]
     steps = 1
-    while steps < number:  # each product doubles how far back a node sees
+    while steps < number:  # each product doubles the number of generations
         product = jnp.einsum("btu,buw->btw", seen.astype(jnp.float32), seen.astype(jnp.float32))
         seen, steps = product > 0, 2 * steps
     return seen
 
 
 def node_depths(topology: Topology) -> Int[Array, "B T"]:
-    """The depth of every node, the root's (0) first."""
+    """The depth of every node; the root has depth 0."""
     return jnp.pad(topology.depths, ((0, 0), (1, 0)))
 
 
 def descend(
     nodes: Int[Array, "B T"], topology: Topology, sampled: Int[Array, "B T"], depth: int
 ) -> tuple[Int[Array, "B P"], Int[Array, " B"]]:
-    """The path [B, depth + 1] of node numbers from the root to each child that is the sample of its parent, and its length.
+    """(the accepted path as node numbers [B, depth + 1], its length [B] in nodes, the root included).
 
-    Beyond its length a path repeats its last node.
+    It goes from the root to the child that equals its parent's sample, as long as there is one. Beyond its length the path
+    repeats its last node. nodes: their tokens; sampled: the token after each node.
     """
     parents = jnp.pad(topology.parents, ((0, 0), (1, 0)), constant_values=-1)
     numbers = jnp.arange(nodes.shape[1], dtype=jnp.int32)
@@ -107,21 +114,21 @@ def descend(
 
 
 def deepest(topology: Topology, depth: int) -> Int[Array, "B P"]:
-    """The path [B, depth + 1] to the first of the deepest nodes, as `descend` gives it."""
+    """The path [B, depth + 1] to the first of the deepest nodes, in the form of `descend`."""
     depths, parents = node_depths(topology), jnp.pad(topology.parents, ((0, 0), (1, 0)))
     last = jnp.argmax(depths, axis=1).astype(jnp.int32)
     length = jnp.take_along_axis(depths, last[:, None], axis=1)[:, 0]
     path, here = [last] * (depth + 1), last
     for level in range(depth, -1, -1):
         path[level] = here
-        # Rows whose path is shorter wait at its end until its own levels come.
+        # A row whose path is shorter stays at its end until `level` reaches it.
         up = jnp.take_along_axis(parents, here[:, None], axis=1)[:, 0]
         here = jnp.where(length >= level, up, here)
     return jnp.stack(path, axis=1)
 
 
 def compact(cache: Cache, start: Int[Array, " B"], path: Int[Array, "B P"]) -> Cache:
-    """The cache whose positions start .. start + P - 1 hold the nodes of `path`, written at start + their number."""
+    """The cache with the nodes of `path` at positions start .. start + P - 1. Before, node n is at position start + n."""
     keys = tuple(_moved(k, start, path, 3) for k in cache.k)
     values = tuple(_moved(v, start, path, 2) for v in cache.v)
     return cache.replace(k=keys, v=values)

@@ -1,8 +1,9 @@
-"""The end of thinking where `</think>` is several ids: found in the text that the tokens make, whichever tokens they are.
+"""Finds the end of thinking where `</think>` is several ids, in the text of the tokens.
 
-Its first id may be merged with what stands before it and its last with what follows (">\\n\\n"). An automaton reads the
-tokens' texts: its state is how many characters of `</think>` the text so far ends in, a token leads from each state to the
-next, and a table over tokens holds these steps. A `</think>` that is one id of its own needs none of this.
+The ids can vary: a tokenizer may merge the first characters of `</think>` with the text before it, and the last ones with the
+text after it (">\\n\\n"). So an automaton reads the text of the tokens. Its state is the number of characters of `</think>`
+that the text so far ends in. A table holds the next state for every state and token. Where `</think>` is a single id, none of
+this is used.
 """
 
 from collections.abc import Sequence
@@ -11,17 +12,18 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int, Int8
 
-_FRESH = 16  # added to a step's next state where the characters of that state all lie within the token
+_FRESH = 16  # added to a next state in the table where all its characters belong to the token itself
 
 
 def closing_table(texts: Sequence[str], ending: str) -> Int8[np.ndarray, "M V"]:
-    """[s, v]: the state after token v from state s, len(ending) where it completes `ending`; plus 16 where nothing of what
-    came before is part of it.
+    """The automaton's table: [s, v] is the state after token v in state s.
 
-    texts: of every id; one without text begins anew. The first character of `ending` may not occur in it again.
+    The state is len(ending) where the token completes `ending`. 16 is added where all characters of the state belong to token
+    v. texts: of all V ids; an id without text leads to state 0. Raises ValueError if the first character of `ending` occurs in
+    it twice: then one number of characters would not tell the state.
     """
     if ending.find(ending[0], 1) >= 0:
-        raise ValueError(f"{ending!r} begins anew within itself.")
+        raise ValueError(f"The first character of {ending!r} occurs in it again, which the search does not support.")
     length = len(ending)
     table = np.zeros((length, len(texts)), np.int8)
     for token, text in enumerate(texts):
@@ -37,16 +39,16 @@ def closing_table(texts: Sequence[str], ending: str) -> Int8[np.ndarray, "M V"]:
 
 
 def _overlap(text: str, ending: str) -> int:
-    """How many characters of `ending` a text ends in."""
+    """The number of first characters of `ending` that a text ends in."""
     return next((n for n in range(min(len(ending) - 1, len(text)), 0, -1) if text.endswith(ending[:n])), 0)
 
 
 def completes_text(
     tokens: Int[Array, "B T"], before: Int[Array, "B M"], table: Int8[Array, "M V"]
 ) -> tuple[Bool[Array, "B T"], Int[Array, "B T"]]:
-    """Columns at which the text is complete, and over how many ids it then reaches.
+    """(whether each column completes the text, the number of ids that the text then spans).
 
-    before: the tokens that precede column 0, as many as the table has states (-1: none): what they begin may end here.
+    before: the M tokens that precede column 0, -1 where there is none; the text may begin in them.
     """
     length = jnp.int32(table.shape[0])
     state = run = jnp.zeros(tokens.shape[:1], jnp.int32)

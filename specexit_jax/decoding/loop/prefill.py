@@ -1,4 +1,4 @@
-"""Before the loop: empty buffers, the prompts in the caches, the first root and the first drafts."""
+"""What runs before the loop: empty buffers, prefill of the prompts, the first root and the first drafts."""
 
 import functools
 
@@ -22,8 +22,7 @@ from specexit_jax.models.target import Target, TargetOutput, init_target_cache
 
 
 def empty_state(loop: LoopContext, batch: int, capacities: tuple[int, int]) -> DecodeState:
-    """A state of empty buffers, with caches of these capacities (the target's, the draft's); its rows are done until `prefill`
-    starts them."""
+    """A state of empty buffers whose rows are all done. capacities: of the target's cache and of the draft's."""
     spec = loop.spec
     zero, never = jnp.zeros((batch,), jnp.int32), jnp.zeros((batch,), bool)
     nowhere = jnp.full((batch,), -1, jnp.int32)
@@ -67,7 +66,7 @@ def empty_state(loop: LoopContext, batch: int, capacities: tuple[int, int]) -> D
 
 
 def resized(spec: DecodeSpec, live: int, state: DecodeState) -> DecodeState:
-    """The state with caches of which `live` positions are read: where caches follow what is read of them, grown or cut."""
+    """The state with caches for the live prefix `live`: grown or cut on CPU, unchanged elsewhere (`spec.capacities_for`)."""
     capacities = spec.capacities_for(live)
     draft_cache = state.draft_cache and resize(state.draft_cache, capacities[1])
     return state.replace(target_cache=resize(state.target_cache, capacities[0]), draft_cache=draft_cache)
@@ -80,11 +79,11 @@ def prefill(
     rows: PromptRows,
     start: Int[Array, " B"],
 ) -> DecodeState:
-    """Prompts into the caches of a fresh `state`, the first token chosen as root, the first drafts made.
+    """Prefills the prompts into a fresh `state`, chooses the first token as root, and makes the first drafts.
 
-    rows.prompts: the tokens from position `start` on; those before are in the state's tokens and caches already.
-    prompt_length counts them too. live: the static prefixes read for the prompts, and by the draft after them. A row
-    with max_length <= prompt_length stays done.
+    rows.prompts: the tokens from position `start` on; those before it are in the state's tokens and caches already, and
+    prompt_length counts them too. live: the live prefixes of the prefill and of the first drafts. A row whose max_length is at
+    most its prompt_length stays done.
     """
     spec, prompts, prompt_length = loop.spec, rows.prompts, rows.prompt_length
     last = prompt_length - 1 - start
@@ -127,7 +126,7 @@ def absorb(
     following: Int[Array, " B"],
     start: Int[Array, " B"],
 ) -> DecodeState:
-    """Prefills one chunk of a long prompt: all P tokens from `start` on; `following` is the one after them."""
+    """Prefills one chunk of a long prompt: P tokens from position `start` on. following: the token after them."""
     state, out = read(loop, live, state, chunk, start)
     if not loop.runs_draft:
         return state
@@ -139,7 +138,10 @@ def absorb(
 def read(
     loop: LoopContext, live: int, state: DecodeState, prompts: Int[Array, "B P"], start: Int[Array, " B"]
 ) -> tuple[DecodeState, TargetOutput]:
-    """The target over prompts at positions start .. start + P - 1: the state with their tokens, keys and values."""
+    """Runs the target over prompts at positions start .. start + P - 1.
+
+    Returns the state with their tokens, keys and values, and the target's output without logits.
+    """
     positions = start[:, None] + jnp.arange(prompts.shape[1], dtype=jnp.int32)[None, :]
     target = functools.partial(Target(loop.spec.target).apply, {"params": loop.params.target})
     out = target(prompts, positions, state.target_cache.replace(length=start), live=live, logits=False)

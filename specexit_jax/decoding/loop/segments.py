@@ -1,7 +1,7 @@
 """The loop in segments, between which the host refills slots, streams text or continues a conversation.
 
-The state stays on the device and is donated from call to call: caches are updated in place. What a row writes does not
-depend on where segments end, on its slot, or on the other rows.
+The state stays on the device and every call donates it, so caches are updated in place. What a row writes does not depend on
+where segments end, on its slot, or on the other rows.
 """
 
 import functools
@@ -21,7 +21,7 @@ from specexit_jax.models.cache import Cache, resize
 
 @functools.partial(jax.jit, static_argnums=(1, 2))
 def open_slots(loop: LoopContext, batch: int, live: int) -> DecodeState:
-    """Empty slots, all of them done."""
+    """A state of `batch` empty slots, all done, with caches for the live prefix `live`."""
     return empty_state(loop, batch, loop.spec.capacities_for(live))
 
 
@@ -32,8 +32,10 @@ resize_caches = jax.jit(resized, static_argnums=(0, 1))
 def segment(
     loop: LoopContext, live: int, state: DecodeState, steps: Int[Array, ""], enough: Int[Array, ""]
 ) -> tuple[DecodeState, Int[Array, ""]]:
-    """Up to `steps` iterations, and how many they were; ends before where `enough` rows are done or the longest active
-    row would outgrow the live prefix."""
+    """Runs up to `steps` iterations; returns the state and the number of iterations.
+
+    It stops earlier when `enough` rows are done, or when a step of the longest active row would not fit the live prefix.
+    """
 
     def continues(carry):
         state, count = carry
@@ -47,33 +49,34 @@ def segment(
 
 
 @functools.partial(jax.jit, static_argnums=1)
-def fresh_row(loop: LoopContext, room: int) -> DecodeState:
-    """An empty state of one row whose caches have a capacity of `room`: enough for a prompt and a step after it."""
-    return empty_state(loop, 1, (room, room))
+def fresh_row(loop: LoopContext, capacity: int) -> DecodeState:
+    """An empty state of one row, for a prompt. capacity: of both caches."""
+    return empty_state(loop, 1, (capacity, capacity))
 
 
 @functools.partial(jax.jit, static_argnums=1)
-def held_row(loop: LoopContext, room: int, state: DecodeState, row: Int[Array, ""]) -> DecodeState:
-    """The same, with the tokens of slot `row` and the first `room` positions of its caches: for a prompt that goes on."""
+def held_row(loop: LoopContext, capacity: int, state: DecodeState, row: Int[Array, ""]) -> DecodeState:
+    """A state of one row with the tokens and caches of slot `row`, for a prompt that continues them. capacity: of both
+    caches."""
 
     def cut(cache: Cache | None) -> Cache | None:
-        return cache and jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, row, 1), resize(cache, room))
+        return cache and jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, row, 1), resize(cache, capacity))
 
     tokens = jax.lax.dynamic_slice_in_dim(state.tokens, row, 1)
     fresh = empty_state(loop, 1, (0, 0))
     return fresh.replace(tokens=tokens, target_cache=cut(state.target_cache), draft_cache=cut(state.draft_cache))
 
 
-# `prefill` and `absorb` on a row of its own, which is donated.
+# `prefill` and `absorb` on the state of a single row, which is donated.
 prefill_row = jax.jit(prefill, static_argnums=1, donate_argnums=2)
 absorb_row = jax.jit(absorb, static_argnums=1, donate_argnums=2)
 
 
 @functools.partial(jax.jit, donate_argnums=0)
 def put_row(state: DecodeState, fresh: DecodeState, row: Int[Array, ""]) -> DecodeState:
-    """The state with slot `row` replaced by a row that has been prefilled; caches as far as the row's go.
+    """The state with slot `row` replaced by a prefilled row. The row's caches may be shorter than the state's.
 
-    A program of its own: in one with the prefill, the compiler copies the caches of all slots.
+    This is a program of its own: in one program with the prefill, the compiler would copy the caches of all slots.
     """
 
     def put(leaf, new):
@@ -86,7 +89,7 @@ def put_row(state: DecodeState, fresh: DecodeState, row: Int[Array, ""]) -> Deco
 def result_of_row(
     spec: DecodeSpec, state: DecodeState, row: Int[Array, ""], prompt_length: Int[Array, " 1"]
 ) -> DecodeResult:
-    """What slot `row` holds, finished or not, as a result of one row; without an answer that may yet be taken back."""
+    """The result of slot `row` so far, as a batch of one row. An answer on trial is left out."""
     bare = settled(state).replace(target_cache=None, draft_cache=None, noise=None)
     one = jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, row, 1), bare)
     return result_of(one, prompt_length, spec.buffer_length)

@@ -1,11 +1,11 @@
-"""The decoding loop: verify, accept, decide, commit, draft, from prompt to final answer without leaving the device.
+"""The decoding loop: verify, accept, decide, commit, draft. It runs on the device from the prompt to the final answer.
 
-One loop serves every method (docs/method.md §4): `think` is 0 drafts and NeverExit, `probe` 0 drafts and a policy,
-`eagle3` K drafts and NeverExit, `specexit` K drafts and a policy. Because sampling is keyed by position, all of them
-write the same tokens up to the exit.
+One loop serves all methods (docs/method.md §4): `think` is 0 drafts and NeverExit, `probe` 0 drafts and a policy,
+`eagle3` K drafts and NeverExit, `specexit` K drafts and a policy. Sampling is keyed by position, so all of them write the same
+tokens up to the exit.
 
-Attention reads only a static prefix of the caches: the loop runs for one live prefix after the other, each for as long
-as the longest active row fits it.
+Attention reads a live prefix of the caches, whose size is static. `decode` runs one loop for each live prefix, from small to
+large, each while the longest active row fits.
 """
 
 import functools
@@ -31,7 +31,11 @@ def decode(
     policy: Any,
     boundaries: Any,
 ) -> DecodeResult:
-    """Continues the prompts until a stop token or max_length of each row; max_length above the buffer is cut to it."""
+    """Continues the prompts until each row has a stop token or max_length tokens, prompt included.
+
+    max_length is cut to the buffer's length. policy, boundaries: see `exits.protocols`. Raises ValueError where the prompts are
+    longer than the buffer, and where the spec cannot serve the policy (`make_loop`).
+    """
     batch, width = rows.prompts.shape
     if width > spec.buffer_length:
         raise ValueError(f"Prompts of {width} tokens do not fit the buffer of {spec.buffer_length}: enlarge it.")
@@ -46,7 +50,8 @@ def decode(
 
 
 def make_loop(spec: DecodeSpec, params: DecodeParams, policy: Any, boundaries: Any) -> LoopContext:
-    """What the iterations share; refuses a policy that this spec cannot serve."""
+    """What all iterations share. Raises ValueError where the policy reads signals that the draft does not have, and where it
+    exits but `</think>` has no ids."""
     if policy.signals and not spec.has_signals:
         raise ValueError("This exit policy reads signals, but there is no draft model with signal heads: give one.")
     if missing := [name for name in policy.signals if name not in spec.draft.signal_names]:
@@ -57,9 +62,10 @@ def make_loop(spec: DecodeSpec, params: DecodeParams, policy: Any, boundaries: A
 
 
 def head_of(spec: DecodeSpec, params: DecodeParams) -> Float[Array, "D V"] | None:
-    """A tied embedding table transposed, for the products of several tokens on CPU: 3.6 times as fast at V = 1,536.
+    """The transpose of a tied embedding table, for verify steps on CPU; None elsewhere.
 
-    The CPU backend would transpose the table in every step; other backends read either layout at one speed.
+    The CPU backend would otherwise transpose the table in every step, which takes 3.6 times as long at V = 1,536. Other
+    backends read both layouts equally fast.
     """
     if not (spec.draft_tokens and spec.target.tie_embeddings and on_cpu()):
         return None
@@ -67,6 +73,6 @@ def head_of(spec: DecodeSpec, params: DecodeParams) -> Float[Array, "D V"] | Non
 
 
 def goes_on(spec: DecodeSpec, live: int, state: DecodeState) -> Bool[Array, ""]:
-    """Whether some row is unfinished and a step of the longest such row stays within the live prefix."""
+    """Whether some row is active and one step of the longest active row fits the live prefix."""
     longest = jnp.max(jnp.where(state.done, 0, state.length))
     return ~jnp.all(state.done) & (longest + spec.reach <= live)

@@ -1,4 +1,4 @@
-"""One iteration of the loop: verify, accept, decide, commit, draft; every row in its own state."""
+"""One iteration of the loop: verify, accept, decide, commit, draft. No row depends on another."""
 
 import functools
 
@@ -23,33 +23,36 @@ from specexit_jax.models.target import Target
 
 @flax.struct.dataclass
 class Verified:
-    """One target pass: column 0 is the root, columns 1..K its drafts (of a tree: those on the path that the samples walk)."""
+    """One verify pass of the target: column 0 is the root, columns 1..K are drafts (for a tree, those of the accepted path)."""
 
     candidates: Int[Array, "B T"]
     positions: Int[Array, "B T"]
-    sampled: Int[Array, "B T"]  # the token of position + 1, whether or not the draft guessed it
-    equal: Int[Array, " B"]  # leading columns to keep, by the samples alone: the root and its accepted drafts
+    sampled: Int[Array, "B T"]  # the target's sample for position + 1
+    equal: Int[Array, " B"]  # leading columns that equal the samples: the root and its accepted drafts
     features: Float[Array, "B T A"]
     cache: Cache
-    log_probabilities: Float[Array, "B T"] | None  # of `sampled`; policies that try only
+    log_probabilities: Float[Array, "B T"] | None  # of `sampled`; for policies with trials only
 
 
 @flax.struct.dataclass
 class Accepted:
-    """What of a step may be committed before the exit policy has spoken."""
+    """What a step may commit if the policy does not exit."""
 
-    count: Int[Array, " B"]  # leading columns: root, equal drafts; cut after a stop token and at the length limit
-    stopped: Bool[Array, " B"]  # the last of them is a stop token
-    limited: Bool[Array, " B"]  # the limit cut them
-    closing: Int[Array, " B"]  # column that completes the model's own </think>; T where there is none
-    closing_ids: Int[Array, " B"]  # ids that it is written in
-    valid: Bool[Array, "B T"]  # columns that are still thinking
+    count: Int[Array, " B"]  # leading columns: the root and accepted drafts, up to a stop token and the length limit
+    stopped: Bool[Array, " B"]  # the last of these columns is a stop token
+    limited: Bool[Array, " B"]  # the length limit cut these columns
+    closing: Int[Array, " B"]  # the column that completes the model's own </think>, or T
+    closing_ids: Int[Array, " B"]  # the number of ids of that </think>
+    valid: Bool[Array, "B T"]  # accepted thinking tokens
 
 
 @flax.struct.dataclass
 class Observed:
-    """What the policy sees of a step, and what the draft will want again: the fused features, and the layer's outputs where it
-    has run already, over the sampled tokens."""
+    """What the policy sees of a step, and what `draft` reuses.
+
+    fused: the draft's fused features. signals: activated, in the order of the draft's signals. boundary: which candidates are
+    boundaries. pairs: the draft layer over the pairs of the `sampled` tokens, where it has run already (late signals).
+    """
 
     fused: Float[Array, "B T E"] | None
     signals: Float[Array, "B T S"] | None
@@ -60,7 +63,7 @@ class Observed:
 
 @flax.struct.dataclass
 class ExitDecision:
-    """Where the policy cuts: rows that exit, and the column of the last token they keep."""
+    """The rows that exit, the column of the last token that they keep, and the smoothed signals of all columns."""
 
     exits: Bool[Array, " B"]
     column: Int[Array, " B"]
@@ -68,7 +71,7 @@ class ExitDecision:
 
 
 def step(loop: LoopContext, live: int, state: DecodeState) -> DecodeState:
-    """One iteration; rows that are done go through it unchanged."""
+    """One iteration. Rows that are done do not change."""
     verified = verify_candidates(loop, live, state)
     accepted = accept(loop, state, verified)
     observed = observe(loop, live, state, verified)
@@ -83,7 +86,7 @@ def step(loop: LoopContext, live: int, state: DecodeState) -> DecodeState:
 
 
 def verify_candidates(loop: LoopContext, live: int, state: DecodeState) -> Verified:
-    """The target over root and drafts, the sample of every position they lead to, and the drafts that equal theirs."""
+    """Runs the target over the root and the drafts, samples the token after each, and finds the accepted drafts."""
     spec, topology = loop.spec, state.topology
     nodes = jnp.concatenate([state.root[:, None], state.drafts], axis=1)
     ahead = jnp.arange(nodes.shape[1], dtype=jnp.int32)[None, :] if topology is None else trees.node_depths(topology)
@@ -111,7 +114,7 @@ def verify_candidates(loop: LoopContext, live: int, state: DecodeState) -> Verif
 
 
 def sample(loop: LoopContext, state: DecodeState, logits: Float[Array, "B T V"], positions: Int[Array, "B T"]):
-    """The token of each position: `positions` are those of the tokens being sampled."""
+    """The token of each position. positions: those of the sampled tokens, one after the position of the logits' input."""
     if loop.spec.rejects:
         return rejection.sample(loop, state, logits)
     if state.noise is None:
@@ -124,7 +127,7 @@ def sample(loop: LoopContext, state: DecodeState, logits: Float[Array, "B T V"],
 
 
 def along_path(spec: DecodeSpec, state: DecodeState, nodes, sampled, logs, out) -> Verified:
-    """A tree's pass cut down to the path of its samples, whose keys and values move to the row's next positions."""
+    """The verify pass of a tree, reduced to the accepted path. Its keys and values move to the row's next cache positions."""
     if spec.simulate_accept_length is None:
         path, equal = trees.descend(nodes, state.topology, sampled, spec.tree.depth)
     else:
@@ -144,7 +147,7 @@ def along_path(spec: DecodeSpec, state: DecodeState, nodes, sampled, logs, out) 
 
 
 def simulated(spec: DecodeSpec, state: DecodeState, verified: Verified) -> Verified:
-    """The step as if the target had agreed to simulate_accept_length tokens of it on average, at irregular turns."""
+    """The step as if it yielded simulate_accept_length tokens on average: its integer part, and one more in some steps."""
     whole, part = divmod(spec.simulate_accept_length, 1.0)
     lucky = ((state.steps * 7 + 3) % 20).astype(jnp.float32) < jnp.float32(20 * part)
     equal = jnp.int32(whole) + lucky.astype(jnp.int32)
@@ -157,7 +160,7 @@ def simulated(spec: DecodeSpec, state: DecodeState, verified: Verified) -> Verif
 
 
 def accept(loop: LoopContext, state: DecodeState, verified: Verified) -> Accepted:
-    """Drafts equal to the keyed sample, up to a stop token and the length limit; which of them are thinking."""
+    """The accepted columns, up to a stop token and the length limit, and which of them are thinking tokens."""
     spec, candidates = loop.spec, verified.candidates
     columns = jnp.arange(candidates.shape[1], dtype=jnp.int32)[None, :]
     equal = verified.equal
@@ -179,7 +182,7 @@ def accept(loop: LoopContext, state: DecodeState, verified: Verified) -> Accepte
 
 
 def ends_of_thinking(loop: LoopContext, state: DecodeState, candidates: Int[Array, "B T"]):
-    """Columns [B, T] at which a `</think>` is complete, and the number of ids [B, T] that it then has."""
+    """(bool [B, T]: the columns that complete a `</think>`; int [B, T]: the number of its ids)."""
     ids, table = loop.spec.end_think_ids, loop.params.closing
     if table is not None:
         return closing.completes_text(candidates, tokens_before(state, table.shape[0] - 1), table)
@@ -188,13 +191,13 @@ def ends_of_thinking(loop: LoopContext, state: DecodeState, candidates: Int[Arra
 
 
 def observe(loop: LoopContext, live: int, state: DecodeState, verified: Verified) -> Observed:
-    """Signals of the candidates where anyone reads them, and which candidates are boundaries."""
+    """The signals of the candidates, if the policy or the record needs them, and which candidates are boundaries."""
     fused, raw, pairs = None, None, None
     if loop.reads_signals or loop.runs_draft:
         fused, raw = layer_calls.fuse(loop, verified.features)
     if loop.late_signals:
-        # Pair (t, t + 1) tells the signals of token t + 1, so column 0's were read a step ago. These pairs hold the sampled
-        # tokens: where a decision writes others, the committed ones are run again (`draft`).
+        # The pair (t, t + 1) yields the signals of token t + 1, so those of column 0 come from the step before. These pairs hold
+        # the sampled tokens. Where the commit writes other tokens (an exit), `draft` runs the layer again.
         pairs = layer_calls.run_pairs(loop, state.draft_cache, state.length, fused, verified.sampled, live)
         raw = jnp.concatenate([state.root_signals[:, None], pairs.raw_signals[:, :-1]], axis=1)
     return Observed(
@@ -207,7 +210,7 @@ def observe(loop: LoopContext, live: int, state: DecodeState, verified: Verified
 
 
 def signals_read(loop: LoopContext, observed: Observed) -> Float[Array, "B T R"] | None:
-    """The signals that the policy reads, of all that the draft has."""
+    """Those signals of the draft that the policy reads, in the policy's order; None where no signal is read."""
     if observed.signals is None:
         return None
     return columns_of(observed.signals, loop.spec.draft.signal_names, loop.policy.signals)
@@ -216,7 +219,7 @@ def signals_read(loop: LoopContext, observed: Observed) -> Float[Array, "B T R"]
 def decide(
     loop: LoopContext, state: DecodeState, verified: Verified, accepted: Accepted, observed: Observed
 ) -> ExitDecision:
-    """The first boundary of the accepted thinking tokens that the policy grants and that leaves room for </think>, whole."""
+    """The policy's exit: at a boundary among the accepted thinking tokens, where all ids of `</think>` still fit."""
     width = verified.candidates.shape[1]
     room = verify.exits_below(state.max_length, len(loop.spec.end_think_ids))
     valid = accepted.valid & state.may_exit[:, None] & (verified.positions < room[:, None])
@@ -235,9 +238,9 @@ def commit(
     observed: Observed,
     decision: ExitDecision,
 ) -> tuple[DecodeState, Int[Array, "B U"], Int[Array, " B"]]:
-    """Writes the kept tokens, chooses the next root and advances every row's bookkeeping.
+    """Writes the committed tokens, chooses the next root and advances the state of every row.
 
-    Also returns the committed tokens [B, T + 1] (kept candidates, then the new root) and how many candidates were kept.
+    Also returns the committed tokens [B, T + 1] (`committed_tokens`) and the number of committed candidates.
     """
     spec, active = loop.spec, ~state.done
     count = jnp.where(decision.exits, decision.column + 1, accepted.count)
@@ -247,7 +250,7 @@ def commit(
         root = jnp.where(decision.exits, jnp.int32(spec.end_think_ids[0]), bonus)
     length = state.length + count
     committed = committed_tokens(verified.candidates, count, root)
-    stopped = accepted.stopped & ~decision.exits  # an exit discards a stop token that was accepted after its boundary
+    stopped = accepted.stopped & ~decision.exits  # an exit discards what was accepted after its boundary
     stops = active & ~stopped & verify.is_any_of(root, spec.stop_ids) & (length < state.max_length)
     finished = state.finished | stopped | stops
     closes = ~decision.exits & (accepted.closing < count)
@@ -292,7 +295,7 @@ def draft(
     committed: Int[Array, "B U"],
     count: Int[Array, " B"],
 ) -> DecodeState:
-    """The draft over the committed features and the tokens after them, then its own steps: the next drafts."""
+    """Runs the draft over the pairs of the committed tokens, then makes the next drafts."""
     if not loop.runs_draft:
         return state
     start, last, following = state.length - count, count - 1, committed[:, 1:]
@@ -300,12 +303,12 @@ def draft(
     def run(cache: Cache) -> Pairs:
         return layer_calls.run_pairs(loop, cache, start, observed.fused, following, live)
 
-    if observed.pairs is None or loop.tries:  # a trial may have put other features in place
+    if observed.pairs is None or loop.tries:  # a failed trial replaces the features
         pairs = run(state.draft_cache)
     else:
         columns = jnp.arange(following.shape[1], dtype=jnp.int32)[None, :]
         others = jnp.any((following != observed.sampled) & (columns < count[:, None]))
-        # A loop of one turn or none: unlike a branch, it updates the cache in place.
+        # A loop of one iteration or none: unlike `lax.cond`, it updates the cache in place.
         _, pairs = jax.lax.while_loop(
             lambda carried: carried[0],
             lambda carried: (jnp.zeros_like(others), run(carried[1].cache)),
@@ -315,7 +318,7 @@ def draft(
 
 
 def tokens_before(state: DecodeState, number: int) -> Int[Array, "B M"]:
-    """The last `number` committed tokens of each row, -1 before the first."""
+    """The last `number` committed tokens of each row; -1 before its first token."""
     index = state.length[:, None] + jnp.arange(-number, 0, dtype=jnp.int32)[None, :]
     return jnp.where(index >= 0, jnp.take_along_axis(state.tokens, index, axis=1, mode="clip"), -1)
 
@@ -323,14 +326,15 @@ def tokens_before(state: DecodeState, number: int) -> Int[Array, "B M"]:
 def committed_tokens(
     candidates: Int[Array, "B T"], count: Int[Array, " B"], root: Int[Array, " B"]
 ) -> Int[Array, "B U"]:
-    """[B, T + 1]: the first `count` candidates, then the new root (repeated to the end as filler)."""
+    """[B, T + 1]: the first `count` candidates, then the new root, repeated as padding."""
     columns = jnp.arange(candidates.shape[1], dtype=jnp.int32)[None, :]
     kept = jnp.where(columns < count[:, None], candidates, root[:, None])
     return jnp.concatenate([kept, root[:, None]], axis=1)
 
 
 def count_acceptance(spec: DecodeSpec, state: DecodeState, accepted: Accepted, decision: ExitDecision):
-    """The histogram with this step's accepted drafts, of rows whose step neither an exit nor the limit cut short."""
+    """The acceptance histogram with this step. Steps cut by an exit or by the length limit, and steps that write out a forced
+    `</think>`, are not counted."""
     forcing = (state.exit_position >= 0) & (state.length < state.exit_position + len(spec.end_think_ids) - 1)
     counted = ~(state.done | decision.exits | accepted.limited | forcing)
     columns = jnp.arange(spec.draft_tokens + 1, dtype=jnp.int32)[None, :]

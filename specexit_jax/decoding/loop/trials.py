@@ -1,9 +1,9 @@
-"""Exits on trial (DEER, arXiv 2504.15895): an answer begun at a boundary, and taken back where it turns out unlikely.
+"""Exits on trial (DEER, arXiv 2504.15895): an answer is decoded at a boundary, and discarded if it is not likely enough.
 
-Sampling is keyed by position, so the answer tried at a boundary is the one that an exit there writes. A trial therefore is
-an exit, decoded by the same steps beside rows that think, answer or try elsewhere; its row keeps what it takes to go back.
-The caches need nothing of the kind: a trial wrote only positions after its boundary, and the draft's pair of the boundary
-token, which is run again.
+Sampling is keyed by position, so the answer on trial is the answer that an exit there writes. A trial is therefore decoded
+like an exit, by the same steps as the other rows of the batch. Its row keeps what is needed to undo it (`state.Trial`). The
+caches need no copy: a trial overwrites only positions after its boundary, and the draft's pair of the boundary token, which is
+computed again.
 """
 
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ from specexit_jax.decoding.state import DecodeState, Trial, column
 
 
 def no_trials(loop: LoopContext, batch: int) -> Trial | None:
-    """No row on trial; None where the policy never tries."""
+    """The trials of rows that have none; None where the policy has no trials."""
     if not loop.tries:
         return None
     zero, spec = jnp.zeros((batch,), jnp.int32), loop.spec
@@ -30,10 +30,10 @@ def no_trials(loop: LoopContext, batch: int) -> Trial | None:
 
 
 def settle(loop: LoopContext, before: DecodeState, state: DecodeState, verified, observed, decision, committed, count):
-    """Settles trials between `commit` and `draft`; returns (state, observed, committed, count), as `draft` reads them.
+    """Ends trials between `commit` and `draft`; returns (state, observed, committed, count) for `draft`.
 
-    before, state: of this step, before and after the commit. Where a trial failed, the last three are changed to hold the
-    boundary token and its old successor alone, as if the step had committed just that token.
+    before, state: before and after this step's commit. Where a trial fails, its row goes back to the boundary, and the other
+    three describe a step that committed the boundary token alone, with its original successor as root.
     """
     trial = read_answers(loop, before.trial, state, verified)
     tried = trial.start >= 0
@@ -44,7 +44,7 @@ def settle(loop: LoopContext, before: DecodeState, state: DecodeState, verified,
         failed=trial.failed + fails.astype(jnp.int32),
         failed_tokens=trial.failed_tokens + jnp.where(fails, trial.length, 0),
     )
-    # A step may be of a trial that stands or fails: neither tells how well thinking is drafted.
+    # Steps of a trial are not counted: the histogram is about the thinking.
     histogram = jnp.where(tried[:, None], before.accept_histogram, state.accept_histogram)
     state = taken_back(state.replace(trial=trial, accept_histogram=histogram), fails)
     trial = state.trial
@@ -57,7 +57,7 @@ def settle(loop: LoopContext, before: DecodeState, state: DecodeState, verified,
 
 
 def begin(state: DecodeState, verified, observed, decision) -> DecodeState:
-    """Exits granted in this step become trials: what they discarded is kept."""
+    """Exits of this step become trials: the discarded root and the boundary's fused features are kept."""
     trial, exits = state.trial, decision.exits
     fused = trial.fused
     if fused is not None:
@@ -74,7 +74,7 @@ def begin(state: DecodeState, verified, observed, decision) -> DecodeState:
 
 
 def read_answers(loop: LoopContext, trial: Trial, state: DecodeState, verified) -> Trial:
-    """The trials with the tokens that this step chose for their answers: up to a stop token, max_answer or max_length."""
+    """The trials with this step's answer tokens added, up to a stop token, max_answer or max_length."""
     places = verified.positions + 1  # of the sampled tokens
     first = trial.start + len(loop.spec.end_think_ids)
     last = jnp.minimum(_newest(state), _limit(loop, trial, state) - 1)
@@ -86,7 +86,7 @@ def read_answers(loop: LoopContext, trial: Trial, state: DecodeState, verified) 
 
 
 def taken_back(state: DecodeState, rows: Bool[Array, " B"]) -> DecodeState:
-    """Those rows, which are on trial, as they were at the boundary: thinking, their old successor to it as root."""
+    """The state with these rows, which are on trial, back at the boundary: thinking, with the discarded root."""
     trial = state.trial
     return state.replace(
         length=jnp.where(rows, trial.start, state.length),
@@ -100,15 +100,15 @@ def taken_back(state: DecodeState, rows: Bool[Array, " B"]) -> DecodeState:
 
 
 def settled(state: DecodeState) -> DecodeState:
-    """The state for whoever looks at rows between steps: without the answers that may yet be taken back."""
+    """The state without answers on trial, for reading results between steps."""
     return state if state.trial is None else taken_back(state, state.trial.start >= 0)
 
 
 def _newest(state: DecodeState) -> Int[Array, " B"]:
-    """Position of the last token chosen: the root, or the stop token that ended the row."""
+    """Position of the last chosen token: the root, or the stop token that ended the row."""
     return state.length - state.finished.astype(jnp.int32)
 
 
 def _limit(loop: LoopContext, trial: Trial, state: DecodeState) -> Int[Array, " B"]:
-    """The position that an answer on trial may not reach."""
+    """The first position at which an answer on trial may have no token."""
     return jnp.minimum(state.max_length, trial.start + len(loop.spec.end_think_ids) + loop.policy.max_answer)
