@@ -27,7 +27,7 @@ _MANY_MAPS = 20_000
 # Files that take longest go first, so that two workers end together.
 _LONGEST = (
     "test_multiprocess", "test_speculative", "test_ttt", "test_rejection", "test_slots", "test_deer", "test_launch", "test_api",
-    "test_trees", "test_lm_eval_tasks", "test_run", "test_training", "test_kills", "test_hf", "test_interruption",
+    "test_trees", "test_lm_eval_tasks", "test_generate", "test_training", "test_kills", "test_hf", "test_interruption",
     "test_loop_timing", "test_draft_run", "test_sandbox", "test_bounds", "test_risk",
 )  # fmt: skip
 

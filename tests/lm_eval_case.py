@@ -7,8 +7,9 @@ pytest.importorskip("lm_eval")
 from lm_eval.api.instance import Instance
 
 from specexit_jax.decoding.sampling import Sampling
-from specexit_jax.engine.requests import Outcome, Request
-from specexit_jax.engine.run import run
+from specexit_jax.engine.generate import generate
+from specexit_jax.engine.outcomes import Outcome
+from specexit_jax.engine.requests import DecodeSettings, Request
 from specexit_jax.evaluation.lm_eval.chat import chat_text
 
 GREEDY = {"until": [], "do_sample": False, "temperature": 0.0}
@@ -27,5 +28,5 @@ def alone(session, method, text: str, name: str, kwargs: dict, most: int | None 
     """The same prompt by a run of our own."""
     ids = tuple(session.tokenizer.encode(text, add_special_tokens=False))
     sampling = Sampling(temperature=kwargs["temperature"])
-    (outcome,) = run(session, [Request(name, ids)], method, sampling=sampling, max_new_tokens=most)
+    (outcome,) = generate(session, [Request(name, ids)], method, DecodeSettings(sampling, most))
     return outcome

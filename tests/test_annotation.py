@@ -24,8 +24,10 @@ from specexit_jax.data.programs import CodeTests
 from specexit_jax.data.splits import Problem
 from specexit_jax.decoding.forced.one_at_a_time import Forced
 from specexit_jax.decoding.sampling import Sampling
+from specexit_jax.engine.generate import generate
 from specexit_jax.engine.methods import make_method
-from specexit_jax.engine.run import run
+from specexit_jax.engine.placement import Placement
+from specexit_jax.engine.requests import DecodeSettings
 from specexit_jax.engine.session import load_session
 from specexit_jax.evaluation.pipeline import harness
 from specexit_jax.evaluation.pipeline.harness import boundaries_of
@@ -146,7 +148,10 @@ def test_other_sampling_is_refused_by_name(session, problems, folder, tmp_path):
 
 def test_a_refused_stage_leaves_no_settings_behind(session, problems, tmp_path):
     think, lost = make_method(session, "think"), ValueError("the device is gone")
-    with pytest.raises(ValueError, match="gone"), mock.patch.object(rollout_module, "stream", side_effect=lost):
+    with (
+        pytest.raises(ValueError, match="gone"),
+        mock.patch.object(rollout_module, "decode_prepared", side_effect=lost),
+    ):
         roll_out(session, problems, think, tmp_path, ROLLOUT)
     assert [path.name for path in tmp_path.iterdir()] == [".traces.lock"]
     roll_out(session, problems[:1], think, tmp_path, dataclasses.replace(ROLLOUT, seed=5))
@@ -267,7 +272,8 @@ def test_signals_are_those_that_the_loop_reads(session, problems, folder):
     found = extract(session.target, session.params.target, full, bundle).signals
     requests = [request_of(session, problem, 0) for problem in problems]
     method = make_method(session, "think")
-    for outcome in run(session, requests, method, batch_size=4, max_new_tokens=NEW, record_signals=True):
+    settings = DecodeSettings(max_new_tokens=NEW, record_signals=True)
+    for outcome in generate(session, requests, method, settings, Placement(4)):
         # the loop never runs the last token, which nothing follows
         np.testing.assert_allclose(found[outcome.id][:-1], outcome.signals[:-1], rtol=2e-3, atol=1e-4)
 

@@ -14,10 +14,11 @@ from specexit_jax.api.reading import answer_of
 from specexit_jax.data.known_prompts import EXAMPLES
 from specexit_jax.decoding.sampling import Sampling
 from specexit_jax.engine.binding import bound
+from specexit_jax.engine.generate import generate
 from specexit_jax.engine.methods import make_method, read_policy
-from specexit_jax.engine.requests import Request
-from specexit_jax.engine.run import run
+from specexit_jax.engine.requests import DecodeSettings, Request
 from specexit_jax.engine.session import chat_ids
+from specexit_jax.engine.thinking import Thinking
 from specexit_jax.exits.policy_file import load_policy, save_policy
 
 QUESTION = "Count the legs."
@@ -36,7 +37,7 @@ def model(tiny):
 def by_engine(model, tiny, name, request, **settings):
     policy = read_policy(model.session, tiny / "policy.json")
     method = make_method(model.session, name, *policy, draft_tokens=2)
-    return run(model.session, [request], method, **settings)[0]
+    return generate(model.session, [request], method, DecodeSettings(**settings))[0]
 
 
 def test_the_import_is_cheap():
@@ -60,7 +61,7 @@ def test_the_bundled_model_answers_and_says_what_its_exit_was_certified_for(bund
     answer = bundled.generate(EXAMPLES["gcd"])
     ids = tuple(chat_ids(bundled.session, EXAMPLES["gcd"]))
     choice, method = bundled._methods.named(None)
-    (outcome,) = run(bundled.session, [Request("generate", ids, 0)], method)
+    (outcome,) = generate(bundled.session, [Request("generate", ids, 0)], method)
     assert (answer.ids, answer.exit.token, answer.prompt_ids) == (outcome.ids, outcome.exit, ids)
     assert (answer.method, answer.finish_reason, answer.closed) == ("specexit", "stop", True)
     assert answer.text == "8" and answer.thinking.startswith("88=") and "</think>" not in answer.thinking
@@ -119,6 +120,29 @@ def test_pieces_are_the_answer(model, tiny, method):
     else:
         assert answer.finish_reason == "length" and not answer.closed and answer.text == "" and answer.exit is None
         assert all(piece.signals == {} for piece in pieces)
+
+
+def test_a_request_is_prepared_once(model, monkeypatch):
+    """However it is asked: its prompt is closed once where the method closes it, and looked at once for open thinking."""
+    calls = []
+    for name in ("close", "is_open"):
+        plain = getattr(Thinking, name)
+        monkeypatch.setattr(
+            Thinking, name, lambda self, ids, name=name, plain=plain: calls.append(name) or plain(self, ids)
+        )
+
+    def counted(ask) -> tuple[int, int]:
+        calls.clear()
+        ask()
+        return calls.count("close"), calls.count("is_open")
+
+    ids, few = chat_ids(model.session, QUESTION), {"max_new_tokens": 12}
+    for method, each in (("nothink", (1, 2)), ("think", (0, 1))):  # closing looks for the thinking that it closes
+        assert counted(lambda method=method: model.generate(ids, method=method, **few)) == each
+        assert counted(lambda method=method: model.plan(ids, method=method, **few)) == each
+        assert counted(lambda method=method: list(model.stream(ids, method=method, **few))) == each
+        many = counted(lambda method=method: model.generate_many([ids] * 3, slots=2, method=method, **few))
+        assert many == (3 * each[0], 3 * each[1])
 
 
 def test_signals_are_recorded_at_every_token(model, tiny):

@@ -7,8 +7,11 @@ import numpy as np
 import pytest
 
 from specexit_jax.decoding.sampling import Sampling
+from specexit_jax.engine.batches import plan
+from specexit_jax.engine.generate import generate
+from specexit_jax.engine.placement import Placement
+from specexit_jax.engine.preparing import prepare
 from specexit_jax.engine.requests import Request
-from specexit_jax.engine.run import plan, run
 
 # The first two are those that any two may be: a plain greedy one and a plain sampled one.
 SAMPLINGS = [
@@ -53,13 +56,13 @@ def compilations():
         jax.monitoring.unregister_event_duration_listener(told)
 
 
-def decoded(session, requests, method, **settings):
+def decoded(session, requests, method, placement=Placement()):
     """Outcomes of the first two and of the others, and how many programs each of the two took."""
     jax.clear_caches()
     with compilations() as first:
-        found = run(session, requests[:2], method, **settings)
+        found = generate(session, requests[:2], method, placement=placement)
     with compilations() as later:
-        found += run(session, requests[2:], method, **settings)
+        found += generate(session, requests[2:], method, placement=placement)
     return [one.ids for one in found], len(first), len(later)
 
 
@@ -75,7 +78,7 @@ def test_twenty_mixed_requests_compile_what_the_first_two_do(alone):
 
 
 def test_slots_of_mixed_requests_compile_once_and_write_what_each_writes_alone(session, specexit, requests, alone):
-    ids, first, later = decoded(session, requests, specexit, batch_size=4)
+    ids, first, later = decoded(session, requests, specexit, Placement(4))
     assert first and not later
     assert ids == alone[0]
 
@@ -83,6 +86,6 @@ def test_slots_of_mixed_requests_compile_once_and_write_what_each_writes_alone(s
 def test_one_call_has_one_rule(session, specexit, requests):
     drawn = Request("drawn", requests[0].prompt_ids, sampling=Sampling(0.8, rule="rejection"))
     with pytest.raises(ValueError, match="one rule, but these ask for keyed and rejection"):
-        plan(session, [requests[1], drawn], specexit, batch_size=2)
-    (batch,) = plan(session, [requests[0], drawn], specexit, batch_size=2)  # greedy follows either
+        plan(prepare(session, [requests[1], drawn], specexit), Placement(2))
+    (batch,) = plan(prepare(session, [requests[0], drawn], specexit), Placement(2))  # greedy follows either
     assert batch.spec.rejects

@@ -14,8 +14,10 @@ from specexit_jax.annotation.rollout import Rollout, request_of, trace_of, trace
 from specexit_jax.data.splits import sample
 from specexit_jax.data.world.tasks import TASKS
 from specexit_jax.decoding.sampling import Sampling
+from specexit_jax.engine.generate import generate
 from specexit_jax.engine.methods import make_method, read_policy
-from specexit_jax.engine.run import run
+from specexit_jax.engine.placement import Placement
+from specexit_jax.engine.requests import DecodeSettings
 from specexit_jax.engine.session import EMBEDDED, chat_ids, load_session
 from specexit_jax.models.draft import DraftBundle
 from specexit_jax.models.target import Target
@@ -66,7 +68,7 @@ def test_all_methods_write_the_same_tokens_up_to_the_exit_and_replay_equals_deco
     decoded = {}
     for name in ("think", "eagle3", "probe", "specexit"):
         method = make_method(session, name, policy, kinds)
-        decoded[name] = run(session, requests, method, batch_size=1, max_new_tokens=NEW_TOKENS)
+        decoded[name] = generate(session, requests, method, DecodeSettings(max_new_tokens=NEW_TOKENS))
     differing = [a.id for a, b in zip(decoded["think"], decoded["eagle3"], strict=True) if a.ids != b.ids]
     differing += [a.id for a, b in zip(decoded["probe"], decoded["specexit"], strict=True) if a.ids != b.ids]
     for full, cut in zip(decoded["eagle3"], decoded["specexit"], strict=True):
@@ -99,9 +101,8 @@ def test_replay_equals_decoding_on_the_bundled_model(session):
     shown = replayed(session, full, policy, kinds)
     exits = 0
     method = make_method(session, "specexit", policy, kinds)
-    for outcome in run(
-        session, [request_of(session, p, 0) for p in problems], method, batch_size=12, max_new_tokens=NEW_TOKENS
-    ):
+    requests = [request_of(session, problem, 0) for problem in problems]
+    for outcome in generate(session, requests, method, DecodeSettings(max_new_tokens=NEW_TOKENS), Placement(12)):
         assert (outcome.ids, outcome.exit) == shown[outcome.id]
         exits += outcome.exit is not None
     assert exits > 0

@@ -13,8 +13,8 @@ from specexit_jax.annotation.replay import join_labels
 from specexit_jax.annotation.rollout import Rollout, roll_out
 from specexit_jax.data.splits import Problem
 from specexit_jax.decoding.sampling import Sampling
+from specexit_jax.engine.generate import generate
 from specexit_jax.engine.methods import make_method
-from specexit_jax.engine.run import run
 from specexit_jax.engine.session import load_session
 from specexit_jax.evaluation.foresight import (
     Foresight,
@@ -66,7 +66,7 @@ def test_its_own_noise_gives_the_trace_back(session, think, annotated):
     assert len(places) > 4 and all(place.trace["think_end"] > place.token for place in places)
     for place in places[:4]:
         own = dataclasses.replace(request_from(place, 0), id=place.trace["id"], seed=place.trace["seed"])
-        (outcome,) = run(session, [own], think)
+        (outcome,) = generate(session, [own], think)
         whole, ids = place.trace["ids"][: place.token + 1] + list(outcome.ids), place.trace["ids"]
         both = min(len(whole), len(ids))  # each may end for want of room, where the other goes on
         assert whole[:both] == ids[:both] and both > place.token + 1

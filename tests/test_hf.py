@@ -15,9 +15,10 @@ from random_params import random_params
 from safetensors.numpy import load_file, save_file
 
 from specexit_jax.decoding.sampling import Sampling
+from specexit_jax.engine.generate import generate
 from specexit_jax.engine.methods import make_method
-from specexit_jax.engine.requests import Request
-from specexit_jax.engine.run import run
+from specexit_jax.engine.placement import Placement
+from specexit_jax.engine.requests import DecodeSettings, Request
 from specexit_jax.engine.session import load_session
 from specexit_jax.models.checkpoints.hf import load_target, save_target
 from specexit_jax.models.checkpoints.hf_tensors import weight_files
@@ -109,7 +110,7 @@ def test_greedy_ids_equal_those_of_transformers(family, tmp_path):
     assert session.tokenizer is None and session.thinking is None and session.stop_ids == ()
     prompts = np.random.default_rng(2).integers(0, SIZES["vocab_size"], (3, 9))
     requests = [Request(str(row), tuple(int(token) for token in prompt)) for row, prompt in enumerate(prompts)]
-    found = run(session, requests, make_method(session, "think"), batch_size=3, sampling=Sampling(), max_new_tokens=64)
+    found = generate(session, requests, make_method(session, "think"), DecodeSettings(Sampling(), 64), Placement(3))
     with torch.no_grad():
         expected = model.generate(torch.from_numpy(prompts), do_sample=False, max_new_tokens=64, pad_token_id=0)
     assert [list(outcome.ids) for outcome in found] == expected[:, 9:].tolist()

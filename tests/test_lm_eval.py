@@ -11,7 +11,7 @@ pytest.importorskip("lm_eval")
 from lm_eval.api.model import CachingLM
 from lm_eval_case import GREEDY, WARM, alone, instance, prompts
 
-from specexit_jax.engine.requests import Outcome
+from specexit_jax.engine.outcomes import Outcome
 from specexit_jax.engine.session import text_of
 from specexit_jax.evaluation.lm_eval.generation import answer_of
 from specexit_jax.evaluation.lm_eval.model import SpecExitLM

@@ -54,7 +54,7 @@ def test_options_that_we_do_not_have_are_refused(session, kwargs, sentence):
 
 
 def test_every_prompt_is_checked_before_any_work(session, specexit, monkeypatch):
-    monkeypatch.setattr("specexit_jax.evaluation.lm_eval.model.stream", lambda *a, **k: pytest.fail("decoded"))
+    monkeypatch.setattr("specexit_jax.evaluation.lm_eval.model.decode_prepared", lambda *a, **k: pytest.fail("decoded"))
     asked = [instance("3*4?", GREEDY, 0), instance("3*4?", WARM, 1)]
     small = dataclasses.replace(session, target=dataclasses.replace(session.target, vocab_size=10))
     with pytest.raises(ValueError, match="'t/0' holds token [0-9]+, but the vocabulary has ids from 0 to 9"):
@@ -139,7 +139,7 @@ def test_methods_without_open_thinking_are_warned_of(session, specexit, monkeypa
     monkeypatch.setattr(
         logger, "warning", lambda text, *names: said.append(text % names)
     )  # whatever set its level before
-    monkeypatch.setattr("specexit_jax.evaluation.lm_eval.model.stream", lambda *a, **k: iter(()))
+    monkeypatch.setattr("specexit_jax.evaluation.lm_eval.model.decode_prepared", lambda *a, **k: iter(()))
     SpecExitLM(session, specexit).generate_until([instance("3*4=", GREEDY)])
     assert len(said) == 1 and "'specexit' never ends it" in said[0]
     SpecExitLM(session, make_method(session, "think")).generate_until([instance("3*4=", GREEDY)])

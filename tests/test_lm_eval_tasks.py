@@ -16,9 +16,9 @@ from lm_eval.tasks import TaskManager
 
 from specexit_jax.data.splits import sample
 from specexit_jax.data.world.tasks import final_answer
+from specexit_jax.engine.generate import generate
 from specexit_jax.engine.methods import make_method, read_policy
-from specexit_jax.engine.requests import Request
-from specexit_jax.engine.run import run
+from specexit_jax.engine.requests import DecodeSettings, Request
 from specexit_jax.engine.session import EMBEDDED, chat_ids, load_session, text_of
 from specexit_jax.evaluation.lm_eval.model import SpecExitLM
 from specexit_jax.evaluation.lm_eval.report import decoding_table
@@ -74,7 +74,7 @@ def test_an_evaluation_judges_what_our_own_run_writes(bundled, tmp_path, monkeyp
     model = SpecExitLM(session, method, max_gen_toks=880)
     results = evaluate(model, world(tmp_path, problems), monkeypatch)
     requests = [Request(f"world/{i}", tuple(chat_ids(session, problem.question))) for i, problem in enumerate(problems)]
-    own = run(session, requests, method, max_new_tokens=880)
+    own = generate(session, requests, method, DecodeSettings(max_new_tokens=880))
     answers = [final_answer(text_of(session, outcome.ids)) for outcome in own]
     judged = results["samples"]["world"]
     assert [row["resps"] for row in judged] == [[[answer]] for answer in answers]

@@ -9,10 +9,11 @@ from tiny_folders import write_tiny
 
 from specexit_jax.annotation.rollout import request_of
 from specexit_jax.data.splits import Problem
+from specexit_jax.engine.generate import generate
 from specexit_jax.engine.methods import make_method, read_policy
-from specexit_jax.engine.requests import spec_for
-from specexit_jax.engine.run import run
+from specexit_jax.engine.requests import DecodeSettings
 from specexit_jax.engine.session import load_session
+from specexit_jax.engine.specs import spec_for
 from specexit_jax.evaluation.loop import latency_split
 from specexit_jax.evaluation.loop.acceptance_position import acceptance_by_position, step_lengths
 from specexit_jax.evaluation.loop.latency_split import PARTS, StepCost, parts_of
@@ -64,7 +65,7 @@ def test_a_loop_taken_a_step_at_a_time_writes_what_it_writes_at_once(tiny):
     method = make_method(session, "eagle3", draft_tokens=2)
     lengths = step_lengths(session, problems, method, 0, NEW)
     requests = [request_of(session, problem, 0) for problem in problems]
-    for outcome in run(session, requests, method, max_new_tokens=NEW):
+    for outcome in generate(session, requests, method, DecodeSettings(max_new_tokens=NEW)):
         own = lengths[outcome.id]
         assert own[0] == 0 and own[-1] == len(outcome.ids) and len(own) == outcome.steps + 1
         whole = np.bincount(np.diff(own)[:-1] - 1, minlength=3)  # the last may be cut

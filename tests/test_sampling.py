@@ -17,7 +17,7 @@ from specexit_jax.decoding.sampling import (
     some_keys,
     token_log_probability,
 )
-from specexit_jax.engine.requests import request_keys
+from specexit_jax.engine.keys import request_keys
 
 
 def random_logits(*shape, seed=0):

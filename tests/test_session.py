@@ -6,6 +6,7 @@ import shutil
 import pytest
 
 from specexit_jax.decoding.sampling import Sampling
+from specexit_jax.engine.checking import check
 from specexit_jax.engine.generation_config import (
     NEW_TOKENS,
     max_new_tokens_of,
@@ -13,7 +14,7 @@ from specexit_jax.engine.generation_config import (
     read_defaults,
     sampling_of,
 )
-from specexit_jax.engine.requests import Request, check
+from specexit_jax.engine.requests import Request
 from specexit_jax.engine.session import load_session
 from specexit_jax.notes import _SAID
 
@@ -108,9 +109,9 @@ def test_a_tokenizer_may_know_more_ids_than_the_model(target, capsys):
     (line,) = capsys.readouterr().err.splitlines()
     assert f"has {size + 2} ids, but the model only {size}" in line and "think" not in line
     assert again.token_texts == session.token_texts and again.thinking == session.thinking
-    check(again, Request("a", (size - 1,)), None)
+    check(again, Request("a", (size - 1,)))
     with pytest.raises(ValueError, match=f"holds token {size + 1}, but the vocabulary has ids from 0 to {size - 1}"):
-        check(again, Request("a", (5, again.tokenizer.convert_tokens_to_ids("<call>"))), None)
+        check(again, Request("a", (5, again.tokenizer.convert_tokens_to_ids("<call>"))))
 
 
 def test_thinking_and_ends_that_the_model_cannot_write(target, capsys):

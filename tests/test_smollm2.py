@@ -11,9 +11,10 @@ import transformers
 
 from launch import smollm2
 from specexit_jax.decoding.sampling import Sampling
+from specexit_jax.engine.generate import generate
 from specexit_jax.engine.methods import make_method
-from specexit_jax.engine.requests import Request
-from specexit_jax.engine.run import run
+from specexit_jax.engine.placement import Placement
+from specexit_jax.engine.requests import DecodeSettings, Request
 from specexit_jax.engine.session import chat_ids, load_session, text_of
 
 NEW_TOKENS = 64
@@ -52,7 +53,7 @@ def test_the_same_text_as_transformers(tmp_path):
     prompts = [chat_ids(session, prompt) for prompt in PROMPTS]
     requests = [Request(str(i), tuple(prompt)) for i, prompt in enumerate(prompts)]
     method = make_method(session, "think")
-    found = run(session, requests, method, batch_size=10, sampling=Sampling(), max_new_tokens=NEW_TOKENS)
+    found = generate(session, requests, method, DecodeSettings(Sampling(), NEW_TOKENS), Placement(10))
     model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32)
     for prompt, outcome in zip(prompts, found, strict=True):
         theirs = model.generate(torch.tensor([prompt]), do_sample=False, max_new_tokens=NEW_TOKENS)[0, len(prompt) :]

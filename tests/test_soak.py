@@ -15,10 +15,12 @@ from specexit_jax.decoding.loop.speculative import decode
 from specexit_jax.decoding.rows import PromptRows
 from specexit_jax.decoding.trees import TreeShape
 from specexit_jax.engine.methods import make_method, read_policy
-from specexit_jax.engine.requests import Request, slot_requests, spec_for
-from specexit_jax.engine.run import slots_for
+from specexit_jax.engine.preparing import prepare
+from specexit_jax.engine.requests import DecodeSettings, Request
 from specexit_jax.engine.scheduler import serve
 from specexit_jax.engine.session import EMBEDDED, load_session
+from specexit_jax.engine.slots import slots_for
+from specexit_jax.engine.specs import spec_for
 
 LENGTH, SLOTS = 1000, 8
 
@@ -45,8 +47,9 @@ def random_requests(session, number: int) -> list[tuple[Request, int]]:
     return found
 
 
-def asked_of(session, request: Request, limit: int):
-    return slot_requests(session, [request], limit, max_new_tokens=limit)[0]
+def asked_of(session, method, request: Request, limit: int):
+    (prepared,) = prepare(session, [request], method, DecodeSettings(max_new_tokens=limit)).requests
+    return prepared.in_buffer(limit)
 
 
 @pytest.mark.slow
@@ -57,8 +60,8 @@ def test_two_thousand_prompts(number, tree):
     method = make_method(session, "specexit", policy, kinds, tree=tree)
     requests = random_requests(session, number)
     assert len({len(request.prompt_ids) for request, _ in requests}) > 100
-    slots = slots_for(session, method, SLOTS, LENGTH)
-    asked = [asked_of(session, *request) for request in requests]
+    slots = slots_for(session, method, spec_for(session, method, LENGTH), SLOTS)
+    asked = [asked_of(session, method, *request) for request in requests]
     found, memory = {}, []
     for place, result, _ in serve(slots, enumerate(asked)):
         found[place] = result.tokens[0, : int(result.length[0])].tolist(), int(result.exit_position[0])

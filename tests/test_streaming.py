@@ -4,11 +4,14 @@ import pytest
 
 from launch.live import meter_line
 from specexit_jax.engine.conversation import Conversation
+from specexit_jax.engine.generate import generate
 from specexit_jax.engine.methods import make_method, read_policy
-from specexit_jax.engine.requests import Request
-from specexit_jax.engine.run import run
+from specexit_jax.engine.preparing import prepare
+from specexit_jax.engine.requests import DecodeSettings, Request
 from specexit_jax.engine.session import chat_ids, text_of
 from specexit_jax.engine.streaming import Increments, stream_pieces
+
+SHORT = DecodeSettings(max_new_tokens=12)
 
 
 @pytest.fixture(scope="module")
@@ -22,8 +25,8 @@ def test_pieces_are_the_request_decoded_at_once(session, methods, name):
     exits = 0
     for seed in range(4):
         request = Request("r", tuple(chat_ids(session, "Count the legs.")), seed)
-        (whole,) = run(session, [request], methods[name])
-        pieces = list(stream_pieces(session, request, methods[name], steps=2))
+        (whole,) = generate(session, [request], methods[name])
+        pieces = list(stream_pieces(prepare(session, [request], methods[name]), steps=2))
         assert len(pieces) > 2 and all(piece.outcome is None for piece in pieces[:-1])
         assert sum((piece.ids for piece in pieces), ()) == whole.ids
         assert "".join(piece.text for piece in pieces) == text_of(session, whole.ids)
@@ -52,7 +55,7 @@ def test_text_never_holds_half_a_character(session):
 
 def test_a_cancelled_stream_computes_nothing_more(session, methods, monkeypatch):
     request = Request("r", tuple(chat_ids(session, "Count the legs.")), 1)
-    pieces = stream_pieces(session, request, methods["eagle3"], steps=1)
+    pieces = stream_pieces(prepare(session, [request], methods["eagle3"]), steps=1)
     next(pieces)
     calls = []
     monkeypatch.setattr("specexit_jax.engine.slots.Slots.run", lambda *a, **k: calls.append(a))
@@ -62,12 +65,12 @@ def test_a_cancelled_stream_computes_nothing_more(session, methods, monkeypatch)
 
 @pytest.mark.parametrize("name", ["specexit", "eagle3"])
 def test_a_turn_costs_its_own_tokens_and_is_what_it_is_alone(session, methods, name):
-    conversation = Conversation(session, methods[name], context=96, max_new_tokens=12, seed=3)
+    conversation = Conversation(session, methods[name], SHORT, context=96, seed=3)
     earlier = 0
     for turn, message in enumerate(("Count the legs.", "4+4?", "3*4?")):
         outcome = conversation.ask(message)
         assert outcome.prompt_ids == tuple(chat_ids(session, conversation.messages[:-1]))
-        (alone,) = run(session, [Request(f"turn {turn}", outcome.prompt_ids, 3)], methods[name], max_new_tokens=12)
+        (alone,) = generate(session, [Request(f"turn {turn}", outcome.prompt_ids, 3)], methods[name], SHORT)
         assert (alone.ids, alone.exit, alone.accepted) == (outcome.ids, outcome.exit, outcome.accepted)
         # What the prompt before held up to where the template drops the thinking, less one token read again.
         kept = conversation.prompted - conversation.computed
@@ -77,13 +80,13 @@ def test_a_turn_costs_its_own_tokens_and_is_what_it_is_alone(session, methods, n
 
 
 def test_a_conversation_goes_on_after_a_cancelled_answer_and_ends_at_its_context(session, methods):
-    conversation = Conversation(session, methods["eagle3"], context=60, max_new_tokens=12, seed=4)
+    conversation = Conversation(session, methods["eagle3"], SHORT, context=60, seed=4)
     answer = conversation.say("Count the legs.")
     text = next(answer).text
     answer.close()
     assert conversation.messages[-1] == {"role": "assistant", "content": "<think>\n" + text}
     outcome = conversation.ask("4+4?")
-    (alone,) = run(session, [Request("turn 1", outcome.prompt_ids, 4)], methods["eagle3"], max_new_tokens=12)
+    (alone,) = generate(session, [Request("turn 1", outcome.prompt_ids, 4)], methods["eagle3"], SHORT)
     assert alone.ids == outcome.ids
     with pytest.raises(ValueError, match="beyond its context of 60"):
         for _ in range(9):

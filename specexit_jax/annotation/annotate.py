@@ -21,7 +21,7 @@ from specexit_jax.data.world.tasks import final_answer
 from specexit_jax.decoding.forced.one_at_a_time import Forced
 from specexit_jax.decoding.forced.queue import ForceCost, Forcer
 from specexit_jax.decoding.verify import exits_below
-from specexit_jax.engine.requests import noise_of
+from specexit_jax.engine.keys import noise_of
 from specexit_jax.engine.session import Session, text_of
 from specexit_jax.exits.boundaries import Boundaries, boundary_positions
 from specexit_jax.exits.labels import sufficient_boundary

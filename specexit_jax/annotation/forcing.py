@@ -8,7 +8,7 @@ import numpy as np
 
 from specexit_jax.decoding.forced.one_at_a_time import Forced, ForceSpec
 from specexit_jax.decoding.forced.queue import Forcer
-from specexit_jax.engine.requests import request_keys
+from specexit_jax.engine.keys import request_keys
 from specexit_jax.engine.session import Session
 
 

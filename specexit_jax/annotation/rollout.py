@@ -14,9 +14,13 @@ from specexit_jax.data.checkers import accepts
 from specexit_jax.data.shares import DEFAULT, written
 from specexit_jax.data.splits import Problem
 from specexit_jax.data.world.tasks import final_answer
+from specexit_jax.engine.generate import decode_prepared
+from specexit_jax.engine.keys import noise_of
 from specexit_jax.engine.methods import Method
-from specexit_jax.engine.requests import Outcome, Request, noise_of, parted
-from specexit_jax.engine.run import Clock, stream
+from specexit_jax.engine.outcomes import Outcome
+from specexit_jax.engine.placement import Clock, Placement
+from specexit_jax.engine.preparing import prepare_fitting
+from specexit_jax.engine.requests import DecodeSettings, Request
 from specexit_jax.engine.session import Session, chat_ids, is_thinking, text_of
 from specexit_jax.monitoring.progress import Progress
 from specexit_jax.notes import note
@@ -102,16 +106,9 @@ def traces(
     without an answer."""
     requests = [request_of(session, problem, rollout.seed, sample) for problem, sample in problems]
     asked = {request.id: pair for request, pair in zip(requests, problems, strict=True)}
-    fitting, unanswered = parted(session, requests, method)
-    found = stream(
-        session,
-        fitting,
-        method,
-        batch_size=rollout.batch_size,
-        in_order=False,
-        clock=clock,
-        max_new_tokens=rollout.max_new_tokens,
-    )
+    settings = DecodeSettings(max_new_tokens=rollout.max_new_tokens)
+    prepared, unanswered = prepare_fitting(session, requests, method, settings)
+    found = decode_prepared(prepared, Placement(rollout.batch_size, in_order=False), clock)
     for outcome in itertools.chain(unanswered, found):
         problem, sample = asked[outcome.id]
         yield trace_of(session, problem, outcome, sample), outcome

@@ -13,10 +13,12 @@ from specexit_jax.api.arguments import Prompt, Settings
 from specexit_jax.decoding.sampling import Sampling
 from specexit_jax.decoding.trees import TreeShape
 from specexit_jax.engine.choice import Choice, choose
+from specexit_jax.engine.generate import decode_prepared
 from specexit_jax.engine.methods import EXITING, Method, make_method, policy_file
-from specexit_jax.engine.requests import Request, prepare
-from specexit_jax.engine.run import stream as decoded
-from specexit_jax.engine.session import Session, chat_ids, is_thinking
+from specexit_jax.engine.placement import Placement
+from specexit_jax.engine.preparing import prepare
+from specexit_jax.engine.requests import DecodeSettings, PreparedRequests, Request
+from specexit_jax.engine.session import Session, chat_ids
 from specexit_jax.engine.streaming import stream_pieces
 from specexit_jax.notes import note
 
@@ -84,47 +86,45 @@ class Asked:
     max_new_tokens: int
     seed: int
 
-    def request(self, prompt: Prompt, id: str) -> Request:
-        """The prompt as token ids, checked. Raises TypeError or ValueError, one sentence."""
-        request = Request(id, prompt_ids(self.session, prompt), self.seed)
-        prepare(self.session, [request], self.method, self.max_new_tokens)
-        return request
+    def prepared(self, prompts: Sequence[Prompt], ids: Sequence[str], record_signals: bool = False) -> PreparedRequests:
+        """The requests of these prompts, checked and ready to decode. Raises TypeError or ValueError, one sentence."""
+        pairs = zip(prompts, ids, strict=True)
+        requests = [Request(name, prompt_ids(self.session, prompt), self.seed) for prompt, name in pairs]
+        prepared = prepare(self.session, requests, self.method, self.decode_settings(record_signals))
+        if record_signals and (self.session.draft is None or self.session.draft.signals == "none"):
+            raise ValueError(
+                "record_signals asks for a draft with signals, but this model has none: give draft=FOLDER."
+            )
+        return prepared
+
+    def decode_settings(self, record_signals: bool = False) -> DecodeSettings:
+        """The settings in the engine's form."""
+        return DecodeSettings(self.sampling, self.max_new_tokens, record_signals)
 
     def plan(self, prompt: Prompt, id: str) -> Plan:
         """See `SpecExit.plan`."""
-        (request,) = prepare(self.session, [self.request(prompt, id)], self.method, self.max_new_tokens)
+        (request,) = self.prepared([prompt], [id]).requests
         return Plan(
             method=self.method.name,
             why=self.choice.why,
             policy=self.policy,
             drafts=self.method.draft_tokens,
-            sampling=self.sampling,
-            max_new_tokens=self.max_new_tokens,
+            sampling=request.sampling,
+            max_new_tokens=request.max_new_tokens,
             prompt_ids=request.prompt_ids,
         )
 
-    def answers(self, requests: Sequence[Request], slots: int, record_signals: bool = False) -> Iterator[Answer]:
-        """Each as soon as it and those before it are done. Raises ValueError at once where ids are not all different, and where
-        there are no signals to record."""
-        prepare(self.session, requests, self.method, self.max_new_tokens)
-        if record_signals and (self.session.draft is None or self.session.draft.signals == "none"):
-            raise ValueError(
-                "record_signals asks for a draft with signals, but this model has none: give draft=FOLDER."
-            )
-        settings = {"sampling": self.sampling, "max_new_tokens": self.max_new_tokens, "record_signals": record_signals}
-        found = decoded(self.session, requests, self.method, batch_size=min(slots, max(len(requests), 1)), **settings)
-        return (reading.answer_of(self.session, outcome, self.method, self.policy) for outcome in found)
+    def answers(self, prepared: PreparedRequests, slots: int) -> Iterator[Answer]:
+        """The answers in the order of the requests, decoded in up to `slots` slots."""
+        placement = Placement(min(slots, max(len(prepared.requests), 1)))
+        for outcome in decode_prepared(prepared, placement):
+            yield reading.answer_of(self.session, outcome, self.method, self.policy)
 
-    def pieces(self, request: Request) -> Iterator[Piece]:
-        """One request as it is written."""
-        settings = {"sampling": self.sampling, "max_new_tokens": self.max_new_tokens}
-        found = stream_pieces(self.session, request, self.method, **settings)
-        with contextlib.closing(found):
-            yield from reading.pieces_of(self.session, found, self.thinks(request), self.method, self.policy)
-
-    def thinks(self, request: Request) -> bool:
-        """Whether a request begins with thinking."""
-        return not self.method.closes_thinking and is_thinking(self.session, request.prompt_ids)
+    def pieces(self, prepared: PreparedRequests) -> Iterator[Piece]:
+        """The answer to a single request, piece by piece."""
+        (request,) = prepared.requests
+        with contextlib.closing(stream_pieces(prepared)) as found:
+            yield from reading.pieces_of(self.session, found, request.thinking, self.method, self.policy)
 
 
 def prompt_ids(session: Session, prompt: Prompt) -> tuple[int, ...]:

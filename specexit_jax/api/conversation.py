@@ -12,9 +12,10 @@ class Conversation:
     """One conversation with a model; `SpecExit.conversation` makes it."""
 
     def __init__(self, asked: Asked, context: int | None):
-        settings = {"sampling": asked.sampling, "max_new_tokens": asked.max_new_tokens, "seed": asked.seed}
         self._asked = asked
-        self._talk = conversation.Conversation(asked.session, asked.method, context=context, **settings)
+        self._talk = conversation.Conversation(
+            asked.session, asked.method, asked.decode_settings(), context=context, seed=asked.seed
+        )
 
     @property
     def messages(self) -> list[dict[str, str]]:

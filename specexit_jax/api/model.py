@@ -98,7 +98,7 @@ class SpecExit:
         Raises TypeError or ValueError, one sentence, on a wrong argument and on a prompt that the target cannot read.
         """
         asked = self._asked("generate", settings, ("id", "record_signals"))
-        (answer,) = asked.answers([asked.request(prompt, id)], 1, record_signals)
+        (answer,) = asked.answers(asked.prepared([prompt], [id], record_signals), 1)
         return answer
 
     def stream(self, prompt: Prompt, *, id: str = "generate", **settings: Unpack[Settings]) -> Iterator[Piece]:
@@ -107,7 +107,7 @@ class SpecExit:
         Arguments and errors are those of `generate`; errors are raised at once, not at the first piece.
         """
         asked = self._asked("stream", settings)
-        return asked.pieces(asked.request(prompt, id))
+        return asked.pieces(asked.prepared([prompt], [id]))
 
     def generate_many(
         self,
@@ -137,7 +137,7 @@ class SpecExit:
         asked = self._asked("generate_many", settings, ("slots", "ids"))
         prompts, slots = arguments.checked_prompts(prompts), arguments.whole("slots", slots, 1)
         names = arguments.checked_ids(ids, len(prompts))
-        return asked.answers([asked.request(*pair) for pair in zip(prompts, names, strict=True)], slots)
+        return asked.answers(asked.prepared(prompts, names), slots)
 
     def conversation(self, *, context: int | None = None, **settings: Unpack[Settings]) -> Conversation:
         """A conversation that is yet to begin, of at most `context` tokens (default: 16,384, or the target's own context).

@@ -11,7 +11,7 @@ from specexit_jax.decoding.sampling import Sampling
 from specexit_jax.engine import streaming
 from specexit_jax.engine.binding import uncovered
 from specexit_jax.engine.methods import Method
-from specexit_jax.engine.requests import Outcome
+from specexit_jax.engine.outcomes import Outcome
 from specexit_jax.engine.session import Session, text_of
 from specexit_jax.engine.thinking import END_THINK
 from specexit_jax.exits.boundaries import boundary_positions

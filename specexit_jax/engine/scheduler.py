@@ -1,4 +1,4 @@
-"""Keeps slots full from a queue of requests, so that one long answer never holds the others."""
+"""Steps 3 and 4 of a request's way in slots: a queue keeps them full, so that a long answer delays no other request."""
 
 import time
 from collections.abc import Iterable, Iterator
@@ -6,13 +6,26 @@ from typing import Any
 
 from specexit_jax.decoding.rows import SlotRequest
 from specexit_jax.decoding.state import DecodeResult
-from specexit_jax.engine.slots import Slots
+from specexit_jax.engine.outcomes import Outcome, outcome_of
+from specexit_jax.engine.placement import Clock, Placement
+from specexit_jax.engine.requests import PreparedRequests
+from specexit_jax.engine.slots import Slots, slots_for
+from specexit_jax.engine.specs import spec_of
+
+
+def decode_in_slots(prepared: PreparedRequests, placement: Placement, clock: Clock) -> Iterator[Outcome]:
+    """Decodes the requests in slots that are all long enough for the longest of them."""
+    if not prepared.requests:
+        return
+    slots = slots_for(prepared.session, prepared.method, spec_of(prepared), placement.batch_size)
+    found = _decoded(prepared, slots, clock)
+    yield from _in_order(found) if placement.in_order else (outcome for _, outcome in found)
 
 
 def serve(slots: Slots, requests: Iterable[tuple[Any, SlotRequest]]) -> Iterator[tuple[Any, DecodeResult, float]]:
-    """(name, result, seconds) of every named request, as each is finished; a free slot takes the next one at once.
+    """(name, result, seconds) of every named request when it is finished. A free slot takes the next request at once.
 
-    seconds: from its admission on, compilation left out. What a request's result is depends on the request alone.
+    seconds: from its admission, without compilation. A result depends on its request alone.
     """
     queue = iter(requests)
     names: list[Any] = [None] * slots.size
@@ -31,3 +44,22 @@ def serve(slots: Slots, requests: Iterable[tuple[Any, SlotRequest]]) -> Iterator
         for row in slots.run(enough=slots.size - slots.active + 1):
             yield names[row], slots.result(row), time.perf_counter() - slots.compile_seconds - admitted[row]
             free.append(row)
+
+
+def _decoded(prepared: PreparedRequests, slots: Slots, clock: Clock) -> Iterator[tuple[int, Outcome]]:
+    """(index of the request, outcome) when each is finished."""
+    length, began = slots.loop.spec.buffer_length, time.perf_counter() - slots.compile_seconds
+    queue = ((index, request.in_buffer(length)) for index, request in enumerate(prepared.requests))
+    for index, result, seconds in serve(slots, queue):
+        clock.seconds = time.perf_counter() - slots.compile_seconds - began
+        yield index, outcome_of(prepared, prepared.requests[index], result, 0, seconds)
+
+
+def _in_order(found: Iterator[tuple[int, Outcome]]) -> Iterator[Outcome]:
+    """The outcomes by index. One that is finished early waits for those before it."""
+    waiting, following = {}, 0
+    for index, outcome in found:
+        waiting[index] = outcome
+        while following in waiting:
+            yield waiting.pop(following)
+            following += 1

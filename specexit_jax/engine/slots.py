@@ -10,10 +10,13 @@ from jax.sharding import Mesh
 
 from specexit_jax.backend import on_mesh
 from specexit_jax.decoding.loop import segments
+from specexit_jax.decoding.loop.speculative import make_loop
 from specexit_jax.decoding.rows import PromptRows, SlotRequest
-from specexit_jax.decoding.spec import LoopContext
+from specexit_jax.decoding.spec import DecodeSpec, LoopContext
 from specexit_jax.decoding.state import DecodeResult
 from specexit_jax.decoding.timed_programs import TimedPrograms
+from specexit_jax.engine.methods import Method
+from specexit_jax.engine.session import Session
 from specexit_jax.models.cache import Cache
 
 CHUNK = 1024  # prompt tokens that are prefilled at once
@@ -128,6 +131,13 @@ class Slots:
 
     def _look(self) -> None:
         self.done, self.lengths = jax.device_get((self._state.done, self._state.length))
+
+
+def slots_for(session: Session, method: Method, spec: DecodeSpec, size: int) -> Slots:
+    """`size` free slots of a session and a method. spec: of `spec_for` or `spec_of`."""
+    with on_mesh(session.mesh):
+        loop = make_loop(spec, session.params, method.policy, method.boundaries)
+    return Slots(loop, size, session.mesh)
 
 
 def _one(number: int) -> np.ndarray:

@@ -17,9 +17,12 @@ from scipy import stats
 
 from specexit_jax.data.checkers import agrees
 from specexit_jax.data.world.tasks import final_answer
+from specexit_jax.engine.generate import stream
+from specexit_jax.engine.keys import noise_of
 from specexit_jax.engine.methods import Method
-from specexit_jax.engine.requests import Outcome, Request, noise_of
-from specexit_jax.engine.run import stream
+from specexit_jax.engine.outcomes import Outcome
+from specexit_jax.engine.placement import Placement
+from specexit_jax.engine.requests import Request
 from specexit_jax.engine.session import Session, text_of
 from specexit_jax.evaluation.statistics import auc, resampled
 from specexit_jax.exits.units import problem_of
@@ -109,7 +112,8 @@ def _rows(session: Session, places: Sequence[Place], method: Method, setting: Fo
     requests = [
         request_from(place, setting.seed + number) for place in places for number in range(setting.continuations)
     ]
-    for outcome in stream(session, requests, method, batch_size=setting.batch_size, in_order=False):
+    placement = Placement(setting.batch_size, in_order=False)
+    for outcome in stream(session, requests, method, placement=placement):
         place, ends = by_id[outcome.id]
         ends[outcome.seed] = answer_of(session, place, outcome, setting.max_new_tokens)
         if len(ends) == setting.continuations:

@@ -12,7 +12,7 @@ from typing import Any
 from lm_eval.models.utils import normalize_gen_kwargs, postprocess_generated_text
 
 from specexit_jax.decoding.sampling import Sampling
-from specexit_jax.engine.requests import Outcome
+from specexit_jax.engine.outcomes import Outcome
 from specexit_jax.engine.session import Session, is_thinking, text_of
 from specexit_jax.engine.thinking import END_THINK, THINK
 

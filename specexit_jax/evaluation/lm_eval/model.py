@@ -16,12 +16,15 @@ from lm_eval.utils import get_rolling_token_windows, make_disjoint_window, simpl
 
 from specexit_jax.decoding.sampling import Sampling
 from specexit_jax.engine.binding import uncovered
+from specexit_jax.engine.generate import decode_prepared
 from specexit_jax.engine.methods import Method
-from specexit_jax.engine.requests import Outcome, Request, parted, prepare
-from specexit_jax.engine.run import stream
+from specexit_jax.engine.outcomes import Outcome
+from specexit_jax.engine.placement import Placement
+from specexit_jax.engine.preparing import prepare_fitting
+from specexit_jax.engine.requests import PreparedRequest, Request
 from specexit_jax.engine.session import Session, close_thinking, is_thinking
 from specexit_jax.evaluation.lm_eval.chat import chat_text
-from specexit_jax.evaluation.lm_eval.generation import answer_of, generation_of
+from specexit_jax.evaluation.lm_eval.generation import Generation, answer_of, generation_of
 from specexit_jax.evaluation.lm_eval.loglikelihood import scores
 from specexit_jax.evaluation.lm_eval.open import opened
 from specexit_jax.evaluation.lm_eval.report import decoding_numbers
@@ -105,28 +108,24 @@ class SpecExitLM(TemplateLM):
     def generate_until(self, requests: Sequence[Instance], disable_tqdm: bool = False) -> list[str]:
         """The answers in the order of the requests, each cached as soon as it is there; every prompt is checked first. One that
         fills the context has the answer ""."""
-        asked = self._requests(requests)
-        groups: dict[tuple, list[int]] = collections.defaultdict(list)
-        generations = []
-        for place, instance in enumerate(requests):
-            generation = generation_of(self.session, instance.args[1], self.temperature, self.max_gen_toks)
-            generations.append(generation)
-            groups[generation.sampling, generation.most].append(place)
-        fitting, unanswered = parted(self.session, asked, self.method)
-        prepare(self.session, fitting, self.method)
-        left = {outcome.id: outcome for outcome in unanswered}
+        generations = [
+            generation_of(self.session, instance.args[1], self.temperature, self.max_gen_toks) for instance in requests
+        ]
+        asked = self._requests(requests, generations)
+        prepared, unanswered = prepare_fitting(self.session, asked, self.method)
         self._warn_of_closed(asked)
+        groups: dict[tuple, list[PreparedRequest]] = {(one.sampling, one.most): [] for one in generations}
         for sampling, most in groups:
             self._require_covered(sampling, most)
-        answers, bar, done = [""] * len(asked), Progress(len(asked), "generate_until "), len(left)
-        for place, request in enumerate(asked):
-            if request.id in left:
-                self.outcomes[str(requests[place].task_name)].append(left[request.id])
-        for (sampling, most), places in groups.items():
-            place_of = {asked[place].id: place for place in places}
-            own = [request for request in fitting if request.id in place_of]
-            settings = {"sampling": sampling, "batch_size": self.batch_size, "in_order": False, "max_new_tokens": most}
-            for outcome in stream(self.session, own, self.method, **settings):
+        for request in prepared.requests:
+            groups[request.sampling, request.max_new_tokens].append(request)
+        place_of = {request.id: place for place, request in enumerate(asked)}
+        for outcome in unanswered:
+            self.outcomes[str(requests[place_of[outcome.id]].task_name)].append(outcome)
+        answers, bar, done = [""] * len(asked), Progress(len(asked), "generate_until "), len(unanswered)
+        placement = Placement(self.batch_size, in_order=False)
+        for own in groups.values():
+            for outcome in decode_prepared(prepared.only(own), placement):
                 place, done = place_of[outcome.id], done + 1
                 answers[place] = answer_of(self.session, outcome, generations[place].until, self.keep_thinking)
                 self.outcomes[str(requests[place].task_name)].append(outcome)
@@ -135,13 +134,14 @@ class SpecExitLM(TemplateLM):
                     bar.update(done)
         return answers
 
-    def _requests(self, instances: Sequence[Instance]) -> list[Request]:
+    def _requests(self, instances: Sequence[Instance], generations: Sequence[Generation]) -> list[Request]:
         asked, seen = [], collections.Counter()
-        for instance in instances:
+        for instance, one in zip(instances, generations, strict=True):
             name = f"{instance.task_name}/{instance.doc_id}"
             repeat, seen[name] = seen[name], seen[name] + 1
             ids = self.tok_encode(instance.args[0]) or [self.prefix_token_id]
-            asked.append(Request(f"{name}/sample-{repeat}" if repeat else name, tuple(ids), self.seed))
+            named = f"{name}/sample-{repeat}" if repeat else name
+            asked.append(Request(named, tuple(ids), self.seed, one.sampling, one.most))
         return asked
 
     def _warn_of_closed(self, asked: Sequence[Request]) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from specexit_jax.engine.requests import Outcome
+from specexit_jax.engine.outcomes import Outcome
 from specexit_jax.evaluation.report.tables import markdown_table, number
 from specexit_jax.evaluation.results import histogram, tau
 

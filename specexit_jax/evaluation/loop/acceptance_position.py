@@ -7,9 +7,11 @@ import numpy as np
 from specexit_jax.annotation.rollout import request_of
 from specexit_jax.data.splits import Problem
 from specexit_jax.engine.methods import Method
-from specexit_jax.engine.requests import prepare, slot_requests
-from specexit_jax.engine.run import buffer_for, slots_for
+from specexit_jax.engine.preparing import prepare
+from specexit_jax.engine.requests import DecodeSettings
 from specexit_jax.engine.session import Session
+from specexit_jax.engine.slots import slots_for
+from specexit_jax.engine.specs import spec_of
 from specexit_jax.evaluation.statistics import paired_ratio
 from specexit_jax.monitoring.progress import Progress
 
@@ -24,14 +26,12 @@ def step_lengths(
     The loop runs at batch 1, one iteration per call; it writes the same tokens as in one call.
     """
     requests = [request_of(session, problem, seed) for problem in problems]
-    requests = prepare(session, requests, method, max_new_tokens)
-    longest = max(len(request.prompt_ids) for request in requests)
-    slots = slots_for(session, method, 1, buffer_for(longest, max_new_tokens))
-    asked = slot_requests(session, requests, slots.loop.spec.buffer_length, None, max_new_tokens)
+    prepared = prepare(session, requests, method, DecodeSettings(max_new_tokens=max_new_tokens))
+    slots = slots_for(session, method, spec_of(prepared), 1)
     bar, found = Progress(len(requests), "steps "), {}
-    for done, (request, one) in enumerate(zip(requests, asked, strict=True), start=1):
+    for done, request in enumerate(prepared.requests, start=1):
         prompt = len(request.prompt_ids)
-        slots.admit(0, one)
+        slots.admit(0, request.in_buffer(slots.loop.spec.buffer_length))
         lengths = [int(slots.lengths[0])]
         while not slots.done[0]:
             slots.run(steps=1)

@@ -17,8 +17,10 @@ from specexit_jax.annotation.rollout import request_of
 from specexit_jax.backend import on_mesh
 from specexit_jax.data.splits import Problem
 from specexit_jax.decoding.spec import DecodeSpec
+from specexit_jax.engine.batches import execute, outcomes, plan, warm_up
 from specexit_jax.engine.methods import Method
-from specexit_jax.engine.run import execute, outcomes, plan, warm_up
+from specexit_jax.engine.preparing import prepare
+from specexit_jax.engine.requests import DecodeSettings
 from specexit_jax.engine.session import Session
 from specexit_jax.evaluation.loop.latency import interleaved_ratio
 from specexit_jax.evaluation.loop.timing import Case, LoopTimer
@@ -104,17 +106,18 @@ def _timed(
 ) -> list[_Request]:
     """Every problem decoded `rounds` times, and as often prefilled alone; medians over the rounds."""
     requests = [request_of(session, problem, seed) for problem in problems]
-    planned = plan(session, requests, method, max_new_tokens=max_new_tokens)
+    settings = DecodeSettings(max_new_tokens=max_new_tokens)
+    planned = plan(prepare(session, requests, method, settings))
     for batch in {batch.rows.prompts.shape[1]: batch for batch in planned}.values():
-        warm_up(session, batch)
+        warm_up(batch)
     bar, found = Progress(rounds * len(requests), f"{method.name} by part "), {}
     for turn in range(rounds):
         for place, request in enumerate(requests):
             start = time.perf_counter()
-            (batch,) = plan(session, [request], method, max_new_tokens=max_new_tokens)
-            (outcome,) = outcomes(batch, jax.block_until_ready(execute(session, batch)))
+            (batch,) = plan(prepare(session, [request], method, settings))
+            (outcome,) = outcomes(batch, jax.block_until_ready(execute(batch)))
             whole = time.perf_counter() - start
-            prefill = _seconds(lambda: warm_up(session, batch))  # noqa: B023
+            prefill = _seconds(lambda: warm_up(batch))  # noqa: B023
             found.setdefault(request.id, (batch, outcome, []))[2].append((whole, prefill))
             bar.update(turn * len(requests) + place + 1)
     return [

@@ -7,8 +7,10 @@ from typing import Any
 
 from specexit_jax.annotation.rollout import request_of
 from specexit_jax.data.splits import Problem
+from specexit_jax.engine.batches import Batch, execute, outcomes, plan, warm_up
 from specexit_jax.engine.methods import make_method
-from specexit_jax.engine.run import Batch, execute, outcomes, plan, warm_up
+from specexit_jax.engine.preparing import prepare
+from specexit_jax.engine.requests import DecodeSettings
 from specexit_jax.engine.session import Session, without_signals
 from specexit_jax.evaluation.loop.latency import interleaved_ratio
 from specexit_jax.exits.policy import Policy, Threshold, unreachable
@@ -32,23 +34,23 @@ def signal_cost(
     compilation excluded. Of `policy` the smoother runs.
     """
     smoother = policy.smoother if isinstance(policy, Threshold) else Ewma(signals=session.draft.signal_names)
-    sides = {}
+    sides: dict[str, list[Batch]] = {}
     for name, side in (("without", without_signals(session)), ("with", session)):
         if name == "with":
             method = make_method(side, "specexit", unreachable(smoother), kinds, draft_tokens=draft_tokens)
         else:
             method = make_method(side, "eagle3", draft_tokens=draft_tokens)
         requests = [request_of(side, problem, seed) for problem in problems]
-        sides[name] = (side, plan(side, requests, method, max_new_tokens=max_new_tokens))
-        for batch in sides[name][1]:
-            warm_up(side, batch)
-    results = {name: _decoded(*side) for name, side in sides.items()}
+        sides[name] = plan(prepare(side, requests, method, DecodeSettings(max_new_tokens=max_new_tokens)))
+        for batch in sides[name]:
+            warm_up(batch)
+    results = {name: _decoded(batches) for name, batches in sides.items()}
     written = [[outcome.ids for outcome in results[name]] for name in ("without", "with")]
     if written[0] != written[1]:
         raise ValueError("The two loops wrote different tokens, so their times cannot be compared.")
     steps = sum(outcome.steps for outcome in results["with"])
     # A round is one problem, so that a slow moment of the machine is shared by both sides.
-    ratio = interleaved_ratio(*(_in_turn(*sides[name]) for name in ("without", "with")), rounds * len(problems))
+    ratio = interleaved_ratio(*(_in_turn(sides[name]) for name in ("without", "with")), rounds * len(problems))
     return {
         "cost": ratio.median - 1,
         "low": ratio.low - 1,
@@ -62,11 +64,11 @@ def signal_cost(
     }
 
 
-def _in_turn(session: Session, batches: list[Batch]) -> Callable[[], Any]:
+def _in_turn(batches: list[Batch]) -> Callable[[], Any]:
     """A call that decodes the next problem, round and round."""
     turns = itertools.cycle(batches)
-    return lambda: execute(session, next(turns))
+    return lambda: execute(next(turns))
 
 
-def _decoded(session: Session, batches: list[Batch]) -> list:
-    return [outcome for batch in batches for outcome in outcomes(batch, execute(session, batch))]
+def _decoded(batches: list[Batch]) -> list:
+    return [outcome for batch in batches for outcome in outcomes(batch, execute(batch))]

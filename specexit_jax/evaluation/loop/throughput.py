@@ -6,9 +6,11 @@ from typing import Any
 
 import numpy as np
 
+from specexit_jax.engine.generate import generate
 from specexit_jax.engine.methods import Method
-from specexit_jax.engine.requests import Outcome, Request
-from specexit_jax.engine.run import run
+from specexit_jax.engine.outcomes import Outcome
+from specexit_jax.engine.placement import Placement
+from specexit_jax.engine.requests import DecodeSettings, Request
 from specexit_jax.engine.session import Session
 
 
@@ -22,17 +24,12 @@ def refill_gain(
     """
     seconds: dict[str, list[float]] = {"refilled": [], "closed": []}
     written: dict[str, list[Outcome]] = {}
+    settings = DecodeSettings(max_new_tokens=max_new_tokens)
     for turn in range(rounds + 1):
         for name in seconds if turn % 2 else reversed(seconds):
             start = time.perf_counter()
-            written[name] = run(
-                session,
-                requests,
-                method,
-                batch_size=batch_size,
-                max_new_tokens=max_new_tokens,
-                refill=name == "refilled",
-            )
+            placement = Placement(batch_size, refill=name == "refilled")
+            written[name] = generate(session, requests, method, settings, placement)
             if turn:
                 seconds[name].append(time.perf_counter() - start)
     if [one.ids for one in written["refilled"]] != [one.ids for one in written["closed"]]:

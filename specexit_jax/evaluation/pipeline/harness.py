@@ -19,8 +19,10 @@ from specexit_jax.annotation.kinds import kinds_to_annotate, labels_at
 from specexit_jax.annotation.replay import replay, smoothed_at_boundaries
 from specexit_jax.annotation.rollout import Rollout, name_of, report_of, request_of, roll_out, trace_of
 from specexit_jax.data.splits import Problem
+from specexit_jax.engine.batches import Batch, execute, outcomes, plan
 from specexit_jax.engine.methods import DECODED, Method, make_method, policy_of
-from specexit_jax.engine.run import execute, outcomes, plan
+from specexit_jax.engine.preparing import prepare
+from specexit_jax.engine.requests import DecodeSettings
 from specexit_jax.engine.session import Session
 from specexit_jax.evaluation.bounds import (
     Boundaries,
@@ -237,7 +239,7 @@ def timed_records(
     }
     batches = {(name, p.id): _batch(session, methods[name], p, setting) for name in names for p in subset}
     calls: dict[str, Callable] = {
-        name: (lambda problem, name=name: execute(session, batches[name, problem.id])) for name in names
+        name: (lambda problem, name=name: execute(batches[name, problem.id])) for name in names
     }
     shapes: set[tuple] = set()
 
@@ -253,16 +255,18 @@ def timed_records(
     for name in names:
         for row, problem in enumerate(subset):
             batch = batches[name, problem.id]
-            (outcome,) = outcomes(batch, jax.block_until_ready(execute(session, batch)))
+            (outcome,) = outcomes(batch, jax.block_until_ready(execute(batch)))
             latency = float(np.median(seconds[name][row]))
             records.append(record_of_trace(name, trace_of(session, problem, outcome), latency))
     return records
 
 
-def _batch(session: Session, method: Method, problem: Problem, setting: Setting):
-    (batch,) = plan(
-        session, [request_of(session, problem, setting.seed)], method, max_new_tokens=setting.max_new_tokens
+def _batch(session: Session, method: Method, problem: Problem, setting: Setting) -> Batch:
+    request, settings = (
+        request_of(session, problem, setting.seed),
+        DecodeSettings(max_new_tokens=setting.max_new_tokens),
     )
+    (batch,) = plan(prepare(session, [request], method, settings))
     return batch
 
 

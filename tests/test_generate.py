@@ -11,9 +11,13 @@ import pytest
 from jax.sharding import PartitionSpec
 
 from specexit_jax.data.tokenizer import prompt_text
+from specexit_jax.engine.batches import plan
+from specexit_jax.engine.generate import decode_prepared, generate, stream
+from specexit_jax.engine.keys import request_keys
 from specexit_jax.engine.methods import make_method, read_policy
-from specexit_jax.engine.requests import Request, parted, request_keys
-from specexit_jax.engine.run import plan, run, stream
+from specexit_jax.engine.placement import Placement
+from specexit_jax.engine.preparing import prepare, prepare_fitting
+from specexit_jax.engine.requests import DecodeSettings, Request
 from specexit_jax.engine.session import chat_ids, close_thinking, is_thinking, load_session, text_of, without_signals
 from specexit_jax.exits.policy import unreachable
 from specexit_jax.parallel.sharding import make_mesh
@@ -28,8 +32,8 @@ def requests(session):
 
 @pytest.mark.parametrize("refill", [True, False])
 def test_outcomes_do_not_depend_on_the_batch_and_keep_the_order(session, requests, specexit, refill):
-    together = run(session, requests, specexit, batch_size=4, refill=refill)
-    alone = run(session, requests[::-1], specexit)[::-1]
+    together = generate(session, requests, specexit, placement=Placement(4, refill))
+    alone = generate(session, requests[::-1], specexit)[::-1]
     assert [outcome.id for outcome in together] == [request.id for request in requests]
     assert any(outcome.exit is not None for outcome in together)
     for batched, single in zip(together, alone, strict=True):
@@ -49,8 +53,8 @@ def test_a_draft_without_its_signals_writes_the_same_tokens_in_as_many_steps(ses
         session = dataclasses.replace(session, draft=draft, params=session.params.replace(draft=own))
     cut = without_signals(session)
     assert cut.params.draft["fc"].shape == (48, 16) and "signal_head" not in cut.params.draft
-    cheap = run(cut, requests, make_method(cut, "eagle3", draft_tokens=2))
-    costly = run(session, requests, make_method(session, "specexit", unreachable(), draft_tokens=2))
+    cheap = generate(cut, requests, make_method(cut, "eagle3", draft_tokens=2))
+    costly = generate(session, requests, make_method(session, "specexit", unreachable(), draft_tokens=2))
     assert [(one.ids, one.steps) for one in cheap] == [(one.ids, one.steps) for one in costly]
     with pytest.raises(ValueError, match="does not have"):
         make_method(cut, "specexit", unreachable())
@@ -65,12 +69,14 @@ def test_prompts_come_in_few_shapes(session, requests, specexit):
         *requests,
         Request("full", (session.thinking.start[0],) * 128),
     ]
-    batches = plan(roomy, requests, specexit, batch_size=2, max_new_tokens=8)
+    batches = plan(prepare(roomy, requests, specexit, DecodeSettings(max_new_tokens=8)), Placement(2))
     assert {batch.rows.prompts.shape for batch in batches} == {(2, 128), (2, 256)}
-    assert {request.id for batch in batches for request in batch.requests} == {request.id for request in requests}
+    assert {request.id for batch in batches for request in batch.prepared.requests} == {
+        request.id for request in requests
+    }
     assert len({batch.spec for batch in batches}) == 1
     for batch in batches:
-        used = len(batch.requests)
+        used = len(batch.prepared.requests)
         assert (batch.rows.max_length[used:] == 0).all()
         assert (batch.rows.max_length[:used] == batch.rows.prompt_length[:used] + 8).all()
         assert batch.rows.thinking[:used].all()
@@ -79,10 +85,10 @@ def test_prompts_come_in_few_shapes(session, requests, specexit):
 def test_a_length_gives_way_to_the_context(session, requests, specexit):
     context = session.target.max_position
     for changed, settings in (
-        (dataclasses.replace(session, max_new_tokens=1000), {}),
-        (session, {"max_new_tokens": 1000}),
+        (dataclasses.replace(session, max_new_tokens=1000), DecodeSettings()),
+        (session, DecodeSettings(max_new_tokens=1000)),
     ):
-        (batch,) = plan(changed, requests[:1], specexit, **settings)
+        (batch,) = plan(prepare(changed, requests[:1], specexit, settings))
         assert batch.spec.buffer_length == context and batch.rows.max_length[0] == context
 
 
@@ -99,7 +105,7 @@ def test_a_stream_tells_each_outcome_once_and_times_it(session, requests, specex
     try:
         began = time.perf_counter()
         told = list(stream(session, requests[:3], specexit))
-        refilled = list(stream(session, requests, specexit, batch_size=2))
+        refilled = list(stream(session, requests, specexit, placement=Placement(2)))
         most = time.perf_counter() - began - sum(compiled)
     finally:
         jax.monitoring.unregister_event_duration_listener(listen)
@@ -114,8 +120,8 @@ def test_a_session_on_a_mesh_writes_the_same_tokens(tiny, session, requests, spe
     sharded = load_session(tiny / "target", tiny / "draft", mesh=mesh)
     assert sharded.params.target["layers_0"]["mlp"]["down"].sharding.spec == PartitionSpec("tensor", "fsdp")
     assert len(sharded.params.draft["fc"].sharding.device_set) == 4
-    plain = run(session, requests, specexit, batch_size=2)
-    found = run(sharded, requests, specexit, batch_size=2)
+    plain = generate(session, requests, specexit, placement=Placement(2))
+    found = generate(sharded, requests, specexit, placement=Placement(2))
     assert [(one.ids, one.exit) for one in found] == [(one.ids, one.exit) for one in plain]
 
 
@@ -123,8 +129,9 @@ def test_what_the_context_cuts_is_told_and_what_it_has_no_room_for_is_left_out(s
     ids = requests[0].prompt_ids
     full = dataclasses.replace(requests[0], id="full", prompt_ids=(*ids, *ids * 9)[-96:])
     last = dataclasses.replace(full, id="last", prompt_ids=full.prompt_ids[-95:])
-    fitting, left = parted(session, [requests[1], full, last], specexit)
-    assert [request.id for request in fitting] == ["q1", "last"]
+    settings = DecodeSettings(max_new_tokens=90)
+    prepared, left = prepare_fitting(session, [requests[1], full, last], specexit, settings)
+    assert [request.id for request in prepared.requests] == ["q1", "last"]
     assert (
         "1 of 3 prompts fill the target's context of 96 tokens (the first: 'full', 96 tokens)"
         in capsys.readouterr().err
@@ -132,10 +139,10 @@ def test_what_the_context_cuts_is_told_and_what_it_has_no_room_for_is_left_out(s
     (none,) = left
     assert (none.ids, none.finished, none.cut, none.tau) == ((), False, True, None)
     for batch_size in (1, 2):
-        cut = run(session, fitting, specexit, batch_size=batch_size, max_new_tokens=90)
+        cut = list(decode_prepared(prepared, Placement(batch_size)))
         assert [len(one.ids) for one in cut if not one.finished] == [96 - len(one.prompt_ids) for one in cut if one.cut]
         assert cut[1].cut or cut[1].finished
-    short = run(session, [requests[1]], specexit, max_new_tokens=2)
+    short = generate(session, [requests[1]], specexit, DecodeSettings(max_new_tokens=2))
     assert not any(one.cut for one in short)
 
 
@@ -163,10 +170,10 @@ def test_200_000_ids_share_no_noise():
 
 
 def test_outcomes_do_not_depend_on_the_batch_where_jax_has_another_generator(session, requests, specexit):
-    expected = [one.ids for one in run(session, requests, specexit)]
+    expected = [one.ids for one in generate(session, requests, specexit)]
     jax.config.update("jax_default_prng_impl", "rbg")
     try:
-        assert [one.ids for one in run(session, requests, specexit, batch_size=4)] == expected
+        assert [one.ids for one in generate(session, requests, specexit, placement=Placement(4))] == expected
     finally:
         jax.config.update("jax_default_prng_impl", "threefry2x32")
 
@@ -179,7 +186,7 @@ def test_nothink_closes_the_prompt_as_the_template_does(session):
     assert not is_thinking(session, closed)
     assert close_thinking(session, closed) == closed
     assert not is_thinking(session, session.tokenizer.encode("no thought at all"))
-    (batch,) = plan(session, [Request("a", tuple(ids))], make_method(session, "nothink", draft_tokens=2))
+    (batch,) = plan(prepare(session, [Request("a", tuple(ids))], make_method(session, "nothink", draft_tokens=2)))
     assert batch.rows.prompts[0, : batch.rows.prompt_length[0]].tolist() == closed
     assert not batch.rows.thinking[0]
 
@@ -232,11 +239,11 @@ def test_generation_defaults(tiny, tmp_path, monkeypatch, defaults, temperature,
 
 
 def test_deer_tries_and_takes_back_what_a_random_model_never_believes(session, requests):
-    think = run(session, requests, make_method(session, "think"), batch_size=4)
+    think = generate(session, requests, make_method(session, "think"), placement=Placement(4))
     for name in ("deer", "deer_eagle3"):
         method = make_method(session, name, draft_tokens=2)
         assert method.draft_tokens == (0 if name == "deer" else 2)
-        tried = run(session, requests, method, batch_size=4)
+        tried = generate(session, requests, method, placement=Placement(4))
         assert [(one.ids, one.exit) for one in tried] == [(one.ids, None) for one in think]
         assert sum(one.trials for one in tried) > 3
         assert all(one.trials <= one.trial_tokens <= 16 * one.trials for one in tried)
@@ -244,7 +251,7 @@ def test_deer_tries_and_takes_back_what_a_random_model_never_believes(session, r
 
 
 def test_first_answer_leaves_after_the_first_statement(session, requests):
-    outcomes = run(session, requests, make_method(session, "first_answer", kinds=(), draft_tokens=2))
+    outcomes = generate(session, requests, make_method(session, "first_answer", kinds=(), draft_tokens=2))
     states = [["answer" in session.token_texts[token] for token in outcome.ids] for outcome in outcomes]
     left = [outcome for outcome in outcomes if outcome.exit is not None]
     assert left
@@ -268,7 +275,7 @@ def test_first_answer_leaves_after_the_first_statement(session, requests):
 )
 def test_wrong_requests_are_refused_before_any_work(session, requests, specexit, change, sentence):
     with pytest.raises(ValueError, match=sentence):
-        plan(session, [dataclasses.replace(requests[0], **change), requests[1]], specexit)
+        prepare(session, [dataclasses.replace(requests[0], **change), requests[1]], specexit)
 
 
 def test_policies_are_read_with_their_rule(session, tiny):

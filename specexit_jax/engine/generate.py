@@ -1,0 +1,54 @@
+"""Requests in, outcomes out. Every request takes the same way, and each step is done once:
+
+Request → checked    checking.py                            refused with one sentence, before anything is decoded
+        → prepared   preparing.py, keys.py                  prompt, key, sampling and length settled (PreparedRequest)
+        → placed     batches.py │ slots.py, scheduler.py    a row of a closed batch, or a slot that is refilled
+        → decoded    decoding/loop/                         one compiled loop on the device; specs.py says for what
+        → Outcome    outcomes.py                            tokens, exit, counts and seconds, read from the row
+"""
+
+from collections.abc import Iterator, Sequence
+
+from specexit_jax.engine.batches import decode_batches
+from specexit_jax.engine.methods import Method
+from specexit_jax.engine.outcomes import Outcome
+from specexit_jax.engine.placement import Clock, Placement
+from specexit_jax.engine.preparing import prepare
+from specexit_jax.engine.requests import DecodeSettings, PreparedRequests, Request
+from specexit_jax.engine.scheduler import decode_in_slots
+from specexit_jax.engine.session import Session
+
+
+def generate(
+    session: Session,
+    requests: Sequence[Request],
+    method: Method,
+    settings: DecodeSettings = DecodeSettings(),
+    placement: Placement = Placement(),
+) -> list[Outcome]:
+    """Decodes all requests; outcomes in the order of the requests. Raises as `prepare`."""
+    found = {(outcome.id, outcome.seed): outcome for outcome in stream(session, requests, method, settings, placement)}
+    return [found[request.id, request.seed] for request in requests]
+
+
+def stream(
+    session: Session,
+    requests: Sequence[Request],
+    method: Method,
+    settings: DecodeSettings = DecodeSettings(),
+    placement: Placement = Placement(),
+) -> Iterator[Outcome]:
+    """Decodes all requests and yields each outcome when it is there; the order is that of `decode_prepared`.
+
+    Raises as `prepare`, at once.
+    """
+    return decode_prepared(prepare(session, requests, method, settings), placement)
+
+
+def decode_prepared(
+    prepared: PreparedRequests, placement: Placement = Placement(), clock: Clock | None = None
+) -> Iterator[Outcome]:
+    """Decodes requests that are prepared. One row takes them in their order, slots yield as `Placement.in_order` says, and
+    closed batches of several rows come shortest prompts first. clock: set to the time so far at every outcome."""
+    place = decode_in_slots if placement.in_slots else decode_batches
+    return place(prepared, placement, clock or Clock())
