@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from specexit_jax.evaluation import bounds, ceiling
-from specexit_jax.evaluation.statistics import auc
+from specexit_jax.evaluation.score_quality import auc
 
 
 def _annotated(count: int, seed: int, width: int = 12) -> tuple[list, list, dict]:

@@ -25,7 +25,7 @@ from specexit_jax.evaluation.foresight import (
     request_from,
     summary,
 )
-from specexit_jax.evaluation.statistics import auc
+from specexit_jax.evaluation.score_quality import auc
 from specexit_jax.storage.jsonl import append_jsonl, read_jsonl
 from specexit_jax.storage.shards import read_shards
 

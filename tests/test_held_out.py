@@ -11,7 +11,7 @@ from training_case import rows_of, write_split
 
 from specexit_jax.annotation.documents import AFTER, BEFORE
 from specexit_jax.evaluation.held_out import HeldOut, places
-from specexit_jax.evaluation.statistics import auc, brier
+from specexit_jax.evaluation.score_quality import auc, brier
 from specexit_jax.exits.signals import activate
 from specexit_jax.parallel.sharding import make_mesh
 from specexit_jax.training.draft import DraftTrainingConfig, draft_losses

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from specexit_jax.annotation.replay import Replayed
-from specexit_jax.evaluation import statistics
+from specexit_jax.evaluation import score_quality
 from specexit_jax.evaluation.loop import latency
 from specexit_jax.evaluation.records import (
     Record,
@@ -310,7 +310,7 @@ def _view(exit_at: int | None, thresholds=(0.5, 0.5, 10.0)) -> trace_figure.Trac
 
 def test_figures_are_drawn(tmp_path):
     results = _results()
-    bins = statistics.reliability(np.arange(50) % 2 == 0, np.linspace(0, 1, 50))
+    bins = score_quality.reliability(np.arange(50) % 2 == 0, np.linspace(0, 1, 50))
     drawn = {
         "signals": trace_figure.signals_figure([_view(29), _view(None), _view(59)]),
         "accuracy": figures.accuracy_tokens_figure({n: m["overall"] for n, m in results["methods"].items()}),
@@ -400,9 +400,9 @@ def test_confidence_is_drawn_where_it_happens():
 def test_reliability_is_told_where_the_boundaries_are():
     confidence = np.concatenate([np.linspace(0.1, 0.9, 50), 1 - np.geomspace(1e-2, 1e-5, 1000)])
     agree = np.random.default_rng(0).random(len(confidence)) < confidence
-    bins = statistics.reliability(agree, confidence, edges=statistics.NEAR_ONE)
+    bins = score_quality.reliability(agree, confidence, edges=score_quality.NEAR_ONE)
     assert bins.count.sum() == len(confidence) and (bins.predicted >= 0.99).sum() >= 3 and (bins.count > 0).all()
     assert (bins.left <= bins.predicted).all() and (bins.predicted <= bins.right).all()
-    assert bins.error == statistics.reliability(agree, confidence).error
+    assert bins.error == score_quality.reliability(agree, confidence).error
     figure = figures.reliability_figure(bins, 0.9, 0.1)
     assert figure.axes[0].get_xscale() == "function" and figure.axes[1].get_xscale() == "function"

@@ -6,7 +6,7 @@ from scipy import stats as scipy_stats
 from sklearn import calibration as sklearn_calibration
 from sklearn import metrics
 
-from specexit_jax.evaluation import statistics
+from specexit_jax.evaluation import score_quality, statistics
 
 
 @pytest.mark.parametrize(("successes", "n"), [(0, 20), (1, 20), (10, 20), (20, 20), (5953, 6000)])
@@ -113,10 +113,10 @@ def test_auc_and_brier_are_sklearns_with_ties():
     labels = rng.random(500) < 0.3
     scores = np.round(np.clip(0.4 * labels + rng.random(500) * 0.6, 0, 1), 1)
     assert len(np.unique(scores)) < 12
-    np.testing.assert_allclose(statistics.auc(labels, scores), metrics.roc_auc_score(labels, scores))
-    np.testing.assert_allclose(statistics.brier(labels, scores), metrics.brier_score_loss(labels, scores))
-    assert statistics.auc(labels, np.zeros(500)) == 0.5
-    assert np.isnan(statistics.auc(np.ones(5, bool), np.arange(5)))
+    np.testing.assert_allclose(score_quality.auc(labels, scores), metrics.roc_auc_score(labels, scores))
+    np.testing.assert_allclose(score_quality.brier(labels, scores), metrics.brier_score_loss(labels, scores))
+    assert score_quality.auc(labels, np.zeros(500)) == 0.5
+    assert np.isnan(score_quality.auc(np.ones(5, bool), np.arange(5)))
 
 
 def test_reliability_is_sklearns():
@@ -124,12 +124,12 @@ def test_reliability_is_sklearns():
     p = rng.beta(0.5, 0.5, 2000)
     labels = rng.random(2000) < p
     observed, predicted = sklearn_calibration.calibration_curve(labels, p, n_bins=10)
-    bins = statistics.reliability(labels, p, bins=10)
+    bins = score_quality.reliability(labels, p, bins=10)
     np.testing.assert_allclose(bins.observed, observed)
     np.testing.assert_allclose(bins.predicted, predicted)
     assert bins.count.sum() == 2000 and bins.error < 0.05
-    assert statistics.reliability(~labels, p).error > 0.2
-    edge = statistics.reliability(np.array([True, False]), np.array([1.0, 0.0]))
+    assert score_quality.reliability(~labels, p).error > 0.2
+    edge = score_quality.reliability(np.array([True, False]), np.array([1.0, 0.0]))
     assert edge.error == 0.0 and list(edge.left) == [0.0, 0.9]
 
 
@@ -195,7 +195,7 @@ def test_boundaries_of_a_problem_do_not_narrow_a_reliability_curve():
     rng = np.random.default_rng(12)
     p = rng.random(300)
     labels = rng.random(300) < p
-    once = statistics.reliability(labels, p)
+    once = score_quality.reliability(labels, p)
     problems = np.repeat(np.arange(300).astype(str), 20).tolist()
-    many = statistics.reliability(np.repeat(labels, 20), np.repeat(p, 20), problems=problems)
+    many = score_quality.reliability(np.repeat(labels, 20), np.repeat(p, 20), problems=problems)
     np.testing.assert_allclose([many.low, many.high, many.observed], [once.low, once.high, once.observed], atol=1e-9)

@@ -16,7 +16,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.neural_network import MLPClassifier
 
 from specexit_jax.evaluation.bounds import Boundaries, select
-from specexit_jax.evaluation.statistics import auc
+from specexit_jax.evaluation.score_quality import auc
 
 _COMPONENTS = 320  # principal components of the boundary token's features, all of them where there are fewer
 _PAST = 32  # leading components whose past is also an input

@@ -24,7 +24,8 @@ from specexit_jax.engine.outcomes import Outcome
 from specexit_jax.engine.placement import Placement
 from specexit_jax.engine.requests import Request
 from specexit_jax.engine.session import Session, text_of
-from specexit_jax.evaluation.statistics import auc, resampled
+from specexit_jax.evaluation.score_quality import auc
+from specexit_jax.evaluation.statistics import resampled
 from specexit_jax.exits.units import problem_of
 from specexit_jax.monitoring.progress import Progress
 from specexit_jax.storage.shards import held, own_rows

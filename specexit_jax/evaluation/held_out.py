@@ -20,7 +20,7 @@ from jax.sharding import Mesh
 from specexit_jax.annotation.documents import AFTER, BEFORE
 from specexit_jax.backend import on_mesh
 from specexit_jax.data.packing import Rows
-from specexit_jax.evaluation.statistics import auc, brier, reliability
+from specexit_jax.evaluation.score_quality import auc, brier, reliability
 from specexit_jax.exits.signals import SIGNALS, activate, agreement_column
 from specexit_jax.models.config import DraftConfig, TargetConfig
 from specexit_jax.models.draft import Draft

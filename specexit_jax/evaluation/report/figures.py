@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from specexit_jax.evaluation.report.scales import NearOne
 from specexit_jax.evaluation.report.style import COLOURS, INK, styled
 from specexit_jax.evaluation.results import in_order, tau
-from specexit_jax.evaluation.statistics import Reliability
+from specexit_jax.evaluation.score_quality import Reliability
 
 # offsets of a label from its point, in points, nearest first; a negative one puts it to the left
 _OFFSETS = ((8, 10), (8, -11), (-8, 10), (-8, -11), (8, 25), (8, -26), (-8, 25), (-8, -26), (8, 40), (8, -41), (8, 55))

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from specexit_jax.evaluation.report.figures import acceptance_figure, accuracy_tokens_figure, reliability_figure
 from specexit_jax.evaluation.report.loop_figures import latency_figure, position_figure
 from specexit_jax.evaluation.report.trace_figure import TraceView, signals_figure
-from specexit_jax.evaluation.statistics import Reliability
+from specexit_jax.evaluation.score_quality import Reliability
 
 CAPTIONS = {
     "signals": "The signals along real traces; the exit, T* and every boundary marked",

@@ -8,7 +8,7 @@ import numpy as np
 
 from specexit_jax.annotation.joined import join_labels
 from specexit_jax.annotation.replay import smoothed_at_boundaries
-from specexit_jax.evaluation import statistics
+from specexit_jax.evaluation import score_quality
 from specexit_jax.evaluation.records import Record
 from specexit_jax.evaluation.report.trace_figure import TraceView, text_stages
 from specexit_jax.evaluation.report.where import exit_offsets
@@ -43,16 +43,16 @@ def signal_sections(policy: Threshold, traces: Sequence[dict], labels: Sequence[
     metrics = {
         "boundaries": len(agree),
         "agreeing": float(agree.mean()),
-        "auc": statistics.auc(agree, raw),
-        "auc_smoothed": statistics.auc(agree, smoothed),
-        "brier": statistics.brier(agree, raw),
+        "auc": score_quality.auc(agree, raw),
+        "auc_smoothed": score_quality.auc(agree, smoothed),
+        "brier": score_quality.brier(agree, raw),
         # Confidence predicts agreement, not that the answer is right. This is how closely agreement itself corresponds
         # to a right answer.
-        "correlation_with_correct": statistics.correlation(raw, correct),
-        "correlation_of_agreement_with_correct": statistics.correlation(agree, correct),
+        "correlation_with_correct": score_quality.correlation(raw, correct),
+        "correlation_of_agreement_with_correct": score_quality.correlation(agree, correct),
     }
     problems = [problem_of(trace) for trace, label in zip(traces, labels, strict=True) for _ in label["boundaries"]]
-    bins = statistics.reliability(agree, raw, problems=problems, edges=statistics.NEAR_ONE)
+    bins = score_quality.reliability(agree, raw, problems=problems, edges=score_quality.NEAR_ONE)
     curve = {name: np.asarray(value).tolist() for name, value in bins._asdict().items()}
     return {"signals": metrics, "reliability": curve}
 
