@@ -2,7 +2,8 @@
 
 import re
 
-from specexit_jax.data.letters import DENYING, L, is_letter, settled, undressed
+from specexit_jax.data.letter_patterns import DENYING, L
+from specexit_jax.data.letters import is_letter, settled, undressed
 from specexit_jax.data.statements import boxed, field, last, mentions, named, sentences
 from specexit_jax.data.texts import normal
 
