@@ -51,8 +51,9 @@ def main() -> None:
         return
     door.say(transcript.text(answer, door.colours()))
     if answer.exit is not None and FLAGS.compare:
-        name = "eagle3" if answer.usage.drafts else "think"
-        longer = model.generate(prompt, **models.settings() | {"method": name})
+        longer = model.generate(
+            prompt, **models.settings() | {"exits": False}
+        )  # by the same program: nothing is compiled
         door.say(transcript.saved(answer, longer))
 
 

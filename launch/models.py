@@ -32,6 +32,7 @@ flags.DEFINE_float("min_p", None, "Keep tokens this likely beside the likeliest 
 flags.DEFINE_float("repetition_penalty", None, "Of tokens that were there before; 1 is none (default: likewise).")
 flags.DEFINE_enum("rule", None, list(RULES), "How sampled drafts are accepted (default: keyed, reproducible).")
 flags.DEFINE_integer("seed", 0, "Seed of the sampling.", lower_bound=0)
+flags.DEFINE_bool("exits", True, "Take the policy's exits; --noexits decodes as if it granted none.")
 flags.DEFINE_integer("max_new_tokens", None, "Most tokens to generate (default: the target's own).")
 flags.DEFINE_enum("exit_rule", None, list(POLICIES), "The policy's rule, or that of the released code.")
 flags.DEFINE_string("smoother", None, f"{', '.join(SMOOTHERS)}, instead of the policy's.")

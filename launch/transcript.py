@@ -67,7 +67,7 @@ def saved(answer: Answer, longer: Answer) -> str:
     )
     pace = f"{faster:.1f}× faster" if faster >= 1 else f"{1 / faster:.1f}× slower"
     return (
-        f"Without it ({longer.method}, same seed): {theirs} tokens in {longer.usage.seconds:.2f} s{ending}; {verdict}, {pace}; "
+        f"Without it (same program, same seed): {theirs} tokens in {longer.usage.seconds:.2f} s{ending}; {verdict}, {pace}; "
         f"{'the answer is the same' if answer.text == longer.text else 'the answer differs'}."
     )
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from compilations_case import compilations
 
 import specexit_jax
 from specexit_jax import SpecExit, notes
@@ -99,6 +100,19 @@ def test_strictness_refuses_it(tiny, model, tmp_path):
     assert strict.plan(QUESTION).policy.certificate is None  # by grid, without a certificate
     with pytest.raises(ValueError, match="calibrated for another run than this: temperature 0.5 instead of 1"):
         strict.plan(QUESTION, temperature=0.5)
+
+
+def test_exits_not_taken_leave_what_eagle3_writes_and_compile_nothing(bundled):
+    question = EXAMPLES["gcd"]
+    assert bundled.generate(question).exit is not None
+    with compilations() as compiled:
+        longer = bundled.generate(question, exits=False)
+    assert not compiled
+    eagle3 = bundled.generate(question, method="eagle3")
+    assert longer.ids == eagle3.ids and (longer.method, longer.exit, longer.policy) == ("specexit", None, None)
+    assert bundled.plan(question, exits=False).why.endswith("but no exit is taken (exits=False)")
+    assert [one.ids for one in bundled.generate_many([question], ids=["generate"], exits=False)] == [longer.ids]
+    assert list(bundled.stream(question, exits=False))[-1].answer.ids == longer.ids
 
 
 @pytest.mark.parametrize("method", ["specexit", "think"])
@@ -221,6 +235,7 @@ REQUESTS = [
     (QUESTION, {"temperature": -1}, ValueError, "temperature must be between 0 (greedy) and 1e+30, but it is -1.0."),
     (QUESTION, {"temperature": float("nan")}, ValueError, "temperature must be between 0"),
     (QUESTION, {"temperature": "0.6"}, TypeError, "temperature must be a number, not '0.6'."),
+    (QUESTION, {"exits": "no"}, TypeError, "exits must be True or False, not 'no'."),
     (QUESTION, {"temperature": True}, TypeError, "temperature must be a number, not True."),
     (QUESTION, {"top_k": -1}, ValueError, "top_k must be at least 0, but it is -1."),
     (QUESTION, {"top_k": 2.5}, TypeError, "top_k must be a whole number, not 2.5."),

@@ -1,10 +1,9 @@
 """Requests that differ in how they are sampled, in their seed and in their lengths share what is compiled."""
 
-import contextlib
-
 import jax
 import numpy as np
 import pytest
+from compilations_case import compilations
 
 from specexit_jax.decoding.sampling import Sampling
 from specexit_jax.engine.batches import plan
@@ -38,22 +37,6 @@ def requests(session):
         limit = 30 if place == 1 else int(rng.integers(1, 30))
         found.append(Request(f"q{place}", prompt, place, SAMPLINGS[place % 10], limit))
     return found
-
-
-@contextlib.contextmanager
-def compilations():
-    """A list that gets one entry for every program compiled, or read from a cache, inside."""
-    found = []
-
-    def told(event: str, duration: float, **_) -> None:
-        if event == "/jax/core/compile/backend_compile_duration":
-            found.append(duration)
-
-    jax.monitoring.register_event_duration_secs_listener(told)
-    try:
-        yield found
-    finally:
-        jax.monitoring.unregister_event_duration_listener(told)
 
 
 def decoded(session, requests, method, placement=Placement()):

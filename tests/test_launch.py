@@ -153,7 +153,7 @@ def test_text_marks_the_exit_and_compares_with_a_real_run(tiny, capsys, monkeypa
     assert code == 0, err
     assert "── exit after " in out
     assert "confidence 0." in out
-    assert "Without it (eagle3, same seed): " in out
+    assert "Without it (same program, same seed): " in out
     assert "\033" not in out  # not a terminal
     _, alone, _ = call(capsys, monkeypatch, *folders(tiny), PROMPT, "--compare=false")
     assert "Without it" not in alone
@@ -208,7 +208,7 @@ def test_ids_in_ids_out_without_a_tokenizer(broken, capsys, monkeypatch):
 
 def test_the_comparison_never_claims_a_saving_that_was_not():
     short, long = _answer(10, 0.5), _answer(40, 1.0)
-    assert "Without it (eagle3, same seed): 40 tokens" in transcript.saved(short, long)
+    assert "Without it (same program, same seed): 40 tokens" in transcript.saved(short, long)
     assert "saved 30 tokens (75%), 2.0× faster" in transcript.saved(short, long)
     assert "saved no token, 2.0× slower" in transcript.saved(long, short)
 

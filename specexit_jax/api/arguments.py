@@ -26,7 +26,8 @@ class Settings(TypedDict, total=False):
     tokens that were there before, above 0; 1 is none. rule: how sampled drafts are accepted, "keyed" (reproducible, the
     default) or "rejection". max_new_tokens: most tokens that are generated, thinking and answer. method: one of
     `SpecExit.METHODS`; by default `specexit` where the draft has a policy, `eagle3` where it has none, `think` without a
-    draft. seed: of the sampling, a whole number (0).
+    draft. seed: of the sampling, a whole number (0). exits: False takes no exit: the text is the one that the method writes
+    without its policy, and nothing is compiled anew (True).
     """
 
     temperature: float | None
@@ -38,6 +39,7 @@ class Settings(TypedDict, total=False):
     max_new_tokens: int | None
     method: str | None
     seed: int
+    exits: bool
 
 
 SAMPLED = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "rule")
@@ -63,6 +65,9 @@ def checked(function: str, given: Mapping[str, Any], more: Sequence[str] = ()) -
     for name, value in found.items():
         if name in _LEAST:
             found[name] = whole(name, value, _LEAST[name])
+        elif name == "exits":
+            if not isinstance(value, bool):
+                raise TypeError(f"exits must be True or False, not {value!r}.")
         elif name not in ("method", "rule"):
             if isinstance(value, bool) or not isinstance(value, numbers.Real):
                 raise TypeError(f"{name} must be a number, not {value!r}.")

@@ -59,12 +59,13 @@ class Methods:
         own = {name: settings[name] for name in arguments.SAMPLED if name in settings}
         sampling = dataclasses.replace(self._session.sampling, **own)
         length = settings.get("max_new_tokens", self._session.max_new_tokens)
-        policy = self._policy(choice, sampling, length)
+        exits = settings.get("exits", True)
+        policy = self._policy(choice, sampling, length) if exits else None
         if policy is not None and policy.uncovered is not None:
             if self._exits.strict_policy:
                 raise ValueError(f"{policy.uncovered} (strict_policy refuses it)")
             note(policy.uncovered)
-        return Asked(self._session, choice, method, policy, sampling, length, settings.get("seed", 0))
+        return Asked(self._session, choice, method, policy, sampling, length, settings.get("seed", 0), exits)
 
     def _policy(self, choice: Choice, sampling: Sampling, length: int) -> ExitPolicy | None:
         if choice.name not in EXITING:
@@ -85,6 +86,7 @@ class Asked:
     sampling: Sampling
     max_new_tokens: int
     seed: int
+    exits: bool
 
     def prepared(self, prompts: Sequence[Prompt], ids: Sequence[str], record_signals: bool = False) -> PreparedRequests:
         """The requests of these prompts, checked and ready to decode. Raises TypeError or ValueError, one sentence."""
@@ -99,14 +101,14 @@ class Asked:
 
     def decode_settings(self, record_signals: bool = False) -> DecodeSettings:
         """The settings in the engine's form."""
-        return DecodeSettings(self.sampling, self.max_new_tokens, record_signals)
+        return DecodeSettings(self.sampling, self.max_new_tokens, record_signals, self.exits)
 
     def plan(self, prompt: Prompt, id: str) -> Plan:
         """See `SpecExit.plan`."""
         (request,) = self.prepared([prompt], [id]).requests
         return Plan(
             method=self.method.name,
-            why=self.choice.why,
+            why=self.choice.why if self.exits else f"{self.choice.why}, but no exit is taken (exits=False)",
             policy=self.policy,
             drafts=self.method.draft_tokens,
             sampling=request.sampling,

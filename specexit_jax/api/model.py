@@ -91,7 +91,7 @@ class SpecExit:
         """The answer to one prompt: a text, a conversation as a list of messages {"role", "content"}, or token ids.
 
         Texts and messages go through the target's chat template, with the thinking open. settings: temperature, top_k, top_p,
-        min_p, repetition_penalty, rule, max_new_tokens, method and seed, as in `Settings`; what is left out is the
+        min_p, repetition_penalty, rule, max_new_tokens, method, seed and exits, as in `Settings`; what is left out is the
         target's own. The tokens depend on (seed, id) and the prompt alone; id: any text. record_signals: keep the signals of
         every token (`Answer.signals`), by whichever method; compiled apart.
 

@@ -30,12 +30,14 @@ class DecodeSettings:
     """How the requests of one call are decoded.
 
     sampling, max_new_tokens: of requests that have none of their own; None: the target's. record_signals: keep the draft's
-    signals at every token (`Outcome.signals`).
+    signals at every token (`Outcome.signals`). may_exit: whether the policy's exits are taken. Without them a request is
+    what it is without a policy, and is decoded by the program that is compiled for the policy.
     """
 
     sampling: Sampling | None = None
     max_new_tokens: int | None = None
     record_signals: bool = False
+    may_exit: bool = True
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -53,11 +55,12 @@ class PreparedRequest:
     key: np.ndarray
     sampling: Sampling
     max_new_tokens: int
+    may_exit: bool = True
 
     def in_buffer(self, length: int) -> SlotRequest:
         """The request as the loop takes it, in a buffer of `length` tokens, prompt included: tokens beyond it are cut."""
         longest = min(len(self.prompt_ids) + self.max_new_tokens, length)
-        return SlotRequest(self.prompt_ids, self.key, self.thinking, longest, self.sampling)
+        return SlotRequest(self.prompt_ids, self.key, self.thinking, longest, self.sampling, self.may_exit)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
