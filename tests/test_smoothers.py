@@ -5,9 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from specexit_jax.exits.recurrence import UNROLLED
 from specexit_jax.exits.scales import TOKENS_MAX
 from specexit_jax.exits.signals import activate
-from specexit_jax.exits.smoothers import SMOOTHERS, UNROLLED, smoother_named
+from specexit_jax.exits.smoothers import SMOOTHERS, smoother_named
 
 
 def _reference(name: str, signals: np.ndarray, boundary: np.ndarray) -> np.ndarray:

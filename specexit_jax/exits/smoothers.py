@@ -12,19 +12,14 @@ over a sequence equals any chain of `scan` and `commit` over its slices.
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import flax.struct
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from specexit_jax.exits.recurrence import Boundary, Count, Signals, state_after, unfold
 from specexit_jax.exits.signals import PAPER, activate, deactivate
-
-Signals = Float[Array, "B T S"]
-Boundary = Bool[Array, "B T"]
-Count = Int[Array, " B"]
-
-UNROLLED = 16  # a verify step is shorter: its recurrence becomes one fused kernel; a replayed trace is longer: lax.scan
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +27,20 @@ class _Columns:
     """signals: the names of the columns, in the order of the table."""
 
     signals: tuple[str, ...] = dataclasses.field(default=PAPER, kw_only=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Recurrent(_Columns):
+    """A smoother that is a step a token, as `recurrence` takes it."""
+
+    def _step(self, state: Any, signal: Float[Array, "B S"], boundary: Bool[Array, " B"]) -> tuple[Any, Array]:
+        raise NotImplementedError
+
+    def scan(self, state: Any, signals: Signals, boundary: Boundary) -> Signals:
+        return unfold(self._step, state, signals, boundary)[1]
+
+    def commit(self, state: Any, signals: Signals, boundary: Boundary, count: Count) -> Any:
+        return state_after(unfold(self._step, state, signals, boundary)[0], count)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +64,7 @@ class EwmaState:
 
 
 @dataclasses.dataclass(frozen=True)
-class Ewma(_Columns):
+class Ewma(_Recurrent):
     """e <- alpha s + (1 - alpha) e; the first value starts the average."""
 
     alpha: float = 0.1
@@ -68,15 +77,9 @@ class Ewma(_Columns):
         value = jnp.where(state.started[:, None], average, signal)
         return EwmaState(value, jnp.ones_like(state.started)), value
 
-    def scan(self, state: EwmaState, signals: Signals, boundary: Boundary) -> Signals:
-        return _unfold(self._step, state, signals, boundary)[1]
-
-    def commit(self, state: EwmaState, signals: Signals, boundary: Boundary, count: Count) -> EwmaState:
-        return _at(_unfold(self._step, state, signals, boundary)[0], count)
-
 
 @dataclasses.dataclass(frozen=True)
-class BoundaryEwma(_Columns):
+class BoundaryEwma(_Recurrent):
     """The same average over boundary tokens alone, of log-odds (shares) and logarithms (tokens).
 
     Between boundaries the value is constant; before the first boundary it is the token's own signal. The signals are fitted
@@ -96,12 +99,6 @@ class BoundaryEwma(_Columns):
         shown = jnp.where((boundary | state.started)[:, None], activate(value, self.signals), signal)
         return EwmaState(value, state.started | boundary), shown
 
-    def scan(self, state: EwmaState, signals: Signals, boundary: Boundary) -> Signals:
-        return _unfold(self._step, state, signals, boundary)[1]
-
-    def commit(self, state: EwmaState, signals: Signals, boundary: Boundary, count: Count) -> EwmaState:
-        return _at(_unfold(self._step, state, signals, boundary)[0], count)
-
 
 @flax.struct.dataclass
 class ParagraphState:
@@ -110,7 +107,7 @@ class ParagraphState:
 
 
 @dataclasses.dataclass(frozen=True)
-class ParagraphMean(_Columns):
+class ParagraphMean(_Recurrent):
     """Mean over the current paragraph: starts anew after a boundary; the boundary token ends its own paragraph."""
 
     def init(self, batch: int) -> ParagraphState:
@@ -124,12 +121,6 @@ class ParagraphMean(_Columns):
         )
         return after, total / length[:, None]
 
-    def scan(self, state: ParagraphState, signals: Signals, boundary: Boundary) -> Signals:
-        return _unfold(self._step, state, signals, boundary)[1]
-
-    def commit(self, state: ParagraphState, signals: Signals, boundary: Boundary, count: Count) -> ParagraphState:
-        return _at(_unfold(self._step, state, signals, boundary)[0], count)
-
 
 @flax.struct.dataclass
 class WindowState:
@@ -141,13 +132,32 @@ class WindowState:
 
 
 @dataclasses.dataclass(frozen=True)
-class SlidingMean(_Columns):
-    """Mean of the last `window` signals, or of as many as there are."""
+class _Windowed(_Columns):
+    """A smoother of the last `window` signals."""
 
     window: int = 10
 
     def init(self, batch: int) -> WindowState:
-        return _init_window(batch, self.window, len(self.signals))
+        width = len(self.signals)
+        return WindowState(
+            jnp.zeros((batch, self.window - 1, width), jnp.float32),
+            jnp.zeros((batch, width), jnp.float32),
+            jnp.zeros((batch,), jnp.int32),
+        )
+
+    def commit(self, state: WindowState, signals: Signals, boundary: Boundary, count: Count) -> WindowState:
+        extended = jnp.concatenate([state.history, signals], axis=1)
+        index = count[:, None] + jnp.arange(state.history.shape[1], dtype=jnp.int32)[None, :]
+        return WindowState(
+            jnp.take_along_axis(extended, index[:, :, None], axis=1),
+            jnp.where((state.count > 0)[:, None], state.first, signals[:, 0]),
+            state.count + count,
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class SlidingMean(_Windowed):
+    """Mean of the last `window` signals, or of as many as there are."""
 
     def scan(self, state: WindowState, signals: Signals, boundary: Boundary) -> Signals:
         length = signals.shape[1]
@@ -156,12 +166,9 @@ class SlidingMean(_Columns):
         total = sum(extended[:, k : k + length] for k in range(self.window))
         return total / jnp.minimum(_seen(state, length), self.window).astype(jnp.float32)[:, :, None]
 
-    def commit(self, state: WindowState, signals: Signals, boundary: Boundary, count: Count) -> WindowState:
-        return _advance_window(state, signals, count)
-
 
 @dataclasses.dataclass(frozen=True)
-class Momentum(_Columns):
+class Momentum(_Windowed):
     """The signal carried one token further along its mean change over the last `window` signals.
 
     s_t + (s_t - s_{t-w+1}) / (w - 1): the released predictor (last value plus the mean of the window's w - 1
@@ -169,11 +176,6 @@ class Momentum(_Columns):
     a lone signal predicts itself; the released code, which has no score before w values, is `Released`. Values may
     leave [0, 1] or fall below 0 tokens: it is an extrapolation.
     """
-
-    window: int = 10
-
-    def init(self, batch: int) -> WindowState:
-        return _init_window(batch, self.window, len(self.signals))
 
     def scan(self, state: WindowState, signals: Signals, boundary: Boundary) -> Signals:
         length = signals.shape[1]
@@ -183,9 +185,6 @@ class Momentum(_Columns):
         oldest = jnp.where((seen >= self.window)[:, :, None], extended[:, :length], first[:, None, :])
         gaps = jnp.clip(seen - 1, 1, self.window - 1).astype(jnp.float32)
         return signals + (signals - oldest) / gaps[:, :, None]
-
-    def commit(self, state: WindowState, signals: Signals, boundary: Boundary, count: Count) -> WindowState:
-        return _advance_window(state, signals, count)
 
 
 Smoother = NoSmoothing | Ewma | BoundaryEwma | ParagraphMean | SlidingMean | Momentum
@@ -206,55 +205,6 @@ def smoother_named(name: str, signals: Sequence[str] = PAPER) -> Smoother:
     return SMOOTHERS[name](signals=tuple(signals))
 
 
-def _unfold(step, state, signals: Signals, boundary: Boundary):
-    """The states before and after every token (leaves [B, T + 1, ...]) and the values [B, T, S] of a recurrence."""
-    length = signals.shape[1]
-    if length <= UNROLLED:
-        states, values = [state], []
-        for t in range(length):
-            state, value = step(state, signals[:, t], boundary[:, t])
-            states.append(state)
-            values.append(value)
-        return jax.tree.map(lambda *leaves: jnp.stack(leaves, axis=1), *states), jnp.stack(values, axis=1)
-
-    def body(carry, column):
-        carry, value = step(carry, *column)
-        return carry, (carry, value)
-
-    columns = (jnp.moveaxis(signals, 1, 0), jnp.moveaxis(boundary, 1, 0))
-    _, (states, values) = jax.lax.scan(body, state, columns)
-    join = lambda before, after: jnp.concatenate([before[:, None], jnp.moveaxis(after, 0, 1)], axis=1)  # noqa: E731
-    return jax.tree.map(join, state, states), jnp.moveaxis(values, 0, 1)
-
-
-def _at(states, count: Count):
-    """The state of each row after its first `count[b]` tokens."""
-
-    def pick(leaf: Array) -> Array:
-        index = count.reshape(count.shape + (1,) * (leaf.ndim - 1))
-        return jnp.take_along_axis(leaf, index, axis=1)[:, 0]
-
-    return jax.tree.map(pick, states)
-
-
-def _init_window(batch: int, window: int, width: int) -> WindowState:
-    return WindowState(
-        jnp.zeros((batch, window - 1, width), jnp.float32),
-        jnp.zeros((batch, width), jnp.float32),
-        jnp.zeros((batch,), jnp.int32),
-    )
-
-
 def _seen(state: WindowState, length: int) -> Int[Array, "B T"]:
     """Signals seen up to and including each token."""
     return state.count[:, None] + jnp.arange(1, length + 1, dtype=jnp.int32)[None, :]
-
-
-def _advance_window(state: WindowState, signals: Signals, count: Count) -> WindowState:
-    extended = jnp.concatenate([state.history, signals], axis=1)
-    index = count[:, None] + jnp.arange(state.history.shape[1], dtype=jnp.int32)[None, :]
-    return WindowState(
-        jnp.take_along_axis(extended, index[:, :, None], axis=1),
-        jnp.where((state.count > 0)[:, None], state.first, signals[:, 0]),
-        state.count + count,
-    )
