@@ -201,7 +201,7 @@ def test_a_depth_has_a_fixed_number_of_nodes(shape, sizes):
     assert TreeShape(*shape).sizes == sizes
 
 
-def test_a_tree_that_cannot_be_settled_beforehand_is_refused():
-    with pytest.raises(ValueError, match="verifies at most 8, not 9"):
+def test_a_tree_with_more_nodes_than_rejection_sampling_can_fix_is_refused():
+    with pytest.raises(ValueError, match="has at most 8 nodes, not 9"):
         rejecting_spec(TreeShape(3, 2, 9))
     assert tiny_spec(3, tree=TreeShape(3, 2, 9)).drafted == 9
