@@ -73,7 +73,9 @@ def saved(answer: Answer, longer: Answer) -> str:
 
 
 def _moment(answer: Answer) -> str:
-    told = ", ".join(f"{name} {SIGNALS[name].scale.told(value)}" for name, value in answer.exit.signals.items())
+    told = ", ".join(
+        f"{name} {SIGNALS[name].scale.text_with_unit(value)}" for name, value in answer.exit.signals.items()
+    )
     return f"exit after {answer.exit.token} thinking tokens{': ' if told else ''}{told}"
 
 

@@ -55,7 +55,7 @@ def test_positions_stop_where_thinking_does():
     [
         (TEXTS, ("sentence",), "unknown boundary kind sentence"),
         (TEXTS, (), "none given"),
-        (["a", "b"], ("paragraph",), "nowhere to exit"),
+        (["a", "b"], ("paragraph",), "no exit is possible"),
     ],
 )
 def test_refusals(texts, kinds, message):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from configs.embedded import ASSETS
-from specexit_jax.exits.made_for import MadeFor, Sampled, Thought, differences
+from specexit_jax.exits.conditions import Conditions, SamplingConditions, ThinkingMarks, differences
 from specexit_jax.exits.policy import FirstAnswer, NeverExit, Threshold, unreachable
 from specexit_jax.exits.policy_file import PolicyFile, load_policy, save_policy
 from specexit_jax.exits.released import SCORES, released
@@ -218,8 +218,15 @@ CERTIFICATE = Certificate(
     0.01, 0.05, "calibration", 6000, 40, 0.01, 0.0091, "development", 1, ((2.0, 2.0, -1.0), LIMITS)
 )
 CERTIFIED = dataclasses.replace(FILE, budget=300, certificate=CERTIFICATE)
-MADE = MadeFor(
-    "values:t", "sha256:ab", Sampled(0.8, 0, 0.95, 0.0), ("paragraph",), "ewma", 300, 880, Thought("<think>\n", (5, 6))
+MADE = Conditions(
+    "values:t",
+    "sha256:ab",
+    SamplingConditions(0.8, 0, 0.95, 0.0),
+    ("paragraph",),
+    "ewma",
+    300,
+    880,
+    ThinkingMarks("<think>\n", (5, 6)),
 )
 BOUND = dataclasses.replace(CERTIFIED, made_for=MADE)
 
@@ -242,8 +249,8 @@ def test_a_penalty_that_a_policy_was_not_made_with_is_told(tmp_path):
     (tmp_path / "policy.json").write_text(json.dumps(content))
     assert load_policy(tmp_path / "policy.json") == BOUND
     for warmth in (0.8, 0.0):
-        made = dataclasses.replace(MADE, sampling=Sampled(warmth, 0, 0.95, 0.0))
-        now = dataclasses.replace(made, sampling=Sampled(warmth, 0, 0.95, 0.0, 1.3))
+        made = dataclasses.replace(MADE, sampling=SamplingConditions(warmth, 0, 0.95, 0.0))
+        now = dataclasses.replace(made, sampling=SamplingConditions(warmth, 0, 0.95, 0.0, 1.3))
         assert differences(made, now) == ["repetition_penalty 1.3 instead of 1.0"]
 
 
@@ -263,7 +270,7 @@ def test_a_penalty_that_a_policy_was_not_made_with_is_told(tmp_path):
         (lambda text: text.replace("900", "true"), "problems is True"),
         (lambda text: text.replace('"budget": 300', '"budget": -1'), "budget is -1"),
         (lambda text: text.replace('"risk_upper"', '"risk"'), "a certificate holds exactly"),
-        (lambda text: text.replace('"step": 1', '"step": 2'), "step is a place among them"),
+        (lambda text: text.replace('"step": 1', '"step": 2'), "step an index into them"),
         (lambda text: text.replace('"temperature": 0.8', '"temperature": "warm"'), "made_for.sampling is"),
         (lambda text: text.replace('"top_k"', '"top"'), "made_for.sampling holds exactly temperature, top_k"),
         (

@@ -6,7 +6,7 @@ from pathlib import Path
 from specexit_jax.decoding.sampling import Sampling
 from specexit_jax.engine.session import Session, chat_ids, is_thinking
 from specexit_jax.engine.thinking import THINK
-from specexit_jax.exits.made_for import MadeFor, Sampled, Thought, differences
+from specexit_jax.exits.conditions import Conditions, SamplingConditions, ThinkingMarks, differences
 from specexit_jax.exits.policy_file import PolicyFile, load_policy
 from specexit_jax.models.checkpoints.content import draft_digest
 from specexit_jax.models.config import DraftConfig
@@ -24,18 +24,20 @@ def bound(
 
 def made_for(
     file: PolicyFile, session: Session, sampling: Sampling | None = None, max_new_tokens: int | None = None
-) -> MadeFor:
+) -> Conditions:
     """What a run of this policy is. sampling, max_new_tokens: the session's own where they are not given."""
     sampling = sampling or session.sampling
-    return MadeFor(
+    return Conditions(
         target=session.target_digest or "",
         draft=str(session.draft_digest or ""),
-        sampling=Sampled(**{field.name: getattr(sampling, field.name) for field in dataclasses.fields(Sampled)}),
+        sampling=SamplingConditions(
+            **{field.name: getattr(sampling, field.name) for field in dataclasses.fields(SamplingConditions)}
+        ),
         boundary_kinds=tuple(file.boundary_kinds),
         smoothing=file.smoothing,
         budget=file.budget,
         max_new_tokens=max_new_tokens or session.max_new_tokens,
-        thinking=Thought(_opening(session), tuple(int(token) for token in session.end_think_ids)),
+        thinking=ThinkingMarks(_opening(session), tuple(int(token) for token in session.end_think_ids)),
     )
 
 

@@ -1,1 +1,1 @@
-"""What decides: signals, smoothing, boundaries, policies, labels, calibration. No model and no loop, only arrays."""
+"""Exit decisions: signals, smoothers, boundaries, policies, labels, calibration and certificates."""

@@ -1,12 +1,12 @@
-"""Tokens after which thinking may stop (boundaries), found from the texts of the vocabulary (docs/method.md §3).
+"""Boundaries: the tokens after which thinking may stop, found from the texts of the vocabulary (docs/method.md §3).
 
-A boundary is the last token that an exit keeps; `</think>` follows it. Three kinds:
-  paragraph  every token whose text ends a paragraph ("\\n\\n", ".\\n\\n", "?\\r\\n\\r\\n", ...): the default. A blank line may hold
-             blanks; CRLF is a line's end, and so are Unicode's; its paragraph separator ends a paragraph by itself
-  marker     additionally the token that ends a line before a discourse marker ("But", "Wait", ...): the cut is made
-             before the marker, so this kind looks at the token that follows; within a verify step that token is the
-             keyed sample of the same column, known for every column, so slicing still changes nothing
-  released   the six split texts of the released code that are a single token, and nothing else
+A boundary is the last token that an exit keeps; `</think>` follows it. There are three kinds:
+  paragraph  tokens whose text ends a paragraph ("\\n\\n", ".\\n\\n", "?\\r\\n\\r\\n", ...); the default. The blank line may hold
+             spaces and tabs. Lines may end with \\n, \\r\\n, U+0085 or U+2028; U+2029 alone ends a paragraph
+  marker     tokens that end a line before a discourse marker ("But", "Wait", ...). This kind also depends on the next token.
+             In a verify step the next token is the target's sample of the same column, which is known for every column, so
+             the result does not depend on how verify steps divide the text
+  released   tokens whose text is one of the six split texts of the released code
 """
 
 import re
@@ -27,20 +27,20 @@ _PARAGRAPH = re.compile(rf"(?:{_END}{_BLANK}{_END}|\u2029)\Z")
 
 @flax.struct.dataclass
 class Boundaries:
-    """Vocabulary tables: a token that always is a boundary, one that ends a line, one that is a discourse marker."""
+    """Tables over the vocabulary: tokens that are always a boundary, tokens that end a line, discourse markers."""
 
     always: Bool[Array, " V"]
     ends_line: Bool[Array, " V"]
     marker: Bool[Array, " V"]
 
     def mask(self, tokens: Int[Array, "B T"], following: Int[Array, "B T"]) -> Bool[Array, "B T"]:
-        """Which tokens are boundaries, given the token after each (in the loop: the keyed sample of the column)."""
+        """Which tokens are boundaries. following: the token after each; in the loop, the target's sample of the column."""
         return self.always[tokens] | (self.ends_line[tokens] & self.marker[following])
 
 
 @flax.struct.dataclass
 class TokenBoundaries:
-    """A table of tokens that are boundaries, whatever follows them."""
+    """A table over the vocabulary of the tokens that are boundaries, whatever the next token is."""
 
     always: Bool[Array, " V"]
 
@@ -49,9 +49,9 @@ class TokenBoundaries:
 
 
 def make_boundaries(token_texts: Sequence[str], kinds: Sequence[str] = ("paragraph",)) -> Boundaries:
-    """Tables for the union of `kinds`, from the decoded text of every token id (special tokens: give "").
+    """Tables for the union of `kinds`. token_texts: the decoded text of every id, "" for special tokens.
 
-    Raises ValueError on an unknown kind, and where no token of the vocabulary ends a step.
+    Raises ValueError on an unknown kind, and where no token of the vocabulary can be a boundary.
     """
     unknown = [kind for kind in kinds if kind not in KINDS]
     if unknown or not kinds:
@@ -63,7 +63,9 @@ def make_boundaries(token_texts: Sequence[str], kinds: Sequence[str] = ("paragra
     if "released" in kinds:
         always |= np.array([text in RELEASED_SPLITS for text in token_texts])
     if not always.any() and "marker" not in kinds:
-        raise ValueError("no token of this vocabulary ends a paragraph (\\n\\n): nowhere to exit, use kind 'marker'")
+        raise ValueError(
+            "no token of this vocabulary ends a paragraph (\\n\\n), so no exit is possible: use kind 'marker'"
+        )
     marked = "marker" in kinds
     ends_line = np.array([marked and _LINE.search(text) is not None for text in token_texts])
     marker = np.array([marked and text.strip() in MARKERS for text in token_texts])
@@ -74,6 +76,6 @@ def boundary_positions(boundaries: Boundaries, ids: Sequence[int], thinking: int
     """Indices in `ids` of the boundaries among the first `thinking` tokens (those before `</think>`)."""
     tokens = np.asarray(ids, np.int64)
     following = np.append(tokens[1:], -1)
-    marker = np.append(np.asarray(boundaries.marker), False)  # index -1: nothing follows the last token yet
+    marker = np.append(np.asarray(boundaries.marker), False)  # index -1: no token follows the last one
     mask = np.asarray(boundaries.always)[tokens] | (np.asarray(boundaries.ends_line)[tokens] & marker[following])
     return np.flatnonzero(mask[:thinking]).tolist()

@@ -1,7 +1,7 @@
-"""Choosing thresholds by grid from replayed outcomes, under a bound on the accuracy lost (`risk`: learn-then-test).
+"""Chooses thresholds on a grid, under a bound on the accuracy lost. (`risk` certifies thresholds by learn-then-test.)
 
-Nothing is decoded here. Annotation has forced an answer at every boundary, so what any thresholds would have done is
-a lookup: the first boundary of a trace whose smoothed signals pass.
+Nothing is decoded here. Annotation has forced an answer at every boundary, so the outcome of any thresholds is a lookup: the
+exit is at the first boundary of a trace whose smoothed signals pass them.
 """
 
 import dataclasses
@@ -13,20 +13,20 @@ from jaxtyping import Bool, Float, Int
 from specexit_jax.exits.signals import PAPER, SIGNALS, never_limits, open_limits
 from specexit_jax.exits.units import Units, sums_of
 
-FIRST, OTHERS = 64, 6  # thresholds of the first signal in a grid, and of each other one
-CHUNK = 128  # settings scored at once
+FIRST, OTHERS = 64, 6  # number of thresholds in a grid: of the first signal, and of each other one
+CHUNK = 128  # number of settings that are scored at a time
 LOWEST_BIT = np.array([(byte & -byte).bit_length() - 1 for byte in range(256)])
 
 
 @dataclasses.dataclass(frozen=True)
 class Outcomes:
-    """What happens at every boundary of N annotated traces, padded to M boundaries.
+    """What an exit at every boundary of N annotated traces gives, padded to M boundaries.
 
-    smoothed: signals as the policy sees them at the boundary, one column for each name in `signals`; present: False in the
-    padding; tokens: generated tokens in all after an exit there; thinking: tokens thought by then; correct: the forced answer
-    is right; full_*: without an exit; closed: the trace closed its thinking itself and ended; weights: of the traces in every
-    mean, summing to 1 (task_weights: tasks count alike); units: which problem each is a sample of (left out: each of its
-    own).
+    smoothed: the smoothed signals at the boundary, one column for each name in `signals`. present: False in the padding.
+    tokens: all generated tokens if the exit is there, answer included. thinking: thinking tokens up to there. correct: whether
+    the forced answer is right. full_tokens, full_correct: without an exit. closed: the trace closed its thinking itself and
+    ended. weights: of the traces in all means; they sum to 1 (`task_weights` gives all tasks the same weight). units: the
+    problem of each trace; None: every trace is a problem of its own.
     """
 
     smoothed: Float[np.ndarray, "N M S"]
@@ -48,8 +48,12 @@ class Outcomes:
 
 @dataclasses.dataclass(frozen=True)
 class Scores:
-    """Of G settings: means over traces, the standard error of the accuracy drop (a problem's samples are one observation),
-    traces that count as harmed, and risk, the mean over problems of the share of its traces that are."""
+    """The results of G settings of thresholds.
+
+    tokens, accuracy, drop, exit_rate: weighted means over traces; drop: accuracy without exits minus accuracy with them.
+    drop_error: the standard error of drop, where all samples of a problem are one observation. harmed: the number of harmed
+    traces (`score`). risk: the mean over problems of the share of the problem's traces that are harmed.
+    """
 
     tokens: Float[np.ndarray, " G"]
     accuracy: Float[np.ndarray, " G"]
@@ -61,8 +65,8 @@ class Scores:
 
 
 @dataclasses.dataclass(frozen=True)
-class Choice:
-    """The thresholds chosen on a split and what they did there."""
+class ChosenThresholds:
+    """The thresholds chosen on a split, one a signal, and their results there: means over its traces."""
 
     thresholds: tuple[float, ...]
     tokens: float
@@ -72,8 +76,10 @@ class Choice:
 
 
 def task_weights(tasks: Sequence[str], units: Units | None = None) -> Float[np.ndarray, " N"]:
-    """Weights under which a mean over traces is the mean over tasks of each task's mean over its problems; units: as in
-    `Outcomes`."""
+    """Weights with which a mean over traces is the mean over tasks of each task's mean over its problems.
+
+    tasks: of each trace. units: as in `Outcomes`.
+    """
     units = units or Units.single(len(tasks))
     _, task = np.unique(np.asarray(tasks), return_inverse=True)
     problems = np.bincount(task[units.first])
@@ -81,7 +87,7 @@ def task_weights(tasks: Sequence[str], units: Units | None = None) -> Float[np.n
 
 
 def select(outcomes: Outcomes, rows: Bool[np.ndarray, " N"]) -> Outcomes:
-    """Some of the traces; their weights sum to 1 again."""
+    """The outcomes of some traces, with weights that sum to 1 again."""
     names = [field.name for field in dataclasses.fields(Outcomes) if field.name not in ("units", "signals")]
     parts = {name: getattr(outcomes, name)[rows] for name in names}
     return Outcomes(
@@ -94,13 +100,14 @@ def select(outcomes: Outcomes, rows: Bool[np.ndarray, " N"]) -> Outcomes:
 def threshold_grid(
     outcomes: Outcomes, sizes: Sequence[int] | None = None, signals: Sequence[str] | None = None
 ) -> Float[np.ndarray, "G S"]:
-    """Thresholds at quantiles of the signals seen at boundaries, denser at the strict end, and each one left open.
+    """All combinations of each signal's thresholds: quantiles of its values at boundaries, denser at the strict end, and an
+    open threshold.
 
-    sizes: thresholds of each signal (None: FIRST, then OTHERS). signals: which of them to exit by (None: all); the others
-    stay open.
+    sizes: number of thresholds of each signal (None: FIRST, then OTHERS). signals: names of the signals to exit by (None: all);
+    the others have open thresholds only.
 
-    Every threshold lies midway between two observed values: a rounding error of the smoothed signal, which decoding
-    and replay need not share, then never tips a decision on these traces.
+    Every threshold lies midway between two observed values. So rounding errors of the smoothed signals, which can differ
+    between decoding and replay, do not change a decision on these traces.
     """
     names = outcomes.signals
     sizes = (FIRST, *[OTHERS] * (len(names) - 1)) if sizes is None else sizes
@@ -112,7 +119,7 @@ def threshold_grid(
 
 
 def threshold_axis(outcomes: Outcomes, signal: int, size: int) -> Float[np.ndarray, " A"]:
-    """At most `size` thresholds of one signal, by its column, and the open one, safest first."""
+    """At most `size` thresholds of one signal and the open one, strict to loose. signal: its column."""
     own = SIGNALS[outcomes.signals[signal]]
     seen, most = (
         outcomes.smoothed[outcomes.present][:, signal],
@@ -130,10 +137,10 @@ def threshold_axis(outcomes: Outcomes, signal: int, size: int) -> Float[np.ndarr
 def exit_boundaries(
     outcomes: Outcomes, thresholds: Float[np.ndarray, "G S"], budget: int | None = None
 ) -> Int[np.ndarray, "G N"]:
-    """The boundary at which each trace exits under each setting, M where it does not. Exactly `policy.Threshold`.
+    """The boundary at which each trace exits under each of G settings; M where it does not exit.
 
-    budget: as there, of all settings. Each distinct limit of a signal is compared once; a setting is then the AND of
-    a row of bits for each.
+    The decisions equal those of `policy.Threshold`. budget: as there, the same for all settings. Each distinct threshold of a
+    signal is compared once; a setting's decisions are the bitwise AND over its signals.
     """
     traces, most = outcomes.present.shape
     limits = np.asarray(thresholds, np.float32)
@@ -160,10 +167,10 @@ def exit_boundaries(
 
 
 def score(outcomes: Outcomes, exits: Int[np.ndarray, "G N"]) -> Scores:
-    """Means over traces of exiting at `exits`.
+    """The results of exits at these boundaries (M: no exit).
 
-    A trace is harmed if full thinking is right and the exit is wrong. One that never closed its thinking counts as a
-    failure: harmed unless an exit gave it a right answer.
+    A trace is harmed if full thinking is right and the exit is wrong. A trace that never closed its thinking is harmed unless
+    its exit gives the right answer.
     """
     parts = [_score(outcomes, exits[start : start + CHUNK]) for start in range(0, max(len(exits), 1), CHUNK)]
     return Scores(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
@@ -185,17 +192,18 @@ def _score(outcomes: Outcomes, exits: Int[np.ndarray, "G N"]) -> tuple[np.ndarra
 
 
 def _harms(outcomes: Outcomes, correct: Bool[np.ndarray, "G N"]) -> Bool[np.ndarray, "G N"]:
+    """Which traces are harmed, from whether their answers under each setting are correct."""
     return np.where(outcomes.closed[None, :], outcomes.full_correct[None, :] & ~correct, ~correct)
 
 
 def harms(outcomes: Outcomes, exits: Int[np.ndarray, "G N"]) -> Bool[np.ndarray, "G N"]:
-    """Which traces count as harmed (see `score`) under each setting."""
+    """Which traces are harmed (see `score`) under each setting."""
     row = np.arange(exits.shape[1])[None, :]
     return _harms(outcomes, _or_full(outcomes.correct, outcomes.full_correct)[row, exits])
 
 
-def taken(outcomes: Outcomes, exits: Int[np.ndarray, " N"]) -> tuple[np.ndarray, np.ndarray]:
-    """(tokens int [N], correct bool [N]) of each trace under one setting's exits."""
+def results_at(outcomes: Outcomes, exits: Int[np.ndarray, " N"]) -> tuple[np.ndarray, np.ndarray]:
+    """(tokens int [N], correct bool [N]) of each trace, for the exits of one setting."""
     row = np.arange(len(exits))
     return (
         _or_full(outcomes.tokens, outcomes.full_tokens)[row, exits],
@@ -215,18 +223,18 @@ def choose_thresholds(
     margin: float = 0.0,
     standard_errors: float = 0.0,
     budget: int | None = None,
-) -> Choice:
-    """The setting of fewest mean tokens whose drop + margin + standard_errors x its error is at most `bound`.
+) -> ChosenThresholds:
+    """The setting with the fewest mean tokens for which drop + margin + standard_errors x drop_error is at most `bound`.
 
-    bound, margin: fractions of accuracy (0.005 is half a point); budget: see `policy.Threshold`. Limits that no
-    signal passes always qualify and are what remains if nothing else does. Among equal tokens the smaller drop wins.
+    bound, margin: as fractions of accuracy (0.005 is half a point). budget: see `policy.Threshold`. Of settings with equal
+    tokens the one with the smaller drop is chosen. If no setting qualifies, the result is thresholds that no signal passes.
     """
     candidates = np.concatenate([np.asarray([never_limits(outcomes.signals)]), np.asarray(thresholds, np.float64)])
     scores = score(outcomes, exit_boundaries(outcomes, candidates, budget))
     allowed = scores.drop + margin + standard_errors * scores.drop_error <= bound + 1e-12
     allowed[0] = True
     best = min(np.flatnonzero(allowed), key=lambda g: (scores.tokens[g], scores.drop[g]))
-    return Choice(
+    return ChosenThresholds(
         tuple(float(value) for value in candidates[best]),
         float(scores.tokens[best]),
         float(scores.accuracy[best]),

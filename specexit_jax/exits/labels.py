@@ -1,4 +1,4 @@
-"""What the signals are trained towards: T*, and a label for every thinking token (docs/method.md §1)."""
+"""The training labels of the signals: T*, and a label for every thinking token (docs/method.md §1)."""
 
 import dataclasses
 import math
@@ -17,10 +17,10 @@ CONFIDENCES = ("one", "keys", "deer")
 
 @dataclasses.dataclass(frozen=True)
 class TokenLabels:
-    """Labels and weights of every generated token, one column a signal (values, not raw outputs).
+    """Labels of every generated token, one column a signal, on the signals' own scales.
 
-    mask is 0 where a token has no such label: outside the thinking always; where the trace never closed its thinking, of the
-    signals that have none then. values are 0 there.
+    mask: 1 where a token has the label, else 0. It is 0 outside the thinking. In a trace that never closed its thinking it is
+    also 0 for signals without a label there. values are 0 where mask is 0.
     """
 
     values: Float[np.ndarray, "T S"]
@@ -28,11 +28,11 @@ class TokenLabels:
 
 
 def sufficient_boundary(agree: Sequence[float], kind: str = "stable", m: int = 3) -> int | None:
-    """Index of the first boundary after which thinking on is of no use, None where there is none.
+    """Index of the sufficient boundary, after which further thinking is of no use; None where there is none.
 
-    agree[i]: the answer forced at boundary i agrees with the final one (a fraction counts from one half on).
-    `first`: the earliest that agrees. `stable`: the earliest that agrees and is followed by agreement at the next m
-    boundaries, or at all that remain.
+    agree[i]: whether the answer forced at boundary i agrees with the final one; a fraction counts as agreement from 0.5 on.
+    kind `first`: the earliest boundary that agrees. kind `stable`: the earliest that agrees and whose next m boundaries (or all
+    that remain) agree too. Raises ValueError on an unknown kind.
     """
     if kind not in KINDS:
         raise ValueError(f"unknown kind of sufficient boundary '{kind}': choose one of {', '.join(KINDS)}")
@@ -42,11 +42,11 @@ def sufficient_boundary(agree: Sequence[float], kind: str = "stable", m: int = 3
 
 
 def confidence_targets(label: dict, kind: str = "one") -> list[float]:
-    """What confidence is trained towards at each boundary of a row of labels.jsonl, in [0, 1].
+    """The label of confidence, in [0, 1], at each boundary of a row of labels.jsonl.
 
-    `one`: whether the answer forced there agrees, under the trace's own key. `keys`: the share of several keys under
-    which it does. `deer`: exp of the mean log-probability of the forced answer's tokens, 0 where there are none.
-    Raises ValueError where the labels lack what is asked for.
+    kind `one`: whether the answer forced there under the trace's own key agrees. `keys`: the share of several keys under which it
+    agrees. `deer`: exp of the mean log-probability of the forced answer's tokens; 0 where it has none. Raises ValueError on an
+    unknown kind, and where the labels do not hold what the kind needs.
     """
     if kind not in CONFIDENCES:
         raise ValueError(f"unknown confidence '{kind}': choose one of {', '.join(CONFIDENCES)}")
@@ -57,7 +57,8 @@ def confidence_targets(label: dict, kind: str = "one") -> list[float]:
         return [min(math.exp(mean), 1.0) if ids else 0.0 for mean, ids in pairs]
     if "agree_share" not in label:
         raise ValueError(
-            f"the labels of {label['id']} are of one key: annotate with --config.annotate.request_keys=4 in a new workdir"
+            f"the labels of {label['id']} were made with one key, but confidence 'keys' needs several: annotate with "
+            "--config.annotate.request_keys=4 in a new workdir"
         )
     return [float(share) for share in label["agree_share"]]
 
@@ -73,26 +74,26 @@ def token_labels(
 ) -> TokenLabels:
     """Labels of a trace of `length` generated tokens whose `</think>` is at index `think_end` (None: never closed).
 
-    boundaries: indices of the boundary tokens, ascending, inside the thinking; agree: one value each; sufficient:
-    index into them. T* counts the thinking tokens up to and including the sufficient boundary. A trace that closes its
-    thinking without one is sufficient where it closes, for there it agrees with itself; the paragraph that ends at
-    `</think>` has confidence 1 for the same reason.
+    boundaries: indices of the boundary tokens inside the thinking, ascending. agree: the agreement at each. sufficient: an index
+    into `boundaries`, or None. signals: names of the columns; None: those that a new draft is trained with.
 
-    A trace that never closes has no T*: it gives no confidence and no remain, and progress 0, the limit of t / T* as
-    T* grows without bound, so that it can only teach the draft not to exit.
+    T* is the number of thinking tokens up to and including the sufficient boundary. A trace that closes its thinking without a
+    sufficient boundary has T* at `</think>`, because the answer there is the final one. For the same reason the tokens after the
+    last boundary have confidence 1.
 
-    place: `paragraph_end` gives a token the labels of the boundary it leads to, a boundary its own. The ablations:
-    `next_boundary` gives a boundary those of the one after it, where an exit that lags a step would fall; `token` counts
-    progress and remain at the token itself.
+    A trace that never closes its thinking has no T*. Its tokens have no confidence, no remain, and progress 0, which is the limit
+    of t / T* as T* grows. So it can only teach the draft not to exit.
 
-    signals: names of the columns; None: those that a new draft is trained with.
+    place: `paragraph_end` gives each token the labels of the boundary at or after it. Two ablations: `next_boundary` gives each
+    token the labels of the boundary strictly after it, as for an exit that comes one boundary late; `token` counts progress
+    and remain at the token itself. Raises ValueError on inconsistent arguments.
     """
     _check(length, think_end, boundaries, agree, sufficient, place)
     thinking = length if think_end is None else think_end
     names = draft_signals() if signals is None else signals
     values, mask = np.zeros((length, len(names)), np.float32), np.zeros((length, len(names)), np.float32)
     ends = np.asarray([*boundaries, thinking - 1], np.int64)
-    # the first boundary at each token or after it, else `</think>`
+    # the index in `ends` of the first boundary at or after each token, or of the last thinking token
     own = np.searchsorted(ends[:-1], np.arange(thinking), side="right" if place == "next_boundary" else "left")
     enough = None
     if think_end is not None:
@@ -110,7 +111,9 @@ def _check(length, think_end, boundaries, agree, sufficient, place) -> None:
     if place not in PLACES:
         raise ValueError(f"unknown place of labels '{place}': choose one of {', '.join(PLACES)}")
     if not 0 <= thinking <= length:
-        raise ValueError(f"</think> at index {think_end} lies outside a trace of {length} tokens")
+        raise ValueError(
+            f"</think> at index {think_end} lies outside a trace of {length} tokens: annotate the trace again"
+        )
     if len(agree) != len(boundaries):
         raise ValueError(f"{len(boundaries)} boundaries but {len(agree)} agreements: annotate the trace again")
     if any(b <= a for a, b in pairwise([-1, *boundaries])) or (len(boundaries) and boundaries[-1] >= thinking):

@@ -1,8 +1,9 @@
-"""The path through threshold space that learn-then-test walks, fixed on the development split (docs/method.md §5).
+"""The path of thresholds that learn-then-test walks, fixed on the development split (docs/method.md §5).
 
-A path moves one signal's threshold from strict to loose in small steps; the other thresholds and the smoother are fixed. The
-best setting at every level of harm, chosen separately, does worse on other data: a walk ends at its first unlucky step. On
-halves of the bundled model's development split, sweeps certified 51 % fewer tokens, separately chosen settings 48 %.
+A path moves the threshold of one signal from strict to loose in small steps. The other thresholds and the smoother are fixed.
+A path of settings that are each the best at one level of harm does worse on other data, because the walk ends at the first
+step that fails. On halves of the bundled model's development split, sweeps of one signal certified 51 % fewer tokens, and
+separately chosen settings 48 %.
 """
 
 import dataclasses
@@ -14,14 +15,17 @@ from jaxtyping import Float
 from specexit_jax.exits.calibration import Outcomes, exit_boundaries, score, threshold_axis
 from specexit_jax.exits.signals import open_limits
 
-STEPS, OTHERS = 100, 8  # limits of the swept signal, and of each other one that may be held
-_LEAST, _LEVELS = 0.3, 15  # a path is judged by its tokens at harms from 0.3 epsilon to epsilon
+STEPS, OTHERS = 100, 8  # number of thresholds: of the swept signal, and of each other signal
+_LEAST, _LEVELS = 0.3, 15  # paths are compared by their tokens at 15 levels of harm from 0.3 epsilon to epsilon
 
 
 @dataclasses.dataclass(frozen=True)
 class Path:
-    """thresholds: safest first; smoothing: a name of `smoothers.SMOOTHERS`; swept: a signal's name; fixed_on: the
-    split that it was fixed on."""
+    """A path of P settings.
+
+    smoothing: a name of `smoothers.SMOOTHERS`. swept: the signal whose threshold moves. thresholds: safest first. fixed_on: the
+    outcomes that it was chosen on.
+    """
 
     smoothing: str
     swept: str
@@ -30,8 +34,11 @@ class Path:
 
 
 def sweeps(outcomes: Outcomes, signals: Sequence[str] | None = None) -> tuple[str, list[Float[np.ndarray, "P S"]]]:
-    """The swept signal (the first of `signals`) and every path along it; signals that are not named stay open (None: all are
-    named)."""
+    """(the swept signal, all paths along it).
+
+    signals: names of the signals to exit by (None: all). The first is swept, each combination of thresholds of the others gives a
+    path, and all remaining signals have open thresholds.
+    """
     names = outcomes.signals
     own = [names.index(name) for name in signals or names]
     swept, axes = own[0], [np.asarray([limit]) for limit in open_limits(names)]
@@ -47,8 +54,10 @@ def sweeps(outcomes: Outcomes, signals: Sequence[str] | None = None) -> tuple[st
 
 @dataclasses.dataclass(frozen=True)
 class Scored:
-    """What every step of a path does on the development split: harm (a problem, on average) and tokens; full: the
-    tokens of no exit."""
+    """The results of a path's steps on the development split.
+
+    harm: the mean harm of a problem. tokens: the mean tokens of a trace. full: the mean tokens without exits.
+    """
 
     path: Path
     harm: Float[np.ndarray, " P"]
@@ -59,9 +68,10 @@ class Scored:
 def scored_paths(
     development: Mapping[str, Outcomes], signals: Sequence[str] | None = None, budget: int | None = None
 ) -> list[Scored]:
-    """All paths over smoothers and held limits, scored.
+    """All paths of all smoothers with their results.
 
-    development: a smoother's name -> what its thresholds do on the development split; budget: see `policy.Threshold`.
+    development: the outcomes on the development split by the smoother's name. signals: as in `sweeps`. budget: see
+    `policy.Threshold`.
     """
     found = []
     for name, outcomes in development.items():
@@ -76,14 +86,14 @@ def scored_paths(
 
 
 def choose_path(scored: Sequence[Scored], epsilon: float) -> Path:
-    """The path of fewest tokens at harms below epsilon."""
+    """The path with the fewest tokens on average over levels of harm up to epsilon."""
     if not scored:
         raise ValueError("a path needs at least one smoother to choose from")
     return min(scored, key=lambda one: _tokens_below(epsilon, one)).path
 
 
 def _tokens_below(epsilon: float, scored: Scored) -> float:
-    """The mean over harms up to epsilon of the fewest tokens there, those of no exit where nothing is as safe."""
+    """The mean over levels of harm of the fewest tokens at a step with at most that harm, or of `full` where there is none."""
     levels = np.linspace(_LEAST * epsilon, epsilon, _LEVELS)
     allowed = np.where(scored.harm[None, :] <= levels[:, None], scored.tokens[None, :], scored.full)
     return float(allowed.min(axis=1).mean())

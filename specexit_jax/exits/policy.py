@@ -1,5 +1,4 @@
-"""The exit policies, and the table of those that policy.json can hold (docs/method.md §3); what each of them
-has to offer: `protocols`."""
+"""The exit policies, and the table of those that policy.json can hold (docs/method.md §3). `protocols` has their interface."""
 
 import functools
 import operator
@@ -18,7 +17,7 @@ __all__ = ["POLICIES", "Deer", "FirstAnswer", "NeverExit", "Policy", "Released",
 
 @flax.struct.dataclass
 class NeverExit(Policy):
-    """The null policy: the model thinks until it closes its thinking itself."""
+    """Never exits: the model thinks until it closes its thinking itself."""
 
     exits = False
 
@@ -30,8 +29,8 @@ class NeverExit(Policy):
 class Threshold(Rule):
     """The `default` rule: exit at the first boundary whose smoothed signals (its own token included) pass all thresholds.
 
-    thresholds: one for each of the smoother's signals, lower or upper as the table says. budget: thinking tokens from which
-    on any boundary is an exit (a hopeless problem is given up); None: none is.
+    thresholds: one for each of the smoother's signals; the table of signals says whether it is a lower or an upper limit.
+    budget: the number of thinking tokens from which on every boundary is an exit; None: there is no budget.
     """
 
     thresholds: Float[Array, " S"]
@@ -55,7 +54,7 @@ class Threshold(Rule):
         return cls(limits, smoother_named(terms.smoothing, terms.signals), budget)
 
     def init(self, batch: int):
-        """The smoother's state and the thinking tokens so far, which a policy without a budget does not count."""
+        """(the smoother's state, the number of thinking tokens so far or None without a budget)."""
         return self.smoother.init(batch), None if self.budget is None else jnp.zeros((batch,), jnp.int32)
 
     def decide(self, state, tokens, signals, boundary, valid, closes=None) -> Decision:
@@ -75,7 +74,7 @@ class Threshold(Rule):
 
 @flax.struct.dataclass
 class FirstAnswer(Policy):
-    """Exit at the first boundary at or after a token that states an answer (table `states_answer`, bool [V])."""
+    """Exit at the first boundary at or after a token that states an answer. states_answer: which tokens of the vocabulary do."""
 
     states_answer: Bool[Array, " V"]
 
@@ -97,10 +96,10 @@ class FirstAnswer(Policy):
 
 @flax.struct.dataclass
 class Deer(TrialPolicy):
-    """The rival DEER (arXiv 2504.15895): try an answer at every boundary, exit where exp(mean log p) > confidence.
+    """The rival method DEER (arXiv 2504.15895): try an answer at every boundary, and exit where exp(mean log p) > confidence.
 
-    The published one induces its trial by a sentence of its own, which cuts it short, and answers anew after it; here the
-    trial is the answer. max_answer: tokens after `</think>`, the stop token included, after which a trial is judged as it is.
+    The published method writes a special sentence before a short trial answer, and writes the answer again after the exit. Here
+    the trial is the answer itself. max_answer: the most tokens of a trial after `</think>`, the stop token included.
     """
 
     confidence: Float[Array, ""]
@@ -112,29 +111,29 @@ class Deer(TrialPolicy):
         return first_column(boundary & valid), _nothing(tokens)
 
     def stands(self, log_probability: Float[Array, "..."], length: Int[Array, "..."]) -> Bool[Array, "..."]:
-        """An answer that had no room for a token never stands."""
+        """See `TrialPolicy`. An answer without tokens fails."""
         return (length > 0) & (jnp.exp(log_probability) > self.confidence)
 
 
-POLICIES: dict[str, type[Rule]] = {"default": Threshold, "released": Released}  # by `rule` of policy.json
+POLICIES: dict[str, type[Rule]] = {"default": Threshold, "released": Released}  # by the key `rule` of policy.json
 
 
 def unreachable(smoother: Smoother | None = None, signals: tuple[str, ...] = PAPER) -> Threshold:
-    """Computes every signal and never exits: what the cost of signals and exit rule is measured with."""
+    """A policy that computes every signal but never exits, to measure the cost of signals and exit rule."""
     smoother = smoother or Ewma(signals=signals)
     return Threshold(jnp.array(never_limits(smoother.signals), jnp.float32), smoother)
 
 
 def first_column(granted: Bool[Array, "B T"]) -> Int[Array, " B"]:
-    """The first column granted in each row, T where there is none."""
+    """The first true column of each row; T where there is none."""
     return jnp.where(granted.any(axis=1), jnp.argmax(granted, axis=1), granted.shape[1]).astype(jnp.int32)
 
 
 def _thinking(valid: Bool[Array, "B T"], count: Int[Array, " B"]) -> Int[Array, " B"]:
-    """How many of the `count` committed tokens are thinking: only those enter an average."""
+    """The number of thinking tokens among the first `count`. Only these are smoothed and counted."""
     return jnp.minimum(count, valid.sum(axis=1, dtype=jnp.int32))
 
 
 def _nothing(tokens: Int[Array, "B T"]) -> Float[Array, "B T 0"]:
-    """What a policy that reads no signals looked at."""
+    """The smoothed signals of a policy that reads none: no columns."""
     return jnp.zeros((*tokens.shape, 0), jnp.float32)

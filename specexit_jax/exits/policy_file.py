@@ -1,4 +1,4 @@
-"""`policy.json`: a calibrated exit rule, the draft that it belongs to, and what it was calibrated for."""
+"""`policy.json`: a calibrated exit policy, its draft, its certificate, and the conditions that it was calibrated under."""
 
 import dataclasses
 import json
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from specexit_jax.exits.boundaries import KINDS
-from specexit_jax.exits.made_for import MadeFor, parse_made_for
+from specexit_jax.exits.conditions import Conditions, parse_conditions
 from specexit_jax.exits.policy import POLICIES, Policy
 from specexit_jax.exits.protocols import Terms
 from specexit_jax.exits.risk import Certificate
@@ -18,14 +18,14 @@ from specexit_jax.storage.identity import same
 
 @dataclasses.dataclass(frozen=True)
 class PolicyFile:
-    """What policy.json holds, key for key.
+    """The content of policy.json (docs/formats.md). Fields are the keys of the file, except `signals`.
 
-    rule: a name of `policy.POLICIES`; smoothing: one of the rule's; thresholds: by signal in the file, here in the order of
-    `signals`, whose scales and directions are those of the table; budget: thinking tokens from which on any boundary is an
-    exit, null without one; bound: the accuracy drop allowed on `split`, null where a certificate says more; certificate: what
-    was shown of the thresholds, null where they were chosen by grid; problems: how many of `split` they were chosen on;
-    draft: what the draft's weights are (`models.checkpoints.content`); made_for: what it holds for, null in files of
-    before, which do not say; settings: of rules that have some, left out where there are none.
+    rule: a name of `policy.POLICIES`. smoothing: one of the rule's smoothers. thresholds: a value for each name in `signals`; in
+    the file an object by name. budget: thinking tokens from which on every boundary is an exit; null: none. bound: the accuracy
+    drop that was allowed on `split`; null for a certified policy. certificate: null for thresholds chosen by grid. problems: the
+    number of problems of `split` that the thresholds were chosen or tested on. draft: the digest of the draft's weights
+    (`models.checkpoints.content`). made_for: the conditions that it was calibrated under; null in files of older versions.
+    settings: further settings of rules that have some; left out of the file where empty.
     """
 
     rule: str
@@ -38,11 +38,12 @@ class PolicyFile:
     split: str
     problems: int
     draft: str
-    made_for: MadeFor | None = None
+    made_for: Conditions | None = None
     signals: tuple[str, ...] = PAPER
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def policy(self) -> Policy:
+        """The policy that the decoding loop runs."""
         return POLICIES[self.rule].of(self.terms)
 
     @property
@@ -51,7 +52,7 @@ class PolicyFile:
 
 
 def save_policy(path: str | Path, policy: PolicyFile) -> None:
-    """Writes policy.json whole or not at all. Raises ValueError on a policy that load_policy would refuse."""
+    """Writes policy.json in one atomic step. Raises ValueError on a policy that `load_policy` would refuse."""
     path = Path(path)
     content = dataclasses.asdict(policy)
     if policy.made_for is None:
@@ -70,10 +71,10 @@ def save_policy(path: str | Path, policy: PolicyFile) -> None:
 
 
 def load_policy(path: str | Path, draft: str | None = None) -> PolicyFile:
-    """Reads policy.json; `draft` is the digest of the draft in use (None: do not compare).
+    """Reads policy.json. draft: the digest of the draft in use; None: do not compare.
 
-    Raises FileNotFoundError, or ValueError with one sentence on corrupt JSON, unknown, missing or senseless keys, and
-    a policy calibrated for another draft.
+    Raises FileNotFoundError where there is no file, and ValueError where it is not valid JSON, has unknown or missing keys or
+    invalid values, or was calibrated for another draft.
     """
     path = Path(path)
     if not path.is_file():
@@ -113,7 +114,7 @@ def _parse(path: Path, content) -> PolicyFile:
     certificate = _certificate(path, content["certificate"], len(limits))
     kinds = tuple(content["boundary_kinds"])
     try:
-        made_for = parse_made_for(content["made_for"])
+        made_for = parse_conditions(content["made_for"])
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
     parsed = {"thresholds": limits, "boundary_kinds": kinds, "certificate": certificate, "made_for": made_for}
@@ -143,13 +144,14 @@ def _certificate(path: Path, content, limits: int) -> Certificate | None:
     )
     if not sound or not isinstance(step, int) or not 0 <= step < len(steps):
         raise ValueError(
-            f"{path}: the certificate's steps are lists of {limits} limits, one a threshold, and step is a place among them"
+            f"{path}: the certificate's steps must be lists of {limits} thresholds each, and step an index into them: run "
+            "launch.calibrate again"
         )
     return Certificate(**{**content, "steps": tuple(tuple(float(x) for x in limits) for limits in steps)})
 
 
 def _first_wrong(content: dict) -> str | None:
-    """One sentence on the first senseless value, None if all are sound."""
+    """A sentence about the first invalid value; None if all are valid."""
     kinds = content["boundary_kinds"]
     if content["rule"] not in POLICIES:
         return f"rule is {content['rule']!r}, expected one of {', '.join(POLICIES)}"

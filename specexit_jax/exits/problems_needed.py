@@ -1,8 +1,9 @@
-"""How many problems an exact binomial test needs, by bracket and bisection: the very number that counting up gives.
+"""The number of problems that an exact binomial test needs, by bisection; the result equals that of counting up from 1.
 
-With h harmed, n problems pass from some n on; the share allows h from some n on too. Of all n with h harmed the largest is
-the likeliest to pass, and it lies within 1 of h / observed: P(at most h of h / observed) falls with h, so that bisection
-finds between which h the first one lies, which are then tried one by one.
+For a fixed number h of harmed problems, the test passes from some number of problems n on. An observed risk of `observed` means
+h = ceil(observed x n), so each h belongs to a range of n, and the largest n of the range passes most easily. It is within 1 of
+h / observed. P(at most h of h / observed) falls with h, so bisection gives an interval that contains the first h that passes.
+The values of h in this interval are then tried one by one.
 """
 
 import math
@@ -11,17 +12,18 @@ from collections.abc import Callable
 import numpy as np
 from scipy.special import betainc
 
-_PLACES = 9  # a share of n problems is rounded to so many decimals before it is rounded up
-_BLOCK, _TRIED = 64, 4096  # counts of harmed problems that are tried at once, and at most
+_PLACES = 9  # decimals that observed x n is rounded to before it is rounded up
+_BLOCK, _TRIED = 64, 4096  # values of h that are tried at a time, and in all
 
 
 def problems_needed(epsilon: float, delta: float, observed: float = 0.0) -> int:
-    """The fewest problems on which an observed risk of at least `observed` is certified below epsilon.
+    """The smallest number of problems n with which the binomial test certifies the risk to be below epsilon, if the share
+    `observed` of the problems is harmed.
 
-    A share of n problems is a whole number of them, rounded up; so a slightly larger n may fail again (one more
-    problem is allowed to be harmed there). Where more than 4,096 counts of harmed problems would have to be tried (at 10^10
-    problems for epsilon 0.1, at 10^6 for 0.9), the answer passes, but a smaller one may too. Raises ValueError unless
-    0 <= observed < epsilon < 1 and 0 < delta < 1.
+    The number of harmed problems is observed x n, rounded up. So a slightly larger n can fail again, because one more problem is
+    harmed. Where more than 4,096 numbers of harmed problems would have to be tried (from about 10^10 problems on for epsilon 0.1,
+    10^6 for 0.9), the result passes, but a smaller number may pass too. Raises ValueError unless 0 <= observed < epsilon < 1 and
+    0 < delta < 1.
     """
     if not (0.0 <= observed < epsilon < 1.0 and 0.0 < delta < 1.0):
         raise ValueError(
@@ -56,19 +58,19 @@ def _passes(harmed: int, problems: int, epsilon: float, delta: float) -> bool:
 
 
 def _binomial(harmed, problems, epsilon: float):
-    """P(at most `harmed` of `problems`), of whole numbers."""
-    from scipy.stats import binom  # half a second of imports, which decoding by a policy does not need
+    """P(at most `harmed` of `problems`) at risk epsilon, for whole numbers or arrays of them."""
+    from scipy.stats import binom  # imported here because it takes half a second, and decoding does not need it
 
     return binom.cdf(harmed, problems, epsilon)
 
 
 def _cdf(harmed: int, problems: float, epsilon: float) -> float:
-    """P(at most `harmed` of `problems`), also of a number of problems that is not whole."""
+    """P(at most `harmed` of `problems`) at risk epsilon, for any real number of problems."""
     return float(betainc(problems - harmed, harmed + 1.0, 1.0 - epsilon))
 
 
 def _most(harmed: int, observed: float) -> int:
-    """The most problems of which `observed` is at most `harmed`."""
+    """The largest number of problems n for which observed x n, rounded up, is at most `harmed`."""
     problems = int((harmed + 0.5 * 10.0**-_PLACES) / observed) + 1
     while math.ceil(round(observed * problems, _PLACES)) > harmed:
         problems -= 1
@@ -76,7 +78,7 @@ def _most(harmed: int, observed: float) -> int:
 
 
 def _first(holds: Callable[[int], bool], start: int) -> int:
-    """The first number from `start` on for which something holds that holds from there on."""
+    """The first number from `start` on for which `holds` is true; it must then be true for all larger numbers."""
     step, low = 1, start - 1
     while not holds(low + step):
         low, step = low + step, 2 * step

@@ -1,4 +1,4 @@
-"""What the decoding loop and the replay ask of an exit policy and of a boundary table; policy.json asks more of a rule."""
+"""The interfaces of exit policies and boundary tables, which the decoding loop and the replay call."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -10,13 +10,14 @@ Decision = tuple[Int[Array, " B"], Float[Array, "B T S"]]
 
 
 class Policy(Protocol):
-    """When to stop thinking: a frozen pytree over the accepted tokens of one verify step. What is not overridden here holds
-    for a policy without state, which reads no signal and whose exits are final.
+    """When to exit: a frozen pytree that decides on the accepted tokens of one verify step.
 
-    signals: names of the S signals that it reads, in the order of the table; () where it reads none: the loop may then compile
-    without the signal heads, and `signals` is None or [B, T, 0]. per_step: its decisions depend on how verification sliced the
-    text, so that they cannot be replayed. exits: False where it never exits. on_trial: an exit is a trial, see `TrialPolicy`.
-    Thresholds are array leaves: a sweep never recompiles.
+    The defaults are those of a policy without state, which reads no signals and whose exits are final.
+
+    signals: names of the S signals that it reads, in the order of the table. Where it is (), the loop may be compiled without
+    signal heads, and the argument `signals` is None or [B, T, 0]. per_step: whether its decisions depend on how verify steps
+    divide the text; such a policy cannot be replayed. exits: False for a policy that never exits. on_trial: whether an exit is
+    a trial, see `TrialPolicy`. Thresholds must be array leaves, so that other values do not compile anew.
     """
 
     signals: ClassVar[tuple[str, ...]] = ()
@@ -25,7 +26,7 @@ class Policy(Protocol):
     on_trial: ClassVar[bool] = False
 
     def init(self, batch: int) -> Any:
-        """The state of `batch` fresh rows: a pytree whose leaves begin with [B]."""
+        """The initial state of `batch` rows: a pytree of arrays [B, ...]."""
         return ()
 
     def decide(
@@ -37,31 +38,35 @@ class Policy(Protocol):
         valid: Bool[Array, "B T"],
         closes: Bool[Array, " B"] | None = None,
     ) -> Decision:
-        """(the column of the last token kept, T where there is no exit; what the decision looked at).
+        """(the column of the last token that the exit keeps, T where there is no exit; the smoothed signals).
 
-        valid: the leading tokens of the step that are accepted and still thinking (`</think>` is not). closes: the rows whose
-        accepted tokens contain `</think>`; None: none does.
+        tokens: candidates of the step. boundary: which of them are boundaries. valid: which of them are accepted thinking tokens;
+        these are the leading ones, and `</think>` is not one. closes: the rows whose accepted tokens contain `</think>`; None:
+        no row.
         """
         ...
 
     def commit(self, state: Any, tokens, signals, boundary, valid, count: Int[Array, " B"]) -> Any:
-        """The state after the first `count[b]` tokens of each row; the others as for `decide`."""
+        """The state after the first `count[b]` tokens of each row. The other arguments are those of `decide`."""
         return state
 
 
 class TrialPolicy(Policy, Protocol):
-    """A policy with on_trial: once the answer after an exit ends, after at most max_answer tokens, `stands` sees its mean
-    log-probability and its length, and the exit is taken back where it is false."""
+    """A policy with on_trial, whose exits can be taken back. max_answer: the most tokens of an answer on trial."""
 
     max_answer: int
 
-    def stands(self, log_probability: Float[Array, "..."], length: Int[Array, "..."]) -> Bool[Array, "..."]: ...
+    def stands(self, log_probability: Float[Array, "..."], length: Int[Array, "..."]) -> Bool[Array, "..."]:
+        """Whether the exit stands; where it is False, the row goes back to the boundary and thinks on.
+
+        It is called when the answer on trial has ended. log_probability: the mean over its tokens. length: their number.
+        """
+        ...
 
 
 @dataclasses.dataclass(frozen=True)
 class Terms:
-    """What policy.json says of a policy itself. thresholds: one for each of `signals`; settings: further ones by name, of rules
-    that have some."""
+    """What policy.json says about the policy itself (`PolicyFile`). thresholds: one for each of `signals`."""
 
     signals: tuple[str, ...]
     thresholds: tuple[float, ...]
@@ -73,34 +78,38 @@ class Terms:
 class Rule(Policy, Protocol):
     """A policy that policy.json can hold: a row of `policy.POLICIES`.
 
-    smoothings: what `smoothing` may be. own_kinds: the boundary kinds of a rule that also runs without a file, by thresholds of
-    its own (`alone`); () where it needs a file. by_thresholds: exits exactly where all smoothed signals pass their thresholds or
-    the budget is spent, so that `calibration` can score it.
+    own_kinds: the boundary kinds of a rule that can run without a file, with its own thresholds (`alone`); () where it needs a
+    file. by_thresholds: whether it exits exactly where all smoothed signals pass their thresholds or the budget is reached; only
+    such a rule can be calibrated.
     """
 
     own_kinds: ClassVar[tuple[str, ...]] = ()
     by_thresholds: ClassVar[bool] = False
 
     @classmethod
-    def smoothings(cls) -> tuple[str, ...]: ...
+    def smoothings(cls) -> tuple[str, ...]:
+        """The values that `smoothing` can have."""
+        ...
 
     @classmethod
     def of(cls, terms: Terms) -> "Rule":
-        """The policy of a file."""
+        """The policy with the terms of a file."""
         ...
 
     @classmethod
     def wrong_in(cls, terms: Terms) -> str | None:
-        """A clause on the first senseless value of this rule, None if all are sound; a rule without settings takes none."""
+        """A clause about the first value that this rule does not allow; None if there is none. The default refuses settings."""
         return f"this rule has no settings, but the file has {', '.join(terms.settings)}" if terms.settings else None
 
     @classmethod
     def alone(cls, smoothing: str | None) -> "Rule":
-        """The policy by thresholds of its own; asked only of a rule with own_kinds."""
+        """The policy with the rule's own thresholds; only for a rule with own_kinds."""
         raise NotImplementedError
 
 
 class BoundaryTable(Protocol):
-    """Which tokens are boundaries, given the token after each (in the loop: the keyed sample of the column)."""
+    """Which tokens are boundaries, as a pytree of tables over the vocabulary."""
 
-    def mask(self, tokens: Int[Array, "B T"], following: Int[Array, "B T"]) -> Bool[Array, "B T"]: ...
+    def mask(self, tokens: Int[Array, "B T"], following: Int[Array, "B T"]) -> Bool[Array, "B T"]:
+        """Which tokens are boundaries. following: the token after each; in the loop, the target's sample of the column."""
+        ...

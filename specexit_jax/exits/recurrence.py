@@ -1,4 +1,4 @@
-"""A recurrence over the tokens of a sequence: its values, and its state after any number of them.
+"""A recurrence over the tokens of a sequence: its values, and its state after any number of tokens.
 
 step(state, signals [B, S], boundary [B]) -> (state, value [B, S]).
 """
@@ -11,11 +11,11 @@ Signals = Float[Array, "B T S"]
 Boundary = Bool[Array, "B T"]
 Count = Int[Array, " B"]
 
-UNROLLED = 16  # a verify step is shorter: its recurrence becomes one fused kernel; a replayed trace is longer: lax.scan
+UNROLLED = 16  # up to this length (verify steps) it is unrolled into one kernel; above (replays) it is a lax.scan
 
 
 def unfold(step, state, signals: Signals, boundary: Boundary):
-    """The states before and after every token (leaves [B, T + 1, ...]) and the values [B, T, S] of a recurrence."""
+    """(the states before and after every token, as leaves [B, T + 1, ...]; the values [B, T, S])."""
     length = signals.shape[1]
     if length <= UNROLLED:
         states, values = [state], []

@@ -1,8 +1,8 @@
-"""The exit rule of the released SpecExit code, decision for decision (docs/method.md §3, `released`).
+"""The exit rule of the released SpecExit code, with the same decisions (docs/method.md §3, `released`).
 
-It works on whole verify steps: the mean of the activated signals over a step's tokens is one observation, the scores
-of previous steps decide, and only the first split token of a step is looked at. What it does therefore depends on
-how verification happened to slice the text; `Threshold` does not.
+The rule works on whole verify steps. The mean of the signals over a step's tokens is one observation. A decision uses the
+observations of earlier steps, and an exit is only possible at the first boundary of a step. So its decisions depend on how
+verify steps divide the text; those of `Threshold` do not.
 """
 
 import dataclasses
@@ -23,7 +23,7 @@ ALPHA = 0.1
 
 @flax.struct.dataclass
 class ReleasedState:
-    """The last 10 step means (newest last), how many of them count, and their exponential average."""
+    """history: the last W = 10 observations, newest last. count: how many of them are used. ewma: their exponential average."""
 
     history: Float[Array, "B W S"]
     count: Int[Array, " B"]
@@ -32,10 +32,10 @@ class ReleasedState:
 
 @flax.struct.dataclass
 class Released(Rule):
-    """Exit at a step's first split token iff confidence > 0.8, progress > 0.3 and remain < 200 after earlier steps.
+    """Exit at the first boundary of a step if the scores of earlier steps pass: confidence > 0.8, progress > 0.3, remain < 200.
 
-    Rows in `closes` never exit: a `</think>` among the accepted
-    tokens ends the thinking before any split token of the step is considered, even one that precedes it.
+    Rows in `closes` do not exit: in the released code, a `</think>` among the accepted tokens ends the thinking before the
+    boundaries of the step are considered, even those before it.
     """
 
     thresholds: Float[Array, " S"]
@@ -58,7 +58,7 @@ class Released(Rule):
         if terms.signals != cls.signals:
             return f"the released rule has thresholds of exactly {', '.join(cls.signals)}"
         if terms.budget is not None:
-            return "the released rule knows no budget, expected null"
+            return "the released rule has no budget, expected null"
         return super().wrong_in(terms)
 
     @classmethod
@@ -76,7 +76,7 @@ class Released(Rule):
         length = tokens.shape[1]
         score = _score(state, self.score)
         granted = jnp.stack(passed(score, self.thresholds, self.signals, strict=True), axis=1)
-        # A score of exactly 0.0 is taken for a missing one: the released code tests its truth. Kept on purpose.
+        # A score of exactly 0.0 counts as missing, because the released code tests `if score`. Kept, to decide the same.
         can_stop = (granted & (score != 0.0)).all(axis=1) & (state.count >= _needed(self.score))
         if closes is not None:
             can_stop = can_stop & ~closes
@@ -93,7 +93,7 @@ class Released(Rule):
         mean = total / jnp.maximum(number, 1).astype(jnp.float32)[:, None]
         counted = state.count
         if self.score == "paragraph_mean":
-            # At a split the released code forgets all but the last observation, before it adds this step's.
+            # At a boundary the released code drops all observations but the last, and then adds that of this step.
             counted = jnp.where((boundary & kept).any(axis=1), jnp.minimum(counted, 1), counted)
         average = jnp.where((state.count > 0)[:, None], ALPHA * mean + (1.0 - ALPHA) * state.ewma, mean)
         new = number > 0
@@ -106,19 +106,19 @@ class Released(Rule):
 
 
 def released(score: str = "ewma") -> Released:
-    """The released rule with its own thresholds and one of its four ways to score."""
+    """The released rule with its own thresholds. score: one of SCORES. Raises ValueError on another name."""
     if score not in SCORES:
         raise ValueError(f"the released rule has no smoother '{score}': choose one of {', '.join(SCORES)}")
     return Released(jnp.array(RELEASED_THRESHOLDS, jnp.float32), score)
 
 
 def _needed(score: str) -> int:
-    """Observations before a score exists: the momentum wants all nine differences of its window."""
+    """The number of observations that a score needs: momentum needs a full window."""
     return WINDOW if score == "momentum" else 1
 
 
 def _score(state: ReleasedState, score: str) -> Float[Array, "B S"]:
-    """The score after the observations so far; meaningless (and unused) while fewer than `_needed` exist."""
+    """The score of the observations so far; not valid while there are fewer than `_needed`."""
     if score == "ewma":
         return state.ewma
     if score == "momentum":

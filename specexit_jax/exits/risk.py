@@ -1,8 +1,9 @@
-"""Learn-then-test: thresholds with a bound on the share of problems that an exit turns from right to wrong.
+"""Learn-then-test: thresholds with a certified bound on the share of problems that an exit turns from right to wrong.
 
-docs/method.md §5. A path through threshold space, ordered safest first on one split, is walked on another with
-tests of the mean harm a problem while they reject "risk > epsilon"; the last that passed has P(risk <= epsilon) >= 1 - delta.
-Fixed-sequence testing needs no correction for the number of steps, because the order was fixed beforehand. Which test: `harm`.
+A path of thresholds is ordered on one split, safest first. On another split its steps are tested in this order, as long as a
+test rejects "risk > epsilon". The thresholds of the last step that passed have P(risk <= epsilon) >= 1 - delta. The order was
+fixed beforehand, so this fixed-sequence testing needs no correction for the number of steps. `harm` has the tests.
+(docs/method.md §5; Angelopoulos et al., arXiv 2110.01052.)
 """
 
 import dataclasses
@@ -22,13 +23,14 @@ __all__ = [
 
 @dataclasses.dataclass(frozen=True)
 class Certificate:
-    """What P(risk <= epsilon) >= 1 - delta was shown for: step `step` of the path `steps`, thresholds safest first.
+    """The thresholds of step `step` of the path `steps` have P(risk <= epsilon) >= 1 - delta.
 
-    problems, traces: of `split`; test: a name of `harm`; harmed: of the traces that the test looks at, at that step (one a problem
-    for `binomial`); risk: the mean harm a problem among them; risk_upper: what the risk is below with probability 1 - delta (by
-    the same test, of that step alone); path_split: where the path was fixed; tasks: problems of each; together: how many
-    certificates hold at once with probability 1 - together x delta (1: this one by itself); scope: what it holds for, in words.
-    None: files of earlier versions, whose makers did not know.
+    split: the split that was tested, with this number of problems and traces. path_split: the split that the path was fixed on.
+    steps: the thresholds of all steps, safest first. test: a name of `harm`. harmed: at this step, the number of harmed traces
+    among those that the test uses (one a problem for `binomial`). risk: their mean harm a problem. p_value: of this step.
+    risk_upper: an upper confidence limit of the risk at level 1 - delta, for this step alone. tasks: the number of problems of
+    each task. together: the number of certificates that were made at once; all of them hold with probability 1 - together x
+    delta. scope: in words, what the certificate holds for. Fields are None in files of older versions, which do not have them.
     """
 
     epsilon: float
@@ -54,7 +56,7 @@ class Certificate:
 
 
 def scope_of(delta: float, tasks: Mapping[str, int], together: int = 1) -> str:
-    """In words, what a certificate on problems of these tasks holds for; together: as in `Certificate`."""
+    """In words, what a certificate on problems of these tasks holds for. together: as in `Certificate`."""
     if len(tasks) > 1:
         mixture = ", ".join(f"{task} {count}" for task, count in tasks.items())
         told = f"holds for this mixture of tasks ({mixture}), not for each of them nor for another mixture"
@@ -70,11 +72,15 @@ def scope_of(delta: float, tasks: Mapping[str, int], together: int = 1) -> str:
 
 
 def walk(harmed: Sequence[int], problems: int, epsilon: float, delta: float) -> int | None:
-    """The last step of the path before the first exact test that does not reject at level delta; None if the first fails."""
+    """The last step before the first one whose binomial test does not reject at level delta; None if the first does not.
+
+    harmed: the number of harmed problems at each step.
+    """
     return _walk(len(harmed), lambda step: p_value(harmed[step], problems, epsilon), delta)
 
 
 def _walk(steps: int, p_value_of: Callable[[int], float], delta: float) -> int | None:
+    """The last step before the first one whose p-value is above delta; None if that is the first step."""
     passed = None
     for step in range(steps):
         if p_value_of(step) > delta:
@@ -104,11 +110,12 @@ def learn_then_test(
     development: Outcomes | None = None,
     together: int = 1,
 ) -> Certificate:
-    """Walks `path` (safest first, fixed on path_split) on the calibration split; budget: see `policy.Threshold`.
+    """Tests the steps of `path` on the calibration split, and returns the certificate of the last step that passes.
 
-    development: of path_split; it chooses the test where problems have several traces (`harm.harm_test`); together: as in
-    `Certificate`. Raises CannotCertify, with how many problems it would take, where so few could not certify even a policy that
-    harms none of them, and where the path's first step does not pass.
+    path: thresholds, safest first, fixed on path_split. budget: see `policy.Threshold`. development: the outcomes of path_split,
+    with which the test is chosen where problems have several traces (`harm.harm_test`). together: as in `Certificate`. Raises
+    CannotCertify, with the number of problems that it would take, where there are too few problems, and where the first step
+    does not pass.
     """
     units = calibration.units
     require_enough(units.problems, epsilon, delta, split)
@@ -143,13 +150,13 @@ def learn_then_test(
 
 
 class CannotCertify(ValueError):
-    """The split certifies nothing at this epsilon and delta."""
+    """The split cannot certify any thresholds at this epsilon and delta."""
 
 
 def _refusal(harmed: float, problems: int, epsilon: float, delta: float, split: str) -> str:
     share = harmed / problems
-    told = f"even the safest step of the path harms {harmed:g} of {problems} problems of {split} ({100 * share:.2f} %), which"
+    harm = f"even the safest step of the path harms {harmed:g} of {problems} problems of {split} ({100 * share:.2f} %), which"
     if share >= epsilon:
-        return f"{told} no number of problems certifies below {epsilon:g}: raise epsilon"
+        return f"{harm} no number of problems certifies below {epsilon:g}: raise epsilon"
     more = problems_needed(epsilon, delta, share)
-    return f"{told} is not certified below {epsilon:g} at delta {delta:g}: at this share it takes about {more} problems"
+    return f"{harm} is not certified below {epsilon:g} at delta {delta:g}: at this share it takes about {more} problems"

@@ -1,5 +1,7 @@
-"""The two scales of a signal: a share in [0, 1] and a number of tokens. Each holds the activation of a raw output of the
-draft, its inverse, the loss that it is trained with, and how a value is written and drawn."""
+"""The two scales of signals: a share in [0, 1] and a number of tokens.
+
+A scale has the activation of the draft's raw output, its inverse, the training loss, and the text form of a value.
+"""
 
 import dataclasses
 import math
@@ -9,20 +11,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-TOKENS_MAX = 1e5  # one overflow of the exponential would poison every mean it enters
+TOKENS_MAX = 1e5  # caps the exponential: an infinite value would spoil every mean
 
 
 @dataclasses.dataclass(frozen=True)
 class Share:
-    """A probability or a share: the raw output is its log-odds; trained by binary cross entropy, which is as proper for a
-    share as a squared error and does not vanish where the sigmoid is flat."""
+    """A probability or a share. The raw output is its log-odds.
+
+    The loss is the binary cross entropy. Like the squared error it is smallest at the mean label, and its gradient does not
+    vanish where the sigmoid is flat.
+    """
 
     lowest: ClassVar[float] = 0.0
     highest: ClassVar[float] = 1.0
-    full: ClassVar[float] = 1.0  # value that fills a meter
+    full: ClassVar[float] = 1.0  # the value at which a meter is full
     unit: ClassVar[str] = ""
     link: ClassVar[str] = "logit"
-    compared: ClassVar[str] = ""  # prefix of an error's name: errors are of the share itself
+    compared: ClassVar[str] = ""  # prefix of the error's name: errors are differences of the share itself
 
     def activate(self, raw: jax.Array) -> jax.Array:
         return jax.nn.sigmoid(raw)
@@ -38,20 +43,20 @@ class Share:
         return self.activate(raw) - labels
 
     def comparable(self, values: np.ndarray) -> np.ndarray:
-        """What errors are differences of."""
+        """The values whose differences are the errors."""
         return values
 
     def text(self, value: float) -> str:
         return share_text(value)
 
-    def told(self, value: float) -> str:
-        """With its unit."""
+    def text_with_unit(self, value: float) -> str:
         return self.text(value)
 
 
 @dataclasses.dataclass(frozen=True)
 class Tokens:
-    """A number of tokens: the raw output is its logarithm; trained by the squared error of the logarithm, from 1 on."""
+    """A number of tokens. The raw output is its logarithm. The loss is the squared error of the logarithm, with labels of at
+    least 1."""
 
     lowest: ClassVar[float] = 0.0
     highest: ClassVar[float] = TOKENS_MAX
@@ -73,14 +78,13 @@ class Tokens:
         return raw - jnp.log(jnp.maximum(labels, 1.0))
 
     def comparable(self, values: np.ndarray) -> np.ndarray:
-        """What errors are differences of."""
+        """The values whose differences are the errors."""
         return np.log(np.maximum(values, 1.0))
 
     def text(self, value: float) -> str:
         return f"{value:.0f}"
 
-    def told(self, value: float) -> str:
-        """With its unit."""
+    def text_with_unit(self, value: float) -> str:
         return f"{self.text(value)} tokens"
 
 
@@ -88,6 +92,6 @@ Scale = Share | Tokens
 
 
 def share_text(share: float) -> str:
-    """A probability with two digits, or as many as tell it from 0 and 1: 0.85, 0.9932, 0.00040."""
+    """A probability with two decimals, or with as many as distinguish it from 0 and 1: 0.85, 0.9932, 0.00040."""
     gap = min(share, 1 - share)
     return f"{share:.{max(2, math.ceil(-math.log10(gap) - 1e-6) + 1) if gap > 0 else 2}f}"

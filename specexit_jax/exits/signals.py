@@ -1,7 +1,7 @@
-"""The table of signals: what each one means, how it is scaled, labelled and compared (docs/method.md §1). Everything else reads it.
+"""The table of signals: meaning, scale, label and direction of each (docs/method.md §1). All other code reads this table.
 
-Arrays of signals [..., S] have one column a signal, always in the order of the table; which signals they hold is said by
-names beside them: those that a draft has (`DraftConfig.signal_names`), or those that a policy reads (`Policy.signals`).
+Arrays of signals [..., S] have one column a signal, in the order of the table. A tuple of names beside the array says which
+signals these are: those of a draft (`DraftConfig.signal_names`) or those that a policy reads (`Policy.signals`).
 """
 
 import dataclasses
@@ -21,9 +21,9 @@ __all__ = ["PAPER", "SIGNALS", "Labelled", "Signal", "activate", "deactivate", "
 class Labelled:
     """What labels are computed from: the n thinking tokens of one annotated trace.
 
-    agreement: whether, or how likely, the answer forced at the boundary that each token leads to agrees with the final one.
-    seen: thinking tokens up to that boundary. enough: T*, the tokens up to the boundary from which thinking on is of no
-    use; None where the trace never closed its thinking: then agreement says nothing either.
+    agreement: at the boundary that a token belongs to, whether (or how likely) the forced answer agrees with the final one.
+    seen: the number of thinking tokens up to that boundary. enough: T*, the number of thinking tokens up to the sufficient
+    boundary; None where the trace never closed its thinking, and then `agreement` is meaningless.
     """
 
     agreement: Float[np.ndarray, " n"]
@@ -35,10 +35,10 @@ class Labelled:
 class Signal:
     """One row of the table.
 
-    scale: activation, loss and range. at_least: a value speaks for an exit where it is high (a threshold is a lower limit),
-    else where it is low. label: the values float [n] that the signal is trained towards, None where a trace has none.
-    event: the yes-or-no column of a training document whose probability it is (scored by AUC and Brier), None where it is
-    scored by its mean absolute error. source: "draft" for a row of the draft's signal heads.
+    meaning: a phrase for people. scale: activation, loss and range. at_least: True where a high value favours an exit, so that a
+    threshold is a lower limit; False where a low value does. label: a function to labels float [n], or to None for a trace that
+    has none. colour: in figures. event: the name of the binary event whose probability the signal is (its fit is then scored by
+    AUC and Brier); None: its fit is scored by the mean absolute error. source: "draft" for a signal head of the draft.
     """
 
     meaning: str
@@ -62,8 +62,8 @@ class Signal:
     def limit_text(self, limit: float) -> str:
         return f"{'≥' if self.at_least else '≤'} {self.scale.text(limit)}"
 
-    def asks(self, limit: float) -> bool:
-        """Whether this threshold can refuse a value at all."""
+    def can_refuse(self, limit: float) -> bool:
+        """Whether some value does not pass this threshold."""
         return limit > self.scale.lowest if self.at_least else limit < self.scale.highest
 
 
@@ -72,7 +72,7 @@ def _confidence(trace: Labelled) -> np.ndarray | None:
 
 
 def _progress(trace: Labelled) -> np.ndarray:
-    """seen / T*; 0 where the trace never closes, the limit as T* grows without bound."""
+    """seen / T*, at most 1. In a trace that never closes it is 0, the limit as T* grows."""
     if trace.enough is None:
         return np.zeros(len(trace.seen))
     return np.minimum(trace.seen / max(trace.enough, 1), 1.0)
@@ -106,7 +106,7 @@ SIGNALS: dict[str, Signal] = {
         colour="#0f766e",
     ),
 }
-PAPER = tuple(SIGNALS)[:3]  # those of the paper: what a draft or a file holds that does not name its signals
+PAPER = tuple(SIGNALS)[:3]  # the signals of the paper; those of a draft or file that does not name its signals
 
 
 def draft_signals() -> tuple[str, ...]:
@@ -121,12 +121,12 @@ def activate(raw: Float[Array, "*batch S"], names: Sequence[str] = PAPER) -> Flo
 
 
 def deactivate(values: Float[Array, "*batch S"], names: Sequence[str] = PAPER) -> Float[Array, "*batch S"]:
-    """The raw outputs that `activate` makes into these values, shares cut to 1e-6 from 0 and 1, tokens to 1e-6."""
+    """The inverse of `activate`. Shares are clipped to [1e-6, 1 - 1e-6], tokens to at least 1e-6."""
     return jnp.concatenate([scale.deactivate(values[..., own]) for scale, own in by_scale(names)], axis=-1)
 
 
 def by_scale(names: Sequence[str]) -> list[tuple[Scale, slice]]:
-    """Neighbouring columns of one scale, together: what is computed column by column is computed on whole slices."""
+    """Slices of adjacent columns with the same scale, so that the columns of a slice are computed at once."""
     parts, start = [], 0
     for scale, run in groupby(names, key=lambda name: SIGNALS[name].scale):
         end = start + len(list(run))
@@ -138,7 +138,7 @@ def by_scale(names: Sequence[str]) -> list[tuple[Scale, slice]]:
 def passed(
     values: Float[Array, "*batch S"], limits: Float[Array, " S"], names: Sequence[str], strict: bool = False
 ) -> list[Bool[Array, "*batch"]]:
-    """For each signal, whether it passes its threshold; strict: a value equal to it does not."""
+    """For each signal, whether its value passes the threshold. strict: a value equal to the threshold does not pass."""
     found = []
     for column, name in enumerate(names):
         value, limit = values[..., column], limits[column]
@@ -150,7 +150,7 @@ def passed(
 
 
 def columns_of(values: Array, held: Sequence[str], wanted: Sequence[str]) -> Array:
-    """The columns [..., W] of the wanted signals, out of those held [..., S]."""
+    """The columns [..., W] of the wanted signals. held: the names of the columns of `values` [..., S]."""
     if tuple(held) == tuple(wanted):
         return values
     return values[..., np.asarray([tuple(held).index(name) for name in wanted], np.int32)]
@@ -172,5 +172,5 @@ def named(values: Sequence[float] | None, names: Sequence[str]) -> dict[str, flo
 
 
 def agreement_column(names: Sequence[str]) -> int:
-    """The column of the signal that is the probability that a forced answer agrees."""
+    """The column of the signal whose event is "agree"."""
     return next(column for column, name in enumerate(names) if SIGNALS[name].event == "agree")

@@ -1,13 +1,13 @@
-"""The five smoothers of the paper's ablation, per token, and ours per boundary (docs/method.md §3).
+"""The five smoothers of the paper's ablation, which average over tokens, and one that averages over boundaries.
 
-A smoother is a frozen dataclass (a static choice); what it remembers is a pytree of arrays. Its value after a token
-is a function of the thinking tokens up to and including that token, never of how verification sliced them: `scan`
-over a sequence equals any chain of `scan` and `commit` over its slices.
+A smoother is a frozen dataclass of static settings; its state is a pytree of arrays. The value after a token depends on the
+thinking tokens up to and including that token, and not on how verify steps divide them: `scan` over a sequence equals any
+chain of `scan` and `commit` over its parts. (docs/method.md §3)
 
   signals: the names of the S columns that it smooths
   init(batch) -> state
   scan(state, signals [B, T, S], boundary [B, T]) -> value after each token [B, T, S]
-  commit(state, signals, boundary, count [B]) -> state advanced by the first `count[b]` tokens of each row
+  commit(state, signals, boundary, count [B]) -> the state after the first `count[b]` tokens of each row
 """
 
 import dataclasses
@@ -31,7 +31,7 @@ class _Columns:
 
 @dataclasses.dataclass(frozen=True)
 class _Recurrent(_Columns):
-    """A smoother that is a step a token, as `recurrence` takes it."""
+    """A smoother that is computed token by token (`recurrence`)."""
 
     def _step(self, state: Any, signal: Float[Array, "B S"], boundary: Bool[Array, " B"]) -> tuple[Any, Array]:
         raise NotImplementedError
@@ -45,7 +45,7 @@ class _Recurrent(_Columns):
 
 @dataclasses.dataclass(frozen=True)
 class NoSmoothing(_Columns):
-    """The token's own signal."""
+    """The signal of the token itself."""
 
     def init(self, batch: int) -> tuple[()]:
         return ()
@@ -65,7 +65,7 @@ class EwmaState:
 
 @dataclasses.dataclass(frozen=True)
 class Ewma(_Recurrent):
-    """e <- alpha s + (1 - alpha) e; the first value starts the average."""
+    """Exponential average: e <- alpha s + (1 - alpha) e, started with the first value."""
 
     alpha: float = 0.1
 
@@ -80,10 +80,10 @@ class Ewma(_Recurrent):
 
 @dataclasses.dataclass(frozen=True)
 class BoundaryEwma(_Recurrent):
-    """The same average over boundary tokens alone, of log-odds (shares) and logarithms (tokens).
+    """Exponential average over boundary tokens only, of log-odds (shares) and logarithms (tokens).
 
-    Between boundaries the value is constant; before the first boundary it is the token's own signal. The signals are fitted
-    at boundaries, so the average is taken there; a low value at one boundary still lowers the average at the next ones.
+    Between boundaries the value is constant. Before the first boundary it is the token's own signal. The labels of the signals
+    are defined at boundaries, so only the values there are averaged. A low value at one boundary lowers the next averages.
     """
 
     alpha: float = 0.5
@@ -108,7 +108,7 @@ class ParagraphState:
 
 @dataclasses.dataclass(frozen=True)
 class ParagraphMean(_Recurrent):
-    """Mean over the current paragraph: starts anew after a boundary; the boundary token ends its own paragraph."""
+    """Mean over the current paragraph. A boundary token is the last of its paragraph."""
 
     def init(self, batch: int) -> ParagraphState:
         return ParagraphState(jnp.zeros((batch, len(self.signals)), jnp.float32), jnp.zeros((batch,), jnp.float32))
@@ -124,7 +124,8 @@ class ParagraphMean(_Recurrent):
 
 @flax.struct.dataclass
 class WindowState:
-    """The last window - 1 signals (newest last, zeros before the first), the first ever, and how many there were."""
+    """history: the last window - 1 signals, newest last, zeros before the first. first: the first signal of all. count: how
+    many there were."""
 
     history: Float[Array, "B W S"]
     first: Float[Array, "B S"]
@@ -157,24 +158,24 @@ class _Windowed(_Columns):
 
 @dataclasses.dataclass(frozen=True)
 class SlidingMean(_Windowed):
-    """Mean of the last `window` signals, or of as many as there are."""
+    """Mean of the last `window` signals, or of all where there are fewer."""
 
     def scan(self, state: WindowState, signals: Signals, boundary: Boundary) -> Signals:
         length = signals.shape[1]
         extended = jnp.concatenate([state.history, signals], axis=1)
-        # Summed anew from oldest to newest for every token: the rounding does not depend on the slicing either.
+        # Each sum runs from the oldest to the newest signal, so its rounding does not depend on how steps divide the text.
         total = sum(extended[:, k : k + length] for k in range(self.window))
         return total / jnp.minimum(_seen(state, length), self.window).astype(jnp.float32)[:, :, None]
 
 
 @dataclasses.dataclass(frozen=True)
 class Momentum(_Windowed):
-    """The signal carried one token further along its mean change over the last `window` signals.
+    """The signal extrapolated by one token, with its mean change over the last `window` signals.
 
-    s_t + (s_t - s_{t-w+1}) / (w - 1): the released predictor (last value plus the mean of the window's w - 1
-    differences, which telescopes), token by token. While fewer than w signals exist the window is what there is, and
-    a lone signal predicts itself; the released code, which has no score before w values, is `Released`. Values may
-    leave [0, 1] or fall below 0 tokens: it is an extrapolation.
+    s_t + (s_t - s_{t-w+1}) / (w - 1): the predictor of the released code, applied to every token. (The mean of the window's w - 1
+    differences telescopes.) While there are fewer than w signals, all of them are the window, and a single signal predicts
+    itself. (The released code has no score before w values: see `Released`.) Extrapolated values can leave [0, 1] or be
+    negative numbers of tokens.
     """
 
     def scan(self, state: WindowState, signals: Signals, boundary: Boundary) -> Signals:
@@ -199,12 +200,15 @@ SMOOTHERS = {
 
 
 def smoother_named(name: str, signals: Sequence[str] = PAPER) -> Smoother:
-    """The smoother that `--smoother=NAME` means, of these signals, with the paper's window (10) and alpha (0.1)."""
+    """The smoother of this name in SMOOTHERS with its default settings (in the paper: window 10, alpha 0.1).
+
+    signals: the names of its columns. Raises ValueError on an unknown name.
+    """
     if name not in SMOOTHERS:
         raise ValueError(f"unknown smoother '{name}': choose one of {', '.join(SMOOTHERS)}")
     return SMOOTHERS[name](signals=tuple(signals))
 
 
 def _seen(state: WindowState, length: int) -> Int[Array, "B T"]:
-    """Signals seen up to and including each token."""
+    """The number of signals up to and including each token."""
     return state.count[:, None] + jnp.arange(1, length + 1, dtype=jnp.int32)[None, :]

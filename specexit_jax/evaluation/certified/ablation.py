@@ -8,7 +8,7 @@ import numpy as np
 
 from specexit_jax.evaluation import statistics
 from specexit_jax.evaluation.certified.certify import Goal, Seen, certify, scored
-from specexit_jax.exits.calibration import exit_boundaries, taken
+from specexit_jax.exits.calibration import exit_boundaries, results_at
 from specexit_jax.exits.risk import CannotCertify
 from specexit_jax.exits.signals import PAPER
 
@@ -71,7 +71,7 @@ def row_of(arm: Arm, splits: Sequence[Seen], goal: Goal, tasks: Sequence[str], p
     seen = test[path.smoothing]
     exits = exit_boundaries(seen, np.asarray([found.thresholds]), goal.budget)[0]
     pairs = Paired(
-        tasks, problems, *taken(seen, exits), seen.full_tokens, seen.full_correct, exits < seen.present.shape[1]
+        tasks, problems, *results_at(seen, exits), seen.full_tokens, seen.full_correct, exits < seen.present.shape[1]
     )
     chosen = {"smoothing": path.smoothing, "thresholds": list(found.thresholds), "certified_harm": found.harmed}
     return named | chosen | compared(pairs)

@@ -146,7 +146,7 @@ def _draw_thresholds(panels: Sequence[Axes], thresholds: Sequence[float], names:
     for axes, threshold, name in zip(panels, thresholds, names, strict=True):
         (low, high), signal = axes.get_ylim(), SIGNALS[name]
         colour = signal.colour
-        if signal.asks(threshold) and low <= threshold <= high:
+        if signal.can_refuse(threshold) and low <= threshold <= high:
             axes.axhline(threshold, color=colour, linewidth=0.8, linestyle=(0, (1, 2)))
             axes.annotate(
                 signal.limit_text(threshold), (1, threshold), (4, 0), xycoords=("axes fraction", "data"),

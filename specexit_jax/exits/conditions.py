@@ -1,4 +1,4 @@
-"""What a policy was calibrated or certified for, as policy.json keeps it, and how a run differs from that."""
+"""The conditions that a policy was calibrated under (`made_for` of policy.json), and how a run differs from them."""
 
 from __future__ import annotations
 
@@ -10,52 +10,52 @@ from specexit_jax.storage.identity import same
 
 
 @dataclasses.dataclass(frozen=True)
-class Sampled:
-    """How tokens are chosen (`decoding.sampling.Sampling`), save the rule: both rules have the same law."""
+class SamplingConditions:
+    """`decoding.sampling.Sampling` without its rule: both rules give tokens of the same distribution."""
 
     temperature: float
     top_k: int
     top_p: float
     min_p: float
-    repetition_penalty: float = 1.0  # of files that do not say
+    repetition_penalty: float = 1.0  # also for files that do not have it
 
 
 @dataclasses.dataclass(frozen=True)
-class Thought:
-    """opens: the text in which a chat prompt's open thinking begins, null where none opens it; closes: ids of `</think>`."""
+class ThinkingMarks:
+    """opens: the text that opens the thinking in a chat prompt; null: no text does. closes: the ids of `</think>`."""
 
     opens: str | None
     closes: tuple[int, ...]
 
 
 @dataclasses.dataclass(frozen=True)
-class MadeFor:
-    """target, draft: what the weights are (`models.checkpoints.content`); an export in another type keeps the draft
-    that was certified.
+class Conditions:
+    """The conditions of a calibration. A certificate holds for runs under equal conditions.
 
-    boundary_kinds, smoothing, budget: those of the policy itself, which a run or an edit may change; max_new_tokens: of a
-    request, thinking and answer.
+    target, draft: digests of the weights (`models.checkpoints.content`); exporting a draft in another format keeps its digest.
+    boundary_kinds, smoothing, budget: of the policy itself, because a run or an edit of the file can change them.
+    max_new_tokens: of a request, thinking and answer together.
     """
 
     target: str
     draft: str
-    sampling: Sampled
+    sampling: SamplingConditions
     boundary_kinds: tuple[str, ...]
     smoothing: str
     budget: int | None
     max_new_tokens: int
-    thinking: Thought
+    thinking: ThinkingMarks
 
 
-def parse_made_for(content: Any) -> MadeFor | None:
-    """From JSON; null: of a file of before, which does not say. Raises ValueError with a clause on what is wrong."""
+def parse_conditions(content: Any) -> Conditions | None:
+    """From JSON; None for null, in files of older versions. Raises ValueError with a clause about the first invalid value."""
     if content is None:
         return None
-    fields = _fields(content, MadeFor, "made_for")
+    fields = _fields(content, Conditions, "made_for")
     sampled = fields["sampling"]
     sampled = {"repetition_penalty": 1.0} | sampled if isinstance(sampled, dict) else sampled
-    sampling = Sampled(**_fields(sampled, Sampled, "made_for.sampling"))
-    thinking = _fields(fields["thinking"], Thought, "made_for.thinking")
+    sampling = SamplingConditions(**_fields(sampled, SamplingConditions, "made_for.sampling"))
+    thinking = _fields(fields["thinking"], ThinkingMarks, "made_for.thinking")
     kinds, closes = fields["boundary_kinds"], thinking["closes"]
     sound = {
         "sampling": all(_is_number(value) for value in dataclasses.astuple(sampling)),
@@ -66,24 +66,24 @@ def parse_made_for(content: Any) -> MadeFor | None:
     } | {name: _is_text(fields[name]) for name in ("target", "draft", "smoothing")}
     if wrong := next((name for name, good in sound.items() if not good), None):
         raise ValueError(f"made_for.{wrong} is {fields[wrong]!r}, which launch.calibrate does not write")
-    thought = Thought(thinking["opens"], tuple(closes))
-    return MadeFor(**fields | {"sampling": sampling, "thinking": thought, "boundary_kinds": tuple(kinds)})
+    thought = ThinkingMarks(thinking["opens"], tuple(closes))
+    return Conditions(**fields | {"sampling": sampling, "thinking": thought, "boundary_kinds": tuple(kinds)})
 
 
-def differences(made: MadeFor, now: MadeFor) -> list[str]:
-    """What of a run (`now`) is not as it was, a few words each. The draft is not compared: another one is refused."""
+def differences(made: Conditions, now: Conditions) -> list[str]:
+    """The conditions of a run (`now`) that differ, a phrase each. Drafts are not compared, because another one is refused."""
     found = [] if same(now.target, made.target) else ["another target"]
-    greedy = made.sampling.temperature == now.sampling.temperature == 0  # then no filter matters
-    names = ("repetition_penalty",) if greedy else (field.name for field in dataclasses.fields(Sampled))
+    greedy = made.sampling.temperature == now.sampling.temperature == 0  # filters do not change greedy tokens
+    names = ("repetition_penalty",) if greedy else (field.name for field in dataclasses.fields(SamplingConditions))
     for name in names:
-        found += _told(name, getattr(made.sampling, name), getattr(now.sampling, name))
+        found += _change(name, getattr(made.sampling, name), getattr(now.sampling, name))
     for name in ("boundary_kinds", "smoothing", "budget", "max_new_tokens"):
-        found += _told(name, getattr(made, name), getattr(now, name))
-    found += _told("thinking opened by", made.thinking.opens, now.thinking.opens)
-    return found + _told("thinking closed by ids", made.thinking.closes, now.thinking.closes)
+        found += _change(name, getattr(made, name), getattr(now, name))
+    found += _change("thinking opened by", made.thinking.opens, now.thinking.opens)
+    return found + _change("thinking closed by ids", made.thinking.closes, now.thinking.closes)
 
 
-def _told(name: str, before: Any, after: Any) -> list[str]:
+def _change(name: str, before: Any, after: Any) -> list[str]:
     return [] if before == after else [f"{name} {_shown(after)} instead of {_shown(before)}"]
 
 
