@@ -157,7 +157,7 @@ def outcomes(boundaries: Boundaries, exits: np.ndarray) -> tuple[np.ndarray, np.
 
 def choose_threshold(
     boundaries: Boundaries, scores: np.ndarray, bound: float, margin: float = 0.0, standard_errors: float = 0.0
-) -> rules.Choice:
+) -> rules.ChosenThresholds:
     """The score threshold, chosen by the same rule as the policy's thresholds; give it the same three numbers.
 
     scores: [n] of the development split. The choice's first threshold is the one to pass to `threshold_exits`.
