@@ -30,7 +30,7 @@ from specexit_jax.engine.placement import Placement
 from specexit_jax.engine.requests import DecodeSettings
 from specexit_jax.engine.session import load_session
 from specexit_jax.evaluation.pipeline import harness
-from specexit_jax.evaluation.pipeline.harness import boundaries_of
+from specexit_jax.evaluation.pipeline.bounding import boundaries_of
 from specexit_jax.exits.policy import NeverExit, unreachable
 from specexit_jax.models.draft import DraftBundle
 from specexit_jax.storage.jsonl import append_jsonl, read_jsonl

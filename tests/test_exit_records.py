@@ -18,11 +18,14 @@ def test_a_ceiling_that_cannot_be_certified_is_left_out(tmp_path, monkeypatch, c
         "annotated": [],
         "extracted": SimpleNamespace(signals={}),
         "replayed_records": ["kept"],
-        "boundaries_of": None,
     }
     own = {"signal_sections": {}, "exit_sections": {}, "offsets_of": {}, "chosen_views": {}, "told_exits": []}
     own["count_unfinished"] = SimpleNamespace(any=False)
-    for place, answers in ((exit_records.harness, harness), (exit_records, own)):
+    for place, answers in (
+        (exit_records.harness, harness),
+        (exit_records.bounding, {"boundaries_of": None}),
+        (exit_records, own),
+    ):
         for name, answer in answers.items():
             monkeypatch.setattr(place, name, lambda *_, answer=answer, **__: answer)
     monkeypatch.setattr(exit_records, "_ceiling", refused)

@@ -10,7 +10,7 @@ from specexit_jax.annotation.documents import Traces
 from specexit_jax.annotation.features import Extracted
 from specexit_jax.annotation.kinds import annotated_split, kinds_to_annotate, require_kinds
 from specexit_jax.evaluation.certified.certify import use
-from specexit_jax.evaluation.pipeline import calibrating, exit_records, harness
+from specexit_jax.evaluation.pipeline import bounding, calibrating, exit_records, harness
 from specexit_jax.exits.policy_file import PolicyFile
 from specexit_jax.models.config import DraftConfig
 
@@ -85,8 +85,8 @@ def test_the_ceiling_sees_the_policys_boundaries(tmp_path, monkeypatch):
         write_split(tmp_path / name, *traces_and_labels(3))
     seen = []
     monkeypatch.setattr(harness, "extracted", lambda *parts: seen.append(parts[4]))
-    monkeypatch.setattr(harness, "boundaries_of", lambda *_: None)
-    monkeypatch.setattr(harness, "ceiling_records", lambda *_: None)
+    monkeypatch.setattr(bounding, "boundaries_of", lambda *_: None)
+    monkeypatch.setattr(bounding, "ceiling_records", lambda *_: None)
     file = PolicyFile("default", "none", ("paragraph",), OPEN, None, 0.0, None, "development", 3, "digest")
     setting = exit_records.CeilingSetting("development", 0.0, 0.0)
     exit_records._ceiling(SESSION, file, None, None, setting, tmp_path)

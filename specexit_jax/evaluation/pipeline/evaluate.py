@@ -9,7 +9,8 @@ from specexit_jax.engine.session import Session
 from specexit_jax.evaluation.pipeline import harness
 from specexit_jax.evaluation.pipeline.exit_records import CeilingSetting, exit_records
 from specexit_jax.evaluation.pipeline.loop_sections import loop_sections
-from specexit_jax.evaluation.records import write_records
+from specexit_jax.evaluation.pipeline.timed import timed_records
+from specexit_jax.evaluation.records import record_of_trace, write_records
 from specexit_jax.evaluation.report.publish import publish
 from specexit_jax.evaluation.report.shown import Shown
 from specexit_jax.exits.policy_file import PolicyFile
@@ -38,7 +39,7 @@ def evaluate(
         notes.append(f"{cut} of {len(traces)} traces of eagle3 ended at the target's context, counted as unfinished")
     for name in (name for name in _WITHOUT_EXIT if name in setting.methods):
         rows = traces if name == "eagle3" else harness.decoded_traces(session, problems, name, setting, folder)
-        records += [harness.record_of_trace(name, trace) for trace in rows]
+        records += [record_of_trace(name, trace) for trace in rows]
         write_records(workdir / "records.jsonl", records)
     if file is not None:
         made, shown = exit_records(session, file, setting, ceiling, traces, records, workdir)
@@ -50,7 +51,7 @@ def evaluate(
         if unfinished := shown.sections.get("unfinished_answers"):
             notes.append(f"of the forced answers: {unfinished['told']}; an exit there is recorded as cut, and as wrong")
     timed = harness.decodable(session, problems, traces)
-    records += harness.timed_records(session, timed, policy, kinds, setting)
+    records += timed_records(session, timed, policy, kinds, setting)
     sections = dict(shown.sections) | loop_sections(session, timed, policy, kinds, setting, traces)
     sections |= {"target": setting.target, "notes": notes}
     return publish(workdir, records, Shown(sections, shown.views, shown.worst))

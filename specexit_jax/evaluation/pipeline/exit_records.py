@@ -8,7 +8,7 @@ from specexit_jax.annotation.kinds import annotated_split
 from specexit_jax.annotation.unfinished import count_unfinished
 from specexit_jax.engine.session import Session
 from specexit_jax.evaluation.bounds import Boundaries
-from specexit_jax.evaluation.pipeline import harness
+from specexit_jax.evaluation.pipeline import bounding, harness
 from specexit_jax.evaluation.records import Record
 from specexit_jax.evaluation.report.exit_sections import exit_sections
 from specexit_jax.evaluation.report.shown import Shown, chosen_views, offsets_of, signal_sections, told_exits
@@ -48,9 +48,9 @@ def exit_records(
     sections = signal_sections(policy, traces, labels, along.signals)
     file = dataclasses.replace(file, draft=session.draft_digest)  # which also matches older forms in policy files
     sections |= exit_sections(file, workdir, traces, labels, along.signals, len(session.end_think_ids))
-    test = harness.boundaries_of(session, policy, traces, labels, along)
+    test = bounding.boundaries_of(session, policy, traces, labels, along)
     if "oracle" in methods:
-        records += harness.oracle_records(test)
+        records += bounding.oracle_records(test)
     if "ceiling" in methods:
         try:
             made, sections["ceiling"] = _ceiling(session, file, draft, test, ceiling, workdir)
@@ -72,7 +72,7 @@ def _ceiling(session: Session, file: PolicyFile, draft: DraftBundle, test, ceili
         folder = workdir / split
         traces, labels = annotated_split(session, folder, file.boundary_kinds)
         along = harness.extracted(session, traces, draft, folder, labels)
-        return harness.boundaries_of(session, file.policy(), traces, labels, along)
+        return bounding.boundaries_of(session, file.policy(), traces, labels, along)
 
     sides = side("draft"), side(ceiling.split), side(ceiling.certify_on) if file.certificate else None
-    return harness.ceiling_records(*sides, test, ceiling.bound, ceiling.standard_errors, file.certificate)
+    return bounding.ceiling_records(*sides, test, ceiling.bound, ceiling.standard_errors, file.certificate)

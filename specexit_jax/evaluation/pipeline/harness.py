@@ -1,13 +1,12 @@
-"""An evaluation from problems to records: decode, annotate, replay, bound, and time at batch 1.
+"""An evaluation from problems to records: decode, annotate and replay.
 
 Files in WORKDIR/SPLIT are appended to or written once, so a killed run continues where it stopped.
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-import jax
 import numpy as np
 
 from specexit_jax.annotation.annotate import annotate
@@ -16,29 +15,13 @@ from specexit_jax.annotation.features import Extracted, extract, load_signals, s
 from specexit_jax.annotation.forcing import Forcing
 from specexit_jax.annotation.joined import join_labels
 from specexit_jax.annotation.kinds import kinds_to_annotate, labels_at
-from specexit_jax.annotation.replay import replay, smoothed_at_boundaries
-from specexit_jax.annotation.rollout import Rollout, name_of, report_of, request_of, roll_out, trace_of
+from specexit_jax.annotation.replay import replay
+from specexit_jax.annotation.rollout import Rollout, name_of, report_of, roll_out
 from specexit_jax.data.splits import Problem
-from specexit_jax.engine.batches import Batch, execute, outcomes, plan
 from specexit_jax.engine.methods import DECODED, Method, make_method, policy_of
-from specexit_jax.engine.preparing import prepare
-from specexit_jax.engine.requests import DecodeSettings
 from specexit_jax.engine.session import Session
-from specexit_jax.evaluation.bounds import (
-    Boundaries,
-    bound_records,
-    certify_threshold,
-    choose_threshold,
-    gather_boundaries,
-    oracle_exits,
-    threshold_exits,
-)
-from specexit_jax.evaluation.ceiling import fit_ceiling
-from specexit_jax.evaluation.loop.latency import measure_latency
-from specexit_jax.evaluation.records import Record, record_of_replay, record_of_trace
-from specexit_jax.exits.policy import Policy, Threshold
-from specexit_jax.exits.risk import Certificate
-from specexit_jax.monitoring.progress import Progress
+from specexit_jax.evaluation.records import Record, record_of_replay
+from specexit_jax.exits.policy import Policy
 from specexit_jax.storage.identity import same
 from specexit_jax.storage.shards import read_shards, require_settings
 
@@ -180,41 +163,6 @@ def replayed_records(
     return records
 
 
-def boundaries_of(session: Session, policy: Threshold, traces, labels, along: Extracted) -> Boundaries:
-    """Annotated traces in the form that bounds use; if features were extracted, with the ceiling's inputs."""
-    if not along.features:
-        return gather_boundaries(traces, labels, None, None, len(session.end_think_ids))
-    seen = smoothed_at_boundaries(policy.smoother, traces, join_labels(traces, labels), along.signals)
-    smoothed = {trace["id"]: rows for trace, rows in zip(traces, seen, strict=True)}
-    return gather_boundaries(traces, labels, along.features, smoothed, len(session.end_think_ids))
-
-
-def ceiling_records(
-    train: Boundaries,
-    development: Boundaries,
-    calibration: Boundaries | None,
-    test: Boundaries,
-    bound: float,
-    standard_errors: float,
-    certificate: Certificate | None = None,
-) -> tuple[list[Record], dict]:
-    """The ceiling fitted on the draft's training split, thresholded as the policy was, applied to test: on development, or,
-    where the policy has a certificate, by one of the same epsilon and delta on the calibration split."""
-    ceiling = fit_ceiling(train)
-    scores = ceiling.scores(development)
-    if certificate is None:
-        threshold = choose_threshold(development, scores, bound, standard_errors=standard_errors).thresholds[0]
-    else:
-        seen, goal = ceiling.scores(calibration), (certificate.epsilon, certificate.delta)
-        threshold = certify_threshold(development, scores, calibration, seen, *goal)
-    records = bound_records(test, threshold_exits(test, ceiling.scores(test), threshold), "ceiling")
-    return records, {"held_out_auc": ceiling.held_out, "chosen": ceiling.chosen, "threshold": threshold}
-
-
-def oracle_records(test: Boundaries) -> list[Record]:
-    return bound_records(test, oracle_exits(test), "oracle")
-
-
 def decodable(session: Session, problems: Sequence[Problem], traces: Sequence[dict]) -> list[Problem]:
     """The problems whose prompts leave room in the target's context, with their thinking open or closed; traces: of them all."""
     thinking = session.thinking
@@ -222,59 +170,3 @@ def decodable(session: Session, problems: Sequence[Problem], traces: Sequence[di
     room = session.target.max_position - closing
     full = {trace.get("problem", trace["id"]) for trace in traces if len(trace["prompt_ids"]) >= room}
     return [problem for problem in problems if problem.id not in full]
-
-
-def timed_records(
-    session: Session, problems: Sequence[Problem], policy: Policy | None, kinds: Sequence[str], setting: Setting
-) -> list[Record]:
-    """Every decoding method on the first problems of each task at batch 1, decoded for real under the clock; none where
-    latency_per_task is 0."""
-    subset = first_of_each_task(problems, setting.latency_per_task)
-    names = [name for name in setting.methods if name in DECODED]
-    if not subset or not names:
-        return []
-    methods = {
-        name: make_method(session, name, policy, kinds, setting.draft_tokens, max_answer=setting.max_answer)
-        for name in names
-    }
-    batches = {(name, p.id): _batch(session, methods[name], p, setting) for name in names for p in subset}
-    calls: dict[str, Callable] = {
-        name: (lambda problem, name=name: execute(batches[name, problem.id])) for name in names
-    }
-    shapes: set[tuple] = set()
-
-    def unseen(name: str, problem: Problem) -> bool:
-        shape = (name, batches[name, problem.id].rows.prompts.shape)
-        fresh = shape not in shapes
-        shapes.add(shape)
-        return fresh
-
-    bar = Progress(setting.latency_rounds * len(subset), "latency ")
-    seconds = measure_latency(calls, subset, setting.latency_rounds, unseen, progress=lambda done, _: bar.update(done))
-    records = []
-    for name in names:
-        for row, problem in enumerate(subset):
-            batch = batches[name, problem.id]
-            (outcome,) = outcomes(batch, jax.block_until_ready(execute(batch)))
-            latency = float(np.median(seconds[name][row]))
-            records.append(record_of_trace(name, trace_of(session, problem, outcome), latency))
-    return records
-
-
-def _batch(session: Session, method: Method, problem: Problem, setting: Setting) -> Batch:
-    request, settings = (
-        request_of(session, problem, setting.seed),
-        DecodeSettings(max_new_tokens=setting.max_new_tokens),
-    )
-    (batch,) = plan(prepare(session, [request], method, settings))
-    return batch
-
-
-def first_of_each_task(problems: Sequence[Problem], count: int) -> list[Problem]:
-    """At most `count` problems of each task, in their order."""
-    taken: dict[str, list[Problem]] = {}
-    for problem in problems:
-        chosen = taken.setdefault(problem.task, [])
-        if len(chosen) < count:
-            chosen.append(problem)
-    return [problem for chosen in taken.values() for problem in chosen]

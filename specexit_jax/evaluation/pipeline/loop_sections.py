@@ -8,7 +8,8 @@ from specexit_jax.engine.methods import make_method
 from specexit_jax.engine.session import Session
 from specexit_jax.evaluation.loop.acceptance_position import acceptance_by_position, step_lengths
 from specexit_jax.evaluation.loop.latency_split import latency_split
-from specexit_jax.evaluation.pipeline.harness import Setting, first_of_each_task
+from specexit_jax.evaluation.pipeline.harness import Setting
+from specexit_jax.evaluation.pipeline.timed import first_of_each_task
 from specexit_jax.exits.policy import Policy
 
 _DRAFTING = ("eagle3", "specexit")
