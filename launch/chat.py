@@ -21,7 +21,7 @@ def check() -> None:
 def main() -> None:
     door.decode_on_one_thread()
     talk = models.loaded().conversation(context=FLAGS.context, **models.settings())
-    door.say(talk.why)
+    door.say(models.with_flags(talk.why))
     known = bundled.is_bundled(FLAGS.target)
     if sys.stdin.isatty():
         door.say("One message a line; the end of input (Ctrl-D) ends the conversation.")

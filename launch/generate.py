@@ -37,7 +37,7 @@ def main() -> None:
         prompts.answer(model, rows, tell)
         return
     plan = model.plan(prompt, **models.settings())
-    tell(f"method {plan.method}: {plan.why}")
+    tell(models.with_flags(f"method {plan.method}: {plan.why}"))
     if FLAGS.example:
         tell(f"prompt: {prompt}")
     if isinstance(prompt, str) and bundled.is_bundled(FLAGS.target) and (warning := bundled.warning(prompt)):

@@ -70,6 +70,15 @@ def loaded() -> SpecExit:
     )
 
 
+def with_flags(line: str) -> str:
+    """The line that says which method decodes and why, and the flag that names what is missing."""
+    if FLAGS.method is None and line.startswith("method think:"):
+        return f"{line}; --draft=FOLDER names a draft"
+    if FLAGS.method is None and line.startswith("method eagle3: no exit"):
+        return f"{line}; --policy=FILE names a policy"
+    return line
+
+
 def settings() -> Settings:
     """What the flags ask of a request."""
     return {name: FLAGS[name].value for name in Settings.__annotations__}

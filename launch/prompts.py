@@ -60,7 +60,7 @@ def answer(model: SpecExit, rows: Rows, tell: Callable[[str], None]) -> None:
     """Shows every row's answer, in the order of the file; tell: says which method decodes, and what the model knows."""
     settings, colours = models.settings(), door.colours()
     plan = model.plan(rows.prompts[0], **settings)
-    tell(f"method {plan.method}: {plan.why}")
+    tell(models.with_flags(f"method {plan.method}: {plan.why}"))
     if bundled.is_bundled(FLAGS.target) and (warning := bundled.warning_of_many(rows.prompts)):
         tell(warning)
     for found in model.answers(rows.prompts, slots=FLAGS.slots, ids=rows.ids, **settings):

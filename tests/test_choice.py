@@ -59,8 +59,8 @@ def test_a_policy_of_another_draft_is_not_used_but_named(session, workdir):
 
 def test_what_cannot_exit_does_not(session, tiny):
     alone = dataclasses.replace(session, draft=None)
-    assert choose(alone, None).line == "method think: there is no draft (--draft names one)"
-    assert choose(alone, None, policy="p.json").line.endswith("; --policy not used")
+    assert choose(alone, None).line == "method think: there is no draft model"
+    assert choose(alone, None, policy="p.json").line.endswith("; policy is ignored")
     mute = dataclasses.replace(session, draft=dataclasses.replace(session.draft, signals="none"))
     assert choose(mute, tiny / "draft").line == "method eagle3: the draft has no exit signals"
     plain = dataclasses.replace(session, thinking=None)
@@ -70,10 +70,12 @@ def test_what_cannot_exit_does_not(session, tiny):
 def test_what_is_asked_for_is_done_or_refused(session, tiny, workdir):
     draft = workdir / "draft_model"
     assert choose(session, tiny / "draft", "eagle3", smoother="mean").line == (
-        "method eagle3: --method asks for it; --smoother not used"
+        "method eagle3: the caller asked for it; smoother is ignored"
     )
     assert choose(session, draft, exit_rule="released").line == "method specexit: exits by the released rule"
     assert choose(session, draft, "probe", exit_rule="released").kinds == ("released",)
+    both = choose(session, draft, "probe", exit_rule="released", policy="p.json")
+    assert both.why == "the caller asked for it; exits by the released rule; policy is ignored"
     with pytest.raises(
         ValueError, match=r"'specexit' needs an exit policy, and no policy.json lies in .*draft_model or"
     ):
@@ -82,3 +84,11 @@ def test_what_is_asked_for_is_done_or_refused(session, tiny, workdir):
         choose(dataclasses.replace(session, draft=None), None, "probe")
     with pytest.raises(FileNotFoundError, match=r"absent.json: no such policy"):
         choose(session, draft, policy="absent.json")
+
+
+def test_reasons_name_no_flags_of_the_command_line(session, tiny, workdir):
+    """A caller of the API has none."""
+    alone, draft = dataclasses.replace(session, draft=None), workdir / "draft_model"
+    extra = {"policy": "p.json", "smoother": "mean"}
+    found = [choose(alone, None, **extra), choose(session, draft), choose(session, tiny / "draft", "eagle3", **extra)]
+    assert not [choice.line for choice in found if "--" in choice.line]

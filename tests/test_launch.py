@@ -166,8 +166,9 @@ def test_the_method_and_why_it_was_chosen_are_said(tiny, tmp_path, capsys, monke
     for draft, line in [
         (tiny / "draft", f"method specexit: exits by {tiny / 'policy.json'}"),
         (alone, "method eagle3: no exit, since no policy.json lies with the draft"),
+        (None, "method think: there is no draft model; --draft=FOLDER names a draft"),
     ]:
-        arguments = (f"--target={tiny / 'target'}", f"--draft={draft}", PROMPT)
+        arguments = (f"--target={tiny / 'target'}", *([f"--draft={draft}"] if draft else []), PROMPT)
         code, out, err = call(capsys, monkeypatch, *arguments)
         assert (code, err) == (0, "") and out.startswith(line) and len(out.splitlines()) == 1
         code, out, err = call(capsys, monkeypatch, *arguments, "--json")

@@ -1,4 +1,4 @@
-"""Which method decodes, and by which policy, where the caller leaves it open; in one line, why."""
+"""Chooses the method and the exit policy where the caller does not name them, and gives the reason in one line."""
 
 import dataclasses
 from pathlib import Path
@@ -9,12 +9,17 @@ from specexit_jax.engine.session import Session
 from specexit_jax.exits.policy import Policy
 from specexit_jax.models.checkpoints.hf_tensors import local_folder
 
+_ASKED = "the caller asked for it"
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Choice:
-    """The method's name, what it exits by (None where it exits by no policy of a file), and why it was chosen. uncovered: a
-    sentence where the policy was not made for this session's target, sampling and lengths, or not with this smoother;
-    path: of the policy's file, None without one."""
+    """A method and its exit policy.
+
+    name: of the method. policy: None for a method that does not exit by signals. kinds: boundary kinds. why: the reason, as a
+    clause. uncovered: a sentence where the policy was calibrated under other conditions than those of this session; None where
+    it was not. path: of the policy's file; None where the policy has none.
+    """
 
     name: str
     policy: Policy | None
@@ -25,12 +30,13 @@ class Choice:
 
     @property
     def line(self) -> str:
+        """The method and the reason."""
         return f"method {self.name}: {self.why}"
 
 
 def policies_beside(draft: str | Path) -> list[Path]:
-    """The policy.json in a draft's folder, and the one beside it, where launch.calibrate leaves it (WORKDIR/policy.json of
-    WORKDIR/draft_model), as far as they are there."""
+    """The existing ones of two files: the policy.json in a draft's folder, and the one beside the folder, where launch.calibrate
+    writes it (WORKDIR/policy.json for WORKDIR/draft_model)."""
     return policies_of(local_folder(draft, "draft"))
 
 
@@ -42,20 +48,19 @@ def choose(
     exit_rule: str | None = None,
     smoother: str | None = None,
 ) -> Choice:
-    """The method called `name`, else `specexit` where the draft's policy is there, `eagle3` where it is not, and `think` without
-    a draft. draft: the folder that the session's was loaded from; policy, exit_rule, smoother: as for `read_policy`.
+    """The method called `name`; without a name `specexit` where the draft has a policy, else `eagle3`, and `think` without a draft.
 
-    A policy that is not named is looked for beside the draft. Raises ValueError or FileNotFoundError, one sentence, where a
-    method or policy was asked for that does not fit.
+    draft: the folder that the session's draft was loaded from. policy, exit_rule, smoother: as for `read_policy`; where no policy
+    is named, `policies_beside` the draft are tried. Raises ValueError or FileNotFoundError where the named method or policy
+    cannot be used with this session.
     """
-    asked = [flag for flag, value in _flags(policy, exit_rule, smoother).items() if value]
+    asked = [key for key, value in {"policy": policy, "exit_rule": exit_rule, "smoother": smoother}.items() if value]
     if name is not None:
         return _named(session, draft, name, policy, exit_rule, smoother, asked)
     if session.draft is None:
-        return Choice("think", None, (), f"there is no draft (--draft names one){_ignored(asked)}")
+        return Choice("think", None, (), f"there is no draft model{_ignored(asked)}")
     if policy or runs_alone(exit_rule):
-        by = f"the {exit_rule} rule{_ignored(['--policy'] if policy else [])}" if runs_alone(exit_rule) else str(policy)
-        return _exits(session, "specexit", policy or "", exit_rule, smoother, f"exits by {by}")
+        return _exits(session, "specexit", policy or "", exit_rule, smoother, _exits_by(policy, exit_rule))
     if session.thinking is None:
         return Choice("eagle3", None, (), f"the model does not think, so there is nothing to exit{_ignored(asked)}")
     if session.draft.signals == "none":
@@ -65,12 +70,11 @@ def choose(
 
 def _named(session, draft, name, policy, exit_rule, smoother, asked: list[str]) -> Choice:
     if name not in EXITING:
-        return Choice(name, None, (), f"--method asks for it{_ignored(asked)}")
+        return Choice(name, None, (), f"{_ASKED}{_ignored(asked)}")
     if session.draft is None:
         raise ValueError(f"Method {name!r} needs a draft model: give one with draft=FOLDER.")
     if runs_alone(exit_rule):
-        why = f"--method asks for it; exits by the {exit_rule} rule{_ignored(['--policy'] if policy else [])}"
-        return _exits(session, name, "", exit_rule, smoother, why)
+        return _exits(session, name, "", exit_rule, smoother, f"{_ASKED}; {_exits_by(policy, exit_rule)}")
     if policy is None:
         beside = policies_beside(draft)
         if not beside:
@@ -79,18 +83,24 @@ def _named(session, draft, name, policy, exit_rule, smoother, asked: list[str]) 
                 "policy=FILE, or make one with launch.calibrate."
             )
         policy = _fitting(session, beside)[0] or beside[0]
-    why = f"--method asks for it; exits by {policy}"
-    return _exits(session, name, policy, exit_rule, smoother, why)
+    return _exits(session, name, policy, exit_rule, smoother, f"{_ASKED}; {_exits_by(policy, exit_rule)}")
 
 
 def _beside(session, draft, exit_rule, smoother, asked: list[str]) -> Choice:
-    """By what lies beside the draft."""
+    """The choice that the policies beside the draft allow."""
     beside = policies_beside(draft)
     fitting, reason = _fitting(session, beside)
     if fitting:
-        return _exits(session, "specexit", fitting, exit_rule, smoother, f"exits by {fitting}")
-    missing = "no policy.json lies with the draft; launch.calibrate makes one, --policy names one"
+        return _exits(session, "specexit", fitting, exit_rule, smoother, _exits_by(fitting, exit_rule))
+    missing = "no policy.json lies with the draft; launch.calibrate makes one"
     return Choice("eagle3", None, (), f"no exit, since {reason or missing}{_ignored(asked)}")
+
+
+def _exits_by(policy: str | Path, exit_rule: str | None) -> str:
+    """A clause that names the policy's file, or the rule of a policy without a file."""
+    if not runs_alone(exit_rule):
+        return f"exits by {policy}"
+    return f"exits by the {exit_rule} rule{_ignored(['policy'] if policy else [])}"
 
 
 def _exits(session: Session, name: str, path: str | Path, exit_rule, smoother, why: str) -> Choice:
@@ -100,7 +110,7 @@ def _exits(session: Session, name: str, path: str | Path, exit_rule, smoother, w
 
 
 def _fitting(session: Session, paths: list[Path]) -> tuple[Path | None, str]:
-    """The first policy that was made for this draft, and what is wrong with the first otherwise ("" without any)."""
+    """(the first policy that can be used with this draft, ""), or (None, what is wrong with the first one; "" without any)."""
     reasons = []
     for path in paths:
         try:
@@ -112,9 +122,6 @@ def _fitting(session: Session, paths: list[Path]) -> tuple[Path | None, str]:
     return None, reasons[0] if reasons else ""
 
 
-def _flags(policy, exit_rule, smoother) -> dict:
-    return {"--policy": policy, "--exit_rule": exit_rule, "--smoother": smoother}
-
-
-def _ignored(asked: list[str]) -> str:
-    return f"; {', '.join(asked)} not used" if asked else ""
+def _ignored(arguments: list[str]) -> str:
+    """A clause that names the caller's arguments that have no effect."""
+    return f"; {', '.join(arguments)} {'is' if len(arguments) == 1 else 'are'} ignored" if arguments else ""

@@ -121,8 +121,8 @@ def _captured(config: dict, path: Path, layer_ids: str | None) -> tuple[int, ...
         return None
     if convention not in CONVENTIONS:
         raise ValueError(
-            f"{path} numbers its layers {layers} without saying what it counts: name it, inputs (EAGLE, vLLM) or outputs "
-            "(SGLang, SpecForge), with --draft_layer_ids."
+            f"{path} numbers its layers {layers} without saying what it counts: say inputs (EAGLE, vLLM) or outputs "
+            "(SGLang, SpecForge) with the argument draft_layer_ids, which is --draft_layer_ids on the command line."
         )
     return tuple(layer + (convention == "outputs") for layer in layers)
 
@@ -182,7 +182,7 @@ def _capture_json(capture: tuple[int, ...], form: str, layer_ids: str) -> dict:
     inputs = {_LAYERS: list(capture), _CONVENTION: "inputs"}
     if form == "speculators":
         if layer_ids == "outputs":
-            raise ValueError("speculators files count the layers' inputs: leave --layer_ids out.")
+            raise ValueError("speculators files count the layers' inputs: leave layer_ids (--layer_ids) out.")
         return inputs
     outputs = {
         _NESTED: {"use_aux_hidden_state": True, _LAYERS: [layer - 1 for layer in capture]},
