@@ -1,6 +1,7 @@
 """The house: which rooms import which, without a circle, and how little lies on the ground floor."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -130,6 +131,25 @@ def test_every_room_says_what_it_holds():
         if not ast.get_docstring(ast.parse(path.read_text()))
     ]
     assert not silent
+
+
+def test_the_way_of_a_request_is_told_as_it_is(modules):
+    """Its steps, at the head of generate.py and in CONTRIBUTING: the files are there, and none imports one of a later step.
+
+    Two serve several steps: a prompt that fills the context has its outcome at once, and a slot is made for a spec.
+    """
+    told = ast.get_docstring(ast.parse((PACKAGE / "engine" / "generate.py").read_text())).partition("\n\n")[2]
+    assert [line.split()[0] for line in told.splitlines()] == ["checked", "prepared", "placed", "decoded", "outcome"]
+    assert told in (PACKAGE.parent / "CONTRIBUTING.md").read_text() and (PACKAGE / "decoding" / "loop").is_dir()
+    steps = {
+        f"{PACKAGE.name}.engine.{name}": step
+        for step, line in enumerate(told.splitlines())
+        for name in re.findall(r"(\w+)\.py", line)
+    }
+    assert len(steps) == 8 and steps.keys() <= modules.keys()
+    several = {f"{PACKAGE.name}.engine.{name}" for name in ("outcomes", "specs")}
+    ways = [(name, other) for name in steps for other in (modules[name] & steps.keys()) - several]
+    assert ways and not [(name, other) for name, other in ways if steps[other] > steps[name]]
 
 
 def test_planted_circles_are_found(tmp_path):

@@ -1,6 +1,6 @@
-"""The public API, handed on by `specexit_jax`: a model that is loaded once, and answers."""
+"""The public API, which `specexit_jax` exports: a model that is loaded once and answers prompts."""
 
 import os
 
-# Only tokenizers come from transformers: its advice to install PyTorch is noise here.
+# Only tokenizers are used of transformers: its warning that PyTorch is missing does not apply.
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")

@@ -1,4 +1,4 @@
-"""What the API hands out: answers, pieces of one that is being written, and what a request will be decoded by."""
+"""The results of the API: answers, pieces of an answer while it is decoded, and plans of what a request is decoded by."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -10,12 +10,12 @@ from specexit_jax.decoding.sampling import Sampling
 
 @dataclasses.dataclass(frozen=True)
 class Certificate:
-    """What a certified policy.json says of its exits: P(risk <= epsilon) >= 1 - delta over the draw of the calibration split.
+    """The certificate of a policy.json: P(risk <= epsilon) >= 1 - delta over the draw of the calibration split.
 
     The risk is the share of problems that full thinking gets right and the exit gets wrong. risk_upper: the risk is below it
-    with probability 1 - delta. harmed, problems: counts on `split`. tasks: problems of each task on it, scope: in words
-    what the bound holds for; both None in files that do not say. sampling, max_new_tokens: what the policy was certified with;
-    None in files that do not say.
+    with probability 1 - delta. harmed, problems: counts on `split`. tasks: problems of each task on it; scope: what the
+    bound holds for, in words. sampling, max_new_tokens: what the policy was certified with. The last four are None in files
+    without them.
     """
 
     epsilon: float
@@ -34,11 +34,11 @@ class Certificate:
 class ExitPolicy:
     """The rule that may end the thinking.
 
-    path: of its policy.json; None for the released rule, whose thresholds are its own. rule: "default" or "released".
-    smoothing: of the signals before they are compared. boundaries: kinds of token at which an exit is allowed. thresholds:
-    by the signal's name. budget: thinking tokens from which on any boundary is an exit, None without one. certificate: None
-    where the policy is not certified. uncovered: a sentence that says how this request differs from what the policy was made
-    for, so that the certificate does not hold for it; None where nothing differs.
+    path: of its policy.json; None for the released rule, which has thresholds of its own. rule: "default" or "released".
+    smoothing: how the signals are smoothed before they are compared. boundaries: kinds of token after which an exit is
+    allowed. thresholds: by the signal's name. budget: thinking tokens from which on any boundary is an exit; None without
+    one. certificate: None if the policy is not certified. uncovered: a sentence if this request differs from what the policy
+    was made for, so that its certificate does not hold; None if nothing differs.
     """
 
     path: str | None
@@ -55,10 +55,10 @@ class ExitPolicy:
 class Exit:
     """An exit that was taken.
 
-    token: index into `Answer.ids` of the `</think>` that the policy put there, which is the number of thinking tokens before
-    it. boundary: at which boundary of the thinking, counted from 1. signals: by name, as the policy saw them: confidence and
-    progress are shares, remain is in tokens; {} for methods that read none. certificate: what the exit was certified for;
-    None where the policy has no certificate, or one that does not cover this request (`ExitPolicy.uncovered` says why).
+    token: index into `Answer.ids` of the policy's `</think>`, which is also the number of thinking tokens before it. boundary:
+    number of the boundary in the thinking, counted from 1. signals: by name, as the policy read them: confidence and
+    progress are shares, remain is in tokens; {} for methods that read none. certificate: of the policy; None if it has none
+    or it does not cover this request (`ExitPolicy.uncovered` says why).
     """
 
     token: int
@@ -71,11 +71,11 @@ class Exit:
 class Usage:
     """Tokens and time of one request.
 
-    prompt_tokens, thinking_tokens; answer_tokens: all others that were generated, `</think>` and the stop token among
-    them. steps: passes of the target after the prompt's. tokens_per_step: accepted drafts and the bonus token, on average
-    (τ); None where no whole step was counted. drafts: tokens drafted a step, 0 without a draft. seconds: wall time from
-    admission to the last token, compilation left out. trials, trial_tokens: exits that were tried and taken back, and the
-    tokens written in them (of `deer` alone).
+    thinking_tokens: generated before `</think>`. answer_tokens: all other generated tokens, with `</think>` and the stop
+    token. steps: iterations of the loop, one pass of the target each. tokens_per_step: accepted drafts and the bonus token,
+    on average (τ); None if no whole step was counted. drafts: tokens drafted in each step, 0 without a draft. seconds: wall
+    time from admission to the last token, without compilation. trials, trial_tokens: exits that were tried and taken back,
+    and the tokens written in them (`deer` only).
     """
 
     prompt_tokens: int
@@ -97,13 +97,13 @@ class Usage:
 class Answer:
     """One answered request.
 
-    text: the answer, without the thinking; thinking: what stands before `</think>`; both without white space around them.
-    written: all text as the model wrote it, `</think>` included; the three are "" for a target without a tokenizer. exit:
-    None where no exit was taken. finish_reason: "stop" (the model ended), "length" (max_new_tokens were written) or
-    "context" (the target's context is full). method: the one that decoded; policy: what it may exit by, None where it reads
-    no policy. id, seed: what the request's noise is made of. ids: the generated tokens, prompt_ids: those before them.
-    closed: whether the thinking ended, by whomever. signals: where `generate` recorded them, by name, float32 [tokens]: what the
-    draft's head said at each token of `ids`; None otherwise.
+    text: the answer, without the thinking; thinking: the text before `</think>`; both without surrounding white space.
+    written: all generated text, with `</think>`. The three are "" for a target without a tokenizer. exit: None if no exit
+    was taken. finish_reason: "stop" (the model ended), "length" (max_new_tokens were generated) or "context" (the target's
+    context is full). method: its name. policy: the method's exit policy; None if it reads no policy. id, seed: the
+    request's, which its noise depends on. closed: whether the thinking ended, by the model or the policy. ids: the generated
+    tokens. prompt_ids: the tokens before them. signals: by name, float32 [tokens]: the draft's signals at each token of
+    `ids`; None unless `generate` recorded them.
     """
 
     text: str
@@ -124,11 +124,11 @@ class Answer:
 
 @dataclasses.dataclass(frozen=True)
 class Piece:
-    """What was written since the last piece.
+    """What was generated since the piece before.
 
-    text: as the model wrote it; joined, the pieces of a request are `Answer.written`. thinking: whether it belongs to the
-    thinking, which ends with `</think>`. signals: by name, what the policy saw last; {} where it reads none or has seen none.
-    answer: the whole, of the last piece alone.
+    text: as the model wrote it; the joined pieces of a request are `Answer.written`. thinking: whether it belongs to the
+    thinking, which ends with `</think>`. signals: by name, what the policy read last; {} if it has read none. answer: the
+    whole answer, in the last piece only.
     """
 
     text: str
@@ -139,7 +139,11 @@ class Piece:
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What a request will be decoded by. why: how the method was chosen, in words; drafts: tokens drafted a step, 0 without."""
+    """What a request will be decoded by.
+
+    method: its name; why: how it was chosen, in words. policy: the method's exit policy; None if it reads no policy. drafts:
+    tokens drafted in each step, 0 without a draft. prompt_ids: as the method decodes them.
+    """
 
     method: str
     why: str

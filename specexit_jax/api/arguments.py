@@ -1,4 +1,4 @@
-"""Arguments of the public API: a wrong one gets a sentence that says what is wrong and names what is right."""
+"""Checks of the public API's arguments. An error is one sentence that says what is wrong and what is allowed."""
 
 import difflib
 import numbers
@@ -19,15 +19,15 @@ _FORMS = "a text, a list of messages such as {'role': 'user', 'content': '…'},
 
 
 class Settings(TypedDict, total=False):
-    """How a request is decoded; what is left out, or None, is the target's own (generation_config.json).
+    """How a request is decoded. A setting that is missing or None is the target's default (generation_config.json).
 
-    temperature: 0 is greedy. top_k: the k likeliest tokens are kept, 0 keeps all. top_p: the likeliest that reach this
-    probability are kept, in (0, 1]. min_p: tokens this likely beside the likeliest are kept, in [0, 1]. repetition_penalty: of
-    tokens that were there before, above 0; 1 is none. rule: how sampled drafts are accepted, "keyed" (reproducible, the
-    default) or "rejection". max_new_tokens: most tokens that are generated, thinking and answer. method: one of
-    `SpecExit.METHODS`; by default `specexit` where the draft has a policy, `eagle3` where it has none, `think` without a
-    draft. seed: of the sampling, a whole number (0). exits: False takes no exit: the text is the one that the method writes
-    without its policy, and nothing is compiled anew (True).
+    temperature: 0 is greedy. top_k: keeps the k likeliest tokens; 0 keeps all. top_p: keeps the likeliest tokens that together
+    reach this probability, in (0, 1]. min_p: keeps tokens of at least this share of the likeliest one's probability, in
+    [0, 1]. repetition_penalty: of tokens that occurred before, above 0; 1 is none. rule: how sampled drafts are accepted,
+    "keyed" (reproducible, the default) or "rejection". max_new_tokens: the most generated tokens, of thinking and answer
+    together. method: one of `SpecExit.METHODS`; by default `specexit` if the draft has a policy, else `eagle3`; `think`
+    without a draft. seed: of the sampling, a whole number (0). exits: False takes no exit: the text is that of the method
+    without its policy, decoded by the same program (True).
     """
 
     temperature: float | None
@@ -43,11 +43,11 @@ class Settings(TypedDict, total=False):
 
 
 SAMPLED = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "rule")
-_LEAST = {"top_k": 0, "max_new_tokens": 1, "seed": None}  # whole numbers, and the least that each may be
+_LEAST = {"top_k": 0, "max_new_tokens": 1, "seed": None}  # whole numbers, each with its least value
 
 
 def refuse_unknown(function: str, given: Mapping[str, Any], names: Sequence[str]) -> None:
-    """Raises TypeError on a keyword that a function does not take."""
+    """Raises TypeError on a keyword that the function does not take."""
     for name in given:
         if name not in names:
             near = difflib.get_close_matches(name, names, 1)
@@ -56,9 +56,9 @@ def refuse_unknown(function: str, given: Mapping[str, Any], names: Sequence[str]
 
 
 def checked(function: str, given: Mapping[str, Any], more: Sequence[str] = ()) -> Settings:
-    """The settings among `given`, without those that are None; more: other keywords that the function takes.
+    """The settings in `given`, without those that are None. more: the function's other keywords.
 
-    Raises TypeError on an unknown keyword and a wrong type, ValueError on an unknown method and a number out of range.
+    Raises TypeError on an unknown keyword or a wrong type, ValueError on an unknown method or a number out of range.
     """
     refuse_unknown(function, given, (*Settings.__annotations__, *more))
     found = {name: value for name, value in given.items() if name not in more and value is not None}
@@ -78,7 +78,7 @@ def checked(function: str, given: Mapping[str, Any], more: Sequence[str] = ()) -
 
 
 def check_prompt(prompt: Prompt) -> None:
-    """Raises TypeError on what is no prompt, ValueError on an empty one and on messages that do not ask."""
+    """Raises TypeError on a value that is no prompt, ValueError on an empty prompt or messages that cannot be answered."""
     if isinstance(prompt, str):
         if not prompt.strip():
             raise ValueError("The prompt is empty: give a question.")
@@ -95,11 +95,13 @@ def check_prompt(prompt: Prompt) -> None:
         if not all(isinstance(message.get(name), str) for name in ("role", "content")):
             raise ValueError(f"A message holds the texts 'role' and 'content', but one is {dict(message)!r}.")
     if prompt[-1]["role"] == "assistant":
-        raise ValueError("The last message is the assistant's: a conversation to be answered ends with another's.")
+        raise ValueError(
+            "The last message is the assistant's: a conversation to be answered ends with a message of another role."
+        )
 
 
 def checked_prompts(prompts: Sequence[Prompt]) -> list[Prompt]:
-    """The prompts as a list. Raises as `check_prompt`, and TypeError on a prompt that is no list of them."""
+    """The prompts as a list. Raises as `check_prompt`, and TypeError on a single prompt."""
     if isinstance(prompts, str | bytes | Mapping) or not hasattr(prompts, "__iter__"):
         raise TypeError(
             f"Many prompts are a list of them, not one {type(prompts).__name__}: generate answers a single one."
@@ -115,7 +117,7 @@ def checked_prompts(prompts: Sequence[Prompt]) -> list[Prompt]:
 
 
 def checked_ids(ids: Sequence[str] | None, number: int) -> list[str]:
-    """The ids of so many requests; None: "0", "1", …"""
+    """The ids of `number` requests; None: "0", "1", …"""
     if isinstance(ids, str):
         raise TypeError(f"ids are a list of texts, one a prompt, not the text {ids!r}.")
     names = [str(place) for place in range(number)] if ids is None else [str(name) for name in ids]
@@ -134,14 +136,14 @@ def whole(name: str, value: Any, least: int | None = None) -> int:
 
 
 def is_ids(prompt: Prompt) -> bool:
-    """Whether a prompt is given as token ids."""
+    """Whether a prompt consists of token ids."""
     return not isinstance(prompt, str) and all(
         isinstance(token, numbers.Integral) and not isinstance(token, bool) for token in prompt
     )
 
 
 def dtype_named(dtype: Any) -> str:
-    """One of DTYPES, from its name or from a numpy or JAX type."""
+    """One of DTYPES, from its name or from a numpy or JAX type. Raises ValueError on any other."""
     name = dtype if isinstance(dtype, str) else getattr(dtype, "name", None) or getattr(dtype, "__name__", repr(dtype))
     if name not in DTYPES:
         raise ValueError(f"dtype is {name!r}: choose among {', '.join(DTYPES)}.")
@@ -149,7 +151,10 @@ def dtype_named(dtype: Any) -> str:
 
 
 def mesh_of(mesh: Mesh | Sequence[int] | None) -> Mesh | None:
-    """A mesh, or sizes (data, fsdp, tensor) over this process's devices, one of which may be -1; None: one device."""
+    """A mesh from its sizes (data, fsdp, tensor) over this process's devices, one of which may be -1; None: one device.
+
+    Raises TypeError on anything else.
+    """
     if mesh is None or isinstance(mesh, Mesh):
         return mesh
     if isinstance(mesh, str) or not isinstance(mesh, Sequence) or [type(size) for size in mesh] != [int] * len(AXES):
@@ -161,7 +166,7 @@ def mesh_of(mesh: Mesh | Sequence[int] | None) -> Mesh | None:
 
 
 def tree_of(tree: TreeShape | Sequence[int] | None) -> TreeShape | None:
-    """A tree of drafts, or its (depth, top_k, total)."""
+    """The shape of a draft tree from its (depth, top_k, total). Raises TypeError on anything else."""
     if tree is None or isinstance(tree, TreeShape):
         return tree
     if isinstance(tree, str) or not isinstance(tree, Sequence) or [type(size) for size in tree] != [int] * 3:
@@ -170,6 +175,6 @@ def tree_of(tree: TreeShape | Sequence[int] | None) -> TreeShape | None:
 
 
 def check_folder(name: str, value: Any) -> None:
-    """Raises TypeError on what cannot name a folder or file."""
+    """Raises TypeError on a value that cannot name a folder or file."""
     if value is not None and not isinstance(value, str | Path):
         raise TypeError(f"{name} is a path, or a name on the hub, not {value!r}.")

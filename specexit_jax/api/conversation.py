@@ -1,20 +1,20 @@
-"""Talk of several turns: what the model has read of earlier ones is not computed again."""
+"""A conversation of several turns. What the caches hold of earlier turns is not computed again."""
 
 from collections.abc import Iterator
 
 from specexit_jax.api import arguments, reading
 from specexit_jax.api.answer import Answer, Piece
-from specexit_jax.api.asking import Asked
+from specexit_jax.api.calls import Call
 from specexit_jax.engine import conversation
 
 
 class Conversation:
     """One conversation with a model; `SpecExit.conversation` makes it."""
 
-    def __init__(self, asked: Asked, context: int | None):
-        self._asked = asked
+    def __init__(self, call: Call, context: int | None):
+        self._call = call
         self._talk = conversation.Conversation(
-            asked.session, asked.method, asked.decode_settings(), context=context, seed=asked.seed
+            call.session, call.method, call.decode_settings(), context=context, seed=call.seed
         )
 
     @property
@@ -24,24 +24,24 @@ class Conversation:
 
     @property
     def why(self) -> str:
-        """Which method answers, and how it was chosen."""
-        return self._asked.choice.line
+        """The method, and why it was chosen."""
+        return self._call.choice.line
 
     @property
     def kept(self) -> tuple[int, int]:
-        """Prompt tokens of the last turn that had been read before, and all of them."""
+        """(cached, all): prompt tokens of the last turn that were in the caches before it, and all of them."""
         return self._talk.prompted - self._talk.computed, self._talk.prompted
 
     def say(self, message: str) -> Iterator[Piece]:
-        """The answer to the next message, piece by piece; it joins the conversation as far as it came.
+        """The answer to the next message, piece by piece. Of a cancelled answer the conversation keeps what was written.
 
-        Raises ValueError where the message is empty, and where the conversation has outgrown its context.
+        Raises ValueError if the message is empty or the conversation has outgrown its context.
         """
         arguments.check_prompt(message)
-        asked = self._asked
-        thinks = asked.session.thinking is not None and not asked.method.closes_thinking
-        return reading.pieces_of(asked.session, self._talk.say(message), thinks, asked.method, asked.policy)
+        call = self._call
+        thinks = call.session.thinking is not None and not call.method.closes_thinking
+        return reading.pieces_of(call.session, self._talk.say(message), thinks, call.method, call.policy)
 
     def ask(self, message: str) -> Answer:
-        """The same, all at once."""
+        """The whole answer to the next message. Raises as `say`."""
         return list(self.say(message))[-1].answer

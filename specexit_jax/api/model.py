@@ -1,4 +1,4 @@
-"""A target model, its draft and its exit policy, loaded once and ready to answer."""
+"""SpecExit: a target model with its draft and exit policy, loaded once."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -9,7 +9,7 @@ from jax.sharding import Mesh
 from specexit_jax.api import arguments
 from specexit_jax.api.answer import Answer, Piece, Plan
 from specexit_jax.api.arguments import Prompt, Settings
-from specexit_jax.api.asking import Asked, Exits, Methods
+from specexit_jax.api.calls import Call, Exits, Methods
 from specexit_jax.api.conversation import Conversation
 from specexit_jax.decoding.trees import TreeShape
 from specexit_jax.engine.methods import DECODED, DRAFT_TOKENS
@@ -20,7 +20,7 @@ SLOTS = 8  # requests that `generate_many` decodes at a time
 
 
 class SpecExit:
-    """A model that stops thinking when it is done. `load` makes one; it may be asked from one thread at a time.
+    """A reasoning model with early exits. `load` makes one. Use it from one thread at a time.
 
     session: the loaded target and draft, as the engine takes them.
     """
@@ -54,16 +54,16 @@ class SpecExit:
         without one decodes token by token and never exits. policy: a policy.json; by default the one in the draft's folder
         or beside it. dtype: of weights and computation, one of "float32", "bfloat16", "float16". mesh: what parameters are
         sharded over, a Mesh or sizes (data, fsdp, tensor); default: one device. draft_layer_ids: what the draft's layer ids count,
-        "inputs" or "outputs", where its file is silent. exit_rule: "default" or "released" (the released code's rule, which
-        has no certificate). smoother: of the signals, instead of the policy's. draft_tokens: tokens drafted a step; tree: a
-        tree of (depth, top_k, total) instead of that chain. strict_policy: refuse requests that the policy was not made for,
-        which otherwise are told of in one line on standard error. On a CPU one prompt at a time decodes faster on one thread:
-        set NPROC=1 in the environment before the first use, as `launch.generate` does.
+        "inputs" or "outputs", where its file does not say. exit_rule: "default" or "released" (the released code's rule, which
+        has no certificate). smoother: of the signals, instead of the policy's. draft_tokens: length of the drafted chain;
+        tree: (depth, top_k, total) of a tree instead. strict_policy: refuse requests that the policy was not made for;
+        otherwise they are reported in one line on standard error. On a CPU a single prompt decodes faster on one thread: set
+        NPROC=1 in the environment before the first use, as `launch.generate` does.
 
         Compiled programs are kept for the next process, unless the environment has SPECEXIT_COMPILATION_CACHE=off.
 
-        Raises TypeError, ValueError or FileNotFoundError, one sentence each, on an argument that is wrong and on files that are
-        missing, corrupt, or do not fit together.
+        Raises TypeError, ValueError or FileNotFoundError, one sentence, on a wrong argument and on files that are missing or
+        corrupt, or do not fit together.
         """
         arguments.refuse_unknown("SpecExit.load", unknown, _LOADED)
         for name, value in {"target": target, "draft": draft, "policy": policy}.items():
@@ -82,8 +82,8 @@ class SpecExit:
         return model
 
     def plan(self, prompt: Prompt, *, id: str = "generate", **settings: Unpack[Settings]) -> Plan:
-        """What `generate` would decode this prompt by, and why; checks all that it would, and decodes nothing."""
-        return self._asked("plan", settings).plan(prompt, id)
+        """The method, policy and settings by which `generate` would decode this prompt. Checks the same, and decodes nothing."""
+        return self._call("plan", settings).plan(prompt, id)
 
     def generate(
         self, prompt: Prompt, *, id: str = "generate", record_signals: bool = False, **settings: Unpack[Settings]
@@ -91,23 +91,23 @@ class SpecExit:
         """The answer to one prompt: a text, a conversation as a list of messages {"role", "content"}, or token ids.
 
         Texts and messages go through the target's chat template, with the thinking open. settings: temperature, top_k, top_p,
-        min_p, repetition_penalty, rule, max_new_tokens, method, seed and exits, as in `Settings`; what is left out is the
-        target's own. The tokens depend on (seed, id) and the prompt alone; id: any text. record_signals: keep the signals of
-        every token (`Answer.signals`), by whichever method; compiled apart.
+        min_p, repetition_penalty, rule, max_new_tokens, method, seed and exits, as in `Settings`. id: any text; the tokens
+        depend on (seed, id), the prompt and the settings alone. record_signals: keep the signals of every token
+        (`Answer.signals`), whatever the method; it needs a program of its own.
 
         Raises TypeError or ValueError, one sentence, on a wrong argument and on a prompt that the target cannot read.
         """
-        asked = self._asked("generate", settings, ("id", "record_signals"))
-        (answer,) = asked.answers(asked.prepared([prompt], [id], record_signals), 1)
+        call = self._call("generate", settings, ("id", "record_signals"))
+        (answer,) = call.answers(call.prepared([prompt], [id], record_signals), 1)
         return answer
 
     def stream(self, prompt: Prompt, *, id: str = "generate", **settings: Unpack[Settings]) -> Iterator[Piece]:
-        """The same answer as it is written, piece by piece; the last piece has the whole. To cancel, stop iterating.
+        """The answer of `generate`, piece by piece while it is decoded. The last piece has the whole. To cancel, stop iterating.
 
         Arguments and errors are those of `generate`; errors are raised at once, not at the first piece.
         """
-        asked = self._asked("stream", settings)
-        return asked.pieces(asked.prepared([prompt], [id]))
+        call = self._call("stream", settings)
+        return call.pieces(call.prepared([prompt], [id]))
 
     def generate_many(
         self,
@@ -117,7 +117,7 @@ class SpecExit:
         ids: Sequence[str] | None = None,
         **settings: Unpack[Settings],
     ) -> list[Answer]:
-        """The answers to many prompts, in their order; arguments as for `answers`."""
+        """The answers to many prompts, in their order. Arguments as for `answers`."""
         return list(self.answers(prompts, slots=slots, ids=ids, **settings))
 
     def answers(
@@ -128,27 +128,27 @@ class SpecExit:
         ids: Sequence[str] | None = None,
         **settings: Unpack[Settings],
     ) -> Iterator[Answer]:
-        """Answers one by one in the order of the prompts, each as soon as it and those before it are done.
+        """The answers to many prompts, one by one in the order of the prompts.
 
-        slots: requests that are decoded at a time; a slot takes the next prompt when its own is done. ids: of the requests, all
-        different; by default "0", "1", … An answer is what `generate` gives for the same prompt, id and settings, whatever
-        its neighbours. Errors as of `generate`, raised at once.
+        slots: requests that are decoded at a time; a slot takes the next prompt when its request is finished. ids: of the
+        requests, all different; by default "0", "1", … Each answer is that of `generate` for the same prompt, id and
+        settings. One that is finished early waits for those before it. Errors as of `generate`, raised at once.
         """
-        asked = self._asked("generate_many", settings, ("slots", "ids"))
+        call = self._call("generate_many", settings, ("slots", "ids"))
         prompts, slots = arguments.checked_prompts(prompts), arguments.whole("slots", slots, 1)
         names = arguments.checked_ids(ids, len(prompts))
-        return asked.answers(asked.prepared(prompts, names), slots)
+        return call.answers(call.prepared(prompts, names), slots)
 
     def conversation(self, *, context: int | None = None, **settings: Unpack[Settings]) -> Conversation:
-        """A conversation that is yet to begin, of at most `context` tokens (default: 16,384, or the target's own context).
+        """A new conversation of at most `context` tokens (default: 16,384, or the target's context if that is shorter).
 
-        What the model has read of earlier turns is not computed again. Errors as of `generate`.
+        What the caches hold of earlier turns is not computed again. Errors as of `generate`.
         """
-        asked = self._asked("conversation", settings, ("context",))
-        return Conversation(asked, None if context is None else arguments.whole("context", context, 2))
+        call = self._call("conversation", settings, ("context",))
+        return Conversation(call, None if context is None else arguments.whole("context", context, 2))
 
-    def _asked(self, function: str, settings: Settings, more: Sequence[str] = ("id",)) -> Asked:
-        return self._methods.asked(arguments.checked(f"SpecExit.{function}", settings, more))
+    def _call(self, function: str, settings: Settings, more: Sequence[str] = ("id",)) -> Call:
+        return self._methods.call(arguments.checked(f"SpecExit.{function}", settings, more))
 
 
 _LOADED = ("target", "draft", "policy", *(SpecExit.load.__func__.__kwdefaults__ or ()))

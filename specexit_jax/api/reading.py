@@ -1,4 +1,4 @@
-"""From what the engine returns to what the API hands out."""
+"""Converts the engine's outcomes and pieces to those of the API."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ from specexit_jax.exits.signals import named
 
 
 def answer_of(session: Session, outcome: Outcome, method: Method, policy: ExitPolicy | None) -> Answer:
-    """One outcome as an answer; method: what decoded it."""
+    """The answer of an outcome. method, policy: what it was decoded by."""
     thinking, text = thinking_and_answer(session, outcome)
     return Answer(
         text=text.strip(),
@@ -46,13 +46,15 @@ def answer_of(session: Session, outcome: Outcome, method: Method, policy: ExitPo
 def pieces_of(
     session: Session, pieces: Iterator[streaming.Piece], thinking: bool, method: Method, policy: ExitPolicy | None
 ) -> Iterator[Piece]:
-    """The engine's pieces, the one in which the thinking ends cut in two behind `</think>`; thinking: whether the prompt leaves
-    it open."""
+    """The engine's pieces as the API's. The piece in which the thinking ends is cut in two after `</think>`.
+
+    thinking: whether the prompt leaves the thinking open.
+    """
     before = ""
     for piece in pieces:
         answer = None if piece.outcome is None else answer_of(session, piece.outcome, method, policy)
         signals, text, before = named(piece.signals, method.policy.signals), piece.text, before + piece.text
-        # The engine knows of an exit before its `</think>` is written.
+        # The engine reports an exit before `</think>` is in the text.
         if thinking and not piece.thinking and END_THINK in before:
             thinking = False
             if thought := text[: before.index(END_THINK) + len(END_THINK) - len(before) + len(text)]:
@@ -71,7 +73,7 @@ def policy_of(
     smoothing: str,
     rule: str | None,
 ) -> ExitPolicy:
-    """What a policy.json says, and whether it covers a request; file None: a rule that runs without one."""
+    """A policy.json, and whether it covers a call. file: None for a rule that reads no file."""
     if file is None:
         return ExitPolicy(None, rule, smoothing, POLICIES[rule].own_kinds, {}, None, None, None)
     return ExitPolicy(
@@ -87,20 +89,22 @@ def policy_of(
 
 
 def thinking_and_answer(session: Session, outcome: Outcome) -> tuple[str, str]:
-    """The text before and after `</think>`; all of it is thinking where the thinking never closed."""
+    """The text before and after `</think>`. All of it is thinking if the thinking never closed."""
     if outcome.think_end is None:
         whole = text_of(session, outcome.ids)
         return (whole, "") if outcome.thinking_tokens else ("", whole)
     thought = text_of(session, outcome.ids[: outcome.think_end])
     rest = text_of(session, outcome.ids[outcome.think_end :])
-    before, _, after = rest.partition(END_THINK)  # its first id may hold what stands before it, its last what follows
+    before, _, after = rest.partition(
+        END_THINK
+    )  # its first id may begin with text before it, its last may end with text after it
     return thought + before, after
 
 
 def _exit_of(outcome: Outcome, method: Method, policy: ExitPolicy | None) -> Exit | None:
     if outcome.exit is None:
         return None
-    # The token that the exit follows is a boundary, whatever the model would have written next.
+    # The token before the exit is a boundary of its own, so it is counted apart.
     earlier = boundary_positions(method.boundaries, outcome.ids, outcome.exit - 1)
     covered = policy is not None and policy.uncovered is None
     return Exit(

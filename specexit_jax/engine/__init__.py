@@ -1,1 +1,1 @@
-"""What turns requests into outcomes: a session, methods, slots, batches, streams and conversations."""
+"""From requests to outcomes: sessions, methods, batches, slots, streams and conversations (`generate.py` has the way)."""

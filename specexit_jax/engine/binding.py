@@ -1,4 +1,4 @@
-"""A policy and what it was made for: bound to a session, held against a run, carried along when its draft is exported."""
+"""What a policy was made for: recorded when it is made, compared with a run, kept when its draft is exported."""
 
 import dataclasses
 from pathlib import Path
@@ -16,7 +16,7 @@ from specexit_jax.storage.identity import same
 def bound(
     file: PolicyFile, session: Session, sampling: Sampling | None = None, max_new_tokens: int | None = None
 ) -> PolicyFile:
-    """The policy, saying that it was made for this session, its draft, and these settings (None: the session's own)."""
+    """The policy, with the session, draft and settings that it was made for. sampling, max_new_tokens: None: the session's."""
     return dataclasses.replace(
         file, draft=str(session.draft_digest), made_for=made_for(file, session, sampling, max_new_tokens)
     )
@@ -25,7 +25,7 @@ def bound(
 def made_for(
     file: PolicyFile, session: Session, sampling: Sampling | None = None, max_new_tokens: int | None = None
 ) -> Conditions:
-    """What a run of this policy is. sampling, max_new_tokens: the session's own where they are not given."""
+    """All that a run under this policy depends on. sampling, max_new_tokens: None: the session's."""
     sampling = sampling or session.sampling
     return Conditions(
         target=session.target_digest or "",
@@ -48,9 +48,9 @@ def uncovered(
     sampling: Sampling | None = None,
     max_new_tokens: int | None = None,
 ) -> str | None:
-    """One sentence where a run under this policy is not what it was made for, None where it is; name: of the policy.
+    """One sentence if a run differs from what the policy was made for, else None.
 
-    sampling, max_new_tokens: of the run, the session's own where they are not given.
+    name: how the sentence calls the policy. sampling, max_new_tokens: of the run; None: the session's.
     """
     certified = file.certificate is not None
     if file.made_for is None:
@@ -73,26 +73,26 @@ def uncovered(
 
 
 def policies_of(folder: Path) -> list[Path]:
-    """The policy.json in a draft's folder, and the one beside it, where launch.calibrate leaves it, as far as they are there."""
+    """The existing ones of the policy.json in a draft's folder and the one beside it, which launch.calibrate writes."""
     return [path for path in (folder / "policy.json", folder.parent / "policy.json") if path.is_file()]
 
 
 def carried(path: Path, source: Path, config: DraftConfig, written: Path) -> PolicyFile:
-    """The policy of the draft in `source`, for the same draft as it was written to another folder; config: of the draft.
+    """The policy in `path` for a draft that was copied from the folder `source` to `written`. config: the draft's.
 
-    Raises ValueError where it was made for another draft.
+    Raises ValueError if the policy was made for another draft.
     """
     file = load_policy(path)
-    for own in dict.fromkeys((config.own_embedding, False)):  # the table in the file may be the target's
+    for own in dict.fromkeys((config.own_embedding, False)):  # the embedding in the file may be the target's
         if own or config.hidden_size == config.target_hidden_size:
             one = dataclasses.replace(config, own_embedding=own)
             if same(draft_digest(source, one), file.draft):
                 return dataclasses.replace(file, draft=str(draft_digest(written, one)))
-    return load_policy(path, draft_digest(source, config))  # refuses it
+    return load_policy(path, draft_digest(source, config))  # raises
 
 
 def _opening(session: Session) -> str | None:
-    """The text in which the thinking of a chat prompt begins."""
+    """The text of a chat prompt from its open `<think>` on; None without one."""
     if session.tokenizer is None or not session.tokenizer.chat_template:
         return None
     ids = chat_ids(session, "?")

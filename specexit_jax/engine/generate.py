@@ -1,10 +1,10 @@
-"""Requests in, outcomes out. Every request takes the same way, and each step is done once:
+"""From requests to outcomes. Every request takes the same way, and each step is done once:
 
-Request → checked    checking.py                            refused with one sentence, before anything is decoded
-        → prepared   preparing.py, keys.py                  prompt, key, sampling and length settled (PreparedRequest)
-        → placed     batches.py │ slots.py, scheduler.py    a row of a closed batch, or a slot that is refilled
-        → decoded    decoding/loop/                         one compiled loop on the device; specs.py says for what
-        → Outcome    outcomes.py                            tokens, exit, counts and seconds, read from the row
+checked   checking.py                            a wrong request is refused with one sentence, before any is decoded
+prepared  preparing.py, keys.py                  prompt, open thinking, key, sampling and length: a PreparedRequest
+placed    batches.py, or slots.py, scheduler.py  a row of a closed batch, or a slot that is refilled
+decoded   decoding/loop/, specs.py               one compiled loop on the device, and what it is compiled for
+outcome   outcomes.py                            tokens, exit, counts and seconds, read from the row: an Outcome
 """
 
 from collections.abc import Iterator, Sequence

@@ -1,6 +1,6 @@
-"""generation_config.json: how a model wants to be sampled, and what it asks for that this engine does not compute.
+"""generation_config.json: a model's sampling defaults, and its options that this engine does not compute.
 
-Names and neutral values are those of transformers' GenerationConfig, and of vLLM's for the penalties that it alone has.
+Names and neutral values are those of transformers' GenerationConfig; for penalties that only vLLM has, vLLM's.
 """
 
 from collections.abc import Callable
@@ -12,9 +12,9 @@ from specexit_jax.models.checkpoints.hf_tensors import read_json
 from specexit_jax.notes import note
 
 NAME = "generation_config.json"
-NEW_TOKENS = 4096  # generated at most where neither the caller nor the file says
-# What changes the tokens of any decoding, and of sampled decoding alone, with the values that ask for nothing; an empty list
-# or dict, and False, ask for nothing of any.
+NEW_TOKENS = 4096  # the default limit where neither the caller nor the file has one
+# Options that change the tokens of any decoding (_ALWAYS) or of sampled decoding (_SAMPLED), each with its neutral values.
+# An empty list, an empty dict and False are neutral for all.
 _ALWAYS = {
     "bad_words_ids": (),
     "begin_suppress_tokens": (),
@@ -47,16 +47,16 @@ _SAMPLED = {"epsilon_cutoff": (0,), "eta_cutoff": (0,), "top_h": (1,), "typical_
 
 
 def read_defaults(folder: Path) -> dict[str, Any]:
-    """What the folder's file sets, {} without one. A null is as if it were absent."""
+    """The options in the folder's file, without those that are null; {} without a file."""
     path = folder / NAME
     found = read_json(path) if path.is_file() else {}
     return {name: value for name, value in found.items() if value is not None}
 
 
 def sampling_of(defaults: dict[str, Any], folder: Path = Path()) -> Sampling:
-    """How the model wants to be sampled; greedy where it does not say. A filter it does not name is off.
+    """The model's default sampling: greedy unless the file asks for sampling. A filter that it does not name is off.
 
-    Raises ValueError for a value that is no number, or out of its range.
+    Raises ValueError on a value that is not a number or is out of range.
     """
     penalty = {"repetition_penalty": _number(defaults, "repetition_penalty", 1.0, float, folder)}
     filters = {
@@ -72,7 +72,7 @@ def sampling_of(defaults: dict[str, Any], folder: Path = Path()) -> Sampling:
 
 
 def max_new_tokens_of(defaults: dict[str, Any], folder: Path = Path()) -> int:
-    """The most tokens that the model wants to generate."""
+    """The model's default limit of generated tokens. Raises ValueError on a limit below 1."""
     number = _number(defaults, "max_new_tokens", NEW_TOKENS, int, folder) or NEW_TOKENS
     if number < 1:
         raise ValueError(f"{folder / NAME} sets max_new_tokens to {number}; it is at least 1.")
@@ -80,7 +80,7 @@ def max_new_tokens_of(defaults: dict[str, Any], folder: Path = Path()) -> int:
 
 
 def not_computed(defaults: dict[str, Any]) -> list[str]:
-    """What the file asks for and this engine does not do, as "name=value", by name."""
+    """The options in the file that this engine does not compute, as "name=value", sorted by name."""
     looked_at = _ALWAYS | (_SAMPLED if _samples(defaults) else {})
     asked = {name: defaults[name] for name in looked_at if name in defaults}
     if "max_new_tokens" not in defaults and _below(defaults.get("max_length"), NEW_TOKENS):
@@ -93,7 +93,7 @@ def not_computed(defaults: dict[str, Any]) -> list[str]:
 
 
 def tell_what_is_not_computed(folder: Path, defaults: dict[str, Any]) -> None:
-    """One line on stderr where the file asks for anything that is not computed."""
+    """Reports the file's options that are not computed, in one line on standard error."""
     asked = not_computed(defaults)
     if asked:
         note(f"{folder / NAME} asks for {', '.join(asked)}, which this engine does not compute: ignored.")
@@ -104,7 +104,7 @@ def _samples(defaults: dict[str, Any]) -> bool:
 
 
 def _below(value: Any, most: int) -> bool:
-    return isinstance(value, int) and value < most and value != 20  # 20: what transformers writes where nobody said
+    return isinstance(value, int) and value < most and value != 20  # 20 is transformers' own default
 
 
 def _short(value: Any) -> str:

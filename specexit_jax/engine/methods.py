@@ -23,9 +23,12 @@ TRIAL_CONFIDENCE = 0.95  # DEER's own
 
 @dataclasses.dataclass(frozen=True)
 class MethodRow:
-    """drafts: verifies the draft's tokens where the session has a draft; needs_draft: must have one. policy: what it exits by,
-    from the session and the tokens of a trial; None: the policy that the caller gives. thinks: needs a model that does.
-    closes_thinking: in the prompt, before anything is generated."""
+    """How a method decodes.
+
+    drafts: whether it verifies drafted tokens if the session has a draft; needs_draft: whether it must have one. policy: makes
+    its exit policy of the session and the length of a trial; None: the caller gives the policy. thinks: whether it needs a
+    model that thinks. closes_thinking: whether it closes the thinking in the prompt.
+    """
 
     drafts: bool
     policy: Callable[[Session, int], Policy] | None
@@ -58,7 +61,7 @@ EXITING = tuple(name for name, row in METHODS.items() if row.policy is None)
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Method:
-    """One row of METHODS, as the loop runs it. closes_thinking: in the prompt, before anything is generated."""
+    """One row of METHODS, made for a session. draft_tokens: drafted in each iteration; the depth of a tree."""
 
     name: str
     draft_tokens: int
@@ -78,11 +81,13 @@ def make_method(
     max_answer: int = MAX_ANSWER,
     tree: TreeShape | None = None,
 ) -> Method:
-    """The method called `name`; `policy` and its boundary kinds (() for paragraphs) are what `specexit` and `probe` exit by.
+    """The method called `name`, for a session.
 
-    tree: methods that draft verify such a tree a step, not a chain of `draft_tokens`. max_answer: tokens after which a
-    trial of `deer` (undrafted, as published) or `deer_eagle3` is judged, finished or not.
-    Raises ValueError on an unknown name, on a missing policy, and where the session lacks the draft it needs.
+    policy, kinds: the exit policy of `specexit` and `probe`, and its kinds of boundary (() for paragraphs). draft_tokens: the
+    length of the drafted chain. tree: a tree that is drafted instead. max_answer: tokens after which a trial of `deer`
+    (without drafts, as published) or `deer_eagle3` is judged, finished or not.
+    Raises ValueError on an unknown name, on a missing policy, and if the session lacks the draft, the signals or the
+    thinking that the method needs.
     """
     if name not in METHODS:
         raise ValueError(f"Unknown method {name!r}: choose among {', '.join(METHODS)}.")
@@ -108,7 +113,7 @@ def make_method(
 
 
 def policy_of(session: Session, name: str, policy: Policy | None = None, max_answer: int = MAX_ANSWER) -> Policy:
-    """What the method called `name` exits by; the arguments as for `make_method`."""
+    """The exit policy of the method called `name`. Arguments as for `make_method`."""
     own = METHODS[name].policy
     return policy if own is None else own(session, max_answer)
 
@@ -122,9 +127,9 @@ def read_policy(
 ) -> tuple[Policy, tuple[str, ...]]:
     """The policy of a policy.json made for this session's draft, and its boundary kinds.
 
-    A rule that runs alone (`released`), asked for, reads no file: it has thresholds of its own. `smoother` replaces the
-    file's. tell: is called with one sentence where the policy was not made for this session's target, sampling and lengths,
-    or not with this smoother.
+    exit_rule: must be the file's; a rule with thresholds of its own (`released`) reads no file. smoother: replaces the file's.
+    tell: called with one sentence if the policy was made for another target, sampling, length or smoother.
+    Raises ValueError if the policy does not fit the draft or the rule.
     """
     if runs_alone(exit_rule):
         return POLICIES[exit_rule].alone(smoother), POLICIES[exit_rule].own_kinds
@@ -137,7 +142,7 @@ def read_policy(
 def policy_file(
     session: Session, path: str | Path, exit_rule: str | None = None, smoother: str | None = None
 ) -> PolicyFile | None:
-    """The policy.json that `read_policy` reads, with `smoother` for its own; None where it reads none."""
+    """The policy.json that `read_policy` reads, with `smoother` instead of its own; None for a rule without a file."""
     if runs_alone(exit_rule):
         return None
     file = load_policy(path, session.draft_digest)
@@ -152,14 +157,14 @@ def policy_file(
 
 
 def runs_alone(exit_rule: str | None) -> bool:
-    """Whether this rule, asked for by name, reads no policy.json. Raises ValueError where there is no such rule."""
+    """Whether a rule has thresholds of its own, so that it reads no policy.json. Raises ValueError on an unknown rule."""
     if exit_rule is not None and exit_rule not in POLICIES:
         raise ValueError(f"Unknown exit rule {exit_rule!r}: choose {' or '.join(map(repr, POLICIES))}.")
     return exit_rule is not None and bool(POLICIES[exit_rule].own_kinds)
 
 
 def states_answer(session: Session):
-    """bool [V]: the tokens whose text speaks of an answer."""
+    """bool [V]: the tokens whose text contains "answer", in any case. Raises ValueError where there is none."""
     table = np.array(["answer" in text.lower() for text in session.token_texts])
     if not table.any():
         raise ValueError("Method 'first_answer' needs a token that contains 'answer', but this vocabulary has none.")

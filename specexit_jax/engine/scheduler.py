@@ -36,7 +36,7 @@ def serve(slots: Slots, requests: Iterable[tuple[Any, SlotRequest]]) -> Iterator
             names[row], request = following
             admitted[row] = time.perf_counter() - slots.compile_seconds
             slots.admit(row, request)
-            if slots.done[row]:  # its first token ended it
+            if slots.done[row]:  # finished by its first token
                 yield names[row], slots.result(row), time.perf_counter() - slots.compile_seconds - admitted[row]
                 free.append(row)
         if not slots.active:

@@ -1,4 +1,4 @@
-"""A model folder (and a draft's) made ready to run: weights, tokenizer, token ids that matter, sampling, prompts."""
+"""A target's folder, and its draft's, loaded: weights, tokenizer, special token ids, sampling defaults, prompts."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -33,13 +33,13 @@ EMBEDDED = Path(__file__).parents[1] / "assets" / "embedded"
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Session:
-    """What every request of a process shares.
+    """A loaded target and draft, with all that requests have in common.
 
-    tokenizer: None for a folder without one, whose prompts are ids. thinking: None for a model that does not think.
-    token_texts: the decoded text of every id of the model's vocabulary, "" for special tokens and for ids that the
-    tokenizer does not know. target_digest, draft_digest: what the weights are (`models.checkpoints.content`), which a
-    policy.json made for them carries; None where they did not come from a folder. sampling and max_new_tokens are the
-    target's own defaults (generation_config.json). mesh: what the parameters are sharded over, None for one device.
+    tokenizer: None for a folder without one; its prompts are token ids. thinking: None for a model that does not think.
+    token_texts: the text of every id of the model's vocabulary, "" for special tokens and for ids that the tokenizer does
+    not know. target_digest, draft_digest: digests of the weights (`models.checkpoints.content`), which a policy.json names;
+    None for weights that were not read from a folder. sampling, max_new_tokens: the target's defaults
+    (generation_config.json). mesh: what the parameters are sharded over; None for one device.
     """
 
     target: TargetConfig
@@ -57,10 +57,11 @@ class Session:
 
     @property
     def end_think_ids(self) -> tuple[int, ...]:
-        """The ids of `</think>`; () for a model that does not think."""
+        """Token ids of `</think>`; () for a model that does not think."""
         return self.thinking.end if self.thinking else ()
 
     def boundaries(self, kinds: Sequence[str] = ("paragraph",)) -> Boundaries:
+        """The boundaries of these kinds in the target's vocabulary."""
         return make_boundaries(self.token_texts, kinds)
 
 
@@ -71,11 +72,11 @@ def load_session(
     mesh: Mesh | None = None,
     draft_layer_ids: str | None = None,
 ) -> Session:
-    """A target (a Hugging Face folder, or its name on the hub) and its draft, ready to run in `dtype`.
+    """Loads a target (a Hugging Face folder, or its name on the hub) and its draft, to be computed in `dtype`.
 
-    mesh: where parameters are sharded by the table of `sharding`; default: all on one device. draft_layer_ids: what the
-    draft's layer ids count, "inputs" or "outputs", where its file is silent.
-    Raises FileNotFoundError or ValueError, one sentence each, on what is missing, corrupt or does not fit together.
+    mesh: what the parameters are sharded over, by the rules of `parallel.sharding`; None: all on one device.
+    draft_layer_ids: what the draft's layer ids count, "inputs" or "outputs", where its file does not say.
+    Raises FileNotFoundError or ValueError, one sentence, on files that are missing or corrupt, or do not fit together.
     """
     target = local_folder(target, "target")
     config, params = load_target(target, dtype, placer(mesh) if mesh else on_device)
@@ -88,7 +89,7 @@ def load_session(
             f"the others are refused{'' if thinking else ', and it is taken for a model that does not think'}."
         )
     texts = token_texts(tokenizer, config.vocab_size)
-    several = thinking is not None and len(thinking.end) > 1  # then what is written around `</think>` decides its ids
+    several = thinking is not None and len(thinking.end) > 1  # then the ids of `</think>` depend on the text around it
     closing = jnp.asarray(closing_table(texts, END_THINK)) if several else None
     defaults = read_defaults(target)
     tell_what_is_not_computed(target, defaults)
@@ -109,7 +110,7 @@ def load_session(
 
 
 def with_draft(session: Session, folder: str | Path, layer_ids: str | None = None) -> Session:
-    """The same session with the draft of `folder`; refuses one that was made for another target."""
+    """The session with the draft of `folder`. Raises ValueError on a draft that was made for another target."""
     folder = local_folder(folder, "draft")
     embedding = session.params.target["embed"]["embedding"]
     place = placer(session.mesh) if session.mesh else on_device
@@ -124,9 +125,9 @@ def with_draft(session: Session, folder: str | Path, layer_ids: str | None = Non
 
 
 def without_signals(session: Session) -> Session:
-    """The session with its draft's signals cut out, wherever they are placed: what their cost is measured against."""
+    """The session with the signal outputs removed from its draft. The cost of signals is measured against it."""
     if session.draft is None or session.draft.signals == "none":
-        raise ValueError("Only a draft with signals can be cut free of them: give one.")
+        raise ValueError("Only a draft with signals can be decoded without them: give one.")
     params = {name: value for name, value in session.params.draft.items() if name != "signal_head"}
     cut = params | {"fc": params["fc"][:, : session.draft.hidden_size]}
     draft = dataclasses.replace(session.draft, signals="none")
@@ -134,7 +135,7 @@ def without_signals(session: Session) -> Session:
 
 
 def chat_ids(session: Session, question: str | Sequence[dict[str, str]]) -> list[int]:
-    """The chat prompt of one question or conversation, its thinking open whether or not the template opens it."""
+    """Token ids of the chat prompt of a question or conversation. Its thinking is open, by the template or after it."""
     if session.tokenizer is None or not session.tokenizer.chat_template:
         raise ValueError(
             "This target has no tokenizer with a chat template: give the prompt as token ids (prompt_ids=1,2,3)."
@@ -148,12 +149,12 @@ def is_thinking(session: Session, ids: Sequence[int]) -> bool:
 
 
 def close_thinking(session: Session, ids: Sequence[int]) -> list[int]:
-    """The prompt with its open thinking closed at once (`nothink`)."""
+    """The prompt with its open thinking closed (`nothink`)."""
     return list(ids) if session.thinking is None else session.thinking.close(ids)
 
 
 def text_of(session: Session, ids: Sequence[int]) -> str:
-    """Generated ids as text: `</think>` is kept, the stop token is not; "" without a tokenizer."""
+    """Generated ids as text, with `</think>` and without the stop token; "" without a tokenizer."""
     if session.tokenizer is None:
         return ""
     ids = list(ids[:-1] if ids and ids[-1] in session.stop_ids else ids)
@@ -161,12 +162,12 @@ def text_of(session: Session, ids: Sequence[int]) -> str:
 
 
 def _ids_of(tokenizer) -> int:
-    """One more than the highest id that the tokenizer may write."""
+    """One more than the highest id of the tokenizer."""
     return max(tokenizer.get_vocab().values(), default=-1) + 1
 
 
 def _within(thinking: Thinking | None, vocab_size: int) -> Thinking | None:
-    """The same, if the model knows every id of it."""
+    """The argument if all its ids are in the model's vocabulary, else None."""
     ids = () if thinking is None else thinking.start + thinking.end + thinking.open_suffix + thinking.closed_suffix
     return thinking if all(token < vocab_size for token in ids) else None
 
@@ -186,7 +187,7 @@ def token_texts(tokenizer: Any, vocab_size: int) -> tuple[str, ...]:
 
 
 def _stop_ids(folder: Path, tokenizer, defaults: dict, vocab_size: int) -> tuple[int, ...]:
-    """Every end token named by the generation config, else by the model's config, else by the tokenizer."""
+    """All end-of-text ids of the generation config, else of the model's config, else of the tokenizer."""
     named = defaults.get("eos_token_id")
     if named is None:
         named = read_json(folder / "config.json").get("eos_token_id")

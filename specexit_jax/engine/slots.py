@@ -1,6 +1,6 @@
-"""Slots: B rows of a state on the device that requests are put into, run for a while, and read out of.
+"""Slots: the rows of a decode state that stays on the device. A request is admitted to a row, decoded, and read from it.
 
-The host sees lengths and done flags between segments, and nothing else of the loop.
+The loop runs in segments. Between two segments the host reads the lengths and done flags of the rows, and no more.
 """
 
 import jax
@@ -19,13 +19,17 @@ from specexit_jax.engine.methods import Method
 from specexit_jax.engine.session import Session
 from specexit_jax.models.cache import Cache
 
-CHUNK = 1024  # prompt tokens that are prefilled at once
-SHORTEST = 128  # the least padded prompt, or rest of one: another length of prompt is seldom another program
+CHUNK = 1024  # prompt tokens of one prefill pass
+SHORTEST = 128  # the least padded length of a prompt's last chunk, so that most prompts share a program
 _FOREVER = 2**30
 
 
 class Slots:
-    """`size` slots, free at first. mesh: what the parameters are sharded over; caches then are, by row and by head."""
+    """`size` slots, all free at first.
+
+    mesh: what the parameters are sharded over; the caches are then sharded by row and by head. done, lengths: per slot,
+    whether its request is finished, and the tokens of its row, prompt included.
+    """
 
     def __init__(self, loop: LoopContext, size: int, mesh: Mesh | None = None):
         if size < 1:
@@ -41,28 +45,30 @@ class Slots:
 
     @property
     def active(self) -> int:
-        """Slots whose request is not finished."""
+        """The number of slots whose request is not finished."""
         return int((~self.done).sum())
 
     @property
     def cache(self) -> Cache:
-        """The target's cache as it is now; the next call that computes takes its place."""
+        """The target's cache. It is valid until the next call that computes, which reuses its memory."""
         return self._state.target_cache
 
     def admit(self, row: int, request: SlotRequest, held: int = 0) -> int:
-        """Puts a request into a slot; the slot's caches hold the first `held` tokens of its prompt already.
+        """Prefills a request's prompt into a slot. Returns how many prompt tokens were computed.
 
-        Returns how many prompt tokens were computed. One slot alone keeps what it held: others write into idle rows.
+        held: tokens at the prompt's beginning that the slot's caches hold already. Only a single slot can keep them: with
+        several, each iteration also writes into the caches of idle rows. Raises ValueError if the prompt is longer than the
+        buffer.
         """
         spec, prompt = self.loop.spec, request.prompt
         if not 0 < len(prompt) <= spec.buffer_length:
             raise ValueError(f"A prompt of {len(prompt)} tokens does not fit a buffer of {spec.buffer_length}.")
         if held and self.size > 1:
             raise ValueError(f"Only a single slot keeps its tokens from request to request, but there are {self.size}.")
-        # The last held token is computed again: the draft pairs its features with the token that now follows it.
+        # The last held token is computed again: the draft pairs its features with the next token, which may differ now.
         start = first = max(min(held, len(prompt)) - 1, 0)
         rest = len(prompt) - start
-        tail = rest - CHUNK * ((rest - 1) // CHUNK)  # what is left for the last piece
+        tail = rest - CHUNK * ((rest - 1) // CHUNK)  # tokens of the last chunk
         width = min(max(SHORTEST, 1 << (tail - 1).bit_length()), spec.buffer_length - (len(prompt) - tail))
         room = self._room(len(prompt) - tail + width)
         if held:
@@ -83,12 +89,13 @@ class Slots:
         return len(prompt) - first
 
     def run(self, steps: int = _FOREVER, enough: int | None = None) -> list[int]:
-        """Iterates until `enough` slots are done (default: all), at most `steps` times; the slots that became done."""
+        """Iterates until `enough` slots are done (default: all), at most `steps` times. Returns the slots that became done."""
         enough, before = self.size if enough is None else enough, self.done.copy()
         while steps > 0 and self.done.sum() < enough:
             longest = int(self.lengths[~self.done].max())
             self._resize(self.loop.spec.prefix_for(longest))
-            if self._live not in self._warm:  # compiled without a step, so that none is booked as compilation
+            if self._live not in self._warm:
+                # Compiled by a call without an iteration, so that no iteration is timed as compilation.
                 self._warm.add(self._live)
                 self._segment(0, enough)
             count = self._segment(steps, enough)
@@ -97,17 +104,17 @@ class Slots:
         return np.flatnonzero(self.done & ~before).tolist()
 
     def result(self, row: int) -> DecodeResult:
-        """What a slot holds, as numpy arrays of one row, whether or not it is finished."""
+        """What a slot holds so far, as numpy arrays of one row. The request need not be finished."""
         length = jnp.asarray([len(self.requests[row].prompt)], jnp.int32)
         return jax.device_get(segments.result_of_row(self.loop.spec, self._state, jnp.int32(row), length))
 
     def stop(self, row: int) -> None:
-        """Ends a request where it stands."""
+        """Ends a slot's request with the tokens that it has."""
         self._state = self._state.replace(done=self._state.done.at[row].set(True))
         self._look()
 
     def _room(self, tokens: int) -> int:
-        """Capacity of caches for a prompt of so many tokens and a step after them; grows the caches to them."""
+        """The cache capacity for a prompt of so many tokens and the iteration after it. Grows the caches to it."""
         room = self.loop.spec.prompt_capacity(tokens)
         if room > self._live:
             self._resize(room)
@@ -126,7 +133,7 @@ class Slots:
 
     @property
     def compile_seconds(self) -> float:
-        """What compiling new shapes has taken so far."""
+        """Seconds of compilation so far."""
         return self._programs.compile_seconds
 
     def _look(self) -> None:

@@ -1,10 +1,11 @@
-"""Where a model's thinking begins and ends, read off its tokenizer and chat template.
+"""Where a model's thinking begins and ends, found from its tokenizer and chat template.
 
-Prompts of Qwen3-Thinking and the R1 distills end in an open `<think>`; Qwen3's hybrid models open it themselves, so it is
-opened for them; `nothink` closes it in the prompt, in the words of the template where that knows how.
+Chat prompts of Qwen3-Thinking and the R1 distills end in an open `<think>`. Qwen3's hybrid models write it themselves, so we
+add it to their prompts. `nothink` closes it in the prompt: as the template closes it, where it can.
 
-Where the two are not tokens of their own, what is written around them decides about their ids (">\\n" may be one token):
-both are looked for in decoded text. Of a prompt only what follows its last turn counts: a question may speak of `<think>`.
+In some tokenizers `<think>` and `</think>` are no tokens of their own. Their ids then depend on the text around them (">\\n"
+may be one token), so both are searched in decoded text. Only the text after a prompt's last turn is searched, since a
+question may contain `<think>`.
 """
 
 import dataclasses
@@ -15,17 +16,17 @@ from typing import Any
 from specexit_jax.data.tokenizer import prompt_text
 
 THINK, END_THINK = "<think>", "</think>"
-_CLOSED = "\n\n</think>\n\n"  # as Qwen3 closes it, for templates that cannot
-_TAIL = 64  # ids of a prompt that are decoded first, from its end
+_CLOSED = "\n\n</think>\n\n"  # Qwen3's text, for templates that cannot close the thinking
+_TAIL = 64  # the last ids of a prompt, which are decoded first
 
 
 @dataclasses.dataclass(frozen=True)
 class Thinking:
-    """Ids of `<think>` (start) and `</think>` (end) by themselves.
+    """How a model opens and closes its thinking.
 
-    open_suffix: what a prompt with open thinking ends in; closed_suffix: what replaces it where thinking is closed at once; both
-    () where the model has no chat template. decode: ids to text. header: the text between the last turn of
-    a prompt and the reply; "" where none is known, and all of a prompt counts.
+    start, end: the ids of `<think>` and `</think>`. open_suffix: the ids that end a chat prompt with open thinking;
+    closed_suffix: those that replace them to close it; both () without a chat template. decode: ids to text. header: the text
+    between a prompt's last turn and the reply; "" where it is unknown, and the whole prompt is searched.
     """
 
     start: tuple[int, ...]
@@ -41,7 +42,7 @@ class Thinking:
         return bool(opened) and END_THINK not in rest
 
     def close(self, ids: Sequence[int]) -> list[int]:
-        """The prompt with its open thinking closed at once: an exit before the first token of thought."""
+        """The prompt with its open thinking closed: an exit before the first thinking token."""
         ids = list(ids)
         if not self.is_open(ids):
             return ids
@@ -50,7 +51,7 @@ class Thinking:
         return [*ids, *self.end]
 
     def reply(self, ids: Sequence[int]) -> str:
-        """What a prompt holds of the reply, as text; all of the prompt where no header is found."""
+        """The part of the reply that a prompt contains, as text; the whole prompt where no header is found."""
         ids, width = [int(token) for token in ids], _TAIL
         while self.header and ids:
             _, found, rest = self.decode(ids[-width:]).rpartition(self.header)
@@ -63,9 +64,9 @@ class Thinking:
 
 
 def find_thinking(tokenizer: Any) -> Thinking | None:
-    """How this model thinks; None for one that has no `<think>` of its own, neither as a token nor in its template.
+    """How a model thinks; None if `<think>` is neither a token of its own nor in its chat template.
 
-    Raises ValueError where the tokenizer cannot write `</think>`, so that no thinking could be followed.
+    Raises ValueError if the tokenizer does not decode `</think>` to itself, so that the end of thinking cannot be found.
     """
     encode = functools.partial(tokenizer.encode, add_special_tokens=False)
     decode = functools.partial(tokenizer.decode, skip_special_tokens=False, clean_up_tokenization_spaces=False)
@@ -76,8 +77,8 @@ def find_thinking(tokenizer: Any) -> Thinking | None:
         return None
     if decode(end).strip() != END_THINK:
         raise ValueError(
-            f"The chat template thinks, but its tokenizer writes {END_THINK} as {decode(end)!r}: give the tokenizer that "
-            "belongs to it."
+            f"The chat template or vocabulary has {THINK}, but the tokenizer decodes {END_THINK} to {decode(end)!r}: give the "
+            "tokenizer that belongs to the model."
         )
     thinking = Thinking(start, end, decode=decode, header=_header(tokenizer) if template else "")
     if not template:
@@ -91,14 +92,14 @@ def find_thinking(tokenizer: Any) -> Thinking | None:
         (i for i, (a, b) in enumerate(zip(opened, closed_suffix, strict=False)) if a != b),
         min(len(opened), len(closed_suffix)),
     )
-    common = min(common, len(opened) - 1)  # something to recognise the open prompt by
+    common = min(common, len(opened) - 1)  # never empty: it identifies an open prompt
     return dataclasses.replace(
         thinking, open_suffix=tuple(opened[common:]), closed_suffix=tuple(closed_suffix[common:])
     )
 
 
 def chat_prompt(tokenizer: Any, thinking: Thinking | None, question: str | Sequence[dict[str, str]]) -> list[int]:
-    """The chat prompt of one question or conversation; of a model that thinks, with its thinking open."""
+    """Token ids of the chat prompt of a question or conversation, with open thinking if the model thinks."""
     if thinking is None:
         return tokenizer.encode(prompt_text(tokenizer, question), add_special_tokens=False)
     return _open_prompt(tokenizer, thinking, question)
@@ -112,7 +113,7 @@ def _open_prompt(tokenizer: Any, thinking: Thinking, question: str | Sequence[di
 
 
 def _header(tokenizer: Any) -> str:
-    """What the template writes before a reply, up to its `<think>`; of one that writes nothing, what ends the user's turn."""
+    """The text that the template puts before a reply, up to `<think>`; if it puts none, the text that ends the user's turn."""
     prompt = prompt_text(tokenizer, "?")
     turns = tokenizer.apply_chat_template(
         [{"role": "user", "content": "?"}], tokenize=False, add_generation_prompt=False

@@ -1,4 +1,4 @@
-"""How one request is decoded: method, policy, sampling and length settled, and the engine asked."""
+"""One call of the API: its method, policy, sampling and length are resolved, its prompts prepared, and the engine run."""
 
 import contextlib
 import dataclasses
@@ -25,7 +25,7 @@ from specexit_jax.notes import note
 
 @dataclasses.dataclass(frozen=True)
 class Exits:
-    """What `SpecExit.load` was told of drafts and exits."""
+    """The arguments of `SpecExit.load` that concern drafts and exits."""
 
     draft: str | Path | None
     policy: str | Path | None
@@ -37,14 +37,14 @@ class Exits:
 
 
 class Methods:
-    """The methods of one loaded model, each made when it is first asked for."""
+    """The methods of one loaded model. Each is made when it is first used."""
 
     def __init__(self, session: Session, exits: Exits):
         self._session, self._exits = session, exits
         self._made: dict[str | None, tuple[Choice, Method]] = {}
 
     def named(self, name: str | None) -> tuple[Choice, Method]:
-        """The method called so (None: the one that the draft and its policy call for), and why it was chosen."""
+        """The method called `name`, and why it was chosen. None: the default, which depends on the draft and its policy."""
         if name not in self._made:
             exits = self._exits
             choice = choose(self._session, exits.draft, name, exits.policy, exits.exit_rule, exits.smoother)
@@ -52,9 +52,9 @@ class Methods:
             self._made[name] = choice, make_method(self._session, choice.name, choice.policy, choice.kinds, **drafts)
         return self._made[name]
 
-    def asked(self, settings: Settings) -> "Asked":
-        """What these checked settings ask for. Raises ValueError on a method that this model lacks something for, and, if
-        strict, on a request that the policy was not made for."""
+    def call(self, settings: Settings) -> "Call":
+        """Resolves checked settings. Raises ValueError on a method that needs more than this model has, and under
+        strict_policy on settings that the policy was not made for."""
         choice, method = self.named(settings.get("method"))
         own = {name: settings[name] for name in arguments.SAMPLED if name in settings}
         sampling = dataclasses.replace(self._session.sampling, **own)
@@ -65,7 +65,7 @@ class Methods:
             if self._exits.strict_policy:
                 raise ValueError(f"{policy.uncovered} (strict_policy refuses it)")
             note(policy.uncovered)
-        return Asked(self._session, choice, method, policy, sampling, length, settings.get("seed", 0), exits)
+        return Call(self._session, choice, method, policy, sampling, length, settings.get("seed", 0), exits)
 
     def _policy(self, choice: Choice, sampling: Sampling, length: int) -> ExitPolicy | None:
         if choice.name not in EXITING:
@@ -76,8 +76,8 @@ class Methods:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Asked:
-    """What requests of the same settings share."""
+class Call:
+    """What all requests of one call share."""
 
     session: Session
     choice: Choice
@@ -100,7 +100,7 @@ class Asked:
         return prepared
 
     def decode_settings(self, record_signals: bool = False) -> DecodeSettings:
-        """The settings in the engine's form."""
+        """The settings as the engine takes them."""
         return DecodeSettings(self.sampling, self.max_new_tokens, record_signals, self.exits)
 
     def plan(self, prompt: Prompt, id: str) -> Plan:
