@@ -30,8 +30,8 @@ class DecodeSettings:
     """How the requests of one call are decoded.
 
     sampling, max_new_tokens: of requests that have none of their own; None: the target's. record_signals: keep the draft's
-    signals at every token (`Outcome.signals`). may_exit: whether the policy's exits are taken. Without them a request is
-    what it is without a policy, and is decoded by the program that is compiled for the policy.
+    signals at every token (`Outcome.signals`). may_exit: whether exits are taken. If not,
+    the tokens are those of the method without its policy, decoded by the program that is compiled with the policy.
     """
 
     sampling: Sampling | None = None
@@ -45,7 +45,7 @@ class PreparedRequest:
     """A checked request, with all that the later steps need to know of it.
 
     prompt_ids: as the method decodes them. thinking: whether they leave `<think>` open. key: uint32 [2], the words of its
-    PRNG key. sampling, max_new_tokens: the request's own, or else the call's, or else the target's.
+    PRNG key. sampling, max_new_tokens: the request's own, or else the call's, or else the target's. may_exit: the call's.
     """
 
     id: str
