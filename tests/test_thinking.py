@@ -135,7 +135,7 @@ def test_a_session_follows_an_end_of_several_ids_in_its_text(tmp_path):
 def test_a_tokenizer_that_cannot_write_the_end_is_refused():
     made = Tokenizer(models.WordLevel({"[UNK]": 0, "a": 1}, unk_token="[UNK]"))
     made = PreTrainedTokenizerFast(tokenizer_object=made, unk_token="[UNK]", chat_template=TEMPLATES["opened"])
-    with pytest.raises(ValueError, match=r"its tokenizer writes </think> as '\[UNK\]'"):
+    with pytest.raises(ValueError, match=r"the tokenizer decodes </think> to '\[UNK\]'"):
         find_thinking(made)
     made.chat_template = TEMPLATES["plain"]
     assert find_thinking(made) is None
