@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Int
 
 from specexit_jax.decoding.drafts import layer_calls
-from specexit_jax.decoding.loop import step
+from specexit_jax.decoding.loop import candidates, step
 from specexit_jax.decoding.sampling import best_token
 from specexit_jax.decoding.spec import LoopContext
 from specexit_jax.decoding.state import DecodeState, column
@@ -47,7 +47,7 @@ def decode_from_host(
 def _verify(loop: LoopContext, live: int, state: DecodeState):
     """Verify, accept, decide, commit: the state, fused features [B, T, E], the committed tokens [B, T + 1] and how many
     candidates were kept."""
-    verified = step.verify_candidates(loop, live, state)
+    verified = candidates.verify_candidates(loop, live, state)
     accepted = step.accept(loop, state, verified)
     observed = step.observe(loop, live, state, verified)
     decision = step.decide(loop, state, verified, accepted, observed)

@@ -17,9 +17,10 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from specexit_jax.decoding.drafts import layer_calls
+from specexit_jax.decoding.loop.candidates import verify_candidates
 from specexit_jax.decoding.loop.segments import open_slots, segment
 from specexit_jax.decoding.loop.speculative import make_loop
-from specexit_jax.decoding.loop.step import Observed, draft, verify_candidates
+from specexit_jax.decoding.loop.step import Observed, draft
 from specexit_jax.decoding.spec import DecodeParams, DecodeSpec, LoopContext
 from specexit_jax.decoding.state import DecodeState
 from specexit_jax.decoding.trees import TreeShape
