@@ -1,30 +1,33 @@
-"""The default experiment: a small reasoning model, bundled, on the reasoning world; everything on two CPU cores.
+"""The default experiment: a small bundled reasoning model on the reasoning world. Everything runs on two CPU cores.
 
 Variants: `embedded.py` (draft training, calibration, evaluation), `:target` (trains the bundled target itself),
 `:demo` (what launch/demo.sh evaluates).
 
-The bundled target has 16 layers of 96 (1.7 M parameters) and saw 12,806 steps of 4 rows of 512 tokens: 26.2 M tokens, 20.4 M of
-them trained on, on a 2-core CPU (0.45 s a step with both cores to itself), Muon with linear decay. It was trained in three legs,
-because its world was still being mended; the first two saw earlier ways of writing traces, the last one the frozen world:
+The bundled target has 16 layers of width 96 (1.7 M parameters). It was trained for 12,806 steps of 4 rows of 512 tokens (26.2 M
+tokens, 20.4 M of them with a loss) with Muon and linear decay, on a CPU with two cores (0.45 s a step). There were three runs.
+The first two used earlier versions of the world's traces, the last one the present version:
 
-1. from scratch, 6,000 steps at 1.6e-2 (Muon) and 3e-3 (Adam) to the end of the decay; traces with 35 % slips, people not numbered,
-   none mended. Loss 3.1 at step 50, 0.36 at 600, 0.22 at 1,200, 0.16 at 3,000, 0.09 at 4,200, 0.08 at the end.
-2. on from there, 1,806 steps of 4,600 planned, at 1e-2 and 2e-3; 35 % slips. Loss 0.27 at step 50, 0.09 at the end.
-3. on from there, 5,000 steps at 1e-2 and 2e-3 to the end of the decay; the world as it is. Loss 0.09 at step 2,000, 0.083 at
-   4,000, 0.07 at the end.
+1. From scratch: 6,000 steps at learning rates 1.6e-2 (Muon) and 3e-3 (Adam), to the end of the decay. Traces with 35 % slips,
+   without numbered people and mended answers. Loss 3.1 at step 50, 0.36 at 600, 0.22 at 1,200, 0.16 at 3,000, 0.09 at 4,200,
+   0.08 at the end.
+2. From the result of 1: 1,806 of 4,600 planned steps at 1e-2 and 2e-3, with 35 % slips. Loss 0.27 at step 50, 0.09 at the end.
+3. From the result of 2: 5,000 steps at 1e-2 and 2e-3, to the end of the decay, on the present world. Loss 0.09 at step 2,000,
+   0.083 at 4,000, 0.07 at the end.
 
-`:target` is the plain way to such a model: as many steps from scratch, at leg 1's rates. `--config.train.init=FOLDER` goes on from
-a folder, as legs 2 and 3 did.
+`:target` trains such a model in one run: as many steps from scratch, at the rates of run 1. `--config.train.init=FOLDER`
+continues from a folder, as runs 2 and 3 did.
 
-The bundled draft: this config's command, 1,800 steps of 4 rows of 1,024 tokens on 4,800 labelled traces, Muon and Adam as below,
-about 1 s a step on two cores; then the signals were solved on the 88,123 boundary tokens (200 s). On held-out rows it accepts 0.97
-at each of the four steps that it was trained for, and a chain in the last quarter of a trace is 1.03 times as long as in the first.
-AUC of confidence on development boundaries 0.948 (on the held-out rows 0.958 after the steps, 0.960 solved). Earlier drafts, 256
-wide and of 1,200 steps: with signals at `fc` AUC 0.916 (0.87 before they were solved), accepting 0.94; at `draft` under signal
-weights of 1 AUC 0.941, accepting 0.91: in so narrow a layer the token loss must come first.
+The bundled draft was trained with this config: 1,800 steps of 4 rows of 1,024 tokens on 4,800 labelled traces, about 1 s a step
+on two cores. Then its signal heads were solved to their optimum on the 88,123 boundary tokens (200 s; training/signal_fit.py).
+On held-out rows its acceptance is 0.97 at each of the four steps that it was trained for. Chains in the last quarter of a trace
+are 1.03 times as long as in the first. The AUC of confidence on development boundaries is 0.948 (on the held-out rows 0.958
+before the solution, 0.960 after it). Earlier drafts had width 256 and 1,200 steps. With signals at `fc`: AUC 0.916 (0.87 before
+the solution), acceptance 0.94. With signals at `draft` and signal weights of 1: AUC 0.941, acceptance 0.91. In so narrow a
+layer the token loss needs the larger weight.
 
-Where a token's labels come from, by signals at `fc` solved on 29,117 boundary tokens, scored on 13,661 development boundaries: its
-own paragraph's end 0.913 (AUC of confidence), the next boundary 0.845; solved on tokens between boundaries too, 0.898 and 0.869.
+The place of labels, compared with signals at `fc` solved on 29,117 boundary tokens and scored on 13,661 development boundaries:
+AUC of confidence 0.913 with labels of the token's own paragraph end, 0.845 with those of the next boundary. Solved on the
+tokens between boundaries as well: 0.898 and 0.869.
 """
 
 from pathlib import Path
@@ -42,7 +45,7 @@ METHODS = ("think", "nothink", "first_answer", "deer", "eagle3", "specexit", "pr
 
 
 def get_config(variant: str = "") -> ml_collections.ConfigDict:
-    """The experiment's numbers; structure is chosen by `variant`, values by `--config.key=value`."""
+    """The settings of the experiment. variant: "", "target" or "demo". `--config.KEY=VALUE` overrides a value."""
     if variant not in ("", "target", "demo"):
         raise ValueError(f"configs/embedded.py has no variant {variant!r}: choose target or demo, or leave it out")
     config = ml_collections.ConfigDict(
@@ -50,15 +53,15 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
             "target": str(ASSETS / "target"),
             "draft": str(ASSETS / "draft"),
             "policy": str(ASSETS / "policy.json"),
-            # compute and storage of the weights; devices that they are sharded over (one axis may be -1: all that is left)
+            # data type of weights and computation; devices on each mesh axis (one may be -1: all that are left)
             "dtype": "float32",
             "mesh": {"data": 1, "fsdp": 1, "tensor": 1},
             "tasks": TASKS,
-            # where problems come from: with a name, benchmarks (specexit_jax/data/benchmarks.py) or a table on the hub or on disk
-            # (data/sources.py, whose defaults hold for what is left empty), else the world
+            # where problems come from. Without a name: the reasoning world. With one: benchmarks (specexit_jax/data/benchmarks.py)
+            # or a table on the hub or on disk; data/sources.py has the defaults of empty values
             "source": dict.fromkeys(SOURCE, ""),
             "seed": 0,
-            # None: as the target's own generation_config.json says; the same in every stage
+            # of all stages; None: as the target's generation_config.json says
             "sampling": {
                 "temperature": config_dict.placeholder(float),
                 "top_k": config_dict.placeholder(int),
@@ -66,15 +69,17 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
                 "min_p": config_dict.placeholder(float),
                 "repetition_penalty": config_dict.placeholder(float),
             },
-            # problems in each split's rollouts (of the world: a task), and traces a problem
+            # per_task: problems of each split (reasoning world: of each task and split); samples: traces of each problem
             "rollout": {
                 "per_task": {"draft": 800, "development": 400, "calibration": 1000, "test": 1000},
-                # on CPU one row decodes 2 to 3 times as many tokens a second as a batch; on an accelerator take 64
+                # on CPU a single row decodes 2 to 3 times as many tokens per second as a batch; on an accelerator use 64
                 "batch_size": 1,
                 "max_new_tokens": 880,
                 "samples": 1,
             },
-            # traces at once and boundaries of each at once; request_keys: answers a boundary; confidence: one, keys or deer
+            # batch_size: traces at a time; branches: boundaries of each at a time; max_answer: the most tokens of a forced answer;
+            # kind: of T* (stable or first); kinds: of boundaries; request_keys: answers forced at each boundary; confidence: its
+            # label (one, keys or deer)
             "annotate": {
                 "batch_size": 8,
                 "branches": 8,
@@ -92,11 +97,12 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
                 "per_task": 1000,
                 "latency_per_task": 8,
                 "latency_rounds": 3,
-                "loop_parts": True,  # prefill, verify, draft, exit, host apart, and acceptance against position: minutes
+                "loop_parts": True,  # time prefill, verify, draft, exit and host apart, and acceptance by position; takes minutes
                 "draft_tokens": 3,
                 "batch_size": 1,
             },
-            # problems a task and seeds of each; the scores of the released rule; a second draft, whose signals lie elsewhere
+            # per_task: problems of each task; seeds: of each problem; released: scores of the released rule; draft: a second draft
+            # whose signals are read at the other place
             "ablate": {"per_task": 200, "seeds": 3, "released": ("ewma",), "draft": ""},
         }
     )
@@ -111,16 +117,17 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
 
 
 def calibration() -> ml_collections.ConfigDict:
-    """How the exit is chosen."""
+    """The settings of calibration."""
     return ml_collections.ConfigDict(
         {
             "split": "development",
-            # What may be lost, with one standard error to spare: the best of thousands of settings flatters itself.
+            # Without --epsilon: the accuracy that may be lost, and the number of its standard errors that are kept as a margin,
+            # because the best of thousands of settings looks better than it is.
             "bound": 0.005,
             "standard_errors": 1.0,
             "smoothers": ("none", "ewma", "boundary_ewma", "mean", "momentum", "paragraph_mean"),
-            # With --epsilon: the split that certifies, what is exited by, thinking tokens after which a problem is given
-            # up (0: none is), and the epsilons whose cost frontier.json tells.
+            # With --epsilon: the split that is tested, the signals to exit by, the thinking tokens after which every boundary is
+            # an exit (0: no budget), and the risks of frontier.json.
             "certify_on": "calibration",
             "signals": ("confidence", "progress", "remain"),
             "budget": 0,
@@ -130,7 +137,7 @@ def calibration() -> ml_collections.ConfigDict:
 
 
 def draft_training() -> ml_collections.ConfigDict:
-    """How the bundled draft was trained."""
+    """The settings with which the bundled draft was trained."""
     return ml_collections.ConfigDict(
         {
             "stage": "draft",
@@ -140,21 +147,22 @@ def draft_training() -> ml_collections.ConfigDict:
             "seed": 0,
             "draft_vocab_size": 512,
             "intermediate_size": 384,
-            # where the signals are read (docs/method.md §1): draft (its layer, which sees the whole trace) or fc (the released
-            # code's place)
+            # where the signals are read (docs/method.md §1): draft (the draft layer's output, which depends on the whole trace) or
+            # fc (the fused features, as in the released code)
             "signals": "draft",
             "ttt_steps": 4,
             "ttt_decay": 0.8,
             "signal_weights": (0.3, 0.1, 0.1),
             "label_place": "paragraph_end",
             "boundary_weight": 16.0,
-            # documents side by side in a row; the target's pass in every step, or once and kept on disk
+            # pack: several documents in a row; features: of the target, computed in every step (online) or once and stored
             "pack": True,
             "features": "online",
-            # over the devices of all processes: the global batch and the loss stay what they are
+            # the devices of all processes; the mesh changes neither the global batch nor the loss
             "mesh": {"data": -1, "fsdp": 1, "tensor": 1},
             "init": "random",
-            # long rows: 0 or the tokens a draft sees, how rows attend, tokens whose logits exist at once, layers computed twice
+            # for long rows: sliding_window: tokens that the draft attends to (0: all); row_attention: see models/row_attention.py;
+            # chunk: tokens whose logits are computed at a time; remat: recompute layers in the backward pass
             "sliding_window": 0,
             "row_attention": "auto",
             "chunk": 1024,
@@ -180,7 +188,7 @@ def draft_training() -> ml_collections.ConfigDict:
 
 
 def target_training() -> ml_collections.ConfigDict:
-    """How the bundled target was trained."""
+    """The settings with which such a target is trained."""
     return ml_collections.ConfigDict(
         {
             "stage": "target",

@@ -2,7 +2,7 @@
 
 Memory by arithmetic, GiB a device: 15.2 GB of bfloat16 weights, 56 KiB of cache a token, a draft of 403 M
 parameters with 12 bytes each in training (float32, two moments). Decoding: 8 rows of 32,768 tokens, mesh (devices / tensor, 1,
-tensor); training: fsdp over all devices, activations of the step come on top (`launch.benchmark --compile_only` tells them).
+tensor); training: fsdp over all devices, activations of the step come on top (`launch.benchmark --compile_only` shows them).
 
 | devices | tensor | weights | caches | training: target and draft state |
 |---|---|---|---|---|

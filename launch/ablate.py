@@ -22,9 +22,9 @@ from specexit_jax.evaluation.pipeline.deer_trials import trial_rows
 from specexit_jax.evaluation.records import write_atomically
 from specexit_jax.storage.checkpoint import write_json
 
-_EPSILON = flags.DEFINE_float("epsilon", 0.01, "The risk that every arm is certified for.")
-_DELTA = flags.DEFINE_float("delta", 0.05, "The chance that a certified risk is above epsilon after all.")
-_LIMIT = flags.DEFINE_integer("limit", None, "Problems a task; default: the config's.")
+_EPSILON = flags.DEFINE_float("epsilon", 0.01, "Risk that the exits of every arm are certified for.")
+_DELTA = flags.DEFINE_float("delta", 0.05, "Probability that a certified risk is above epsilon after all.")
+_LIMIT = flags.DEFINE_integer("limit", None, "Problems of each task; default: config.ablate.per_task.")
 
 
 def check():

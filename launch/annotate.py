@@ -15,7 +15,9 @@ from specexit_jax.annotation.annotate import annotate, require_alike
 from specexit_jax.annotation.world_statistics import world_statistics
 from specexit_jax.storage.shards import read_shards, require_settings
 
-_SPLITS = flags.DEFINE_list("splits", None, "Splits to annotate; default: all that the config names.")
+_SPLITS = flags.DEFINE_list(
+    "splits", None, "Splits to annotate, separated by commas; default: those of config.rollout.per_task."
+)
 
 
 def check():

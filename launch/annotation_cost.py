@@ -12,12 +12,14 @@ from specexit_jax.sizing.presets import TARGETS
 from specexit_jax.sizing.random_weights import random_params
 
 FLAGS = flags.FLAGS
-flags.DEFINE_bool(
-    "annotation", False, "Time forced answers on a trace of --context tokens of thinking (default: 1024)."
+flags.DEFINE_bool("annotation", False, "Time forced answers on a trace with --context thinking tokens (default: 1024).")
+flags.DEFINE_list(
+    "branches",
+    ["8", "32"],
+    "With --annotation: numbers of boundaries that are decoded at a time; each number is timed.",
 )
-flags.DEFINE_list("branches", ["8", "32"], "With --annotation: boundaries answered at once.")
-flags.DEFINE_integer("boundary_every", 64, "With --annotation: tokens a paragraph.", lower_bound=1)
-flags.DEFINE_integer("max_answer", 16, "With --annotation: tokens an answer.", lower_bound=1)
+flags.DEFINE_integer("boundary_every", 64, "With --annotation: tokens from one boundary to the next.", lower_bound=1)
+flags.DEFINE_integer("max_answer", 16, "With --annotation: tokens of each answer.", lower_bound=1)
 
 
 def wanted() -> bool:

@@ -30,16 +30,23 @@ from specexit_jax.models.config import ATTENTIONS
 from specexit_jax.sizing.presets import TARGETS
 
 FLAGS = flags.FLAGS
-flags.DEFINE_enum("preset", "bundled", list(TARGETS), "The target's shapes; the draft is of the same sizes.")
-flags.DEFINE_integer("batch_size", None, "Rows in all (default: 1; to compile only: 8).", lower_bound=1)
+flags.DEFINE_enum(
+    "preset",
+    "bundled",
+    list(TARGETS),
+    "Model whose shapes the target has, with random weights; the draft has the same widths.",
+)
+flags.DEFINE_integer("batch_size", None, "Rows of the batch; default: 1, with --compile_only 8.", lower_bound=1)
 flags.DEFINE_integer(
     "context",
     None,
-    "Tokens a row has when timing starts (default: 512); to compile only: in all (4096).",
+    "Tokens of each row when the timing starts (default: 512); with --compile_only the most tokens of a row (4096).",
     lower_bound=1,
 )
-flags.DEFINE_enum("attention", "xla", list(ATTENTIONS), "How a preset's caches are read (pallas: a kernel for TPU).")
-flags.DEFINE_bool("json", False, "Print one line of JSON.")
+flags.DEFINE_enum(
+    "attention", "xla", list(ATTENTIONS), "Attention over the caches of a preset; pallas is a kernel for TPU."
+)
+flags.DEFINE_bool("json", False, "Print the result as one line of JSON.")
 
 
 def check():

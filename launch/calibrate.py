@@ -21,11 +21,13 @@ from specexit_jax.evaluation.pipeline import calibrating
 from specexit_jax.exits.policy_file import save_policy
 from specexit_jax.storage.checkpoint import write_json
 
-_EPSILON = flags.DEFINE_float("epsilon", None, "The risk that is certified; default: thresholds by grid.")
-_DELTA = flags.DEFINE_float("delta", 0.05, "The chance that a certified risk is above epsilon after all.")
-_PER_TASK = flags.DEFINE_bool("per_task", False, "Also certify a policy a task, in WORKDIR/policies.")
+_EPSILON = flags.DEFINE_float(
+    "epsilon", None, "Risk to certify, for example 0.01; default: choose thresholds on a grid, without a certificate."
+)
+_DELTA = flags.DEFINE_float("delta", 0.05, "Probability that a certified risk is above epsilon after all.")
+_PER_TASK = flags.DEFINE_bool("per_task", False, "Also certify one policy for each task, in WORKDIR/policies.")
 _SIMULTANEOUS = flags.DEFINE_bool(
-    "simultaneous", False, "With --per_task: each of k tasks at delta / k, to hold at once."
+    "simultaneous", False, "With --per_task: use delta / k for each of k tasks, so that all certificates hold at once."
 )
 
 

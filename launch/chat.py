@@ -11,7 +11,7 @@ from launch import bundled, door, live, models, transcript
 from specexit_jax.engine.conversation import CONTEXT
 
 FLAGS = flags.FLAGS
-flags.DEFINE_integer("context", CONTEXT, "Tokens that the conversation may have in all.", lower_bound=2)
+flags.DEFINE_integer("context", CONTEXT, "The most tokens of the whole conversation.", lower_bound=2)
 
 
 def check() -> None:

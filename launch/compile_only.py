@@ -18,14 +18,31 @@ from specexit_jax.training.draft import DraftTrainingConfig
 from specexit_jax.training.flops import draft_step_flops
 
 FLAGS = flags.FLAGS
-flags.DEFINE_bool("compile_only", False, "Compile ahead of time for --topology; nothing is run.")
-flags.DEFINE_string("topology", "v5e:2x2", "The TPU slice: v5e:1x1, v5e:2x2, v5e:4x4, v4:2x2x1, ...")
-flags.DEFINE_enum("program", "decode", ["decode", "train"], "The decoding loop, or a step of draft training.")
-flags.DEFINE_integer("prompt", 512, "decode: tokens of a padded prompt.")
-flags.DEFINE_list("mesh", None, "data,fsdp,tensor; one may be -1 (default: decode 1,1,-1; train 1,-1,1).")
-flags.DEFINE_enum("row_attention", "auto", list(ROW_ATTENTIONS), "train: how rows attend (models/row_attention.py).")
-flags.DEFINE_integer("chunk", 1024, "train: tokens of a row whose logits exist at once.", lower_bound=1)
-flags.DEFINE_integer("sliding_window", 0, "train: tokens that the draft sees of those before (0: all).", lower_bound=0)
+flags.DEFINE_bool(
+    "compile_only", False, "Compile ahead of time for --topology; nothing runs, and no such device is needed."
+)
+flags.DEFINE_string("topology", "v5e:2x2", "TPU slice to compile for: v5e:1x1, v5e:2x2, v5e:4x4, v4:2x2x1, ...")
+flags.DEFINE_enum(
+    "program", "decode", ["decode", "train"], "Program to compile: the decoding loop, or a step of draft training."
+)
+flags.DEFINE_integer("prompt", 512, "With --program=decode: tokens of a prompt, padding included.")
+flags.DEFINE_list(
+    "mesh",
+    None,
+    "data,fsdp,tensor: devices on each mesh axis, one may be -1; default: 1,1,-1 for decode, 1,-1,1 for train.",
+)
+flags.DEFINE_enum(
+    "row_attention",
+    "auto",
+    list(ROW_ATTENTIONS),
+    "With --program=train: attention of training rows (models/row_attention.py).",
+)
+flags.DEFINE_integer(
+    "chunk", 1024, "With --program=train: tokens of a row whose logits are computed at a time.", lower_bound=1
+)
+flags.DEFINE_integer(
+    "sliding_window", 0, "With --program=train: latest tokens that the draft attends to; 0: all.", lower_bound=0
+)
 
 
 def wanted() -> bool:

@@ -10,7 +10,9 @@ from absl import flags
 from launch import door
 from specexit_jax.evaluation.report.digest import of_results, of_rows, save_digest
 
-_DIGEST = flags.DEFINE_string("digest", None, "Also write what the pages show of this run: docs/results/NAME.json.")
+_DIGEST = flags.DEFINE_string(
+    "digest", None, "Also write the numbers that the pages show of this run to docs/results/NAME.json."
+)
 
 
 def offered(kind: str, found: Any) -> None:

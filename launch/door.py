@@ -41,9 +41,9 @@ class _WordsParser(tuple_parser.TupleParser):
 config_flags.register_flag_parser_for_type(tuple, _WordsParser())
 _CONFIG = None
 _HELD = contextlib.ExitStack()
-flags.DEFINE_bool("traceback", False, "On an error, show where it was raised as well.")
+flags.DEFINE_bool("traceback", False, "On an error, also print the Python traceback.")
 flags.DEFINE_bool(
-    "compilation_cache", True, "Keep compiled programs in the user's cache directory, for the next start."
+    "compilation_cache", True, "Keep compiled programs in the user's cache directory, so that the next start is faster."
 )
 
 
@@ -51,7 +51,9 @@ def define_config(required: bool = True) -> None:
     """--config=configs/X.py[:variant], overridable by --config.key=value, and --workdir=DIR."""
     global _CONFIG
     _CONFIG = config_flags.DEFINE_config_file(
-        "config", None, "Experiment: configs/NAME.py or configs/NAME.py:VARIANT; --config.KEY=VALUE changes a value."
+        "config",
+        None,
+        "Experiment: configs/NAME.py, or configs/NAME.py:VARIANT. --config.KEY=VALUE overrides one value.",
     )
     flags.DEFINE_string("workdir", None, "Folder that this stage reads from and writes to.")
     if required:

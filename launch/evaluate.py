@@ -20,11 +20,19 @@ from specexit_jax.evaluation.pipeline.exit_records import CeilingSetting
 from specexit_jax.evaluation.report.tables import terminal_table
 from specexit_jax.exits.policy_file import load_policy
 
-_METHODS = flags.DEFINE_list("methods", None, "Methods; default: the config's.")
-_TASKS = flags.DEFINE_list("tasks", None, "Tasks; default: the config's.")
-_LIMIT = flags.DEFINE_integer("limit", None, "Problems a task; default: the config's.")
-_SEEDS = flags.DEFINE_list("seeds", None, "Seeds, from the config's on: --seeds=0,1,2; default: the config's alone.")
-_BATCH = flags.DEFINE_integer("batch_size", None, "Rows decoded together; default: the config's.", lower_bound=1)
+_METHODS = flags.DEFINE_list(
+    "methods", None, "Methods to evaluate, separated by commas; default: config.evaluate.methods."
+)
+_TASKS = flags.DEFINE_list("tasks", None, "Tasks to evaluate, separated by commas; default: config.tasks.")
+_LIMIT = flags.DEFINE_integer("limit", None, "Problems of each task; default: config.evaluate.per_task.")
+_SEEDS = flags.DEFINE_list(
+    "seeds",
+    None,
+    "Seeds of the sampling: config.seed and the next ones, for example 0,1,2. Default: config.seed alone.",
+)
+_BATCH = flags.DEFINE_integer(
+    "batch_size", None, "Rows that are decoded at a time; default: config.evaluate.batch_size.", lower_bound=1
+)
 _DECODING = ("methods", "tasks", "limit", "seeds", "batch_size")
 
 

@@ -19,14 +19,26 @@ from specexit_jax.models.checkpoints.hf_tensors import local_folder
 from specexit_jax.models.config import check_pair
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string("draft", None, "Folder of the draft, in any of the formats.", required=True)
-flags.DEFINE_string("target", None, "Folder of its target: refuses a draft of another, and names its captured layers.")
-flags.DEFINE_string("out", None, "Folder to write.", required=True)
-flags.DEFINE_string("policy", None, "The draft's policy.json; default: the one in its folder or beside it, if any.")
-flags.DEFINE_enum("format", "eagle", FORMATS, "The format to write.")
-flags.DEFINE_enum("layer_ids", "both", LAYER_IDS, "What the written layer ids count.")
-flags.DEFINE_enum("draft_layer_ids", None, CONVENTIONS, "What the draft's own layer ids count, where it is silent.")
-flags.DEFINE_enum("dtype", "bfloat16", ["bfloat16", "float16", "float32"], "The type of the written weights.")
+flags.DEFINE_string("draft", None, "Folder of the draft, in any of the formats that can be read.", required=True)
+flags.DEFINE_string(
+    "target",
+    None,
+    "Folder of the target. If given, a draft of another target is refused, and the captured layers are written.",
+)
+flags.DEFINE_string("out", None, "Folder to write to.", required=True)
+flags.DEFINE_string(
+    "policy",
+    None,
+    "The draft's policy.json, to export with it; default: the one in the draft's folder or beside it, if any.",
+)
+flags.DEFINE_enum("format", "eagle", FORMATS, "Format to write.")
+flags.DEFINE_enum(
+    "layer_ids", "both", LAYER_IDS, "What the written layer ids count: layers' inputs, outputs, or one key for each."
+)
+flags.DEFINE_enum(
+    "draft_layer_ids", None, CONVENTIONS, "What the layer ids in the draft's files count, where the files do not say."
+)
+flags.DEFINE_enum("dtype", "bfloat16", ["bfloat16", "float16", "float32"], "Data type of the written weights.")
 
 
 def check() -> Path:

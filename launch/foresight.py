@@ -21,9 +21,9 @@ from specexit_jax.models.draft import DraftBundle
 from specexit_jax.storage.checkpoint import write_json
 from specexit_jax.storage.shards import require_settings
 
-_SPLIT = flags.DEFINE_string("split", "development", "The split whose boundaries are taken.")
-_BOUNDARIES = flags.DEFINE_integer("boundaries", 600, "How many of them.")
-_CONTINUATIONS = flags.DEFINE_integer("continuations", 16, "Continuations of each.")
+_SPLIT = flags.DEFINE_string("split", "development", "Split that the boundaries are drawn from.")
+_BOUNDARIES = flags.DEFINE_integer("boundaries", 600, "Number of boundaries.")
+_CONTINUATIONS = flags.DEFINE_integer("continuations", 16, "Continuations that are sampled from each boundary.")
 
 
 def check():

@@ -17,7 +17,9 @@ from specexit_jax.models.checkpoints.content import former_digest
 from specexit_jax.models.checkpoints.hf import load_target_config
 from specexit_jax.storage.identity import Identity
 
-_WANTED = flags.DEFINE_bool("from_records", False, "Make results and reports again from WORKDIR/records.jsonl.")
+_WANTED = flags.DEFINE_bool(
+    "from_records", False, "Decode nothing; write results and reports anew from WORKDIR/records.jsonl."
+)
 
 
 def wanted() -> bool:

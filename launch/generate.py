@@ -17,13 +17,17 @@ from specexit_jax.api.model import SpecExit
 from specexit_jax.data.known_prompts import EXAMPLES
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string("prompt", None, "The question.")
-flags.DEFINE_list("prompt_ids", None, "The whole prompt as token ids, instead of --prompt: 1,2,3.")
+flags.DEFINE_string("prompt", None, "Question to answer.")
+flags.DEFINE_list("prompt_ids", None, "Instead of --prompt: the whole prompt as token ids, for example 1,2,3.")
 flags.DEFINE_enum(
-    "example", None, list(EXAMPLES), "Instead of --prompt: a question of this task, of the bundled model's six."
+    "example", None, list(EXAMPLES), "Instead of --prompt: an example question of this task of the bundled model."
 )
-flags.DEFINE_bool("compare", True, "After an exit, run the same request without it (of one prompt, shown as text).")
-flags.DEFINE_bool("stream", False, "Show the text as it comes; on a terminal with a meter for each signal.")
+flags.DEFINE_bool(
+    "compare",
+    True,
+    "After an exit, decode the same request without exits and show what was saved; for one prompt, shown as text.",
+)
+flags.DEFINE_bool("stream", False, "Show the text while it is decoded; on a terminal with a meter for each signal.")
 _SOURCES = ("prompt", "prompt_ids", "example", "prompts")
 
 

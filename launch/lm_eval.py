@@ -15,19 +15,29 @@ from specexit_jax.engine.methods import DECODED, EXITING, make_method
 from specexit_jax.exits.policy_file import load_policy
 
 FLAGS = flags.FLAGS
-flags.DEFINE_list("tasks", None, "Tasks of lm-eval: names, or YAML files.", required=True)
-flags.DEFINE_string("method", "specexit", f"One of {', '.join(DECODED)}.")
-flags.DEFINE_float("limit", None, "Problems a task, below 1 a share of them; default: all.")
-flags.DEFINE_integer("num_fewshot", None, "Examples before a problem; default: the task's.")
-flags.DEFINE_string("include_path", None, "Folder of tasks of your own.")
-flags.DEFINE_string("system_instruction", None, "What the system role says.")
-flags.DEFINE_bool("apply_chat_template", True, "Prompts by the chat template, which opens the thinking.")
-flags.DEFINE_bool("keep_thinking", False, "The task judges the thinking as well, not the answer alone.")
-flags.DEFINE_string("gen_kwargs", None, "key=value,… over the tasks' generation_kwargs.")
-flags.DEFINE_float("temperature", None, "Over the tasks' own, with the target's own filters.")
-flags.DEFINE_integer("max_gen_toks", None, "Over the tasks' own; default: config.rollout.max_new_tokens.")
-flags.DEFINE_integer("batch_size", None, "Rows decoded together; default: the config's.")
-flags.DEFINE_string("use_cache", None, "File where lm-eval keeps greedy answers, to go on after a kill; one a method.")
+flags.DEFINE_list("tasks", None, "Tasks of lm-eval: names or YAML files, separated by commas.", required=True)
+flags.DEFINE_string("method", "specexit", f"Decoding method: {', '.join(DECODED)}.")
+flags.DEFINE_float("limit", None, "Problems of each task; a number below 1 is a share of them. Default: all.")
+flags.DEFINE_integer("num_fewshot", None, "Solved examples before each problem; default: as the task says.")
+flags.DEFINE_string("include_path", None, "Folder with YAML files of additional tasks.")
+flags.DEFINE_string("system_instruction", None, "Text of the system message.")
+flags.DEFINE_bool("apply_chat_template", True, "Format prompts with the chat template, which opens the thinking.")
+flags.DEFINE_bool("keep_thinking", False, "Give the task the thinking and the answer; default: the answer alone.")
+flags.DEFINE_string("gen_kwargs", None, "key=value,…: override the tasks' generation_kwargs.")
+flags.DEFINE_float(
+    "temperature", None, "Override the tasks' temperature; the other sampling settings are then the target's own."
+)
+flags.DEFINE_integer(
+    "max_gen_toks",
+    None,
+    "The most tokens to generate, instead of the tasks' max_gen_toks; default: config.rollout.max_new_tokens.",
+)
+flags.DEFINE_integer("batch_size", None, "Rows that are decoded at a time; default: the config's.")
+flags.DEFINE_string(
+    "use_cache",
+    None,
+    "File in which lm-eval keeps greedy answers, to resume a stopped run. Use one file for each method.",
+)
 
 
 def check():

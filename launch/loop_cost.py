@@ -16,15 +16,22 @@ from specexit_jax.sizing.presets import TARGETS, draft_for
 from specexit_jax.sizing.random_weights import random_params
 
 FLAGS = flags.FLAGS
-flags.DEFINE_integer("buffer", None, "Most tokens a row may have (default: the context and what the run adds).")
-flags.DEFINE_integer("draft_tokens", None, f"Tokens drafted a step (default: {DRAFT_TOKENS}; a tree's depth).")
-flags.DEFINE_list("tree", None, "depth,top_k,total of a tree of drafts instead of a chain.")
-flags.DEFINE_float("simulate_accept_length", None, "Tokens an iteration yields on average, whatever the target says.")
-flags.DEFINE_enum("dtype", None, ["float32", "bfloat16"], "Default: float32 on a CPU, bfloat16 elsewhere.")
-flags.DEFINE_integer("iterations", 50, "Iterations of the loop a run.", lower_bound=1)
-flags.DEFINE_integer("repeats", 5, "Runs of every part, in turns; the median counts.", lower_bound=1)
-flags.DEFINE_bool("signals", False, "Also time a loop without signals and exit rule: their share.")
-flags.DEFINE_bool("peers", False, "Also time a loop driven by the host and, where torch is installed, transformers.")
+flags.DEFINE_integer("buffer", None, "The most tokens of a row; default: --context plus what the run adds.")
+flags.DEFINE_integer("draft_tokens", None, f"Drafts of each step; default: {DRAFT_TOKENS}, with --tree its depth.")
+flags.DEFINE_list("tree", None, "depth,top_k,total: use a draft tree of this shape instead of a chain.")
+flags.DEFINE_float(
+    "simulate_accept_length", None, "Mean number of tokens that an iteration yields, whatever the target samples."
+)
+flags.DEFINE_enum(
+    "dtype",
+    None,
+    ["float32", "bfloat16"],
+    "Data type of weights and computation; default: float32 on CPU, bfloat16 elsewhere.",
+)
+flags.DEFINE_integer("iterations", 50, "Iterations of the loop in each run.", lower_bound=1)
+flags.DEFINE_integer("repeats", 5, "Interleaved runs of every part; the median is reported.", lower_bound=1)
+flags.DEFINE_bool("signals", False, "Also time a loop without signals and exit rule, and report their share.")
+flags.DEFINE_bool("peers", False, "Also time a loop that the host drives and, where torch is installed, transformers.")
 
 
 def check() -> None:

@@ -13,33 +13,58 @@ from specexit_jax.exits.smoothers import SMOOTHERS
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("target", bundled.TARGET, "Folder of the target model, or its name on the hub.")
-flags.DEFINE_string("draft", None, "Folder of the draft model (default: the bundled one for the bundled target).")
-flags.DEFINE_enum(
-    "draft_layer_ids", None, ["inputs", "outputs"], "What the draft's layer ids count, where it is silent."
-)
 flags.DEFINE_string(
-    "policy", None, "The exit policy, a policy.json (default: the one in the draft's folder or beside it)."
+    "draft", None, "Folder of the draft model; default: for the bundled target the bundled draft, else none."
 )
+flags.DEFINE_enum(
+    "draft_layer_ids",
+    None,
+    ["inputs", "outputs"],
+    "What the layer ids in the draft's files count, where the files do not say.",
+)
+flags.DEFINE_string("policy", None, "Exit policy, a policy.json; default: the one in the draft's folder or beside it.")
 flags.DEFINE_string(
     "method",
     None,
-    f"One of {', '.join(DECODED)} (default: specexit by the draft's own policy; eagle3 where it has none; think without a draft).",
+    f"Decoding method: {', '.join(DECODED)}. Default: specexit where the draft has a policy, else eagle3; think without a draft.",
 )
-flags.DEFINE_float("temperature", None, "0 is greedy (default: the target's own).")
-flags.DEFINE_integer("top_k", None, "Keep the k likeliest tokens; 0 keeps all (default: the target's own).")
-flags.DEFINE_float("top_p", None, "Keep the likeliest that reach this probability (default: likewise).")
-flags.DEFINE_float("min_p", None, "Keep tokens this likely beside the likeliest (default: likewise).")
-flags.DEFINE_float("repetition_penalty", None, "Of tokens that were there before; 1 is none (default: likewise).")
-flags.DEFINE_enum("rule", None, list(RULES), "How sampled drafts are accepted (default: keyed, reproducible).")
+flags.DEFINE_float("temperature", None, "Sampling temperature; 0 is greedy. Default: the target's own.")
+flags.DEFINE_integer("top_k", None, "Keep the k most likely tokens; 0 keeps all. Default: the target's own.")
+flags.DEFINE_float(
+    "top_p",
+    None,
+    "Keep the most likely tokens that together reach this probability; 1 keeps all. Default: the target's own.",
+)
+flags.DEFINE_float(
+    "min_p",
+    None,
+    "Keep tokens with at least this fraction of the most likely token's probability; 0 keeps all. Default: the target's own.",
+)
+flags.DEFINE_float(
+    "repetition_penalty", None, "Penalty on tokens that occurred before; 1 is none. Default: the target's own."
+)
+flags.DEFINE_enum(
+    "rule",
+    None,
+    list(RULES),
+    "How drafts are accepted where tokens are sampled; default: keyed, which writes the same tokens as decoding without drafts.",
+)
 flags.DEFINE_integer("seed", 0, "Seed of the sampling.", lower_bound=0)
-flags.DEFINE_bool("exits", True, "Take the policy's exits; --noexits decodes as if it granted none.")
-flags.DEFINE_integer("max_new_tokens", None, "Most tokens to generate (default: the target's own).")
-flags.DEFINE_enum("exit_rule", None, list(POLICIES), "The policy's rule, or that of the released code.")
-flags.DEFINE_string("smoother", None, f"{', '.join(SMOOTHERS)}, instead of the policy's.")
-flags.DEFINE_integer("draft_tokens", DRAFT_TOKENS, "Tokens drafted a step.")
-flags.DEFINE_list("tree", None, "depth,top_k,total: draft such a tree a step instead of a chain.")
-flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16", "float16"], "Of the weights and the computation.")
-flags.DEFINE_list("mesh", None, "data,fsdp,tensor: devices to shard over, one may be -1 (default: one device).")
+flags.DEFINE_bool("exits", True, "Take the policy's exits. --noexits runs the same program without taking them.")
+flags.DEFINE_integer(
+    "max_new_tokens", None, "The most tokens to generate, thinking and answer. Default: the target's own."
+)
+flags.DEFINE_enum(
+    "exit_rule",
+    None,
+    list(POLICIES),
+    "Exit rule to use instead of the policy's own: default, or released (that of the released SpecExit code).",
+)
+flags.DEFINE_string("smoother", None, f"Smoother to use instead of the policy's own: {', '.join(SMOOTHERS)}.")
+flags.DEFINE_integer("draft_tokens", DRAFT_TOKENS, "Drafts of each step.")
+flags.DEFINE_list("tree", None, "depth,top_k,total: use a draft tree of this shape instead of a chain.")
+flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16", "float16"], "Data type of weights and computation.")
+flags.DEFINE_list("mesh", None, "data,fsdp,tensor: devices on each mesh axis, one may be -1; default: one device.")
 
 
 def check() -> None:

@@ -12,7 +12,7 @@ from absl import flags
 from launch import door
 from specexit_jax.evaluation.report.pages import pages_of, write_pages
 
-_ROOT = flags.DEFINE_string("root", ".", "Folder of README.md and docs.")
+_ROOT = flags.DEFINE_string("root", ".", "Folder that holds README.md and docs.")
 
 
 def check() -> Path:

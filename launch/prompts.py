@@ -16,9 +16,9 @@ FORMS = 'with a column "question", "prompt" or "messages", and "id" if wanted'
 KINDS = ", ".join(FORMATS)
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string("prompts", None, f"Many prompts: a file of rows {FORMS}; one of {KINDS}.")
-flags.DEFINE_integer("slots", SLOTS, "With --prompts: how many are decoded at a time.", lower_bound=1)
-flags.DEFINE_bool("json", False, f"One JSON object a prompt: {', '.join(transcript.KEYS)}.")
+flags.DEFINE_string("prompts", None, f"File of prompts: rows {FORMS}. File types: {KINDS}.")
+flags.DEFINE_integer("slots", SLOTS, "With --prompts: number of prompts that are decoded at a time.", lower_bound=1)
+flags.DEFINE_bool("json", False, f"Print one JSON object for each prompt: {', '.join(transcript.KEYS)}.")
 
 
 @dataclasses.dataclass(frozen=True)

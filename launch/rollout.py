@@ -21,8 +21,12 @@ from specexit_jax.annotation.rollout import Rollout, roll_out
 from specexit_jax.engine.methods import make_method
 from specexit_jax.storage.shards import require_settings
 
-_SPLITS = flags.DEFINE_list("splits", None, "Splits to roll out; default: all that the config names.")
-_LIMIT = flags.DEFINE_integer("limit", None, "Problems of each split (of the world: a task); default: the config's.")
+_SPLITS = flags.DEFINE_list(
+    "splits", None, "Splits to roll out, separated by commas; default: those of config.rollout.per_task."
+)
+_LIMIT = flags.DEFINE_integer(
+    "limit", None, "Problems of each split (reasoning world: of each task and split); default: config.rollout.per_task."
+)
 
 
 def check():

@@ -15,8 +15,8 @@ from specexit_jax.exits.policy import Policy
 from specexit_jax.exits.policy_file import load_policy
 
 FLAGS = flags.FLAGS
-flags.DEFINE_integer("rounds", 50, "With --config: how often both loops decode every problem, in turns.")
-flags.DEFINE_integer("limit", 1, "With --config: problems a task.")
+flags.DEFINE_integer("rounds", 50, "With --config: number of times that both loops decode every problem, interleaved.")
+flags.DEFINE_integer("limit", 1, "With --config: problems of each task.")
 
 
 def wanted() -> bool:

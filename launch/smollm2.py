@@ -55,5 +55,5 @@ def convert(out: Path) -> None:
 
 
 if __name__ == "__main__":  # not on import: a test converts without any flag
-    flags.DEFINE_string("out", None, "Folder to write.", required=True)
+    flags.DEFINE_string("out", None, "Folder to write to.", required=True)
     door.run(main)

@@ -106,9 +106,7 @@ def target_name(config: ml_collections.ConfigDict) -> str:
 
 
 def define_shard() -> None:
-    flags.DEFINE_string(
-        "shard", None, "i/n: this process does part i (from 0) of n, where no launcher has joined them."
-    )
+    flags.DEFINE_string("shard", None, "i/n: do part i (from 0) of n; for processes that no launcher has joined.")
 
 
 def claim_share(stem: str, splits: Sequence[str], own: Shard = WHOLE) -> None:

@@ -5,7 +5,9 @@ from absl import flags
 from specexit_jax.notes import note
 
 flags.DEFINE_bool(
-    "strict_policy", False, "Refuse a run that the policy's certificate does not cover; default: one line says so."
+    "strict_policy",
+    False,
+    "Refuse a run that the policy's certificate does not cover; default: say so in one line and go on.",
 )
 
 

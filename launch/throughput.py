@@ -11,8 +11,12 @@ from specexit_jax.engine.methods import make_method
 from specexit_jax.evaluation.loop.throughput import refill_gain
 
 FLAGS = flags.FLAGS
-flags.DEFINE_bool("throughput", False, "With --config: a batch's tokens a second, its slots refilled or not.")
-flags.DEFINE_enum("split", "development", ["development", "test"], "With --throughput: where its problems come from.")
+flags.DEFINE_bool(
+    "throughput", False, "With --config: measure tokens per second with refilled slots and with closed batches."
+)
+flags.DEFINE_enum(
+    "split", "development", ["development", "test"], "With --throughput: split that the problems come from."
+)
 
 
 def wanted() -> bool:
