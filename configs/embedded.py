@@ -8,7 +8,7 @@ tokens, 20.4 M of them with a loss) with Muon and linear decay, on a CPU with tw
 The first two used earlier versions of the world's traces, the last one the present version:
 
 1. From scratch: 6,000 steps at learning rates 1.6e-2 (Muon) and 3e-3 (Adam), to the end of the decay. Traces with 35 % slips,
-   without numbered people and mended answers. Loss 3.1 at step 50, 0.36 at 600, 0.22 at 1,200, 0.16 at 3,000, 0.09 at 4,200,
+   without numbered people and without mended traces. Loss 3.1 at step 50, 0.36 at 600, 0.22 at 1,200, 0.16 at 3,000, 0.09 at 4,200,
    0.08 at the end.
 2. From the result of 1: 1,806 of 4,600 planned steps at 1e-2 and 2e-3, with 35 % slips. Loss 0.27 at step 50, 0.09 at the end.
 3. From the result of 2: 5,000 steps at 1e-2 and 2e-3, to the end of the decay, on the present world. Loss 0.09 at step 2,000,

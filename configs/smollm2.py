@@ -6,7 +6,7 @@ target are computed once and stored, and the draft starts from the target's head
 
 Measured on two busy CPU cores: 1,440 answers of 69 tokens (20 minutes), features of 398 rows (1.8 GB, 9 minutes), 400 steps (25
 minutes). Acceptance at the four steps on held-out questions of development: 0.82, 0.79, 0.77 and 0.76. On 60 questions of test
-with chains of 4, greedy: τ 3.33, 1.43 times as fast as plain decoding (1.9 against 2.7 s, with other programs running), and the same
+with chains of 4, greedy: τ 3.33, 1.43 times as fast as plain decoding (1.9 against 2.7 s, on busy cores), and the same
 ids on 60 of 60. The answers are seldom in the form that the world's checkers accept, so accuracy means nothing here.
 
 W=runs/smollm2-draft; C=configs/smollm2.py
