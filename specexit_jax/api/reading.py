@@ -95,16 +95,15 @@ def thinking_and_answer(session: Session, outcome: Outcome) -> tuple[str, str]:
         return (whole, "") if outcome.thinking_tokens else ("", whole)
     thought = text_of(session, outcome.ids[: outcome.think_end])
     rest = text_of(session, outcome.ids[outcome.think_end :])
-    before, _, after = rest.partition(
-        END_THINK
-    )  # its first id may begin with text before it, its last may end with text after it
+    # The first id of `</think>` may begin with text before it, and the last may end with text after it.
+    before, _, after = rest.partition(END_THINK)
     return thought + before, after
 
 
 def _exit_of(outcome: Outcome, method: Method, policy: ExitPolicy | None) -> Exit | None:
     if outcome.exit is None:
         return None
-    # The token before the exit is a boundary of its own, so it is counted apart.
+    # The token before the exit is a boundary, whatever the model would have written after it: it is counted apart.
     earlier = boundary_positions(method.boundaries, outcome.ids, outcome.exit - 1)
     covered = policy is not None and policy.uncovered is None
     return Exit(

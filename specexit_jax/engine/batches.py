@@ -28,7 +28,7 @@ class Batch:
 
 
 def decode_batches(prepared: PreparedRequests, placement: Placement, clock: Clock) -> Iterator[Outcome]:
-    """Decodes batch after batch. A single row takes the requests in their order, each with a program of its own length."""
+    """Decodes batch after batch. With one row each request is a batch of its own, in the order of the requests."""
     compiled: set[tuple] = set()
     alone = placement.batch_size == 1
     for group in [prepared.only([one]) for one in prepared.requests] if alone else [prepared]:

@@ -1,4 +1,4 @@
-"""Step 1 of a request's way: the checks. Their input are requests with the prompts that the method decodes."""
+"""Step 1 of a request's way: the checks. They are of the prompt that the method decodes (`nothink` closes the thinking)."""
 
 from collections.abc import Sequence
 

@@ -38,7 +38,7 @@ def stream(
     settings: DecodeSettings = DecodeSettings(),
     placement: Placement = Placement(),
 ) -> Iterator[Outcome]:
-    """Decodes all requests and yields each outcome when it is there; the order is that of `decode_prepared`.
+    """Decodes all requests and yields their outcomes one by one, in the order of `decode_prepared`.
 
     Raises as `prepare`, at once.
     """
@@ -48,7 +48,10 @@ def stream(
 def decode_prepared(
     prepared: PreparedRequests, placement: Placement = Placement(), clock: Clock | None = None
 ) -> Iterator[Outcome]:
-    """Decodes requests that are prepared. One row takes them in their order, slots yield as `Placement.in_order` says, and
-    closed batches of several rows come shortest prompts first. clock: set to the time so far at every outcome."""
+    """Decodes prepared requests and yields their outcomes one by one.
+
+    Their order: of one row, that of the requests; of slots, as `Placement.in_order` says; of closed batches, shortest prompts
+    first. clock: is set to the time of decoding so far before each outcome.
+    """
     place = decode_in_slots if placement.in_slots else decode_batches
     return place(prepared, placement, clock or Clock())

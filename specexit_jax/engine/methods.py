@@ -18,7 +18,7 @@ from specexit_jax.exits.protocols import BoundaryTable
 DRAFT_TOKENS = 3
 MAX_ANSWER = 16
 PARAGRAPHS = ("paragraph",)
-TRIAL_CONFIDENCE = 0.95  # DEER's own
+TRIAL_CONFIDENCE = 0.95  # the threshold of the DEER paper
 
 
 @dataclasses.dataclass(frozen=True)

@@ -59,7 +59,7 @@ def outcome_of(
         ids=tuple(result.tokens[row, start:stop].tolist()),
         finished=bool(result.finished[row]),
         cut=not result.finished[row] and stop >= prepared.session.target.max_position,
-        think_end=max(end - start, 0) if end >= 0 else None,  # its first ids may be the prompt's last
+        think_end=max(end - start, 0) if end >= 0 else None,  # its ids may begin in the prompt
         thinking_tokens=max(end - start, 0) if end >= 0 else unclosed,
         exit=exits - start if exits >= 0 else None,
         exit_signals=tuple(result.exit_signals[row].tolist()) if exits >= 0 and reads else None,
@@ -73,7 +73,7 @@ def outcome_of(
 
 
 def unanswered(request: Request, method: Method) -> Outcome:
-    """The outcome of a request whose prompt fills the target's context: not a token, and cut."""
+    """The outcome of a request whose prompt fills the target's context: no token, not finished, cut."""
     nowhere = {"think_end": None, "thinking_tokens": 0, "exit": None, "exit_signals": None}
     return Outcome(
         id=request.id,

@@ -1,4 +1,4 @@
-"""Step 2 of a request's way: all that the later steps need is worked out, once for each request."""
+"""Step 2 of a request's way: what the later steps need is resolved, once for each request."""
 
 import dataclasses
 from collections.abc import Sequence

@@ -14,7 +14,7 @@ from specexit_jax.engine.specs import spec_of
 
 
 def decode_in_slots(prepared: PreparedRequests, placement: Placement, clock: Clock) -> Iterator[Outcome]:
-    """Decodes the requests in slots that are all long enough for the longest of them."""
+    """Decodes the requests in slots of one buffer length, which is enough for each of them."""
     if not prepared.requests:
         return
     slots = slots_for(prepared.session, prepared.method, spec_of(prepared), placement.batch_size)
