@@ -1,4 +1,4 @@
-"""A split on disk that was annotated at paragraphs and before markers, of traces whose answers are right at paragraphs alone."""
+"""An annotated split on disk with boundaries at paragraph ends and before markers; forced answers are right only at the former."""
 
 import json
 from pathlib import Path
@@ -26,7 +26,7 @@ SESSION = SimpleNamespace(
 
 
 def traces_and_labels(count: int, kinds=KINDS) -> tuple[list[dict], list[dict]]:
-    """The answer forced before a marker is wrong, that after a paragraph right, and all of them ended."""
+    """The forced answer is wrong before a marker and right after a paragraph; all forced answers end with a stop token."""
     places = sorted((MARKERS if "marker" in kinds else []) + (PARAGRAPHS if "paragraph" in kinds else []))
     traces, labels = [], []
     for number in range(count):
@@ -68,5 +68,5 @@ def write_split(folder: Path, traces: list[dict], labels: list[dict], kinds=KIND
 
 
 def sure_everywhere(traces: list[dict]) -> dict[str, np.ndarray]:
-    """Signals that pass any limit at every token."""
+    """Signals that pass every threshold at every token."""
     return {trace["id"]: np.tile(np.float32([1.0, 1.0, 0.0]), (len(trace["ids"]), 1)) for trace in traces}

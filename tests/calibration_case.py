@@ -1,4 +1,4 @@
-"""Outcomes of random traces, for what calibrates on them."""
+"""Outcomes of random traces, for tests of calibration."""
 
 import numpy as np
 
@@ -7,7 +7,7 @@ from specexit_jax.exits.units import Units
 
 
 def random_outcomes(seed: int, traces: int = 200, most: int = 9) -> Outcomes:
-    """Traces whose confidence rises once the answer is there: exits before are wrong, later ones cost tokens."""
+    """Traces whose confidence rises once the answer is known: earlier exits are wrong, later ones cost tokens."""
     rng = np.random.default_rng(seed)
     present = np.arange(most)[None, :] < rng.integers(0, most + 1, traces)[:, None]
     known = np.arange(most)[None, :] >= rng.integers(0, most, traces)[:, None]

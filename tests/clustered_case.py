@@ -1,4 +1,4 @@
-"""Problems of several correlated samples in fixed numbers a task, whose risk under any thresholds is known."""
+"""Problems with several correlated samples, a fixed number from each task, whose risk under any thresholds is known."""
 
 import numpy as np
 
@@ -16,8 +16,8 @@ def drawn(
     """Two smoothers' outcomes on `problems` problems of three tasks; each trace has one boundary.
 
     Two smoothed confidences c and d and progress are uniform; an exit harms with probability worst x rate (1 - (c + d) / 2).
-    A trace is its problem's own draw with probability `shared`, else a fresh one: that is the correlation of harm between
-    samples. clustered: False gives every trace a problem of its own.
+    With probability `shared` a trace takes the draw of its problem, else a draw of its own; this sets the correlation between
+    samples. clustered: with False every trace is a problem of its own.
     """
     task = np.arange(problems) % len(RATES)
     fresh = rng.random((problems, samples)) >= shared
@@ -48,7 +48,7 @@ def drawn(
 
 
 def true_risk(thresholds: tuple[float, float, float], worst: float) -> float:
-    """The chance that an exit by these thresholds harms a trace; either smoother has the same."""
+    """The probability that an exit by these thresholds harms a trace; it is the same for both smoothers."""
     confidence, progress = np.clip(thresholds[:2], 0.0, 1.0)
     kept = 0.75 * (1.0 - confidence) - 0.25 * (1.0 - confidence**2)
     return float(worst * np.mean(RATES) * kept * (1.0 - progress))
@@ -57,8 +57,8 @@ def true_risk(thresholds: tuple[float, float, float], worst: float) -> float:
 def wrong_certificates(
     draws: int, problems: int, samples: int, shared: float, epsilon: float, worst: float, clustered: bool, seed: int
 ) -> tuple[int, int, dict[str, int]]:
-    """(draws whose certificate is wrong, draws with one, how often each test was used): development and calibration are drawn
-    anew each time, the path is chosen on the one and walked on the other."""
+    """(draws with a wrong certificate, draws with a certificate, how often each test was used). Every draw has a new development
+    split, on which the path is chosen, and a new calibration split, on which it is tested."""
     rng, goal = np.random.default_rng(seed), Goal(epsilon, 0.05, ("confidence", "progress"))
     wrong, tests = 0, {}
     for _ in range(draws):

@@ -1,4 +1,4 @@
-"""Strict arithmetic and eight virtual devices for every test; no test waits for ever; what is compiled, is compiled once."""
+"""For all tests: strict dtype and rank promotion, eight virtual devices, time limits, and one compilation cache."""
 
 import gc
 import os
@@ -51,7 +51,7 @@ def pytest_configure(config):
 
 
 def pytest_collection_modifyitems(items):
-    """Ten minutes for a quick test, which none comes near, and three hours for a slow one; the longest files first."""
+    """Time limits of ten minutes for a quick test and three hours for a slow one; the longest files run first."""
     items.sort(key=lambda item: _LONGEST.index(item.path.stem) if item.path.stem in _LONGEST else len(_LONGEST))
     for item in items:
         if item.get_closest_marker("timeout") is None:
@@ -59,7 +59,7 @@ def pytest_collection_modifyitems(items):
 
 
 def pytest_collection_finish():
-    """Tracing allocates much and what the imports left stays: fewer collections, of what is new."""
+    """Tracing allocates much, and the objects of imports stay. So collections are rarer, and only of new objects."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)

@@ -17,7 +17,7 @@ from specexit_jax.models.config import DraftConfig, TargetConfig
 from specexit_jax.models.draft import init_draft
 from specexit_jax.models.target import init_target
 
-# Compiled code that is quick to make, not to run: these tests compile far more than they run.
+# Options for fast compilation instead of fast code: these tests spend most of their time on compiling.
 QUICK = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
 VOCABULARY, STOP, END, BOUNDARIES = 40, 1, 2, (3, 4, 5, 6)
 SAMPLED = Sampling(temperature=0.9)
@@ -44,7 +44,7 @@ class SampledSpec(DecodeSpec):
 
     @property
     def bare(self) -> DecodeSpec:
-        """What is compiled for."""
+        """The spec that the loop is compiled for."""
         return DecodeSpec(**{field.name: getattr(self, field.name) for field in dataclasses.fields(DecodeSpec)})
 
     def rows(self, rows: PromptRows) -> PromptRows:
@@ -96,14 +96,14 @@ class Requests:
         return Requests(*(getattr(self, field.name)[index : index + 1] for field in dataclasses.fields(self)))
 
     def rows(self) -> PromptRows:
-        """How they are sampled is the spec's to say (`SampledSpec.rows`)."""
+        """The rows of these requests; their sampling comes from the spec (`SampledSpec.rows`)."""
         sampling = SamplingRows.of([SAMPLED] * len(self.prompts))
         told = self.prompts, self.prompt_length, self.keys, self.thinking, self.max_length
         return PromptRows(*told, sampling, np.ones(len(self.prompts), bool))
 
 
 def run(spec, params, rows, policy, boundaries):
-    """`decode`, quickly compiled, its result as numpy arrays."""
+    """`decode`, compiled with QUICK; the result as numpy arrays."""
     return jax.device_get(_run(spec.bare, params, spec.rows(rows), policy, boundaries))
 
 
@@ -113,10 +113,10 @@ def _run(spec, params, *arguments):
 
 
 def rigged(monkeypatch):
-    """`decode` with a draft that knows the answer: its first array argument is the truth [B, S].
+    """`decode` with rigged drafts. Its first array argument holds the true tokens [B, S].
 
-    Drafts are the true tokens of their positions, save those it spoils (see `is_spoilt`): steps of every
-    acceptance length occur. Where the truth is that of a run without exit, exits cut accepted drafts off.
+    Drafts are the true tokens of their positions, except at spoilt positions (`is_spoilt`), so steps of every acceptance length
+    occur. If the true tokens are those of a run without exits, an exit cuts off accepted drafts.
     """
     known = {}
 
@@ -139,7 +139,7 @@ def rigged(monkeypatch):
 
 
 def is_spoilt(position, row):
-    """About one position in seven, at irregular distances."""
+    """Whether the draft of a position is wrong: about one position in seven, at irregular distances."""
     return (position * (position + 3) + 5 * row) % 7 == 0
 
 

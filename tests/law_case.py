@@ -1,4 +1,4 @@
-"""A tiny random target with a draft of its own: what the loop draws from them, and the exact probabilities of it."""
+"""A tiny random target and draft: sequences that the loop samples, and their exact probabilities."""
 
 import functools
 
@@ -49,7 +49,7 @@ def law_params(spec: SampledSpec) -> DecodeParams:
 
 
 def exact_probabilities(spec: SampledSpec, params: DecodeParams) -> np.ndarray:
-    """Of all V^6 continuations of the prompt, in the order of their digits."""
+    """The probabilities of all V^6 continuations of the prompt, in lexicographic order."""
     prefixes = np.indices((VOCABULARY,) * (POSITIONS - 1)).reshape(POSITIONS - 1, -1).T
     tokens = np.concatenate([np.tile(PROMPT, (len(prefixes), 1)), prefixes], axis=1).astype(np.int32)
     positions = np.broadcast_to(np.arange(tokens.shape[1], dtype=np.int32), tokens.shape)
@@ -66,7 +66,7 @@ def exact_probabilities(spec: SampledSpec, params: DecodeParams) -> np.ndarray:
 def draws(
     spec: SampledSpec, params: DecodeParams, number: int, options: dict | None = None
 ) -> tuple[np.ndarray, float]:
-    """How often each continuation was drawn by the loop, ROWS keys at a time, and its accepted drafts a step.
+    """(how often the loop sampled each continuation, the accepted drafts per step); ROWS keys are decoded at a time.
 
     options: the compiler's.
     """
@@ -88,9 +88,10 @@ def draws(
 
 
 def p_value(counts: np.ndarray, probability: np.ndarray) -> float:
-    """Chi-square, cells pooled from the rarest up until each expects at least 5 (pooling never looks at the counts).
+    """The p-value of a chi-square test; 0 where a continuation of probability 0 was sampled.
 
-    0 where something impossible was drawn.
+    Cells are pooled, starting with the least likely, until each has an expectation of at least 5. Pooling does not depend on the
+    counts.
     """
     if counts[probability == 0].any():
         return 0.0
@@ -111,7 +112,7 @@ def p_value(counts: np.ndarray, probability: np.ndarray) -> float:
 
 
 def check_law(spec: SampledSpec, number: int):
-    """What is drawn follows the exact probabilities, drafts being accepted and refused often enough to matter."""
+    """The samples follow the exact probabilities, and enough drafts are accepted and rejected for the test to mean something."""
     params = law_params(spec)
     counts, accepted = draws(spec, params, number)
     found = p_value(counts, exact_probabilities(spec, params))

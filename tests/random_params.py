@@ -1,4 +1,4 @@
-"""Random parameters by numpy: nothing to compile, and no bias or norm keeps the constant that would hide it."""
+"""Random parameters from numpy: nothing is compiled, and biases and norms are not constants, which could hide a forgotten one."""
 
 import jax
 import numpy as np

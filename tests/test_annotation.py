@@ -92,7 +92,7 @@ def test_two_processes_then_three_write_the_traces_of_one(session, problems, fol
     assert first == {trace["id"]: trace for trace in read_shards(folder, "traces")}
     second = {trace["problem"]: trace["ids"] for trace in found if trace["sample"] == 1}
     assert any(second[name] != trace["ids"] for name, trace in first.items())
-    for rollout in more:  # nothing is left, and what is there stays
+    for rollout in more:  # nothing is left to do, and existing rows stay
         assert roll_out(session, problems, think, tmp_path, rollout)["traces"] == 0
     report = json.loads((tmp_path / "rollout-00000-of-00002.json").read_text())
     assert report["measured"]["traces"] == 6 and report["measured"]["tokens_per_second"] > 0
@@ -250,7 +250,7 @@ def test_labels_cover_every_boundary(session, folder):
 
 
 def test_annotation_tells_which_answers_did_not_end(session, folder):
-    """Recognised by the last token; some answers are cut by max_answer and others by the buffer's end."""
+    """Unfinished answers are recognised by the last token. Some are cut by max_answer and others by the buffer's end."""
     traces, labels = read_shards(folder, "traces"), read_shards(folder, "labels")
     for label in labels:
         assert label["finished"] == [bool(ids) and ids[-1] in session.stop_ids for ids in label["forced_ids"]]
@@ -261,7 +261,7 @@ def test_annotation_tells_which_answers_did_not_end(session, folder):
     assert told["cut"] + told["outside"] <= sum(not whole for label in labels for whole in label["finished"])
     again = annotate(session, folder, ("paragraph",), FORCING)[
         "unfinished"
-    ]  # nothing is left, and all of them are told of
+    ]  # nothing is left to do, and all of them are reported
     assert again.to_json() == told and f"{cut} of {told['answers']} answers" in again.told()
     assert again == count_unfinished(traces, labels, 5)
 

@@ -1,4 +1,4 @@
-"""Boundaries: which token texts end a step, and the marker kind that looks one token ahead."""
+"""Boundaries: which token texts end a paragraph, and the kind `marker`, which depends on the next token."""
 
 import jax.numpy as jnp
 import numpy as np

@@ -14,7 +14,7 @@ from specexit_jax.exits.policy_file import load_policy, save_policy
 
 @pytest.fixture
 def workdir(tiny, tmp_path):
-    """What launch.train and launch.calibrate leave."""
+    """A workdir like that of launch.train and launch.calibrate."""
     shutil.copytree(tiny / "draft", tmp_path / "draft_model")
     return tmp_path
 
@@ -28,7 +28,7 @@ def test_a_policy_beside_the_draft_is_its_own(session, tiny, workdir):
     found = choose(session, draft)
     assert (found.name, found.kinds) == ("specexit", ("paragraph",)) and isinstance(found.policy, Threshold)
     assert found.line == f"method specexit: exits by {workdir / 'policy.json'}"
-    write_policy(draft, session.draft_digest)  # in the folder itself, as an export has it: that one comes first
+    write_policy(draft, session.draft_digest)  # in the draft's folder, as in an export: it is tried first
     assert choose(session, draft, smoother="mean").line == f"method specexit: exits by {draft / 'policy.json'}"
     write_policy(draft, "sha256:" + "0" * 64)
     assert choose(session, draft).line == f"method specexit: exits by {workdir / 'policy.json'}"

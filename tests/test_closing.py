@@ -1,4 +1,4 @@
-"""The end of thinking in text: the automaton over tokens against a search in the text that they make."""
+"""The end of thinking in text: the automaton over tokens against a search in the joined text."""
 
 import jax
 import numpy as np
@@ -15,7 +15,7 @@ TEXTS = (
 
 
 def searched(ids) -> tuple[list[bool], list[int]]:
-    """Of every token: whether the text has a whole `</think>` more with it, and how many ids that reaches over."""
+    """For every token: (whether it completes one more `</think>` in the text, the number of ids which that spans)."""
     starts = np.cumsum([0, *(len(TEXTS[token]) for token in ids)])
     text, complete, runs = "".join(TEXTS[token] for token in ids), [], []
     for number in range(len(ids)):
@@ -30,7 +30,7 @@ def test_whatever_tokens_write_the_end():
     table, tries = closing_table(TEXTS, END), jax.jit(completes_text)
     assert table.shape == (8, len(TEXTS)) and table.dtype == np.int8
     ids = rng.integers(0, len(TEXTS), (4000, 12))
-    for row in ids[::2]:  # mostly what goes on where it can
+    for row in ids[::2]:  # mostly tokens that continue `</think>`
         for place in range(1, 12):
             goes_on = [token for token in range(len(TEXTS)) if 0 < table[table[0, row[place - 1]] % 8, token] < 16]
             row[place] = rng.choice(goes_on) if goes_on and rng.random() < 0.8 else row[place]

@@ -1,4 +1,4 @@
-"""Certificates where problems have several samples: one problem is one unit, in the choice of the path and in every test."""
+"""Certificates where problems have several samples: a problem is one unit in the choice of the path and in every test."""
 
 import time
 from functools import partial
@@ -46,7 +46,7 @@ def test_the_risk_is_a_mean_over_problems():
 
 @pytest.mark.parametrize(("shared", "test"), [(0.95, "binomial"), (0.1, "betting")])
 def test_a_certificate_counts_problems(shared, test):
-    """The test is chosen on the development split: samples that agree are worth one, others more."""
+    """The test is chosen on the development split: the binomial test if the samples of a problem agree, else the betting test."""
     rng, limits = np.random.default_rng(1), np.linspace(1, 0, 60)
     walked = np.stack([limits, np.full(60, -1e6), np.full(60, 1e6)], axis=1)
     development, calibration = (drawn(rng, 240, 4, shared, 0.4)["none"] for _ in range(2))
@@ -72,7 +72,7 @@ def test_one_trace_a_problem_is_tested_as_ever():
 
 
 def _losses(rng, draws: int, problems: int, samples: int, shared: float, risk: float) -> np.ndarray:
-    """[draws, problems]: three tasks in fixed numbers, whose risks are `risk` on average."""
+    """Losses [draws, problems] of a fixed number of problems from each of three tasks, whose mean risk is `risk`."""
     rate = risk * np.asarray(RATES)[np.arange(problems) % 3]
     alike = rng.random((draws, problems)) < shared
     whole, apart = rng.random((draws, problems)) < rate, rng.binomial(samples, rate, (draws, problems))
@@ -84,7 +84,7 @@ def test_bets_reject_a_true_risk_of_epsilon_in_one_draw_of_twenty_at_most(sample
     losses = _losses(np.random.default_rng(3), 1500, 400, samples, shared, 0.02)
     test = Betting.of(400, 0.02, 0.05)
     rejected = sum(test.p_value(row, 0.02) <= 0.05 for row in losses)
-    assert rejected <= 92  # the 98 % point of what 5 % would give
+    assert rejected <= 92  # the 98 % quantile of the number of rejections at 5 %
     naive = binom.cdf(np.rint(losses.sum(axis=1) * samples), 400 * samples, 0.02) <= 0.05
     assert shared < 0.5 or naive.sum() > 150, "samples counted as problems"
 
@@ -123,7 +123,9 @@ def test_paths_chosen_and_walked_on_clustered_samples_keep_their_promise(short_p
     time."""
     draws = partial(wrong_certificates, 100, 60, 8, 0.9, 0.1, 0.4)
     wrong, certified, tests = draws(clustered=True, seed=0)
-    assert wrong <= 10 and certified > 80 and tests["binomial"] > 40  # 10: the 98 % point of what 5 % would give
+    assert (
+        wrong <= 10 and certified > 80 and tests["binomial"] > 40
+    )  # 10: the 98 % quantile of the number of wrong certificates at 5 %
     assert draws(clustered=False, seed=0)[0] > 14, "traces counted as problems"
 
 
@@ -131,7 +133,7 @@ def test_paths_chosen_and_walked_on_clustered_samples_keep_their_promise(short_p
 @pytest.mark.parametrize(("samples", "shared"), [(4, 0.9), (8, 0.9), (4, 0.3), (8, 0.05)])
 def test_paths_on_clustered_samples_long(samples, shared):
     wrong, certified, _ = wrong_certificates(600, 400, samples, shared, 0.02, 0.1, True, seed=samples)
-    assert wrong <= 41 and certified > 500  # 41: the 98 % point of what 5 % would give
+    assert wrong <= 41 and certified > 500  # 41: the 98 % quantile of the number at 5 %
 
 
 def test_the_known_risk_is_what_is_drawn():
@@ -143,7 +145,7 @@ def test_the_known_risk_is_what_is_drawn():
 
 
 def test_problems_needed_is_what_counting_up_gives():
-    """On a grid, staircase and all: with h harmed a larger number may fail where a smaller passes."""
+    """On a grid of arguments; the test is not monotone, since one more problem can mean one more harmed problem."""
     rng = np.random.default_rng(7)
     cases = [(e, d, e * share) for e in (0.01, 0.0317, 0.2, 0.9) for d in (0.05, 0.5) for share in (0, 0.01, 0.3, 0.8)]
     cases += [(e, d, rng.uniform(0, 0.8) * e) for e in rng.uniform(0.02, 0.99, 20) for d in rng.uniform(0.01, 0.9, 2)]

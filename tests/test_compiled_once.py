@@ -12,7 +12,7 @@ from specexit_jax.engine.placement import Placement
 from specexit_jax.engine.preparing import prepare
 from specexit_jax.engine.requests import Request
 
-# The first two are those that any two may be: a plain greedy one and a plain sampled one.
+# The first two compile all programs: a plain greedy request and a plain sampled one.
 SAMPLINGS = [
     Sampling(),
     Sampling(0.8),
@@ -29,7 +29,7 @@ SAMPLINGS = [
 
 @pytest.fixture(scope="module")
 def requests(session):
-    """Twenty; of the first two, the second is the longest."""
+    """Twenty requests; none is longer than the second."""
     rng, found = np.random.default_rng(0), []
     for place in range(20):
         ids = rng.integers(3, session.target.vocab_size, 60 if place == 1 else int(rng.integers(2, 60)))
@@ -40,7 +40,7 @@ def requests(session):
 
 
 def decoded(session, requests, method, placement=Placement()):
-    """Outcomes of the first two and of the others, and how many programs each of the two took."""
+    """(outcomes of the first two and of the others, the number of programs that each of these groups compiled)."""
     jax.clear_caches()
     with compilations() as first:
         found = generate(session, requests[:2], method, placement=placement)

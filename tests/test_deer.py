@@ -48,7 +48,7 @@ PARAMS = tiny_params()
 
 
 def deer(seed: int, sampling: Sampling = SAMPLED) -> Deer:
-    """A confidence that some of a random model's answers exceed, by the seed of the batch."""
+    """A threshold of confidence that some answers of the random model exceed; it depends on the seed of the batch."""
     low, high = (0.13, 0.2) if sampling.greedy else (0.04, 0.1)
     return Deer(jnp.float32(np.random.default_rng(seed).uniform(low, high)), MAX_ANSWER)
 
@@ -60,7 +60,7 @@ def oracle(seed: int, row: int, sampling: Sampling, end=(END,)):
 
 
 def assert_same(result, seed: int, sampling: Sampling, end=(END,)) -> None:
-    """Every row equals the oracle's, and so do its trial tokens."""
+    """Every row equals that of the oracle, and so does its number of trial tokens."""
     for row in range(8):
         slow = oracle(seed, row, sampling, end)
         assert result.tokens[row, : int(result.length[row])].tolist() == slow.tokens, (seed, row)
@@ -70,7 +70,7 @@ def assert_same(result, seed: int, sampling: Sampling, end=(END,)) -> None:
 
 
 def knowing(monkeypatch):
-    """`decode` with drafts that are the target's own next tokens, on trial as elsewhere, some of them spoilt."""
+    """`decode` with drafts that are the target's own next tokens, also during trials; some of them are spoilt."""
 
     def propose(loop, state, pairs, last, live):
         spec, tokens, root, drafts = loop.spec, state.tokens, state.root[:, None], []
@@ -116,7 +116,7 @@ def test_trees_are_on_trial_too():
 
 
 def test_replay_on_forced_answers_gives_the_very_outcome():
-    """The first boundary whose forced answer is likely: independent of the loop's trials and of the oracle's."""
+    """The first boundary whose forced answer is likely enough, computed without the trials of the loop and of the oracle."""
     spec, exits, failed = tiny_spec(0), 0, 0
     force = ForceSpec(spec.target, spec.sampling, MAX_ANSWER, spec.stop_ids, spec.end_think_ids)
     forced_answers = jax.jit(force_answers.__wrapped__, static_argnums=0, compiler_options=QUICK)
@@ -140,7 +140,7 @@ def test_replay_on_forced_answers_gives_the_very_outcome():
             left = int(decoded.exit_position[row]) - start if decoded.exit_position[row] >= 0 else None
             ids = tuple(decoded.tokens[row, start:length].tolist())
             assert (shown.exit_index, shown.trial_tokens) == (left, int(decoded.trial_tokens[row]))
-            # labels cut an answer at max_answer, where the loop goes on with one that stands
+            # labels cut answers at max_answer; the loop continues an answer that stands
             assert shown.ids == ids[: len(shown.ids)]
             exits, failed = exits + (left is not None), failed + int(decoded.trials[row])
     assert exits > 12 and failed > 12
@@ -179,7 +179,7 @@ def _start(loop, rows):
 
 @pytest.mark.parametrize("draft", [DRAFT, LATE], ids=["fc", "draft"])
 def test_a_failed_trial_leaves_the_row_as_a_prefill_of_its_text_would(draft):
-    """Length, root, drafts, late signals; and nobody who looks at a row in between sees an answer on trial."""
+    """Length, root, drafts and late signals are restored, and results read between steps hold no answer on trial."""
     spec, params = tiny_spec(3, draft=draft, record_signals=True), tiny_params(draft=draft)
     loop, requests = make_loop(spec, params, Deer(jnp.float32(1.0), MAX_ANSWER), BOUNDARIES), Requests.random(8, 1)
     requests = dataclasses.replace(requests, max_length=np.full((8,), 40, np.int32), thinking=np.ones((8,), bool))
@@ -203,7 +203,7 @@ def test_a_failed_trial_leaves_the_row_as_a_prefill_of_its_text_would(draft):
             assert state.length[row] == before.trial.start[row]
             assert state.root[row] == fresh.root[row]
             assert state.accept_histogram[row].tolist() == before.accept_histogram[row].tolist()
-            if state.root[row] == STOP:  # a prefill writes it at once, a row that was on trial in its next step
+            if state.root[row] == STOP:  # prefill writes it at once, a row that was on trial in its next step
                 continue
             assert state.drafts[row].tolist() == fresh.drafts[row].tolist()
             if draft is LATE:

@@ -1,4 +1,4 @@
-"""The draft layer: cached steps equal a full pass, training-time test equals decoding, signals sit in their place."""
+"""The draft layer: cached steps equal a full pass, training-time test equals decoding, signals are read at the right place."""
 
 import dataclasses
 
@@ -110,7 +110,7 @@ def test_norm_before_residual_changes_the_residual_only(params, pairs):
     config = dataclasses.replace(CONFIG, norm_before_residual=True)
     scale = params["hidden_norm"]["scale"][None, None]
     normed = hidden / jnp.sqrt(jnp.mean(hidden**2, axis=-1, keepdims=True) + CONFIG.rms_norm_eps) * scale
-    # Without attention's output the layer is residual + mlp(norm(residual)): both ways must meet there.
+    # Without the output of attention the layer is residual + mlp(norm(residual)).
     silent = params | {"attention": params["attention"] | {"o": jnp.zeros_like(params["attention"]["o"])}}
     expected = run(CONFIG)(silent, embedded, normed, positions).hidden
     np.testing.assert_allclose(run(config)(silent, *pairs).hidden, expected, atol=2e-5)

@@ -1,4 +1,4 @@
-"""The edge of top-k and top-p found by counting, against the ranking that it stands for."""
+"""The least score that top-k and top-p keep: counting against sorting."""
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ from specexit_jax.decoding.sampling import Sampling, SamplingRows
 
 
 def drawn() -> jax.Array:
-    """Scores as they come; with ties; with holes, and both zeros."""
+    """Random scores; scores with ties; scores with -inf and both zeros."""
     rng = np.random.default_rng(3)
     scores = rng.normal(0, 4, (3, 6, 3, 50)).astype(np.float32)
     scores[1] = np.round(scores[1])

@@ -35,7 +35,7 @@ def params():
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    """Less time is spent on compiling."""
+    """Compiles with QUICK, which takes less time."""
     for name, static in {"absorb": 0, "segment": 0, "open_branches": (0, 1, 2)}.items():
         plain = getattr(branches, name).__wrapped__
         monkeypatch.setattr(branches, name, jax.jit(plain, static_argnums=static, compiler_options=QUICK))
@@ -43,7 +43,7 @@ def quick(monkeypatch):
 
 @pytest.fixture
 def small(monkeypatch):
-    """Sizes at which a trace of 180 tokens goes through every kind of piece and segment."""
+    """Sizes at which a trace of 180 tokens needs every kind of chunk and segment."""
     for name, size in {"CHUNK": 128, "PREFIX": 64, "TASKS": 4, "OWN": 4}.items():
         monkeypatch.setattr(queue, name, size)
 
@@ -75,7 +75,7 @@ def in_turn(spec, *arguments):
 
 
 def compare(forcer: Forcer, params, seed: int, longest: int = 100):
-    """The sequential form's answers, the branches' being the same."""
+    """The answers of the sequential form; those of the branches must be equal."""
     tokens, boundaries, keys, limit = ragged(seed, longest=longest)
     one = jax.device_get(in_turn(forcer.spec, params, tokens, boundaries, keys, limit))
     assert_same(forcer.force(tokens, boundaries, keys[:, None], limit), one)
@@ -118,7 +118,7 @@ def test_every_key_is_a_run_of_its_own(params):
 
 
 def test_what_was_read_is_counted(params):
-    """Answers of 4 tokens that nothing stops: every count can be known beforehand."""
+    """Answers of exactly 4 tokens, so that every count is known beforehand."""
     forcer = Forcer(dataclasses.replace(SPEC, max_answer=4, stop_ids=()), params, 4)
     tokens, limit = np.full((2, 50), 5, np.int32), np.full((2,), 90, np.int32)
     boundaries = np.full((2, 9), -1, np.int32)

@@ -68,10 +68,10 @@ def test_its_own_noise_gives_the_trace_back(session, think, annotated):
         own = dataclasses.replace(request_from(place, 0), id=place.trace["id"], seed=place.trace["seed"])
         (outcome,) = generate(session, [own], think)
         whole, ids = place.trace["ids"][: place.token + 1] + list(outcome.ids), place.trace["ids"]
-        both = min(len(whole), len(ids))  # each may end for want of room, where the other goes on
+        both = min(len(whole), len(ids))  # one may be cut by its buffer where the other continues
         assert whole[:both] == ids[:both] and both > place.token + 1
         assert answer_of(session, place, outcome, NEW) == place.trace["answer"]
-        assert answer_of(session, place, outcome, len(whole) - 1) is None  # had there been less room
+        assert answer_of(session, place, outcome, len(whole) - 1) is None  # in a smaller buffer
 
 
 def test_continuations_are_kept_and_gone_on_with(session, think, annotated, tmp_path, monkeypatch):
@@ -96,7 +96,7 @@ def test_continuations_are_kept_and_gone_on_with(session, think, annotated, tmp_
 
 
 def test_the_auc_of_a_known_probability():
-    """Shares of 16 draws are blurred; the probability behind them is not."""
+    """Shares of 16 draws are noisy; the estimate of the probability corrects for that."""
     rng = np.random.default_rng(0)
     chances = rng.choice([0.02, 0.3, 0.7, 0.95, 1.0], size=4000, p=[0.15, 0.15, 0.2, 0.3, 0.2])
     agree = rng.random(4000) < chances

@@ -82,7 +82,7 @@ def test_signals_are_scored_at_boundaries_against_agreement(rows, batch):
 
 
 def test_acceptance_is_split_by_phase_quarter_and_position(rows, batch):
-    """Token by token: the chain of index t belongs where its root, token t + 1, lies."""
+    """Token by token: the chain of index t is counted at the position of its root, token t + 1."""
     _, params = make_draft()
     look = look_at(rows, 4)
     hits = look._see(params).hits[2]

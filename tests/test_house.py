@@ -1,4 +1,4 @@
-"""The house: which rooms import which, without a circle, and how little lies on the ground floor."""
+"""The packages: which import which, without a circle, and how few loose modules there are."""
 
 import ast
 import re

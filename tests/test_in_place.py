@@ -1,4 +1,4 @@
-"""Caches are updated in place: what the compiler says of the compiled pieces of the loop."""
+"""Caches are updated in place, according to the buffers of the compiled programs."""
 
 import dataclasses
 import re
@@ -36,7 +36,7 @@ def test_a_segment_copies_no_cache(batch, tree, signals):
     caches = jax.tree.leaves((state.target_cache.k, state.target_cache.v, state.draft_cache.k, state.draft_cache.v))
     memory = compiled.memory_analysis()
     assert memory.alias_size_in_bytes >= sum(leaf.nbytes for leaf in caches)
-    # The live part of the draft's one layer, which its own steps read as slices, and a layer's scores: nothing more.
+    # The live prefix of the draft's layer, which its own steps read as slices, and the scores of one layer; nothing else.
     assert memory.temp_size_in_bytes < 5 * state.target_cache.k[0].nbytes < sum(leaf.nbytes for leaf in caches) / 1.5
     shapes = {",".join(map(str, leaf.shape)) for leaf in caches}
     copied = re.findall(r"= f32\[([\d,]+)\]\S* (?:copy|concatenate|pad)\(", compiled.as_text())

@@ -1,6 +1,6 @@
 """The distribution of the sampler: whole sequences drawn by the speculative loop against their exact probabilities.
 
-By both rules, with chains and trees, with and without a draft vocabulary; and what breaks a rule is caught.
+With both rules, chains and trees, with and without a draft vocabulary. A broken rule is detected.
 """
 
 import dataclasses

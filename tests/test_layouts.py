@@ -1,4 +1,4 @@
-"""Kernels stored in the order of reading: the same values, and the compiled programs expect that layout."""
+"""Weights stored in the layout that the compiled programs read: equal values, and the compiled programs expect it."""
 
 import dataclasses
 import re

@@ -1,4 +1,4 @@
-"""The path that learn-then-test walks: a sweep of one limit, chosen on the development split alone."""
+"""The path that learn-then-test walks: a sweep of one threshold, chosen on the development split alone."""
 
 import numpy as np
 import pytest
@@ -30,7 +30,7 @@ def test_a_sweep_goes_from_safe_to_open_along_one_signal(signals, swept, held):
 
 
 def test_the_path_is_the_cheapest_at_the_harms_that_matter():
-    """Against every path's tokens read off one by one; a smoother that only adds noise is not chosen."""
+    """Against a loop over all paths. A smoother that only adds noise is not chosen."""
     clear = random_outcomes(2, 1500)
     noise = np.random.default_rng(0).normal(0.0, 0.3, clear.smoothed.shape).astype(np.float32)
     noisy = Outcomes(**vars(clear) | {"smoothed": clear.smoothed + noise})

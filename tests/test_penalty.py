@@ -1,4 +1,4 @@
-"""The repetition penalty against transformers' own processor; what a tree's nodes have before them."""
+"""The repetition penalty against that of transformers; the ids before each node of a tree."""
 
 import jax.numpy as jnp
 import numpy as np

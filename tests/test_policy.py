@@ -20,7 +20,7 @@ SPLIT, CLOSE, WIDTH = 1, 2, 6
 
 
 class _Released:
-    """docs/method.md §3, list 1 to 5, one row, lists and deques (momentum: mean of the window's differences)."""
+    """The rules 1 to 5 of docs/method.md §3 for one row, with lists and deques."""
 
     def __init__(self, score: str):
         self.score, self.seen, self.ewma = score, [], None
@@ -33,7 +33,7 @@ class _Released:
         return np.mean(self.seen, axis=0) if self.seen else None
 
     def step(self, tokens: list[int], signals: np.ndarray) -> int | None:
-        """The index of the split token to exit at, or None, which takes the step in. For steps of thinking only."""
+        """The index of the boundary token to exit at; None where there is no exit, and then the step is added to the state."""
         splits = [i for i, token in enumerate(tokens) if token == SPLIT]
         if splits and CLOSE not in tokens:
             score = self.predict()
@@ -48,7 +48,7 @@ class _Released:
 
 
 def _released_steps(seed: int, steps: int = 60):
-    """Steps of one request: accepted tokens (root first) and their signals, high enough that exits are near."""
+    """Steps of one request: accepted tokens (the root first) and signals that nearly pass or pass the thresholds."""
     rng = np.random.default_rng(seed)
     for index in range(steps):
         length = int(rng.integers(1, WIDTH + 1))
@@ -62,7 +62,7 @@ def _released_steps(seed: int, steps: int = 60):
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("score", SCORES)
 def test_released_rule_step_by_step(score: str, seed: int):
-    """Same exit or none at every step; and a step that closes its thinking never exits at an earlier split."""
+    """Equal decisions at every step. A step that closes its thinking does not exit at an earlier boundary."""
     policy, reference = released(score), _Released(score)
     decide, commit = jax.jit(policy.decide), jax.jit(policy.commit)
     state, exits = policy.init(1), 0
@@ -70,7 +70,7 @@ def test_released_rule_step_by_step(score: str, seed: int):
         closes = CLOSE in tokens
         thinking = tokens.index(CLOSE) if closes else len(tokens)
         padding = WIDTH - len(tokens)
-        # Rejected drafts behind the accepted tokens: splits and absurd signals that must not count.
+        # Rejected drafts after the accepted tokens: boundaries and extreme signals that must have no effect.
         row = jnp.array([tokens + [SPLIT] * padding], jnp.int32)
         values = jnp.asarray(np.concatenate([signals, np.full((padding, 3), 9.0, np.float32)])[None])
         valid = jnp.arange(WIDTH)[None, :] < thinking
@@ -80,7 +80,7 @@ def test_released_rule_step_by_step(score: str, seed: int):
         if want is not None:
             exits += 1
             np.testing.assert_allclose(seen[0, want], reference.predict(), rtol=1e-5)
-            reference.step([0] * len(tokens), signals)  # a request would be over; the sequence goes on to test more
+            reference.step([0] * len(tokens), signals)  # a request would end here; the sequence continues, to test more
             state = commit(state, row, values, jnp.zeros_like(valid), valid, jnp.array([len(tokens)], jnp.int32))
             continue
         if closes:
@@ -242,7 +242,7 @@ def test_policy_file_round_trip(tmp_path, written):
 
 
 def test_a_penalty_that_a_policy_was_not_made_with_is_told(tmp_path):
-    """Greedy decoding obeys it too; a file that does not know it was made without."""
+    """Greedy decoding obeys the penalty too. A file without it was made without a penalty."""
     save_policy(tmp_path / "policy.json", BOUND)
     content = json.loads((tmp_path / "policy.json").read_text())
     del content["made_for"]["sampling"]["repetition_penalty"]
@@ -291,7 +291,7 @@ def test_policy_file_refusals(tmp_path, edit, message):
 
 
 def test_a_certificate_of_an_earlier_version_is_read_and_what_it_lacks_is_unknown(tmp_path):
-    """Files hold what they held: the same limits and numbers, and null for what their makers did not record."""
+    """Old files are read with the same thresholds and numbers, and null for what they did not record."""
     path = tmp_path / "policy.json"
     save_policy(path, CERTIFIED)
     content = json.loads(path.read_text())

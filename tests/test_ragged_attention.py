@@ -19,7 +19,7 @@ from specexit_jax.models.layers import MASKED, attend, cached_bias
 from specexit_jax.models.ragged_attention import attend_ragged, block_of
 from specexit_jax.parallel.sharding import make_mesh
 
-CAPACITY, SIZE = 328, 16  # in blocks of 128, the third of which ends past it
+CAPACITY, SIZE = 328, 16  # in blocks of 128, the third of which reaches past the capacity
 
 
 @pytest.fixture(autouse=True)
@@ -60,7 +60,7 @@ def both(live, q, k, v, length, tree=None):
     ],
 )
 def test_equals_attention_over_the_live_positions(lengths, tokens, group, tree, dtype):
-    """The bias may end with the longest row."""
+    """The bias may have as many positions as the longest row."""
     arguments = case(lengths, tokens, group, dtype=dtype)
     expected, found = both(max(lengths), *arguments, topology(len(lengths), tokens) if tree else None)
     assert found.dtype == expected.dtype
@@ -69,7 +69,7 @@ def test_equals_attention_over_the_live_positions(lengths, tokens, group, tree, 
 
 
 def test_what_lies_past_a_row_is_never_read():
-    """Not in later blocks, nor in the rest of its last one."""
+    """Neither in later blocks nor in the rest of the row's last block."""
     q, k, v, length = case((3, 127, 128, 200), 3)
     _, clean = both(CAPACITY, q, k, v, length)
     past = np.arange(CAPACITY)[None, :] >= length[:, None]
@@ -82,7 +82,7 @@ def test_what_lies_past_a_row_is_never_read():
 
 
 def test_one_block_and_queries_that_see_nothing():
-    """The latter get the mean of the row's values."""
+    """Queries that see nothing get the mean of the row's values."""
     q, k, v, length = case((5, 48), 4, capacity=48)
     expected, found = both(48, q, k, v, length)
     np.testing.assert_allclose(found, expected, atol=1e-5)
@@ -101,7 +101,7 @@ def test_blocks_are_as_large_as_pays(monkeypatch):
 
 @pytest.mark.parametrize(("batch", "heads"), [(8, 4), (3, 2)])
 def test_under_a_mesh_every_device_has_its_rows_and_heads(batch, heads):
-    """Those that do not divide are everywhere."""
+    """Rows or heads that a mesh axis does not divide are on every device."""
     arguments = case((5, 9, 130, 4, 200, 328, 64, 7)[:batch], 4, heads=heads)
     with on_mesh(make_mesh(2, 1, 4)):
         expected, found = both(CAPACITY, *arguments)

@@ -1,4 +1,4 @@
-"""Rejection sampling: one step against plain loops, and the loop around it (batches, exits, ends, limits, pieces)."""
+"""Rejection sampling: one step against plain loops, and the loop around it (batches, exits, ends, limits, segments)."""
 
 import dataclasses
 import functools
@@ -33,7 +33,7 @@ def rejecting_spec(tree=None, **changes):
 
 
 def policy() -> Threshold:
-    """Passed by a random model's signals at some boundaries."""
+    """Thresholds that a random model's signals pass at some boundaries."""
     return Threshold(jnp.array([0.4, 0.4, 2.0], jnp.float32))
 
 
@@ -44,7 +44,7 @@ def random_law(rng, *shape, kept=1.0):
 
 
 def reference(p, q, children, chances, noise):
-    """One node, as the rule is told: the token, and how many children were refused before it."""
+    """The rule for one node, as the papers describe it: (the token, the number of children that were rejected before it)."""
     for refused, (child, chance) in enumerate(zip(children, chances, strict=False)):
         if q[child] == 0:
             continue
@@ -60,7 +60,7 @@ def reference(p, q, children, chances, noise):
 
 @SHAPES
 def test_a_step_is_what_a_plain_loop_writes(tree):
-    """Of 40 rows; q is narrower than the tree is wide, so that some children were not drawn."""
+    """A state of 40 rows. q has fewer tokens than a node has children, so some children are not drawn."""
     rows, width, rng = 40, DRAFT.draft_vocab_size, np.random.default_rng(0)
     spec, params = rejecting_spec(tree, sampling=dataclasses.replace(SAMPLED, temperature=1.0, top_k=0)), params_of()
     parents = np.array([0, 0, 0, 1, 1, 2, 4, 4, 6] if tree else [0, 1, 2])
@@ -121,7 +121,7 @@ def test_a_row_does_not_depend_on_its_batch(tree):
 
 @SHAPES
 def test_exits_ends_and_limits_hold(tree):
-    """Whatever is drawn: `</think>` is written whole at an exit, a stop token is the last, a limit is kept."""
+    """Whatever is sampled: an exit writes all ids of `</think>`, a stop token is the last token, and limits hold."""
     end, exits, stops, full = (2, 9, 7), 0, 0, 0
     spec, params = rejecting_spec(tree, end_think_ids=end), params_of()
     for seed in range(4):
@@ -181,7 +181,7 @@ def test_nothing_is_rejected_where_nothing_is_drawn(draft_tokens, temperature):
 def test_drafts_of_a_node_are_shared_out_by_what_they_are_worth():
     q = jnp.asarray([[[0.6, 0.3, 0.1], [0.1, 0.1, 0.8]]], jnp.float32)
     worth = jnp.log(jnp.asarray([[0.5, 0.25]], jnp.float32))
-    # Draws of the first node are worth .3, .15, .05, those of the second .2, .025, .025.
+    # Children of the first node have path probabilities .3, .15, .05, those of the second .2, .025, .025.
     for size, places in ((1, [0]), (3, [0, 1, 3]), (4, [0, 1, 2, 3]), (5, [0, 1, 2, 3, 4])):
         assert sampled_drafts.children_per_node(worth, jnp.log(q), size, 3).tolist() == [places]
 

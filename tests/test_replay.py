@@ -88,7 +88,7 @@ def test_calibration_sees_what_replay_does(name):
     smoother = smoother_named(name)
     table = outcomes(smoother, traces, labels, signals)
     for limits in threshold_grid(table, (4, 3, 3))[::9]:
-        budget = int(limits[2]) or None  # any number will do
+        budget = int(limits[2]) or None  # any number
         exits = exit_boundaries(table, limits[None], budget)[0]
         policy = Threshold(jnp.asarray(limits, jnp.float32), smoother, None if budget is None else jnp.int32(budget))
         got = replay(policy, traces, labels, signals, END_THINK)
@@ -136,7 +136,7 @@ def test_a_trace_cut_off_at_a_boundary_has_no_room_for_an_exit():
 
 
 def test_a_trial_stands_on_the_log_probability_of_its_label():
-    """The first likely answer that has a token; those before it, and no later ones, have cost their tokens."""
+    """The exit is at the first likely answer with a token. The trial tokens are those of the answers before it."""
     trace = {"id": "p", "ids": [0, 1, 0, 1, 0, 1, 0, 1, 2, 5], "think_end": 8, "correct": True, "answer": "7"}
     label = {
         "id": "p",

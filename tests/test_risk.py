@@ -1,4 +1,4 @@
-"""The arithmetic of learn-then-test, and its promise where the risk is known."""
+"""The arithmetic of learn-then-test, and its guarantee where the true risk is known."""
 
 import numpy as np
 import pytest
@@ -33,7 +33,7 @@ def test_problems_needed_refuses_the_impossible():
 
 
 def test_walk_stops_at_the_first_failure():
-    """0 and 2 harmed of 628 pass, 3 fails; what comes after a failure is never looked at."""
+    """0 and 2 harmed of 628 pass, 3 fails. Steps after a failure are not tested."""
     assert walk([0, 2, 3, 0], 628, 0.01, 0.05) == 1
     assert walk([3, 0], 628, 0.01, 0.05) is None
     assert walk([], 628, 0.01, 0.05) is None
@@ -116,7 +116,7 @@ def _true_risk(threshold: float, bumps: bool) -> float:
 
 @pytest.mark.parametrize("bumps", [False, True])
 def test_a_certified_risk_is_above_epsilon_in_one_draw_of_twenty_at_most(bumps):
-    """500 fresh calibration splits of a population whose risk is known; 33 is the 95 % point of what 5 % would give."""
+    """500 calibration splits of a population whose risk is known; 33 is the 95 % quantile of the number of failures at 5 %."""
     limits = np.linspace(0.999, 0.0, 120)
     path = np.stack([limits, np.full(120, OPEN[1]), np.full(120, OPEN[2])], axis=1)
     rng, broken, naive, certified = np.random.default_rng(11), 0, 0, 0

@@ -1,4 +1,4 @@
-"""Position-keyed sampling: reproducible, filtered like everybody's sampler, and of the right law."""
+"""Position-keyed sampling: reproducible, with the usual filters, and with the right distribution."""
 
 import jax
 import jax.numpy as jnp
@@ -56,7 +56,7 @@ def test_depends_on_key_and_position_alone():
 
 @pytest.fixture(params=[("default_prng_impl", "rbg"), ("threefry_partitionable", False), ("random_seed_offset", 7)])
 def changed(request):
-    """Puts JAX's own settings of random numbers otherwise, once called."""
+    """Yields a function that changes one of JAX's settings of random numbers."""
     name, value = request.param
     before = getattr(jax.config, f"jax_{name}")
     yield lambda: jax.config.update(f"jax_{name}", value)
@@ -64,7 +64,7 @@ def changed(request):
 
 
 def test_the_noise_is_the_same_whatever_a_process_has_set(changed):
-    """`rbg` is what many TPU jobs set: of a batch of its keys the numbers of one row depend on the others."""
+    """Many TPU jobs set `rbg`. With it, in a batch of keys, the numbers of one row depend on the other rows."""
     positions = jnp.array([[3, 4], [8, 9]], jnp.int32)
 
     def drawn():
@@ -80,7 +80,7 @@ def test_the_noise_is_the_same_whatever_a_process_has_set(changed):
 
 
 def test_the_noise_reaches_what_a_thin_tail_needs():
-    """JAX's default form ends at 15.94: of a uniform tail of 1 % of 151,936 tokens a third would be sampled."""
+    """JAX's default mode ends at 15.94. It would sample only a third of the tail, if 151,936 tokens share 1 % evenly."""
     noise = keyed_gumbel(keys_of(0), jnp.arange(64, dtype=jnp.int32)[None, :], 151_936)
     assert float(noise.max()) > 16.5 and float(noise.min()) < -2.7 and bool(jnp.isfinite(noise).all())
 
@@ -153,7 +153,7 @@ def test_every_row_has_its_own_filters_whether_few_are_ranked_or_all(monkeypatch
 
 
 def test_what_a_row_keeps_does_not_depend_on_its_neighbours():
-    """At the very edge of top_p, where the last digit of a sum decides; a neighbour has all of a large vocabulary ranked."""
+    """Where the last digit of a sum decides what top_p keeps, and another row needs all of a large vocabulary sorted."""
     logits = random_logits(2, 40, filters.SMALL + 8, seed=7)
     ranked = jax.lax.top_k(logits[0], filters.RANKED)[0]
     probability = jax.nn.softmax(jnp.where(jnp.arange(filters.RANKED) < 100, ranked, -jnp.inf), axis=-1)

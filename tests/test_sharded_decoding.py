@@ -66,10 +66,10 @@ def test_slots_over_a_mesh_write_the_same_ids_into_sharded_caches():
 
 
 def test_the_loop_moves_neither_weights_nor_logits():
-    """What GSPMD makes of a segment over tensor: sums of activations, and nothing moved whole.
+    """A segment that GSPMD partitions over tensor sums activations and moves no other floats.
 
-    Floats are neither re-shuffled (all-to-all, permute: a kernel reshaped across what is split) nor gathered (all-gather: a
-    vocabulary that is ranked, logits [B, T, V]); what is, is the draft vocabulary's ids.
+    There is no all-to-all or permute of floats, which would mean a kernel reshaped across its split axis, and no all-gather of
+    floats, which would mean sorted logits [B, T, V]. Only the ids of the draft vocabulary are gathered.
     """
     target = dataclasses.replace(WIDE, num_layers=2, capture=(0, 1, 1))
     spec, mesh = tiny_spec(3, target=target, draft=WIDE_DRAFT, sampling=FILTERED), make_mesh(2, 1, 4)
@@ -84,7 +84,7 @@ def test_the_loop_moves_neither_weights_nor_logits():
         if kind == "all-to-all" or (kind in ("collective-permute", "all-gather") and re.search(r"f32\[|bf16\[", shapes))
     ]
     assert not moved
-    assert sum(kind == "all-reduce" for _, kind in found) > 10  # it is sharded, and the words are those looked for
+    assert sum(kind == "all-reduce" for _, kind in found) > 10  # it is sharded, and the text has the operations' names
 
 
 def test_what_does_not_divide_stays_whole():

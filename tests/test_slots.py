@@ -31,7 +31,7 @@ def loop_of(spec, policy=POLICY):
 
 
 def words(seed: int, number: int = 1):
-    """Of the keys that split(key(seed)) has."""
+    """The words of the keys of split(key(seed))."""
     return np.asarray(jax.random.key_data(jax.random.split(jax.random.key(seed), number)))
 
 
@@ -102,7 +102,7 @@ def test_a_long_prompt_goes_in_by_pieces(monkeypatch):
 
 @pytest.mark.parametrize("name", ["chain", "plain", "tree"])
 def test_a_prompt_that_goes_on_computes_its_own_tokens(name):
-    """The second prompt shares 12 tokens with the first one and its answer: from there on it is read anew."""
+    """The second prompt shares 12 tokens with the first prompt and answer. The tokens after these are computed again."""
     spec = dataclasses.replace(SPECS[name], buffer_length=60)
     slots, key = Slots(loop_of(spec, NeverExit()), 1), words(4)[0]
     first = SlotRequest(tuple(range(7, 17)), key, True, 40, SAMPLED)

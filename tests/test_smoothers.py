@@ -1,4 +1,4 @@
-"""Smoothers: each against a loop written from its definition, and independent of how verification slices the text."""
+"""Smoothers: each against a loop from its definition, and independent of how verify steps divide the text."""
 
 import jax
 import jax.numpy as jnp
@@ -59,7 +59,7 @@ def test_scan_follows_the_definition(name: str, length: int):
 
 @pytest.mark.parametrize("name", SMOOTHERS)
 def test_slicing_changes_nothing(name: str):
-    """Verify steps of 6 columns of which each row commits its own number, none included, against one long scan."""
+    """Verify steps of 6 columns, of which each row commits another number (also 0), against one long scan."""
     signals, boundary = _sequence(1, 60)
     smoother = smoother_named(name)
     whole = np.asarray(jax.jit(smoother.scan)(smoother.init(3), signals, boundary))
@@ -70,7 +70,7 @@ def test_slicing_changes_nothing(name: str):
         while position.min() < 60 - 6:
             start = np.minimum(position, 54)
             columns = start[:, None] + np.arange(6)[None, :]
-            # Columns past the committed ones hold rejected drafts: whatever they carry must leave no trace.
+            # Columns after the committed ones hold rejected drafts. Their signals must have no effect.
             step = jnp.take_along_axis(signals, jnp.asarray(columns)[:, :, None], axis=1)
             ends = jnp.take_along_axis(boundary, jnp.asarray(columns), axis=1)
             values = np.asarray(scan(state, step, ends))
@@ -87,7 +87,7 @@ def test_slicing_changes_nothing(name: str):
 
 @pytest.mark.parametrize("name", SMOOTHERS)
 def test_state_keeps_its_type(name: str):
-    """The loop carries the state: commit must return the shapes and dtypes that init made."""
+    """The loop carries the state, so commit must return the shapes and dtypes of init."""
     smoother = smoother_named(name)
     signals, boundary = _sequence(2, 5)
     state = smoother.init(3)

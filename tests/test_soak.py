@@ -70,7 +70,7 @@ def test_two_thousand_prompts(number, tree):
             memory.append((resident_megabytes(), len(jax.live_arrays())))
     print("\nMB and arrays alive, after each tenth:", memory)
     assert len(found) == number
-    # All shapes are compiled in the first tenths; then nothing may grow.
+    # All shapes are compiled in the first tenths. After that, memory and programs must not grow.
     assert memory[-1][0] - memory[3][0] < 30
     assert memory[-1][1] <= memory[3][1] + 5
     spec, different = spec_for(session, method, LENGTH), []

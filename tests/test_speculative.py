@@ -49,7 +49,7 @@ def threshold_policy(seed: int) -> Threshold:
 
 @functools.cache
 def oracle(seed: int, row: int, sampling: Sampling, draft=DRAFT, end=(2,), exits=True):
-    """One request as the oracle decodes it; it knows no draft length."""
+    """One request, decoded by the oracle, which has no drafts."""
     spec, one = tiny_spec(0, sampling=sampling, draft=draft, end_think_ids=end), Requests.random(8, seed).row(row)
     params = params_of(draft, len(end) > 1)
     policy = threshold_policy(seed) if exits else NeverExit()
@@ -58,7 +58,7 @@ def oracle(seed: int, row: int, sampling: Sampling, draft=DRAFT, end=(2,), exits
 
 @functools.cache
 def params_of(draft, in_text=False):
-    """in_text: the model's own `</think>` is looked for in texts, of which many tokens have a piece."""
+    """in_text: the model's own `</think>` is found in the text; many tokens hold a part of it."""
     if not in_text:
         return tiny_params(draft=draft)
     pieces = (
@@ -80,7 +80,7 @@ def params_of(draft, in_text=False):
 
 
 def same(result, row: int, slow) -> bool:
-    """Whether a row is the oracle's; a difference is only excused where the oracle's choice was nearly a tie."""
+    """Whether a row equals the oracle's. A difference is allowed only where the oracle's choice was nearly a tie."""
     tokens = result.tokens[row, : int(result.length[row])].tolist()
     if tokens != slow.tokens:
         first = next(i for i, (a, b) in enumerate(zip(tokens, slow.tokens, strict=False)) if a != b)
@@ -147,7 +147,7 @@ def test_a_tied_table_laid_out_before_the_loop_writes_the_oracles_tokens():
 
 
 def truths(seed: int, sampling, draft, end):
-    """What a rigged draft knows: of even rows the run without exit, of odd rows the run with it."""
+    """The true tokens of a rigged draft: of the run without exits for even rows, of the run with exits for odd rows."""
     slow = [oracle(seed, row, sampling, draft, end, bool(row % 2)) for row in range(8)]
     return jnp.asarray([row.tokens + [0] * (40 - len(row.tokens)) for row in slow], jnp.int32)
 
@@ -175,7 +175,7 @@ def test_equals_the_oracle_when_drafts_are_good(monkeypatch, draft_tokens, sampl
 
 
 def test_late_signals_are_those_of_what_was_written():
-    """After an exit too, whose `</think>` is not the token that was sampled there."""
+    """Also after an exit, whose `</think>` differs from the sampled token."""
     spec, exits = tiny_spec(3, draft=LATE, record_signals=True), 0
     params = params_of(LATE)
     bundle = DraftBundle(LATE, params.draft, params.d2t)
@@ -191,7 +191,9 @@ def test_late_signals_are_those_of_what_was_written():
         found = extract(spec.target, params.target, traces, bundle).signals
         for row, start in enumerate(starts):
             own = np.asarray(result.signals[row, start : int(result.length[row])])
-            np.testing.assert_allclose(own[:-1], found[row][:-1], rtol=1e-3, atol=1e-4)  # the last one is never run
+            np.testing.assert_allclose(
+                own[:-1], found[row][:-1], rtol=1e-3, atol=1e-4
+            )  # the last token is never an input
             exits += start <= int(result.exit_position[row]) < int(result.length[row]) - 1
     assert exits >= 4
 
@@ -246,7 +248,7 @@ class ExitAfter(Policy):
 
 
 def test_an_exit_discards_a_stop_token_that_was_accepted_after_it(monkeypatch):
-    """Exits just before the model's own stop, mostly in one step with it: the row goes on to its answer."""
+    """Exits just before the model's own stop token, mostly in the same step: the row continues with its answer."""
     run_rigged, discarded = rigged(monkeypatch), 0
     for seed in range(4):
         requests = dataclasses.replace(Requests.random(8, seed), thinking=np.ones((8,), bool))
@@ -302,7 +304,7 @@ _forced = jax.jit(force_answers.__wrapped__, static_argnums=0, compiler_options=
 
 
 def test_an_exit_needs_room_for_all_of_the_end_in_loop_oracle_and_replay():
-    """One request under limits that end around its exit: at none is half a `</think>` written."""
+    """One request under length limits near its exit: under none is a part of `</think>` written."""
     end, last, row = (2, 9), 3, 0
     spec, params = tiny_spec(0, draft=None, end_think_ids=end), params_of(DRAFT)
     one = Requests.random(8, 5).row(row)
@@ -343,7 +345,7 @@ def _score(config, params, tokens):
 
 
 def test_released_rule_follows_the_verify_steps(monkeypatch):
-    """The released rule, simulated on the host over the slices that a rigged draft is known to make."""
+    """The released rule, simulated on the host over the steps that the rigged draft causes."""
     run_rigged, draft_tokens, exits = rigged(monkeypatch), 3, 0
     policy = Released(jnp.array([0.4, 0.3, 2.5], jnp.float32))
     recording, table = tiny_spec(0, record_signals=True), np.asarray(boundary_table().always)
@@ -360,7 +362,7 @@ def test_released_rule_follows_the_verify_steps(monkeypatch):
 
 
 def _released_exit(think, requests, row, table, draft_tokens, thresholds) -> int:
-    """Position of the forced `</think>`: scores of earlier steps decide at the first split token of a step."""
+    """Position of the forced `</think>`. Scores of earlier steps decide at the first boundary of a step."""
     tokens, signals = np.asarray(think.tokens[row]), np.asarray(think.signals[row], np.float64)
     stop, score = int(think.length[row]), None
     position = int(requests.prompt_length[row])

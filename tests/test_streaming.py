@@ -33,7 +33,7 @@ def test_pieces_are_the_request_decoded_at_once(session, methods, name):
         last = pieces[-1].outcome
         assert (last.ids, last.exit, last.accepted, last.steps) == (whole.ids, whole.exit, whole.accepted, whole.steps)
         thinks = [piece.thinking for piece in pieces]
-        assert thinks == sorted(thinks, reverse=True)  # it ends once
+        assert thinks == sorted(thinks, reverse=True)  # only the last piece has the answer
         if whole.exit is not None:
             exits += 1
             assert pieces[-1].signals == pytest.approx(whole.exit_signals, rel=1e-4)
@@ -49,7 +49,7 @@ def test_text_never_holds_half_a_character(session):
         said.append(text.upto(ids[:length], length == len(ids)))
     assert "".join(said) == text_of(session, ids)
     assert not any("\ufffd" in piece for piece in said)
-    # What never becomes a character is told in the end.
+    # Bytes that never become a character are given at the end.
     assert Increments(session).upto(ids[:1], True) == text_of(session, ids[:1]) != ""
 
 
@@ -72,7 +72,7 @@ def test_a_turn_costs_its_own_tokens_and_is_what_it_is_alone(session, methods, n
         assert outcome.prompt_ids == tuple(chat_ids(session, conversation.messages[:-1]))
         (alone,) = generate(session, [Request(f"turn {turn}", outcome.prompt_ids, 3)], methods[name], SHORT)
         assert (alone.ids, alone.exit, alone.accepted) == (outcome.ids, outcome.exit, outcome.accepted)
-        # What the prompt before held up to where the template drops the thinking, less one token read again.
+        # The earlier prompt up to where the template drops the thinking, without one token that is computed again.
         kept = conversation.prompted - conversation.computed
         assert kept == 0 if not turn else kept >= earlier - 4
         earlier = len(outcome.prompt_ids)

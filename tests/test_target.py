@@ -70,7 +70,7 @@ def test_segments_are_as_if_alone(params, tokens):
 
 @pytest.mark.parametrize("batch", [1, ROWS])
 def test_cached_decoding_equals_one_pass_with_ragged_rows(params, tokens, batch):
-    """Rows prefill different lengths, then advance by different steps, with rejected tokens rewound on the way."""
+    """Rows are prefilled with different lengths and advance by different numbers of tokens; rejected tokens are rewound."""
     expected = full_pass(params, tokens)
     cache = init_target_cache(CONFIG, batch, TOKENS + 4)
     step = jax.jit(
@@ -88,7 +88,7 @@ def test_cached_decoding_equals_one_pass_with_ragged_rows(params, tokens, batch)
     cache = step(tokens[:batch, :5], cache, None).cache.replace(length=jnp.asarray(start))
     for width, advance, live in ((3, (1, 2, 3), 8), (4, (4, 1, 2), 12), (1, (1, 1, 1), None)):
         columns = start[:, None] + np.arange(width)[None]
-        # Columns beyond what a row accepts hold wrong tokens, as rejected drafts do.
+        # Columns after those that a row accepts hold wrong tokens, like rejected drafts.
         accepted = np.arange(width)[None] < np.asarray(advance[:batch])[:, None]
         fed = np.where(accepted, np.asarray(tokens)[rows, np.minimum(columns, TOKENS - 1)], 7)
         out = step(jnp.asarray(fed, jnp.int32), cache, live)
@@ -128,7 +128,7 @@ def dense_attention(q, k, v, bias, own):
 
 @pytest.mark.parametrize("diagonals", [0, 2])
 def test_attention_equals_the_dense_form_in_value_and_gradient(diagonals):
-    """Merging diagonals through log-sum-exp residuals is known to be silently wrong backward; this form must not be."""
+    """Gradients are tested too: merging diagonals through log-sum-exp residuals would give wrong ones without an error."""
     keys = jax.random.split(jax.random.key(3), 3 + 2 * diagonals)
     q = jax.random.normal(keys[0], (2, 2, 2, 128, 4))
     k, v, *rest = (jax.random.normal(key, (2, 2, 128, 4)) for key in keys[1:])

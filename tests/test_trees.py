@@ -1,4 +1,4 @@
-"""Draft trees: their arithmetic against plain loops, and the loop with trees against the loop without drafts."""
+"""Draft trees: their arithmetic against plain loops, and decoding with trees against decoding without drafts."""
 
 import dataclasses
 
@@ -133,7 +133,7 @@ def test_a_tree_writes_what_no_draft_at_all_writes(shape, sampling, draft, end):
         chain += np.asarray(run(tiny_spec(shape.depth, **changes), *arguments).accept_histogram.sum(axis=0))
     assert exits >= 4
     yields = [float((counts * (1 + np.arange(shape.depth + 1))).sum() / counts.sum()) for counts in (accepted, chain)]
-    assert yields[0] > yields[1] > 1  # a tree holds the chain, and more
+    assert yields[0] > yields[1] > 1  # a tree contains the chain
 
 
 def test_a_row_does_not_depend_on_its_batch():

@@ -56,7 +56,7 @@ def test_a_trial_that_stands_unfinished_is_cut_as_well():
 
 
 def test_a_trace_whose_own_answer_was_cut_is_as_uncertain_as_one_that_never_closed():
-    """Under a larger buffer it may be right: what the exit answers must then be right, or it counts as harm."""
+    """In a larger buffer the full answer might be right. So the exit counts as harm unless its answer is right."""
     traces, labels = traces_and_labels(2, ("paragraph",))
     traces[0] |= {"finish": "length", "correct": False, "answer": None}
     assert outcomes(OPEN.smoother, traces, labels, sure_everywhere(traces)).closed.tolist() == [False, True]
@@ -77,7 +77,7 @@ def test_calibration_refuses_what_it_cannot_know(tmp_path):
 
 
 def test_what_the_buffer_cuts_a_decode_has_cut_there_too(tmp_path):
-    """Told apart by its length: shorter than max_answer."""
+    """It is recognised by its length, below max_answer."""
     traces, labels = _cut(100, 60, length=5)
     found = require_finished(write_split(tmp_path / "short", traces, labels), traces, labels)
     assert (found.answers, found.cut, found.outside, found.share) == (200, 0, 60, 0.0)

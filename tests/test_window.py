@@ -16,7 +16,7 @@ WINDOW = 3
 
 
 def test_positions_that_a_window_shows():
-    """Of verified tokens the last few; of a draft's own steps all, and the verified ones that the last of these sees."""
+    """A verified token sees the latest few. An own step of the draft sees all own steps and the window of the last verified one."""
     length, tokens, live = jnp.asarray([0, 2, 7], jnp.int32), 3, 16
     seen = np.asarray(cached_bias(length, tokens, live, window=WINDOW)) == 0
     for row, start in enumerate((0, 2, 7)):
@@ -36,7 +36,7 @@ def test_positions_that_a_window_shows():
     "sampling", [SAMPLED, pytest.param(Sampling(), marks=pytest.mark.slow)], ids=["sampled", "greedy"]
 )
 def test_chain_tree_and_kernel_draft_the_same_and_write_what_no_draft_writes(sampling):
-    """A tree of one branch is a chain. The window moves drafts, and no token."""
+    """A tree with one child a node is a chain. The window changes drafts, but no token."""
     draft = dataclasses.replace(DRAFT, sliding_window=WINDOW)
     arguments = (tiny_params(), Requests.random(8, 4).rows(), NeverExit(), boundary_table())
     plain = run(tiny_spec(0, sampling=sampling), *arguments)

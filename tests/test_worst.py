@@ -1,4 +1,4 @@
-"""Which exits are the worst, in which order, and that their text can do nothing."""
+"""The list of the worst exits: which, in which order, and with harmless text."""
 
 import dataclasses
 

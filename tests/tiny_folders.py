@@ -47,7 +47,7 @@ def _random(init, seed: int):
 
 
 def _say_few_tokens(params: dict, wanted: list[int]) -> None:
-    """Makes a model speak in 16 tokens, `wanted` among them, the last of them seldom, by a constant first unit."""
+    """Makes a model write only 16 tokens, `wanted` among them and the last of these seldom, through a constant first unit."""
     params["embed"]["embedding"][:, 0] = 4
     params["lm_head"] *= 0.3
     params["lm_head"][0] = 0
@@ -57,7 +57,7 @@ def _say_few_tokens(params: dict, wanted: list[int]) -> None:
 
 
 def write_policy(folder: Path, draft: str, thresholds=(0.0, 0.0, 1e5)) -> None:
-    """A policy that leaves at the first paragraph end, unless told otherwise."""
+    """A policy that by default exits at the first paragraph end."""
     save_policy(
         folder / "policy.json",
         PolicyFile("default", "ewma", ("paragraph",), thresholds, None, 0.005, None, "development", 10, draft),

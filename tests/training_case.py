@@ -1,4 +1,4 @@
-"""Labelled traces on disk for a random target of a few ids, and what a draft's training needs besides."""
+"""Labelled traces on disk for a small random target, and the other inputs of a draft's training."""
 
 import json
 from collections.abc import Sequence
@@ -17,8 +17,8 @@ ROW = 32
 
 
 def write_split(folder: Path, count: int, seed: int = 0, longest: int = 24, ends: Sequence[int] = ()) -> Path:
-    """traces.jsonl and labels.jsonl of `count` random traces; every fifth one never closes its thinking. ends: ids that end
-    a paragraph in the vocabulary that is meant: the labels' boundaries are then the tokens that do, and no others."""
+    """traces.jsonl and labels.jsonl of `count` random traces, of which every fifth never closes its thinking. ends: ids that end a
+    paragraph; the labels' boundaries are then exactly these tokens."""
     rng, folder = np.random.default_rng(seed), Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     traces, labels = [], []
