@@ -1,6 +1,5 @@
 """Selection of some kinds of boundaries from labels that were annotated at more kinds."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,7 +7,7 @@ from specexit_jax.annotation.joined import join_labels, thinking_tokens
 from specexit_jax.engine.session import Session
 from specexit_jax.exits.boundaries import Boundaries, boundary_positions
 from specexit_jax.exits.labels import sufficient_boundary
-from specexit_jax.storage.shards import read_shards, shard_files
+from specexit_jax.storage.shards import read_shards, settings_of, shard_files
 
 _EACH = ("boundaries", "forced_ids", "forced", "finished", "agree", "correct", "logprob", "agree_share")
 _WITHIN = {"released": "paragraph"}  # every boundary of the first kind is also one of the second
@@ -52,12 +51,7 @@ def annotated_kinds(folder: Path) -> tuple[str, ...] | None:
 
 def annotate_settings(folder: Path) -> dict:
     """The settings of a split's annotate.json, of any process; {} if there is none, or no labels."""
-    for path in shard_files(folder, "annotate", ".json") if shard_files(folder, "labels") else ():
-        try:
-            return dict(json.loads(path.read_text())["settings"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{path} is not a report of this stage ({error}): mend or remove it.") from error
-    return {}
+    return settings_of(folder, "annotate") if shard_files(folder, "labels") else {}
 
 
 def missing_kinds(folder: Path, kinds: Sequence[str]) -> list[str]:

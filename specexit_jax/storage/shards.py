@@ -143,15 +143,23 @@ def write_report(path: Path, settings: dict[str, Any], measured: dict[str, Any])
     write_json(path, {"settings": settings, "measured": measured})
 
 
+def settings_of(folder: Path, stem: str) -> dict[str, Any]:
+    """The settings that STEM.json of any process records; {} if there is none. Raises ValueError on another file."""
+    return next((_settings_in(path) for path in shard_files(folder, stem, ".json")), {})
+
+
+def _settings_in(path: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_text())["settings"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is not a report of this stage ({error}): mend or remove it.") from error
+
+
 def _differences(folder: Path, stem: str, settings: dict[str, Any]) -> Iterator[tuple[str, Any, Any, Path]]:
     for path in shard_files(folder, stem, ".json"):
         if not _has_row(path.with_name(path.name.replace(stem, ROWS.get(stem, stem), 1)).with_suffix(".jsonl")):
             continue
-        try:
-            earlier = json.loads(path.read_text())["settings"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{path} is not a report of this stage ({error}): mend or remove it.") from error
-        earlier = _ONCE | earlier
+        earlier = _ONCE | _settings_in(path)
         for key in sorted(earlier.keys() & settings.keys()):
             if not same(settings[key], earlier[key]) and earlier[key] != json.loads(json.dumps(settings[key])):
                 yield key, earlier[key], json.loads(json.dumps(settings[key])), path

@@ -1,7 +1,6 @@
 """The settings that a split's traces were sampled under: a policy calibrated on them holds only for those."""
 
 import dataclasses
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,17 +10,7 @@ from specexit_jax.engine.binding import bound
 from specexit_jax.engine.session import Session
 from specexit_jax.exits.policy_file import PolicyFile
 from specexit_jax.storage.identity import same
-from specexit_jax.storage.shards import shard_files
-
-
-def rollout_settings(folder: Path) -> dict[str, Any]:
-    """The settings of a split's rollout.json, of any process; {} if there is none."""
-    for path in shard_files(folder, "rollout", ".json"):
-        try:
-            return dict(json.loads(path.read_text())["settings"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{path} is not a report of this stage ({error}): mend or remove it.") from error
-    return {}
+from specexit_jax.storage.shards import settings_of
 
 
 def binder(session: Session, folder: Path, max_new_tokens: int) -> Callable[[PolicyFile], PolicyFile]:
@@ -54,6 +43,6 @@ def unlike(session: Session, folder: Path, max_new_tokens: int) -> str | None:
 def _sampled(session: Session, folder: Path, max_new_tokens: int) -> tuple[dict[str, Any], Sampling, int]:
     """rollout.json's settings, and the sampling and length of the split's traces; the session's where they are not
     recorded."""
-    settings = rollout_settings(folder)
+    settings = settings_of(folder, "rollout")
     sampling = Sampling(**settings["sampling"]) if "sampling" in settings else session.sampling
     return settings, sampling, settings.get("max_new_tokens") or max_new_tokens
