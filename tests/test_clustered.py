@@ -123,9 +123,7 @@ def test_paths_chosen_and_walked_on_clustered_samples_keep_their_promise(short_p
     time."""
     draws = partial(wrong_certificates, 100, 60, 8, 0.9, 0.1, 0.4)
     wrong, certified, tests = draws(clustered=True, seed=0)
-    assert (
-        wrong <= 10 and certified > 80 and tests["binomial"] > 40
-    )  # 10: the 98 % quantile of the number of wrong certificates at 5 %
+    assert wrong <= 10 and certified > 80 and tests["binomial"] > 40  # 10: the 98 % quantile of their number at 5 %
     assert draws(clustered=False, seed=0)[0] > 14, "traces counted as problems"
 
 

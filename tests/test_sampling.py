@@ -14,7 +14,7 @@ from specexit_jax.decoding.sampling import (
     best_token,
     keyed_gumbel,
     keyed_uniform,
-    some_keys,
+    placeholder_keys,
     token_log_probability,
 )
 from specexit_jax.engine.keys import request_keys
@@ -69,7 +69,7 @@ def test_the_noise_is_the_same_whatever_a_process_has_set(changed):
 
     def drawn():
         keys = request_keys(["a", "b"], [0, 1])
-        assert some_keys(0, 2).dtype == keys.dtype
+        assert placeholder_keys(0, 2).dtype == keys.dtype
         whole = [keyed_gumbel(keys, positions, 16), keyed_uniform(keys, positions, 16, 2)]
         np.testing.assert_array_equal(keyed_gumbel(keys[1:], positions[1:], 16)[0], whole[0][1])
         return np.concatenate(whole)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from specexit_jax.decoding.edges import edge_of, is_split
-from specexit_jax.decoding.sampling import SamplingRows, along, best_token, noise_for
+from specexit_jax.decoding.sampling import SamplingRows, best_token, noise_for, per_row
 
 RANKED = 128  # of a large vocabulary only so many scores are sorted, if every row's top_k is at most this; else all are
 SMALL = 8192  # up to this size a vocabulary is always sorted whole: a second branch would cost more compilation than it saves
@@ -33,15 +33,15 @@ def perturbed_scores(
 
     noise: of the positions of the sampled tokens, from `noise_for`; ignored for greedy rows.
     """
-    noise = jnp.where(along(sampling.sampled, noise.ndim), noise, 0)
+    noise = jnp.where(per_row(sampling.sampled, noise.ndim), noise, 0)
     return filtered_scores(logits, sampling) + noise
 
 
-def law_scores(logits: Float[Array, "B ... V"], sampling: SamplingRows) -> Float[Array, "B ... V"]:
+def distribution_scores(logits: Float[Array, "B ... V"], sampling: SamplingRows) -> Float[Array, "B ... V"]:
     """The scores whose softmax is the token's distribution: `filtered_scores`; for greedy rows -inf except at the best token."""
     scores = filtered_scores(logits, sampling)
     ids = jax.lax.broadcasted_iota(jnp.int32, scores.shape, scores.ndim - 1)
-    others = ~along(sampling.sampled, scores.ndim) & (ids != best_token(scores)[..., None])
+    others = ~per_row(sampling.sampled, scores.ndim) & (ids != best_token(scores)[..., None])
     return jnp.where(others, -jnp.inf, scores)
 
 
@@ -74,7 +74,7 @@ def least_kept(logits: Float[Array, "B ... V"], sampling: SamplingRows) -> Float
 
     def edge(top) -> Float[Array, "B ... 1"]:
         scores = _scaled(logits, sampling)
-        least = jnp.max(scores, axis=-1, keepdims=True) + along(sampling.log_min_p, scores.ndim)
+        least = jnp.max(scores, axis=-1, keepdims=True) + per_row(sampling.log_min_p, scores.ndim)
         return jnp.maximum(top(scores), least)
 
     def none() -> Float[Array, "B ... 1"]:
@@ -84,7 +84,7 @@ def least_kept(logits: Float[Array, "B ... V"], sampling: SamplingRows) -> Float
 
 
 def _scaled(logits: Float[Array, "B ... V"], sampling: SamplingRows) -> Float[Array, "B ... V"]:
-    return logits.astype(jnp.float32) * along(sampling.inverse_temperature, logits.ndim)
+    return logits.astype(jnp.float32) * per_row(sampling.inverse_temperature, logits.ndim)
 
 
 def _filters(sampling: SamplingRows) -> Array:
@@ -101,19 +101,19 @@ def _ranked_edge(sampling: SamplingRows, number: int, scores: Float[Array, "B ..
     A row that needs only RANKED scores uses only these, also where all scores are sorted because another row needs them: sums
     over a different number of scores can round differently, and what a row keeps must not depend on other rows.
     """
-    top_k = along(sampling.top_k, scores.ndim)
+    top_k = per_row(sampling.top_k, scores.ndim)
     ranked, _ = jax.lax.top_k(scores, number)
     edge = _edge_among(sampling, ranked)
     if number > max(RANKED, SMALL):
         few = (top_k > 0) & (top_k <= RANKED)
         edge = jnp.where(few, _edge_among(sampling, ranked[..., :RANKED]), edge)
-    return jnp.where(along(_ranks(sampling), scores.ndim), edge, -jnp.inf)
+    return jnp.where(per_row(_ranks(sampling), scores.ndim), edge, -jnp.inf)
 
 
 def _edge_among(sampling: SamplingRows, ranked: Float[Array, "B ... N"]) -> Float[Array, "B ... 1"]:
     """The least score that top_k and top_p keep, out of the N best scores in descending order."""
     number = ranked.shape[-1]
-    top_k, top_p = (along(each, ranked.ndim) for each in (sampling.top_k, sampling.top_p))
+    top_k, top_p = (per_row(each, ranked.ndim) for each in (sampling.top_k, sampling.top_p))
     keep = jnp.where(top_k > 0, jnp.minimum(top_k, number), number)
     within = jnp.arange(number, dtype=jnp.int32).reshape((1,) * (ranked.ndim - 1) + (number,)) < keep
     probability = jax.nn.softmax(jnp.where(within, ranked, -jnp.inf), axis=-1)
@@ -126,5 +126,5 @@ def _edge_among(sampling: SamplingRows, ranked: Float[Array, "B ... N"]) -> Floa
 
 def _split_edge(sampling: SamplingRows, scores: Float[Array, "B ... V"]) -> Float[Array, "B ... 1"]:
     """The same for a vocabulary that is split over devices (`edges`)."""
-    top_k, top_p, ranks = (along(each, scores.ndim) for each in (sampling.top_k, sampling.top_p, _ranks(sampling)))
+    top_k, top_p, ranks = (per_row(each, scores.ndim) for each in (sampling.top_k, sampling.top_p, _ranks(sampling)))
     return jnp.where(ranks, edge_of(scores, top_k, top_p), -jnp.inf)

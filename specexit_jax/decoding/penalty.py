@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from specexit_jax.decoding.sampling import SamplingRows, along
+from specexit_jax.decoding.sampling import SamplingRows, per_row
 
 
 def penalised(
@@ -20,11 +20,11 @@ def penalised(
 ) -> Float[Array, "B T V"]:
     """float32 logits with those of `seen` ids penalised; a row whose penalty is 1 does not change."""
     logits = logits.astype(jnp.float32)
-    penalty, inverse = along(sampling.penalty, logits.ndim), along(sampling.inverse_penalty, logits.ndim)
+    penalty, inverse = per_row(sampling.penalty, logits.ndim), per_row(sampling.inverse_penalty, logits.ndim)
     return jnp.where(seen, jnp.where(logits < 0, logits * penalty, logits * inverse), logits)
 
 
-def penalised_where_asked(
+def penalised_if_any(
     logits: Float[Array, "B T V"], seen: Callable[[], Bool[Array, "B T V"]], sampling: SamplingRows
 ) -> Float[Array, "B T V"]:
     """`penalised`, where `seen` is a function that is only called if some row has a penalty."""

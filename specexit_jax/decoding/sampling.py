@@ -119,12 +119,12 @@ class SamplingRows:
         return self.penalty != 1
 
 
-def along(values: Array, rank: int) -> Array:
+def per_row(values: Array, rank: int) -> Array:
     """Values [B] reshaped to [B, 1, ...] of this rank, to broadcast against arrays of rows."""
     return values.reshape(-1, *(1,) * (rank - 1))
 
 
-def some_keys(seed: int, number: int) -> Array:
+def placeholder_keys(seed: int, number: int) -> Array:
     """Typed PRNG keys [number] that belong to no request: for empty buffers, and for timings with random weights."""
     return jax.random.split(jax.random.key(seed, impl=PRNG), number)
 

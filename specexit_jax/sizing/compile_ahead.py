@@ -17,7 +17,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from specexit_jax.backend import tracing_for
 from specexit_jax.decoding.loop.speculative import decode
 from specexit_jax.decoding.rows import PromptRows
-from specexit_jax.decoding.sampling import Sampling, SamplingRows, some_keys
+from specexit_jax.decoding.sampling import Sampling, SamplingRows, placeholder_keys
 from specexit_jax.decoding.spec import DecodeParams, DecodeSpec
 from specexit_jax.exits.boundaries import TokenBoundaries
 from specexit_jax.exits.policy import unreachable
@@ -83,7 +83,7 @@ def compile_decode(
     )
     rows = NamedSharding(mesh, P(("data", "fsdp")))
     row = functools.partial(jax.ShapeDtypeStruct, sharding=rows)
-    keys = jax.eval_shape(lambda: some_keys(0, batch))
+    keys = jax.eval_shape(lambda: placeholder_keys(0, batch))
     sampling = SamplingRows.of([Sampling()] * batch)
     asked = PromptRows(
         prompts=row((batch, prompt), jnp.int32),

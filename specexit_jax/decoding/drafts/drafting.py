@@ -41,7 +41,7 @@ def propose(
     return jnp.concatenate(drafts, axis=1), cache
 
 
-def take_drafts(
+def make_drafts(
     loop: LoopContext, live: int | None, state: DecodeState, pairs: Pairs, last: Int[Array, " B"]
 ) -> DecodeState:
     """The state with new drafts after its root, the noise of their positions, and (signal placement 'draft') the root's

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from specexit_jax.decoding import trees
-from specexit_jax.decoding.filters import law_scores
+from specexit_jax.decoding.filters import distribution_scores
 from specexit_jax.decoding.sampling import ACCEPT, RESIDUAL, best_token, keyed_gumbel, keyed_uniform
 from specexit_jax.decoding.spec import LoopContext
 from specexit_jax.decoding.state import DecodeState
@@ -36,7 +36,7 @@ def sample(loop: LoopContext, state: DecodeState, logits: Float[Array, "B T V"])
     noise = keyed_gumbel(state.keys, ahead, logits.shape[-1], RESIDUAL)
     chances = keyed_uniform(state.keys, ahead, children, ACCEPT)
     noise, chances = (jnp.take_along_axis(values, depths[:, :, None], axis=1) for values in (noise, chances))
-    p = jax.nn.softmax(law_scores(logits, state.sampling), axis=-1)
+    p = jax.nn.softmax(distribution_scores(logits, state.sampling), axis=-1)
     q = full_vocabulary(state.proposal, loop.params.d2t, p.shape)
     found = jnp.zeros(p.shape[:2], bool)
     accepted = jnp.zeros(p.shape[:2], jnp.int32)

@@ -6,7 +6,7 @@ from jaxtyping import Array, Float, Int
 
 from specexit_jax.decoding.drafts import layer_calls
 from specexit_jax.decoding.drafts.layer_calls import Pairs
-from specexit_jax.decoding.filters import law_scores
+from specexit_jax.decoding.filters import distribution_scores
 from specexit_jax.decoding.sampling import DRAFT, best_token, keyed_gumbel
 from specexit_jax.decoding.spec import LoopContext
 from specexit_jax.decoding.state import DecodeState, column
@@ -108,7 +108,7 @@ def _expand(
 def _scores(loop: LoopContext, state: DecodeState, hidden: Float[Array, "B n E"], depth: int):
     """(the scores [B, n, W] whose softmax is q, the noise [B, 1, W] of the position that they predict)."""
     positions = state.length[:, None] + jnp.int32(depth + 1)
-    scores = law_scores(layer_calls.head(loop, hidden), state.sampling)
+    scores = distribution_scores(layer_calls.head(loop, hidden), state.sampling)
     return scores, keyed_gumbel(state.keys, positions, scores.shape[-1], DRAFT)
 
 

@@ -130,9 +130,9 @@ def answer_in_turn(
         seen=seen_by_traces(spec, tokens, (column(boundaries, place) + 1)[:, None]),
     )
     for live, shorter in zip(reversed(prefixes), (*reversed(prefixes[:-1]), 0), strict=True):
-        goes_on = functools.partial(_needs_more_than, spec, boundaries, shorter)
+        continues = functools.partial(_needs_more_than, spec, boundaries, shorter)
         step = functools.partial(force_token, spec, target_params, boundaries, keys, max_length, live, tokens=tokens)
-        state = jax.lax.while_loop(goes_on, step, state)
+        state = jax.lax.while_loop(continues, step, state)
     total = state.log_probabilities[:, :-1].reshape(rows, number, -1).sum(axis=2)
     return Forced(
         ids=state.ids[:, :-1].reshape(rows, number, -1),

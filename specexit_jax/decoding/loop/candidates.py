@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Int
 from specexit_jax.decoding import trees, verify
 from specexit_jax.decoding.drafts import rejection
 from specexit_jax.decoding.filters import keyed_sample, perturbed_scores
-from specexit_jax.decoding.penalty import penalised_where_asked, seen_by_nodes
+from specexit_jax.decoding.penalty import penalised_if_any, seen_by_nodes
 from specexit_jax.decoding.sampling import best_token, token_log_probability
 from specexit_jax.decoding.spec import DecodeSpec, LoopContext
 from specexit_jax.decoding.state import DecodeState
@@ -44,7 +44,7 @@ def verify_candidates(loop: LoopContext, live: int, state: DecodeState) -> Verif
     if loop.head is not None:
         logits = jnp.einsum("btd,dv->btv", out.hidden, loop.head, preferred_element_type=jnp.float32)
     path = jnp.tril(jnp.ones((1, nodes.shape[1], nodes.shape[1]), bool)) if topology is None else visible
-    wanted = penalised_where_asked(
+    wanted = penalised_if_any(
         logits, lambda: seen_by_nodes(state.tokens, state.length, nodes, path, logits.shape[-1]), state.sampling
     )
     sampled = sample(loop, state, wanted, positions + 1)

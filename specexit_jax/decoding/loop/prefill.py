@@ -10,9 +10,9 @@ from specexit_jax.decoding import verify
 from specexit_jax.decoding.drafts import drafting, layer_calls
 from specexit_jax.decoding.filters import keyed_sample
 from specexit_jax.decoding.loop.trials import no_trials
-from specexit_jax.decoding.penalty import penalised_where_asked, seen_before
+from specexit_jax.decoding.penalty import penalised_if_any, seen_before
 from specexit_jax.decoding.rows import PromptRows
-from specexit_jax.decoding.sampling import Sampling, SamplingRows, some_keys
+from specexit_jax.decoding.sampling import Sampling, SamplingRows, placeholder_keys
 from specexit_jax.decoding.spec import DecodeSpec, LoopContext
 from specexit_jax.decoding.state import DecodeState, column, write_rows
 from specexit_jax.decoding.trees import Topology
@@ -40,7 +40,7 @@ def empty_state(loop: LoopContext, batch: int, capacities: tuple[int, int]) -> D
         tokens=jnp.zeros((batch, spec.capacity), jnp.int32),
         length=zero,
         max_length=zero,
-        keys=some_keys(0, batch),
+        keys=placeholder_keys(0, batch),
         sampling=jax.tree.map(jnp.asarray, SamplingRows.of([Sampling()] * batch)),
         root=zero,
         drafts=drafts,
@@ -91,7 +91,7 @@ def prefill(
     max_length = jnp.minimum(rows.max_length, jnp.int32(spec.buffer_length))
     done = prompt_length >= max_length
     logits = Target(spec.target).apply({"params": loop.params.target}, column(out.hidden, last)[:, None], method="head")
-    logits = penalised_where_asked(
+    logits = penalised_if_any(
         logits, lambda: seen_before(state.tokens, prompt_length[:, None], logits.shape[-1]), rows.sampling
     )
     root = keyed_sample(logits, rows.keys, prompt_length[:, None], rows.sampling)[:, 0]
@@ -115,7 +115,7 @@ def prefill(
     columns = jnp.arange(prompts.shape[1], dtype=jnp.int32)[None, :]
     following = jnp.where(columns == last[:, None], root[:, None], following)
     pairs = layer_calls.run_pairs(loop, state.draft_cache, start, fused, following, live[0])
-    return drafting.take_drafts(loop, live[1], state, pairs, last)
+    return drafting.make_drafts(loop, live[1], state, pairs, last)
 
 
 def absorb(

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int
 
 from specexit_jax.decoding.loop.prefill import absorb, empty_state, prefill, resized
-from specexit_jax.decoding.loop.speculative import goes_on
+from specexit_jax.decoding.loop.speculative import can_step
 from specexit_jax.decoding.loop.step import step
 from specexit_jax.decoding.loop.trials import settled
 from specexit_jax.decoding.spec import DecodeSpec, LoopContext
@@ -39,7 +39,7 @@ def segment(
 
     def continues(carry):
         state, count = carry
-        return goes_on(loop.spec, live, state) & (count < steps) & (jnp.sum(state.done.astype(jnp.int32)) < enough)
+        return can_step(loop.spec, live, state) & (count < steps) & (jnp.sum(state.done.astype(jnp.int32)) < enough)
 
     def one(carry):
         state, count = carry

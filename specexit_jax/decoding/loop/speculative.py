@@ -45,7 +45,7 @@ def decode(
     state = prefill(loop, (width, prefixes[0]), state, rows, jnp.zeros((batch,), jnp.int32))
     for live in prefixes:
         state = resized(spec, live, state)
-        state = jax.lax.while_loop(functools.partial(goes_on, spec, live), functools.partial(step, loop, live), state)
+        state = jax.lax.while_loop(functools.partial(can_step, spec, live), functools.partial(step, loop, live), state)
     return result_of(state, rows.prompt_length, spec.buffer_length)
 
 
@@ -72,7 +72,7 @@ def head_of(spec: DecodeSpec, params: DecodeParams) -> Float[Array, "D V"] | Non
     return jax.lax.optimization_barrier(params.target["embed"]["embedding"].astype(spec.target.dtype).T)
 
 
-def goes_on(spec: DecodeSpec, live: int, state: DecodeState) -> Bool[Array, ""]:
+def can_step(spec: DecodeSpec, live: int, state: DecodeState) -> Bool[Array, ""]:
     """Whether some row is active and one step of the longest active row fits the live prefix."""
     longest = jnp.max(jnp.where(state.done, 0, state.length))
     return ~jnp.all(state.done) & (longest + spec.reach <= live)

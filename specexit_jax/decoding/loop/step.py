@@ -222,7 +222,7 @@ def draft(
             lambda carried: (jnp.zeros_like(others), run(carried[1].cache)),
             (others, observed.pairs.replace(cache=state.draft_cache)),
         )
-    return drafting.take_drafts(loop, live, state, pairs, last)
+    return drafting.make_drafts(loop, live, state, pairs, last)
 
 
 def tokens_before(state: DecodeState, number: int) -> Int[Array, "B M"]:

@@ -17,7 +17,7 @@ import numpy as np
 from specexit_jax.decoding.forced.branches import Tasks
 from specexit_jax.decoding.forced.one_at_a_time import Forced, ForceSpec, answer_in_turn
 from specexit_jax.decoding.forced.queue import Forcer
-from specexit_jax.decoding.sampling import Sampling, some_keys
+from specexit_jax.decoding.sampling import Sampling, placeholder_keys
 from specexit_jax.decoding.spec import prefixes_of
 from specexit_jax.models.cache import SPARE, resize
 from specexit_jax.models.config import TargetConfig
@@ -52,7 +52,7 @@ def annotation_cost(target: TargetConfig, params: dict, case: Case, seed: int = 
     spec = ForceSpec(target, Sampling(temperature=1.0), case.max_answer, (), (0,))
     rng = np.random.default_rng(seed)
     tokens = rng.integers(1, target.vocab_size, (1, case.thinking)).astype(np.int32)
-    keys, limit = some_keys(seed, 1), np.array([target.max_position], np.int32)
+    keys, limit = placeholder_keys(seed, 1), np.array([target.max_position], np.int32)
     calls: dict[str, Callable[[], Forced]] = {}
     forcers = {number: Forcer(spec, params, number) for number in case.branches}
     prefix = jax.block_until_ready(Forcer(spec, params, 1).prefill(tokens, case.thinking))

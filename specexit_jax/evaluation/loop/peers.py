@@ -8,7 +8,7 @@ import numpy as np
 
 from specexit_jax.decoding.loop.speculative import decode
 from specexit_jax.decoding.rows import PromptRows
-from specexit_jax.decoding.sampling import Sampling, SamplingRows, some_keys
+from specexit_jax.decoding.sampling import Sampling, SamplingRows, placeholder_keys
 from specexit_jax.decoding.spec import DecodeParams
 from specexit_jax.evaluation.loop.host_loop import decode_from_host
 from specexit_jax.evaluation.loop.timing import Case, LoopTimer
@@ -78,7 +78,7 @@ def greedy_ids(case: Case, params: DecodeParams, prompts: np.ndarray, new_tokens
     rows = PromptRows(
         prompts=jnp.asarray(prompts, jnp.int32),
         prompt_length=jnp.full((batch,), width, jnp.int32),
-        keys=some_keys(0, batch),
+        keys=placeholder_keys(0, batch),
         thinking=jnp.zeros((batch,), bool),
         max_length=jnp.full((batch,), width + new_tokens, jnp.int32),
         sampling=SamplingRows.of([Sampling()] * batch),
