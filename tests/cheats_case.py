@@ -1,7 +1,7 @@
-"""Wrong programs that try to be judged right: each returns something else than it is asked for, and works on its judge instead.
+"""Wrong programs that try to be judged right by manipulating the judge.
 
-Those in CHEATS and OTHERS were all seen to pass where a program shares its interpreter with the tests. Those in FORGERIES write
-for themselves on the channel between the two processes.
+All programs in CHEATS and OTHERS were seen to pass where a program shares its interpreter with the tests. Those in FORGERIES write
+their own messages to the channel between the two processes.
 """
 
 PROMPT = 'def doubled(n: int) -> int:\n    """ Twice n.\n    >>> doubled(2)\n    4\n    """\n'
@@ -228,7 +228,7 @@ OTHERS = {
     ),
 }  # fmt: skip
 
-# What a program does at its start: descriptor 5 is where its answers go, and the first question is for the names that it defines.
+# The start of a program: its answers go to descriptor 5, and the first question asks for the names that it defines.
 _FORGER = """
 import os
 def doubled(n): return n + 1

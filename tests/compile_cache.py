@@ -1,4 +1,4 @@
-"""The compilation cache of a run of the tests, which starts with what earlier runs have compiled.
+"""The compilation cache of a run of the tests, which starts with the programs of earlier runs.
 
 Every run has a folder of its own: a test that kills a process may leave half an entry there. What is kept between runs gets
 the new whole entries when the run ends. JAX's keys hold the versions, the devices and the flags of XLA.

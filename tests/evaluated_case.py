@@ -13,7 +13,7 @@ from specexit_jax.storage.jsonl import append_jsonl
 
 POLICY = PolicyFile("default", "none", ("paragraph",), (0.5, 0.0, 1e4), None, 0.005, None, "development", 10, "digest")
 BOUNDARIES, END = [4, 9, 14], 2
-HARMED = {"gsm8k/test/3": 1, "world/test/4": 0}  # id -> the boundary that they leave at; others leave at the second
+HARMED = {"gsm8k/test/3": 1, "world/test/4": 0}  # id -> the boundary of the exit; all others exit at the second
 SPLIT = {
     "problems": 2, "rounds": 3, "step_ms": {"256": {"verify": 1.0, "draft": 0.5, "whole": 1.6}},
     "exit_share": {"value": 0.01, "ci95": [-0.02, 0.04], "rounds": 50},
@@ -32,7 +32,7 @@ FRONTIER = [
 
 
 class Words:
-    """A tokenizer whose token 7 is what no report may obey."""
+    """A tokenizer whose token 7 is markup that a report must escape."""
 
     def decode(self, ids) -> str:
         return " ".join("<script>alert('x')</script> ```\n![](http://x.y/z.png)" if i == 7 else f"w{i}" for i in ids)
@@ -76,7 +76,7 @@ def records_of(traces: list[dict], labels: list[dict]) -> list[Record]:
 
 
 def signals_of(traces: list[dict]) -> dict[str, np.ndarray]:
-    """Confidence grows with the problem's number, harmed ones included."""
+    """Confidence grows with the problem's number, also for harmed problems."""
     rows = {}
     for trace in traces:
         values = np.random.default_rng(len(trace["id"])).random((len(trace["ids"]), 3)).astype(np.float32)

@@ -1,6 +1,6 @@
-"""The training of a draft killed with SIGKILL at random moments until it has finished, again and again: the program of test_kills.
+"""Kills the training of a draft with SIGKILL at random moments until it finishes, and repeats this: the program of test_kills.
 
-python tests/kills_case.py FOLDER KILLS SEED    prints a line a finish, then how many ended in the bits of the undisturbed run
+python tests/kills_case.py FOLDER KILLS SEED    prints a line a finished run, then how many have the bits of the undisturbed run
 
 Every run is a process of its own, forked from this one, which has imported everything and started no backend.
 """
@@ -40,7 +40,7 @@ def train(workdir):
 
 
 def start(workdir):
-    """The id of a new process that trains in `workdir`; its words go to workdir/log."""
+    """The id of a new process that trains in `workdir`; its output goes to workdir/log."""
     child = os.fork()
     if child:
         return child
@@ -75,7 +75,7 @@ def lines(workdir):
 
 
 def kill_once(workdir, step, after):
-    """Starts a run and kills it `after` seconds after its step; the newest checkpoint then, None if it had ended by itself."""
+    """Starts a run and kills it `after` seconds after a step. Returns the newest checkpoint, or None if the run ended before."""
     child = start(workdir)
     while lines(workdir) < step and not os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT):
         time.sleep(0.002)
@@ -98,11 +98,11 @@ def main(folder, kills, seed):
     print(f"an undisturbed run of {STEPS} steps: {life:.1f} s, same bits twice: {wanted == again}", flush=True)
     while done < kills:
         workdir, started = folder / f"run_{started}", started + 1
-        # at any step, and any moment of it and of the save beside it; one in ten while the run still starts
+        # at a random step, at a random moment of the step and of its save; one in ten during the start of a run
         step = 0 if chance.random() < 0.1 else chance.randrange(1, STEPS)
         at = kill_once(workdir, step, chance.uniform(0, life if step == 0 else 4 * life / STEPS))
         if at is None:
-            continue  # it was quicker
+            continue  # it had ended before
         done += 1
         killed_at = lines(workdir)
         equal = finish(workdir) == wanted

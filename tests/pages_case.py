@@ -8,7 +8,7 @@ import typing
 
 
 class Names:
-    """What the names and attributes of a snippet are, by the annotations of what they come from; nothing of it runs."""
+    """The types of the names and attributes of a snippet, from annotations; nothing runs."""
 
     def __init__(self, code: str):
         self.tree, self.scope, self.wrong = ast.parse(code), {}, []
@@ -24,7 +24,7 @@ class Names:
             self.kind(node)
 
     def kind(self, node: ast.AST) -> typing.Any:
-        """The class, function or annotation that an expression is of; None where that is not known."""
+        """The class, function or annotation of an expression; None where it is not known."""
         if isinstance(node, ast.Name):
             return self.scope.get(node.id)
         if isinstance(node, ast.Attribute):

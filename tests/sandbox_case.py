@@ -1,6 +1,6 @@
-"""What programs try to get out of the sandbox, and what they reach for.
+"""Attempts of programs to escape from the sandbox, and the targets that they try to reach.
 
-The same attempts are made without a sandbox, where they must work: one that never does would prove nothing.
+The same attempts are made without a sandbox, where they must succeed. One that never succeeds would prove nothing.
 """
 
 import contextlib
@@ -110,7 +110,7 @@ print(json.dumps(found))
 
 
 class Host:
-    """What there is to reach for: servers, secrets, another process of the same user, folders that can be written."""
+    """The targets of the attempts: servers, secrets, another process of the same user, writable folders."""
 
     def __init__(self, folder: Path):
         self.home, self.outside, self.beside = folder / "home", folder / "outside", folder / "beside"
@@ -138,9 +138,9 @@ class Host:
         return subprocess.Popen([sys.executable, "-c", _VICTIM], stdout=subprocess.PIPE, env=environment)
 
     def program(self, target: int | None = None) -> str:
-        """Makes every attempt in a process of its own, and prints a line of JSON: what each came to, "ESCAPED" or its error.
+        """Makes every attempt in a process of its own, and prints a line of JSON with each result, "ESCAPED" or an error.
 
-        target: the process to kill, default the victim. What is consumed is laid out again.
+        target: the process to kill, default the victim. Targets that were used up are made again.
         """
         for file, text in ((".victim", "x"), (".moved", "x"), (".token", SECRET)):
             (self.home / file).write_text(text)
@@ -155,7 +155,7 @@ class Host:
         return _EACH.format(attempts=attempts)
 
     def reached(self) -> list[str]:
-        """What was done to us: connections and datagrams that came, files that are new."""
+        """The effects on the host: connections and datagrams that arrived, new files."""
         came = select.select([*self._servers, *self._datagrams], [], [], 0)[0]
         new = [str(path) for folder in (self.outside, self.beside) for path in folder.iterdir()]
         return [str(one) for one in came] + new

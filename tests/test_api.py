@@ -51,7 +51,7 @@ def test_the_import_is_cheap():
 
 
 def test_a_command_starts_without_what_decoding_does_not_need():
-    """Half a second to four seconds each."""
+    """Each of these imports takes between half a second and four seconds."""
     heavy = ("torch", "sympy", "scipy.stats", "reasoning_gym", "sklearn", "datasets", "matplotlib", "pandas")
     code = f"import sys, launch.generate; sys.exit(' '.join(m for m in {heavy} if m in sys.modules) or 0)"
     done = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[1], capture_output=True, text=True)
@@ -137,7 +137,7 @@ def test_pieces_are_the_answer(model, tiny, method):
 
 
 def test_a_request_is_prepared_once(model, monkeypatch):
-    """However it is asked: its prompt is closed once where the method closes it, and looked at once for open thinking."""
+    """For every way of asking: the prompt is closed once if the method closes it, and checked once for open thinking."""
     calls = []
     for name in ("close", "is_open"):
         plain = getattr(Thinking, name)
@@ -151,7 +151,7 @@ def test_a_request_is_prepared_once(model, monkeypatch):
         return calls.count("close"), calls.count("is_open")
 
     ids, few = chat_ids(model.session, QUESTION), {"max_new_tokens": 12}
-    for method, each in (("nothink", (1, 2)), ("think", (0, 1))):  # closing looks for the thinking that it closes
+    for method, each in (("nothink", (1, 2)), ("think", (0, 1))):  # closing searches the prompt for open thinking
         assert counted(lambda method=method: model.generate(ids, method=method, **few)) == each
         assert counted(lambda method=method: model.plan(ids, method=method, **few)) == each
         assert counted(lambda method=method: list(model.stream(ids, method=method, **few))) == each

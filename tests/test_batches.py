@@ -1,4 +1,4 @@
-"""Batches depend on the step alone, however they are read and shared."""
+"""Batches depend on the step alone, and not on how they are read or shared among processes."""
 
 import numpy as np
 import pytest

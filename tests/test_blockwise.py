@@ -112,7 +112,7 @@ def test_blocks_that_nobody_sees_are_not_visited():
 
 
 def test_bfloat16_is_summed_in_float32():
-    """Means of up to 512 values, block by block: off by the rounding of the result, not by that of 128 sums."""
+    """Means of up to 512 values, block by block: the error is the rounding of the result, not that of 128 sums."""
     (_, k, v, _), _ = case(512)
     k, v = (jnp.abs(x).astype(jnp.bfloat16) for x in (k, v))
     q = jnp.zeros((ROWS, HEADS, 1, 512, SIZE), jnp.bfloat16)

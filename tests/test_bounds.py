@@ -1,4 +1,4 @@
-"""Exits that are not decoded: the oracle, a score's threshold, and the ceiling's causality."""
+"""Exits that are computed without decoding: the oracle, thresholds of a score, and the causality of the ceiling."""
 
 import dataclasses
 
@@ -10,7 +10,7 @@ from specexit_jax.evaluation.score_quality import auc
 
 
 def _annotated(count: int, seed: int, width: int = 12) -> tuple[list, list, dict]:
-    """Traces whose features say, noisily, whether the answer forced at a boundary agrees."""
+    """Traces whose features hold a noisy signal of whether the answer forced at a boundary agrees."""
     rng, directions = np.random.default_rng(seed), np.random.default_rng(99).normal(size=(2, width))
     traces, labels, features = [], [], {}
     for i in range(count):
@@ -137,7 +137,7 @@ def test_mismatched_files_are_refused():
 def test_the_ceiling_beats_one_boundarys_features(fitted):
     test = bounds.gather_boundaries(*_annotated(300, 8))
     directions = np.random.default_rng(99).normal(size=(2, 12))
-    # least squares on the boundary alone: the latent that the features were made from, without its past
+    # least squares on the boundary alone: the latent variable of the features, without earlier boundaries
     alone = np.linalg.lstsq(directions.T, test.features.T, rcond=None)[0][0]
     assert auc(test.agree, fitted.scores(test)) > auc(test.agree, alone) + 0.01
     assert fitted.held_out[fitted.chosen] == max(fitted.held_out.values()) > 0.9

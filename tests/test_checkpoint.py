@@ -110,7 +110,7 @@ def test_the_checksum_knows_every_bit_and_place_and_no_mesh():
 
 
 def test_the_checksum_sees_what_changes_places_however_alike():
-    """x and -x, x and 2 x, neighbours and far ones, rows, columns, leaves; the sign of a zero and a NaN's payload."""
+    """Swapped values (x and -x, x and 2 x, near and far), rows, columns and leaves; the sign of a zero, a NaN's payload."""
     rng = np.random.default_rng(0)
     table = rng.normal(size=(6, 8)).astype(np.float32)
     wanted = checksum({"a": table, "b": table.T.copy()})
@@ -163,7 +163,7 @@ def test_a_damaged_newest_checkpoint_is_named_and_passed_over(tmp_path, capsys, 
     with Checkpoints(tmp_path) as checkpoints:
         state, step, _ = checkpoints.restore_latest(make_state(9))
         assert checkpoints.steps() == [1]
-        checkpoints.save(2, make_state(3))  # the way is free for the step to come again
+        checkpoints.save(2, make_state(3))  # the step can be saved again
         checkpoints.wait()
         assert checkpoints.steps() == [1, 2]
     assert step == 1

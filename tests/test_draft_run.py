@@ -1,5 +1,5 @@
-"""A draft's run: what training scales is folded into the weights that are saved, held-out rows are looked at, packing and
-devices change nothing, and a run goes on with its own data alone."""
+"""A draft's training run: scales are folded into the saved weights, held-out rows are evaluated, packing and devices change
+nothing, and a run resumes only with its own data."""
 
 import dataclasses
 import functools
@@ -131,7 +131,7 @@ def test_packing_changes_no_loss_and_no_gradient(split, signals):
     ],
 )
 def test_the_loss_curve_does_not_depend_on_the_devices(split, tmp_path, optimizer, meshes):
-    """50 steps on 1, 2, 4 and 8 devices: the same global batches, rounding apart."""
+    """50 steps on 1, 2, 4 and 8 devices have the same global batches, and equal losses up to rounding."""
     settings, model, schedule = training("draft", optimizer, steps=50, batch_size=8)
     settings = dataclasses.replace(settings, losses=dataclasses.replace(settings.losses, weighting="gradnorm"))
     curves = []

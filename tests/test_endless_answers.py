@@ -90,7 +90,7 @@ def _busy(seconds):
 
 
 def _swallow():
-    """Catches every exception, as some third-party code does."""
+    """Catches every exception, like some third-party code."""
     for _ in range(3):
         try:
             _spin()

@@ -31,7 +31,7 @@ def test_the_engines_fill_every_parameter_and_meet_no_other(form, signals, tmp_p
     assert [path.name for path in globbed(tmp_path)] == ["model.safetensors"]
     config = json.loads((tmp_path / "config.json").read_text())
     layer = config.get("transformer_layer_config", config) | {"draft_vocab_size": 20}
-    table = set() if form == "speculators" else {"model.embed_tokens"}  # else the target's is shared
+    table = set() if form == "speculators" else {"model.embed_tokens"}  # without it the target's is shared
     assert set(filled) == set(parameters(layer, "layers.0")) - table | {"draft_id_to_target_id"}
     np.testing.assert_array_equal(filled["model.fc"], wanted["fc.weight"])
     np.testing.assert_array_equal(
@@ -74,7 +74,7 @@ def test_folders_of_before_are_still_read(signals, tmp_path):
     ],
 )
 def test_each_engine_captures_the_layers_that_the_draft_was_trained_on(form, layer_ids, vllm, sglang, tmp_path):
-    """None: the key that the engine reads is absent, and it uses its default."""
+    """None: the engine's key is missing, so the engine uses its default."""
     save_draft(
         tmp_path, make_bundle(signals="none", capture=(2, 3, 5)), form=form, layer_ids=layer_ids, verifier=VERIFIER
     )

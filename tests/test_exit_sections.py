@@ -1,4 +1,4 @@
-"""Risk, frontier and transfer on the evaluated split are those of the records that the same policies give by replay."""
+"""Risk, frontier and transfer on the evaluated split equal those of records that the same policies give by replay."""
 
 import dataclasses
 import json
@@ -77,7 +77,7 @@ def test_samples_that_agree_give_the_risk_of_one_and_the_report_says_what_is_not
     names = {trace["id"]: [trace["id"], *(f"{trace['id']}/sample-{n}" for n in (1, 2))] for trace in traces}
     many = [
         [row | {"id": name} for row in rows for name in names[row["id"]]] for rows in (traces, labels)
-    ]  # no "problem": known by the ids
+    ]  # without "problem": taken from the ids
     many[0] = [{key: value for key, value in trace.items() if key != "problem"} for trace in many[0]]
     along = {name: signals[own] for own, alike in names.items() for name in alike}
     three = exit_sections(POLICY, tmp_path, *many, along, 1)["risk"]

@@ -68,7 +68,7 @@ def test_an_unfinished_evaluation_gives_what_there_is(workdir):
 
 
 def test_labels_of_other_kinds_are_left_out(workdir):
-    """Labels at a kind more than the policy's change nothing: the policy's own boundaries are taken, T* anew among them."""
+    """Labels at an additional kind of boundary change nothing: only the policy's boundaries are used, also for T*."""
     path = workdir / "test" / "labels.jsonl"
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     (workdir / "test" / "annotate.json").write_text(json.dumps({"settings": {"kinds": ["paragraph", "marker"]}}))

@@ -93,7 +93,7 @@ def test_a_length_gives_way_to_the_context(session, requests, specexit):
 
 
 def test_a_stream_tells_each_outcome_once_and_times_it(session, requests, specexit):
-    """No outcome is said to have taken what compilation took, however fast the machine and whatever it still knows."""
+    """The seconds of an outcome never include compilation."""
     compiled = []
 
     def listen(name, seconds, **_):
@@ -162,7 +162,7 @@ def test_keys_depend_on_seed_and_id_alone():
 
 
 def test_200_000_ids_share_no_noise():
-    """Names as a server gives them; of their crc32 nine pairs were equal."""
+    """Ids like those of a server. With crc32 nine pairs of them had equal values."""
     rng = np.random.default_rng(0)
     names = [rng.bytes(8).hex() for _ in range(200_000)]
     data = np.asarray(jax.random.key_data(request_keys(names, [0] * len(names))), np.uint64)

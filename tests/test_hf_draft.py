@@ -29,7 +29,7 @@ def edit_tensors(folder, change):
 
 
 def twice(tensors):
-    """Draft id 3 stands for the token of draft id 2, and the mask agrees."""
+    """Draft id 3 stands for the same token as draft id 2, and the mask agrees with that."""
     tensors["t2d"][3 + tensors["d2t"][3]] = False
     tensors["d2t"][3] = tensors["d2t"][2] - 1
 
@@ -47,7 +47,7 @@ def _without(config: dict, key: str) -> dict:
 
 
 def test_a_sliding_window_is_kept_under_the_names_that_others_read(tmp_path):
-    """vLLM asks layer_types of a draft's layer, Qwen's readers use_sliding_window; a window not in force is none."""
+    """vLLM reads layer_types of a draft's layer, readers of Qwen configs use_sliding_window. A window that is off is none."""
     bundle = make_bundle(sliding_window=512)
     for form in FORMATS:
         folder = tmp_path / form
@@ -135,7 +135,7 @@ def test_drafts_that_do_not_fit_are_refused(change, sentence, tmp_path):
 
 
 def test_draft_files_of_others(tmp_path):
-    """No `signals`, no head count for keys, the shape tells; an embedding table that is the target's is dropped."""
+    """Without `signals` and the number of key heads, shapes tell them. An embedding table like the target's is dropped."""
     bundle = make_bundle(num_kv_heads=4, capture=None)
     save_draft(tmp_path, bundle)
     path = tmp_path / "config.json"

@@ -66,12 +66,12 @@ def term():
 
 
 def test_a_signal_before_the_first_step_saves_the_first_step(tmp_path, first, batches, whole):
-    def ready(step):  # the first batch is asked for before anything has run
+    def ready(step):  # the first batch is requested before the first step
         if step == 0:
             term()
         return batches(step)
 
-    # Asked for with the step before it, an answer is heard one step on.
+    # The signal arrives before the first step is started, and is handled one step later.
     assert stopped(tmp_path, first, ready) == (143, [2])
     assert_same(fit(LoopConfig(STEPS), first(), STEP, batches, tmp_path), whole)
 
@@ -107,13 +107,13 @@ def test_a_signal_during_a_save_waits_for_it_and_saves_once_more(tmp_path, first
 
     monkeypatch.setattr(loop.Checkpoints, "save", noted)
     assert stopped(tmp_path, first, batches, (Hook(1, look),)) == (143, [3, 4])
-    assert under_way == [False, True]  # nobody had waited for the first save
+    assert under_way == [False, True]  # the first save was not waited for
     monkeypatch.undo()
     assert_same(fit(LoopConfig(STEPS), first(), STEP, batches, tmp_path), whole)
 
 
 def test_a_leap_stops_the_run_with_its_batch_and_a_resumed_run_decides_alike(tmp_path, first, batches, monkeypatch):
-    """The average is resumed: a run resumed just before the leap still knows that it is one."""
+    """The average of the loss is restored: a run that resumes just before a spike still detects it."""
     monkeypatch.setattr("specexit_jax.training.guard._WARMUP", 4)
 
     def leaping(state, batch):

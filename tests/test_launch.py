@@ -128,7 +128,7 @@ def test_sampling_flags_change_what_the_target_asks_for(tiny, capsys, monkeypatc
 
 
 def test_a_run_that_the_policy_was_not_made_for_is_told_of_or_refused(broken, capsys, monkeypatch):
-    """In one line; the very run that it was made for is not."""
+    """One line says so; for a run under the policy's own conditions there is none."""
     monkeypatch.setattr(notes, "_SAID", set())
     path, session = broken / "policy.json", load_session(broken / "target", broken / "draft")
     save_policy(path, bound(load_policy(path, session.draft_digest), session))
@@ -160,7 +160,7 @@ def test_text_marks_the_exit_and_compares_with_a_real_run(tiny, capsys, monkeypa
 
 
 def test_the_method_and_why_it_was_chosen_are_said(tiny, tmp_path, capsys, monkeypatch):
-    """A draft's own policy is found beside it; in the output, or beside it where that is for programs."""
+    """A draft's own policy is found beside it. The line is on standard output, or on standard error with --json."""
     monkeypatch.setattr(SpecExit, "generate", lambda *_, **__: sys.exit(0))
     alone = shutil.copytree(tiny / "draft", tmp_path / "draft_model")
     for draft, line in [

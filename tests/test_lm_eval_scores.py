@@ -20,7 +20,7 @@ def scored(task: str, *arguments: str) -> Instance:
 
 
 def log_probabilities(session, ids: list[int]) -> np.ndarray:
-    """float [T - 1, V]: of the token after each. One row; what lies behind it is noise, of which it knows nothing."""
+    """Log-probabilities [T - 1, V] of the token after each, for one row. The padding is random and must have no effect."""
     tokens = np.random.default_rng(0).integers(0, 300, (1, session.target.max_position), np.int32)
     tokens[0, : len(ids) - 1] = ids[:-1]
     positions = np.arange(tokens.shape[1], dtype=np.int32)[None]

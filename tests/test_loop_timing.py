@@ -95,7 +95,7 @@ def test_rows_and_trees():
     timer = make_timer(batch=2, tree=TreeShape(2, 2, 4), simulate_accept_length=1.5)
     written = timer.tokens()
     assert written.shape[0] == 2
-    assert 20 <= written.shape[1] <= 30  # a path may be shorter than its luck
+    assert 20 <= written.shape[1] <= 30  # a path can be shorter than the simulated length
 
 
 def test_peers_write_the_ids_of_the_loop_without_drafts():

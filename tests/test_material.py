@@ -1,4 +1,5 @@
-"""What there is to train on is told before training: nothing is refused, part is counted, held-out rows may lack boundaries."""
+"""The training material is checked before training: an empty one is refused, missing parts are counted, and held-out rows may have
+no boundaries."""
 
 import json
 

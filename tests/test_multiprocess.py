@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @pytest.fixture(scope="module")
 def environment():
-    """All launches of this file share the compilation cache of the run; what takes a moment is worth an entry there."""
+    """All launches of this file share the compilation cache of the run, which also keeps programs that compile quickly."""
     return os.environ | {
         "JAX_PLATFORMS": "cpu",
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
@@ -73,7 +73,7 @@ def alive(workdir):
 def test_checkpoints_go_from_two_processes_to_one_and_back(tmp_path, environment):
     code, out, error = ended(launched(environment, tmp_path, "--steps=4"))
     assert code == 0, error
-    assert error.count("step 4/4") == 1  # process 0 alone is heard
+    assert error.count("step 4/4") == 1  # only process 0 prints
     _, here = train(tmp_path, 4)  # one process of eight devices: nothing left to train
     assert f"2 processes, 8 devices, checksum {here}\n" in out
     _, here = train(tmp_path, 6)

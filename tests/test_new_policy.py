@@ -1,4 +1,4 @@
-"""A new exit rule is a class and a row of the table: policy.json holds it, commands know its name, the loop exits by it."""
+"""A new exit rule is a class and a row of the table: policy.json can hold it, commands accept its name, the loop exits by it."""
 
 import dataclasses
 import json

@@ -70,7 +70,7 @@ def test_it_is_labelled_trained_and_solved(made, table):
     assert told["doubt_loss"] > 0 and told["doubt_error"] > 0
     head = np.asarray(bundle.params["signal_head"])
     assert head.shape == (16, 4)
-    np.testing.assert_allclose(head[:, 3], -head[:, 0], rtol=1e-3, atol=1e-5)  # solved towards what 1 - p is
+    np.testing.assert_allclose(head[:, 3], -head[:, 0], rtol=1e-3, atol=1e-5)  # its optimum equals that of 1 - p
     with pytest.raises(ValueError, match="3 signal weights for the 4 signals confidence, progress, remain, doubt"):
         base_weights(DraftTrainingConfig(signal_weights=(1.0, 1.0, 1.0)), bundle.config)
 

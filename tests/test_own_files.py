@@ -1,4 +1,4 @@
-"""Files of other people: a cell is the text that stands there, whatever else it looks like, or one sentence names the place."""
+"""Files of users: a cell is read as the text in it, whatever it looks like, or one sentence names the place of the error."""
 
 import datetime
 import decimal

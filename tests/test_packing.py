@@ -1,4 +1,4 @@
-"""Packing loses nothing and mixes nothing."""
+"""Packing keeps all documents and keeps them apart."""
 
 import numpy as np
 import pytest

@@ -51,7 +51,7 @@ def test_what_a_program_prints_is_not_what_the_tests_tell():
 
 
 def test_programs_are_compared_by_what_they_do():
-    """Two that are wrong alike agree, two that are wrong otherwise do not, though they fail the same assertions."""
+    """Two programs with the same error agree. Two with different errors do not, although they fail the same assertions."""
     right, other, half, third = (answer(text) for text in ("math.sqrt(n)", "n ** 0.5", "n / 2", "n / 3"))
     assert same_outcomes(right, other, REFERENCE)
     assert same_outcomes(half, answer("0.5 * n"), REFERENCE)

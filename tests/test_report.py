@@ -37,7 +37,7 @@ def _record(method="eagle3", task="chain", number=0, **changes) -> Record:
 
 
 def _suite() -> list[Record]:
-    """Four methods on two tasks of 40 and 10 problems; specexit errs on every tenth of 'chain'."""
+    """Four methods on two tasks of 40 and 10 problems; specexit is wrong on every tenth problem of 'chain'."""
     records = []
     for task, count in (("chain", 40), ("logic", 10)):
         for i in range(count):
@@ -159,7 +159,7 @@ def test_seeds_of_a_problem_are_not_independent():
     one, many = summarise(once), summarise(five)
     assert (many["n"], many["seeds"]) == (60, 5)
     assert many["accuracy"] == pytest.approx(one["accuracy"])
-    assert many["accuracy_ci95"] == one["accuracy_ci95"]  # five identical runs know no more than one
+    assert many["accuracy_ci95"] == one["accuracy_ci95"]  # five identical runs give no more information than one
     perfect = summarise([_record(number=i, seed=s) for i in range(30) for s in range(3)])
     assert perfect["accuracy_ci95"][0] == pytest.approx(0.886, abs=1e-3)
 
@@ -233,7 +233,7 @@ def test_report_has_every_number():
         assert wanted in text, wanted
     for block in text.split("\n\n"):
         if block.startswith("|"):
-            assert len({line.count("|") for line in block.splitlines()}) == 1  # no ragged table
+            assert len({line.count("|") for line in block.splitlines()}) == 1  # all rows have the same number of cells
     assert "nan" not in text and "None" not in text
 
 

@@ -1,4 +1,4 @@
-"""The report as one page: every section and figure in it, nothing from elsewhere, no text of a model obeyed."""
+"""The report as one page: it has every section and figure, loads nothing from elsewhere, and escapes all text of models."""
 
 import re
 from html.parser import HTMLParser
@@ -55,7 +55,7 @@ def page(tmp_path_factory) -> str:
 
 
 def foreign(page: Page) -> list[tuple]:
-    """What would be fetched, or would lead away."""
+    """Attributes that would load or link to something outside the page."""
     found = [
         one for one in page.attributes if one[1] in ("src", "href", "srcset", "action", "data", "background", "poster")
     ]

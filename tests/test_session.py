@@ -1,4 +1,4 @@
-"""Loading a model folder: what its generation config asks for, and a tokenizer that knows more ids than the model."""
+"""Loading a model folder: settings of its generation config, and a tokenizer with more ids than the model."""
 
 import json
 import shutil
@@ -99,7 +99,7 @@ def test_the_line_is_said_once(target, capsys):
 
 
 def test_a_tokenizer_may_know_more_ids_than_the_model(target, capsys):
-    """They are refused where a prompt holds one, and a `</think>` among them leaves a model that does not think."""
+    """A prompt with such an id is refused. If `</think>` is such an id, the model counts as one that does not think."""
     session = load_session(target)
     size, known = session.target.vocab_size, len(session.tokenizer)
     assert size == known

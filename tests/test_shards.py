@@ -1,4 +1,4 @@
-"""Work shared by processes: whose piece is whose, the union of their files, settings that must not change."""
+"""Work shared by processes: which part each does, the union of their files, settings that must not change."""
 
 import json
 
@@ -58,11 +58,11 @@ def test_what_is_done_is_what_any_process_did(tmp_path):
 def test_other_settings_are_refused_by_name(tmp_path):
     settings = {"seed": 0, "kinds": ("paragraph",), "sampling": {"temperature": 0.8}}
     write_report(Shard(1, 2).path(tmp_path, "rollout", ".json"), settings, {"tokens": 5})
-    require_settings(tmp_path, "rollout", settings | {"seed": 1})  # without a row beside it, it binds nobody
+    require_settings(tmp_path, "rollout", settings | {"seed": 1})  # without rows beside it, it has no effect
     append_jsonl(Shard(0, 2).path(tmp_path, "traces"), [{"id": "a"}])
     with Shard(1, 2).path(tmp_path, "traces").open("w") as file:
         file.write('{"id": "torn')
-    require_settings(tmp_path, "rollout", settings | {"seed": 1})  # nor does another's row, or half of one
+    require_settings(tmp_path, "rollout", settings | {"seed": 1})  # nor with half a row, or another's
     append_jsonl(Shard(1, 2).path(tmp_path, "traces"), [{"id": "b"}])
     require_settings(tmp_path, "rollout", settings | {"target": "later"})
     for changed, said in [({"seed": 1}, "seed 0, this run has 1"), ({"kinds": ["marker"]}, r"kinds \['paragraph'\]")]:

@@ -131,7 +131,7 @@ def test_a_question_with_two_answers_is_told(tmp_path, capsys):
     assert [p.answer for p in table.problems("test", 2)] == [
         "2",
         "4",
-    ] and capsys.readouterr().err == ""  # read no further
+    ] and capsys.readouterr().err == ""  # not read any further
 
 
 def settings(name: str, **changes) -> dict:
@@ -143,7 +143,7 @@ def test_other_shares_are_refused_in_all_of_a_workdir(name, tmp_path):
     write_report(tmp_path / "draft" / "rollout.json", settings(name, shares=shares), {})
     require_same_shares(tmp_path / "test", Table(name, shares=shares).label)
     require_same_shares(tmp_path / "test", "benchmarks")
-    require_same_shares(tmp_path / "test", Table(name, answer="other").label)  # another data set is another matter
+    require_same_shares(tmp_path / "test", Table(name, answer="other").label)  # another data set
     for other in ("", "draft=2,development=1,calibration=1,test=1"):
         with pytest.raises(
             ValueError, match=r"draft/rollout.json was made with source.shares=draft=1,.*use another workdir"

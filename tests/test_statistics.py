@@ -139,7 +139,7 @@ def test_mcnemar():
 
 
 def test_identical_seeds_say_what_one_says():
-    """Three seeds that agree are one observation a problem: the interval and the p-value are those of one seed."""
+    """Three equal seeds are one observation of a problem, so interval and p-value are those of one seed."""
     rng = np.random.default_rng(8)
     right = rng.random((60, 2)) < (0.9, 0.8)
     names = [str(number) for number in range(60)]
@@ -165,7 +165,7 @@ def test_the_interval_of_a_share_covers_with_correlated_seeds(spread):
     found = np.array([statistics.share(row) for row in drawn])
     covers = (found[:, 1] <= truth) & (truth <= found[:, 2])
     assert covers.mean() > 0.93
-    if spread < 0.1:  # nearly independent seeds are worth more than one
+    if spread < 0.1:  # nearly independent seeds give more information than one
         alone = statistics.wilson(54, 60)
         assert np.median(found[:, 2] - found[:, 1]) < 0.75 * (alone.high - alone.low)
 
@@ -181,7 +181,7 @@ def test_sign_flips_are_all_flips():
 
 
 def test_a_p_value_of_correlated_seeds_is_rarely_small_without_an_effect():
-    """Five seeds of 40 problems that share a problem's luck; counted apart, they would reject in one draw of four."""
+    """Five correlated seeds of each of 40 problems. Counted as independent, they would reject in one draw of four."""
     rng, small, naive = np.random.default_rng(11), 0, 0
     for _ in range(400):
         luck = rng.normal(size=(40, 1)) + 0.3 * rng.normal(size=(40, 5))

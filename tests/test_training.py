@@ -204,7 +204,7 @@ def test_muon_takes_the_kernels_and_leaves_the_rest_to_adam():
 
 
 def test_muon_moves_each_fused_matrix_by_an_orthogonal_step():
-    """Gate and up are one kernel but two maps: each update has singular values near the learning rate."""
+    """Gate and up are stored as one kernel, but updated as two: each update has singular values near the learning rate."""
     config = OptimizerConfig("muon", muon_learning_rate=1.0, warmup_steps=0, total_steps=10, weight_decay=0.0)
     optimizer = make_optimizer(config)
     params = {"mlp": {"gate_up": jnp.zeros((16, 2, 16))}}

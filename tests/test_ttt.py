@@ -46,7 +46,7 @@ LENGTHS = (7, 9, 12)  # two documents fill the first row, one and padding the se
 @functools.cache
 def make_draft(signals="fc", **changes):
     config = DraftConfig(16, 16, 16, 2, 1, 8, V, W, signals=signals, **changes)
-    with jax.ensure_compile_time_eval():  # kept for later, also where the first to ask is being traced
+    with jax.ensure_compile_time_eval():  # cached, also if the first call is made while tracing
         return Draft(config), jax.jit(functools.partial(init_draft, config))(jax.random.key(5))
 
 
@@ -115,7 +115,7 @@ def test_every_step_is_what_decoding_with_a_cache_computes(path, window):
     run = jax.jit(functools.partial(layer_calls.chain_step, loop, live=None), static_argnums=2)
     hiddens, _ = steps_of(row_attention=path, sliding_window=window)
     if window:
-        assert np.abs(hiddens[0] - steps_of()[0][0]).max() > 1e-2  # else the window hides nothing
+        assert np.abs(hiddens[0] - steps_of()[0][0]).max() > 1e-2  # otherwise the window would hide nothing
     compared, tokens = 0, jnp.pad(example()["tokens"], ((0, 0), (0, STEPS)))
     for row, start, length in documents_of(example()):
         features, embedded = (
@@ -203,7 +203,7 @@ def test_forward_and_gradients_equal_the_dense_form(path, window, monkeypatch):
 
 @pytest.mark.parametrize(("signals", "path"), [("fc", "plain"), ("draft", "plain"), ("draft", "fused")])
 def test_no_gradient_of_the_loss_crosses_documents(signals, path, monkeypatch):
-    """Loss of one document only: its own features and embeddings move it, no other document's do, exactly."""
+    """The loss of one document depends on its own features and embeddings; the gradient for other documents is exactly 0."""
     monkeypatch.setattr(row_attention, "attend_blockwise", functools.partial(attend_blockwise, block=5))
     draft, params = make_draft(signals, row_attention=path)
     config = DraftTrainingConfig(steps=STEPS)
@@ -270,7 +270,7 @@ def test_loss_and_acceptance_equal_a_slow_count():
             else:
                 lengths.append(1 + chain)
     assert outside > 0 and int(metrics["chains"]) == len(lengths)
-    assert (np.mean(lengths, axis=0) > 1.05).all()  # else nothing would be compared
+    assert (np.mean(lengths, axis=0) > 1.05).all()  # otherwise nothing would be compared
     weights = decay ** np.arange(STEPS)
     np.testing.assert_allclose(losses[0], weights @ [np.mean(x) for x in loss] / weights.sum(), rtol=1e-5)
     for step in range(STEPS):
@@ -411,7 +411,7 @@ def test_wrong_settings_and_vocabularies_are_refused():
 
 
 def test_training_raises_acceptance():
-    """On documents that count upwards a draft must become nearly always right about its (deterministic) teacher."""
+    """On documents that count upwards, a trained draft must nearly always agree with its (deterministic) teacher."""
     draft, params = make_draft()
     rng = np.random.default_rng(0)
     documents = [((np.arange(14) + rng.integers(V)) % V, np.ones(14, bool)) for _ in range(32)]

@@ -54,7 +54,7 @@ def test_the_holder_is_named_until_it_ends(tmp_path, hold):
     sentence = (
         rf"\.evaluate\.lock is held by process {holder.pid} on {socket.gethostname()}, which writes the same files"
     )
-    for _ in range(2):  # asking changes nothing
+    for _ in range(2):  # checking changes nothing
         with pytest.raises(ValueError, match=sentence), locked(path):
             pass
     with locked(tmp_path / "deep" / ".calibrate.lock"):
@@ -95,7 +95,7 @@ def test_a_file_system_without_locks_is_refused(tmp_path, monkeypatch):
 
 
 def test_commands_refuse_a_second_process_before_any_work(tmp_path, hold):
-    """Beside a process that holds what each would write."""
+    """While another process holds the files that each would write."""
     locks = {
         "evaluate": "test/.traces.lock",  # which launch.rollout --splits=test takes as well
         "rollout": "development/.traces-00001-of-00002.lock",

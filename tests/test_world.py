@@ -1,4 +1,4 @@
-"""The reasoning world: every family's methods are right, slips are wrong, splits share nothing, documents mask what they must."""
+"""The reasoning world: methods of every family are right, slips are wrong, splits share no question, documents have masks."""
 
 import itertools
 import math
@@ -37,7 +37,7 @@ def test_methods_are_right_and_inverses_tell_right_from_wrong(task):
 
 
 def test_a_name_is_one_token_wherever_the_family_writes_it(tokenizer):
-    """Behind a space in the question and in every paragraph: copying a person is then a single step."""
+    """A name follows a space in the question and in every paragraph, so it is one token that can be copied in one step."""
     for problem in itertools.islice(problems("family_relationships", "development"), 40):
         parsed = kin.parse(problem.entry)
         names = {parsed.first, parsed.second, *parsed.spouse, *parsed.parents}
