@@ -121,10 +121,8 @@ def threshold_grid(
 def threshold_axis(outcomes: Outcomes, signal: int, size: int) -> Float[np.ndarray, " A"]:
     """At most `size` thresholds of one signal and the open one, strict to loose. signal: its column."""
     own = SIGNALS[outcomes.signals[signal]]
-    seen, most = (
-        outcomes.smoothed[outcomes.present][:, signal],
-        not own.at_least,
-    )  # at most: the strict end is the low one
+    seen = outcomes.smoothed[outcomes.present][:, signal]
+    most = not own.at_least  # the threshold is an upper limit, so its strict end is the low one
     values = np.unique(seen.astype(np.float64))
     gaps = (values[1:] + values[:-1]) / 2
     levels = np.linspace(0.0, 1.0, size) ** 2

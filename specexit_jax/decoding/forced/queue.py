@@ -109,10 +109,8 @@ class Forcer:
                 own = self._own(used)
                 state = self._programs.call(branches.resize_own, own, state)
             before = steps
-            if (
-                prefix.capacity,
-                own,
-            ) not in self._warm:  # compiled by a call without steps, so that no step's time counts as compilation
+            if (prefix.capacity, own) not in self._warm:
+                # Compiled by a call without steps, so that no step's time counts as compilation.
                 self._warm.add((prefix.capacity, own))
                 state, _ = self._segment(prefix, tasks, _NEVER, state)
             state, outlook = self._segment(prefix, tasks, _shorter(prefix.capacity), state)
