@@ -62,7 +62,7 @@ def main() -> None:
     problems = stages.source_of(config).problems(setting.split, _LIMIT.value or config.ablate.per_task)
     test = ablating.test_split(sessions["own"], problems, config.annotate.kinds, setting, workdir / setting.split)
     splits = [*(ablating.read_split(workdir / name) for name in (settings.split, settings.certify_on)), test]
-    strictness.told(conditions.unlike(sessions["own"], workdir / settings.certify_on, setting.max_new_tokens))
+    strictness.report(conditions.unlike(sessions["own"], workdir / settings.certify_on, setting.max_new_tokens))
     goal = Goal(_EPSILON.value, _DELTA.value, path_split=settings.split, split=settings.certify_on)
     rows = ablating.rows_of(
         ablation.arms(settings.smoothers, places), ablating.SeenSplits(sessions, splits), goal, test, door.say

@@ -46,7 +46,7 @@ def main() -> None:
         door.say(
             f"{folder}: {took['boundaries']} boundaries, {1e3 * took['seconds_a_boundary']:.2f} ms each; {took['tokens']} "
             f"tokens forced in {took['computed']} computed rows; the prefix read {took['reads']} times, "
-            f"{took['read_tokens']} tokens of it; {took['unfinished'].told()}"
+            f"{took['read_tokens']} tokens of it; {took['unfinished'].summary()}"
         )
         if shard.count == 1 and not config.source.name:
             statistics = world_statistics(read_shards(folder, "traces"), read_shards(folder, "labels"))

@@ -31,7 +31,7 @@ def check() -> None:
     door.whole_numbers("branches", FLAGS.branches)
 
 
-def told(as_json: bool) -> str:
+def report(as_json: bool) -> str:
     """Times --preset, --repeats turns."""
     case = Case(
         FLAGS.context or 1024,

@@ -58,7 +58,7 @@ def check():
 
 
 def main() -> None:
-    door.say(check().told(FLAGS.json))
+    door.say(check().report(FLAGS.json))
 
 
 if __name__ == "__main__":

@@ -55,7 +55,7 @@ def check() -> None:
         door.mesh_sizes(FLAGS.mesh)
 
 
-def told(as_json: bool) -> str:
+def report(as_json: bool) -> str:
     """Compiles, and reports what was compiled and its memory. --context: tokens of a row, prompt included; train: of a
     packed row."""
     batch, context = FLAGS.batch_size or 8, FLAGS.context or 4096

@@ -100,7 +100,7 @@ def _guarded(main: Callable[[], None]) -> None:
     except BrokenPipeError:
         os._exit(1)  # whoever read our output has left (`| head`)
     except Exception as error:
-        sentence = None if flags.FLAGS.traceback else sentences.told(error)
+        sentence = None if flags.FLAGS.traceback else sentences.of_error(error)
         if sentence is None:
             _leave_others(error)
             raise

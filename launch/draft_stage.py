@@ -8,7 +8,7 @@ import ml_collections
 from launch import door, stages
 from specexit_jax.annotation.documents import LabelOptions, Traces, frequent_tokens, packed
 from specexit_jax.annotation.kinds import require_kinds
-from specexit_jax.annotation.material import told
+from specexit_jax.annotation.material import summary
 from specexit_jax.engine.session import Session
 from specexit_jax.evaluation.held_out import HeldOut
 from specexit_jax.exits.signals import draft_signals
@@ -34,7 +34,7 @@ def train_on_traces(
     require_settings(workdir / "draft", "rollout", {"sampling": session.sampling.settings()})
     target = dataclasses.replace(session.target, row_attention=train.row_attention)
     traces = _traces(config, session, workdir / "draft")
-    door.say(told(traces))
+    door.say(summary(traces))
     always = (*session.end_think_ids, *session.stop_ids)
     d2t = frequent_tokens(traces.traces, target.vocab_size, train.draft_vocab_size, always)
     sizes = train.intermediate_size, train.draft_vocab_size
@@ -47,12 +47,12 @@ def train_on_traces(
     model = (target, session.params.target, draft, d2t)
     rows = packed(traces, train.row_length, train.seed, train.pack)
     look = _look(config, session, model, losses, workdir / "development")
-    if look is not None and look.told:
-        door.say(look.told)
+    if look is not None and look.summary:
+        door.say(look.summary)
     if train.features == "offline":
         name = stages.target_name(config)
         store = FeatureStore(workdir / "features", target, rows, train.batch_size, losses, name)
-        door.say(store.told())
+        door.say(store.summary())
         store.write(session.params.target, session.mesh)
         rows = store.rows()
     online = train.features == "online"

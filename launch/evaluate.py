@@ -81,7 +81,7 @@ def _evaluated(config, methods: tuple[str, ...], draft: str, policy: Path | None
     session = door.open_session(config, draft)
     file = None if policy is None else load_policy(policy, session.draft_digest)
     if file is not None:
-        strictness.told(uncovered(file, session, policy, max_new_tokens=setting.max_new_tokens))
+        strictness.report(uncovered(file, session, policy, max_new_tokens=setting.max_new_tokens))
     rules = config.calibrate
     ceiling = CeilingSetting(rules.split, rules.bound, rules.standard_errors, rules.certify_on)
     return evaluate(session, problems, file, setting, ceiling, Path(flags.FLAGS.workdir))

@@ -67,7 +67,7 @@ def main() -> None:
     settings = {name: FLAGS[name].value for name in ("temperature", "keep_thinking")}
     settings |= {"batch_size": FLAGS.batch_size or config.evaluate.batch_size, "seed": config.seed}
     settings |= {"max_gen_toks": FLAGS.max_gen_toks or config.rollout.max_new_tokens}
-    settings |= {"policy_file": file, "strict_policy": strictness.asked()}
+    settings |= {"policy_file": file, "strict_policy": strictness.enabled()}
     asked = ("num_fewshot", "limit", "system_instruction", "apply_chat_template", "gen_kwargs", "use_cache")
     options = {name: FLAGS[name].value for name in asked}
     door.say(evaluated(SpecExitLM(session, method, **settings), FLAGS.tasks, workdir, FLAGS.include_path, **options))

@@ -39,7 +39,7 @@ def check() -> None:
     door.tree(FLAGS.tree)
 
 
-def told(as_json: bool) -> str:
+def report(as_json: bool) -> str:
     """Times the parts that the flags ask for."""
     batch = FLAGS.batch_size or 1
     if batch == 1:

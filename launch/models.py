@@ -91,7 +91,7 @@ def loaded() -> SpecExit:
         smoother=FLAGS.smoother,
         draft_tokens=FLAGS.draft_tokens,
         tree=door.tree(FLAGS.tree),
-        strict_policy=strictness.asked(),
+        strict_policy=strictness.enabled(),
     )
 
 

@@ -35,7 +35,7 @@ _LIBRARIES = {
 }
 
 
-def told(error: Exception) -> str | None:
+def of_error(error: Exception) -> str | None:
     """The sentence. The messages of OSError and ValueError are used as they are; for others the library or the place is
     named. None: a fault of this program, whose call stack is shown."""
     if isinstance(error, OSError | ValueError):

@@ -40,7 +40,7 @@ def opened() -> tuple[ml_collections.ConfigDict, Session, tuple[Policy, tuple[st
     return config, session, read_policy(session, policy)
 
 
-def told(as_json: bool) -> str:
+def report(as_json: bool) -> str:
     """Measures on the development split."""
     door.decode_on_one_thread()
     config, session, (policy, kinds) = opened()

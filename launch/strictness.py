@@ -11,13 +11,13 @@ flags.DEFINE_bool(
 )
 
 
-def asked() -> bool:
+def enabled() -> bool:
     return flags.FLAGS.strict_policy
 
 
-def told(sentence: str | None) -> None:
+def report(sentence: str | None) -> None:
     """Prints one line; raises ValueError with --strict_policy."""
-    if sentence is not None and asked():
+    if sentence is not None and enabled():
         raise ValueError(f"{sentence} (--strict_policy)")
     if sentence is not None:
         note(sentence)

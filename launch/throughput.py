@@ -26,7 +26,7 @@ def wanted() -> bool:
 check = signal_cost.check
 
 
-def told(as_json: bool) -> str:
+def report(as_json: bool) -> str:
     """Measures `specexit` on --limit problems a task, in batches of --batch_size (8)."""
     config, session, (policy, kinds) = signal_cost.opened()
     method = make_method(session, "specexit", policy, kinds, config.evaluate.draft_tokens)

@@ -262,7 +262,7 @@ def test_annotation_tells_which_answers_did_not_end(session, folder):
     again = annotate(session, folder, ("paragraph",), FORCING)[
         "unfinished"
     ]  # nothing is left to do, and all of them are reported
-    assert again.to_json() == told and f"{cut} of {told['answers']} answers" in again.told()
+    assert again.to_json() == told and f"{cut} of {told['answers']} answers" in again.summary()
     assert again == count_unfinished(traces, labels, 5)
 
 

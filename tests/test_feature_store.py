@@ -79,18 +79,18 @@ def test_a_killed_writer_goes_on_with_the_missing_shards(source, tmp_path, monke
 
 def test_other_rows_another_temperature_and_a_full_disk_are_refused(source, tmp_path, monkeypatch):
     store = store_in(tmp_path, source, monkeypatch)
-    assert f"features of {len(source)} rows take 0.00 GiB" in store.told()
+    assert f"features of {len(source)} rows take 0.00 GiB" in store.summary()
     store.write(target_params())
     with pytest.raises(ValueError, match="another temperature"):
         store_in(tmp_path, source, monkeypatch, temperature=1.0).rows()
     with pytest.raises(ValueError, match="another target"):
-        store_in(tmp_path, source, monkeypatch, name="b").told()
+        store_in(tmp_path, source, monkeypatch, name="b").summary()
     other = rows_of(write_split(tmp_path / "other", 14, seed=9))
     if len(other) == len(source):
         with pytest.raises(ValueError, match="another set of rows"):
             store_in(tmp_path, other, monkeypatch).rows()
     usage = collections.namedtuple("usage", "total used free")
     monkeypatch.setattr(feature_store.shutil, "disk_usage", lambda _: usage(10, 10, 0))
-    assert "0.00 of them to be written" in store.told()
+    assert "0.00 of them to be written" in store.summary()
     with pytest.raises(OSError, match="make room, or train with features 'online'"):
-        store_in(tmp_path / "new", source, monkeypatch).told()
+        store_in(tmp_path / "new", source, monkeypatch).summary()

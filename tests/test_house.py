@@ -166,3 +166,9 @@ def test_planted_circles_are_found(tmp_path):
     found = imports(package)
     assert circle(found) == ["house.high.d", "house.high.e"]
     assert sorted(circle(rooms(found, _storey))) == ["high", "low"]
+
+
+def test_a_slot_is_a_row_that_takes_requests():
+    """Caches have a capacity and positions (docs/glossary.md)."""
+    files = [*(PACKAGE / "models").rglob("*.py"), *(PACKAGE / "decoding" / "forced").rglob("*.py")]
+    assert len(files) > 10 and not [path.name for path in files if "slot" in path.read_text().lower()]

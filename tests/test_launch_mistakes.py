@@ -143,7 +143,7 @@ def test_a_method_without_its_draft_is_refused(tiny, capsys, monkeypatch):
 def test_errors_of_others_get_one_sentence(raised, sentence):
     with pytest.raises(Exception) as error:
         raised()
-    told = sentences.told(error.value)
+    told = sentences.of_error(error.value)
     assert told.startswith(sentence) and "\n" not in told
 
 
@@ -152,9 +152,9 @@ def test_a_fault_of_our_own_keeps_its_call_stack(monkeypatch):
     monkeypatch.setattr(sentences, "_OWN", ("test_launch_mistakes.py",))
     with pytest.raises(AttributeError) as error:
         None.absent  # noqa: B018
-    assert sentences.told(error.value) is None
+    assert sentences.of_error(error.value) is None
     with pytest.raises(KeyError) as error:
         {}["ids"]
     assert re.search(
-        r"KeyError: 'ids' \(.*test_launch_mistakes.py:\d+; --traceback shows more\)", sentences.told(error.value)
+        r"KeyError: 'ids' \(.*test_launch_mistakes.py:\d+; --traceback shows more\)", sentences.of_error(error.value)
     )

@@ -9,7 +9,7 @@ from test_held_out import look_at
 from training_case import ROW, rows_of, write_split
 
 from specexit_jax.annotation.documents import Traces
-from specexit_jax.annotation.material import told
+from specexit_jax.annotation.material import summary
 from specexit_jax.data.jsonl_index import JsonlIndex
 from specexit_jax.training.ttt import chain_masks
 
@@ -38,12 +38,12 @@ def test_rows_that_hold_prompts_alone_are_refused(folder, longest):
         with pytest.raises(
             ValueError, match=f"train.row_length is {longest}: .* all 12 traces .* train.row_length={need}"
         ):
-            told(Traces(folder, longest, labelled=labelled))
+            summary(Traces(folder, longest, labelled=labelled))
 
 
 def test_what_the_step_counts_is_enough(folder):
     """A chain needs two tokens that the model wrote, its root and what follows."""
-    assert told(Traces(folder, PROMPT + 2, labelled=False)).startswith("12 traces, 60 tokens, 12 cut to a row of 5 ")
+    assert summary(Traces(folder, PROMPT + 2, labelled=False)).startswith("12 traces, 60 tokens, 12 cut to a row of 5 ")
     rows = rows_of(folder, PROMPT + 2)
     batch = {
         name: np.stack([rows[number][name] for number in range(len(rows))]) for name in ("segment_ids", "loss_mask")
@@ -56,17 +56,19 @@ def test_what_the_step_counts_is_enough(folder):
 def test_traces_that_are_cut_are_counted(folder):
     whole = [PROMPT + len(trace["ids"]) for trace in JsonlIndex([folder / "traces.jsonl"])]
     cut = sum(length > 16 for length in whole)
-    assert told(Traces(folder, 16)) == (
+    assert summary(Traces(folder, 16)) == (
         f"12 traces, {sum(min(length, 16) for length in whole)} tokens, {cut} cut to a row of 16 (the longest has {max(whole)})"
     )
-    assert told(Traces(folder, ROW)) == f"12 traces, {sum(whole)} tokens, 0 cut to a row of {ROW}"
+    assert summary(Traces(folder, ROW)) == f"12 traces, {sum(whole)} tokens, 0 cut to a row of {ROW}"
 
 
 def test_traces_that_are_cut_to_nothing_are_counted(tmp_path):
     def longer(name, row):
         return row | ({"prompt_ids": [1] * 20} if name == "traces" and row["id"] == "t/3" else {})
 
-    assert told(Traces(rewritten(tmp_path, longer), 16, labelled=False)).endswith(", 1 of them to nothing to train on")
+    assert summary(Traces(rewritten(tmp_path, longer), 16, labelled=False)).endswith(
+        ", 1 of them to nothing to train on"
+    )
 
 
 def test_signals_without_a_labelled_boundary_are_refused(tmp_path):
@@ -74,9 +76,9 @@ def test_signals_without_a_labelled_boundary_are_refused(tmp_path):
     with pytest.raises(
         ValueError, match="no boundary within train.row_length=8 has a label.*give train.row_length=[0-9]+, or"
     ):
-        told(Traces(late, PROMPT + 5))
-    assert told(Traces(late, PROMPT + 5, labelled=False))
-    assert told(Traces(late, PROMPT + 6)).endswith(
+        summary(Traces(late, PROMPT + 5))
+    assert summary(Traces(late, PROMPT + 5, labelled=False))
+    assert summary(Traces(late, PROMPT + 6)).endswith(
         "; no boundary has a label of confidence or remain, which stays untrained: no trace closes its thinking there"
     )
     nothing = {"boundaries": [], "agree": [], "first": None, "stable": None}
@@ -84,14 +86,14 @@ def test_signals_without_a_labelled_boundary_are_refused(tmp_path):
     with pytest.raises(
         ValueError, match="none of the 12 traces has a boundary with a label.*annotate.kinds.*train.signals=none"
     ):
-        told(Traces(none, ROW))
+        summary(Traces(none, ROW))
 
 
 def test_held_out_rows_that_show_less_are_told_of(folder):
     source = rows_of(folder)
     rows = [source[number] for number in range(len(source))]
     bare = [row | {"boundary": np.zeros_like(row["boundary"])} for row in rows]
-    assert look_at(rows, 4).told == ""
-    assert "hold no labelled boundary: the signals are not looked at" in look_at(bare, 4).told
+    assert look_at(rows, 4).summary == ""
+    assert "hold no labelled boundary: the signals are not looked at" in look_at(bare, 4).summary
     cut = rows_of(folder, PROMPT + 1)
-    assert "hold nothing that a draft could write" in look_at([cut[number] for number in range(3)], 4).told
+    assert "hold nothing that a draft could write" in look_at([cut[number] for number in range(3)], 4).summary

@@ -73,7 +73,9 @@ def test_calibration_refuses_what_it_cannot_know(tmp_path):
     with pytest.raises(ValueError, match=message):
         calibrating.seen_split(SESSION, folder, ("none",), ("paragraph",), print)
     few = write_split(tmp_path / "few", *_cut(100, 1), kinds=("paragraph",))
-    assert require_finished(few, *_cut(100, 1)).told().startswith("1 of 200 answers (0.50 %) cut at max_answer, 0 at")
+    assert (
+        require_finished(few, *_cut(100, 1)).summary().startswith("1 of 200 answers (0.50 %) cut at max_answer, 0 at")
+    )
 
 
 def test_what_the_buffer_cuts_a_decode_has_cut_there_too(tmp_path):

@@ -9,7 +9,7 @@ from specexit_jax.exits.signals import draft_signals
 _CHAIN = 2  # generated tokens that the shortest chain needs: its root, and the draft's token after it
 
 
-def told(traces: Traces) -> str:
+def summary(traces: Traces) -> str:
     """A sentence: how many traces and tokens there are, how many are cut, how many to nothing, and which signals lack
     labels.
 

@@ -40,7 +40,7 @@ class Unfinished:
     def to_json(self) -> dict[str, float]:
         return dataclasses.asdict(self) | {"share": self.share}
 
-    def told(self) -> str:
+    def summary(self) -> str:
         """A phrase that says how many answers were cut."""
         if not self.any:
             return "all answers ended"

@@ -76,7 +76,7 @@ class HeldOut:
         self._frozen = (target_params, np.asarray(d2t, np.int32))
 
     @property
-    def told(self) -> str:
+    def summary(self) -> str:
         """A sentence on what cannot be measured on these rows; "" if everything can."""
         if not np.asarray(chain_masks(self._rows, 1)).any():
             return "The held-out rows hold nothing that a draft could write (train.row_length): acceptance is not looked at."

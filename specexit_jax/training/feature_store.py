@@ -75,7 +75,7 @@ class FeatureStore:
     def path(self, number: int) -> Path:
         return self.folder / f"features-{number:05d}-of-{self.count:05d}.safetensors"
 
-    def told(self) -> str:
+    def summary(self) -> str:
         """A sentence on the space that the missing shards will take.
 
         Raises OSError if the disk has no room for them, ValueError if existing shards belong to other rows or another
@@ -126,7 +126,7 @@ class FeatureStore:
         os.replace(temporary, path)
 
     def rows(self) -> StoredRows:
-        """The rows with their features. Raises FileNotFoundError if shards are missing, and ValueError as `told`
+        """The rows with their features. Raises FileNotFoundError if shards are missing, and ValueError as `summary`
         does."""
         missing = self.missing()
         if missing:

@@ -64,17 +64,17 @@ def latency_split(
     with on_mesh(session.mesh):
         costs = {prefix: _step_cost(session, spec, prefix) for prefix in every}
         added = None if exits is None else _exit_share(session, spec, every[0], exits)
-    told = {}
+    means = {}
     for method in methods:
         share = added["value"] if added and method.policy.signals else 0.0
         rows = [
             parts_of(one.whole, one.prefill, where, costs, share)
             for one, where in zip(timed[method.name], prefixes[method.name], strict=True)
         ]
-        told[method.name] = {key: float(np.mean([row[key] for row in rows])) for key in (*PARTS, "whole")}
-        told[method.name]["steps"] = float(np.mean([one.steps for one in timed[method.name]]))
+        means[method.name] = {key: float(np.mean([row[key] for row in rows])) for key in (*PARTS, "whole")}
+        means[method.name]["steps"] = float(np.mean([one.steps for one in timed[method.name]]))
     steps = {str(prefix): {k: 1e3 * v for k, v in dataclasses.asdict(cost).items()} for prefix, cost in costs.items()}
-    return {"problems": len(problems), "rounds": rounds, "methods": told, "step_ms": steps, "exit_share": added}
+    return {"problems": len(problems), "rounds": rounds, "methods": means, "step_ms": steps, "exit_share": added}
 
 
 def parts_of(

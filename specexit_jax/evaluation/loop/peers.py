@@ -29,7 +29,7 @@ def compare(timer: LoopTimer, params: DecodeParams, repeats: int, threads: int, 
     """
     case = timer.case
     runs = {"loop": lambda: timer.run("whole")}
-    told: dict = {"loop": {}}
+    results: dict = {"loop": {}}
     timer.run("whole")
     ours, found = timer.tokens(), []
     yielded = ours.shape[1] / case.iterations
@@ -42,25 +42,29 @@ def compare(timer: LoopTimer, params: DecodeParams, repeats: int, threads: int, 
 
         timer.timed(from_host)
         same = min(_leading(row, np.asarray(other)) for row, other in zip(ours, found, strict=True))
-        told["host_loop"] = {"same_ids": same, "ids": ours.shape[1]}
+        results["host_loop"] = {"same_ids": same, "ids": ours.shape[1]}
         runs["host_loop"] = lambda: timer.timed(from_host)
     if installed():
         peer = TransformersPeer(case.spec.target, params.target, threads, compiles)
         prompts = np.random.default_rng(0).integers(0, case.spec.target.vocab_size, (case.batch, case.context))
-        told["transformers"] = {"warm_up_seconds": peer.warm_up(prompts, ours.shape[1])}
-        told["transformers"] |= {"compiled": peer.compiled, "not_compiled_because": peer.reason, "device": peer.device}
-        told["transformers"] |= _agreement(case, params, peer, prompts[:, : CHECKED[0]])
+        results["transformers"] = {"warm_up_seconds": peer.warm_up(prompts, ours.shape[1])}
+        results["transformers"] |= {
+            "compiled": peer.compiled,
+            "not_compiled_because": peer.reason,
+            "device": peer.device,
+        }
+        results["transformers"] |= _agreement(case, params, peer, prompts[:, : CHECKED[0]])
         runs["transformers"] = lambda: peer.generate(prompts, ours.shape[1])[1] * yielded
     else:
-        told["transformers"] = {"missing": "torch is not installed"}
+        results["transformers"] = {"missing": "torch is not installed"}
     seconds = {name: [] for name in runs}
     for _ in range(repeats):
         for name, run in runs.items():
             seconds[name].append(run())
     pace = {name: case.batch * yielded / float(np.median(taken)) for name, taken in seconds.items()}
     for name, speed in pace.items():
-        told[name] |= {"tokens_per_second": speed, "times": pace["loop"] / speed}
-    return told
+        results[name] |= {"tokens_per_second": speed, "times": pace["loop"] / speed}
+    return results
 
 
 def _agreement(case: Case, params: DecodeParams, peer: TransformersPeer, prompts: np.ndarray) -> dict:

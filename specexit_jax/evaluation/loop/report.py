@@ -50,20 +50,22 @@ def signal_share(timer: LoopTimer, params: DecodeParams, rounds: int = 50) -> di
     return {"share": ratio.median - 1, "low": ratio.low - 1, "high": ratio.high - 1, "rounds": ratio.rounds}
 
 
-def text(told: dict[str, Any]) -> str:
+def text(result: dict[str, Any]) -> str:
     """The measurements as text."""
-    lines = [_heading(told), _machine(told), f"{'':8}{'ms':>10}{'MB moved':>12}{'floor ms':>11}{'ratio':>8}"]
+    lines = [_heading(result), _machine(result), f"{'':8}{'ms':>10}{'MB moved':>12}{'floor ms':>11}{'ratio':>8}"]
     for part in ("verify", "draft", "whole"):
-        if row := told.get(part):
+        if row := result.get(part):
             numbers = f"{row['ms']:10.3f}{row['bytes'] / 1e6:12.1f}{row['floor_ms']:11.3f}{row['ratio']:8.2f}"
             lines.append(f"{part:8}{numbers}")
-    lines.append(f"{told['tokens_per_iteration']:.2f} tokens an iteration, {told['tokens_per_second']:.1f} tokens/s")
-    if share := told.get("signals"):
+    lines.append(
+        f"{result['tokens_per_iteration']:.2f} tokens an iteration, {result['tokens_per_second']:.1f} tokens/s"
+    )
+    if share := result.get("signals"):
         low, high = 100 * share["low"], 100 * share["high"]
         lines.append(
             f"signals and exit rule add {100 * share['share']:+.1f} % (95 % interval {low:+.1f} to {high:+.1f})"
         )
-    if peers := told.get("peers"):
+    if peers := result.get("peers"):
         lines.append(f"in turns with its peers: {peers['loop']['tokens_per_second']:.1f} tokens/s")
         lines += [_peer(name, found) for name, found in peers.items() if name != "loop"]
     return "\n".join(lines)
@@ -84,19 +86,19 @@ def described(case: Case) -> dict[str, Any]:
     }
 
 
-def _heading(told: dict[str, Any]) -> str:
-    tree = f" (a tree of {','.join(map(str, told['tree']))})" if told["tree"] else ""
-    accepted = told["simulate_accept_length"]
+def _heading(result: dict[str, Any]) -> str:
+    tree = f" (a tree of {','.join(map(str, result['tree']))})" if result["tree"] else ""
+    accepted = result["simulate_accept_length"]
     simulated = "" if accepted is None else f", accept length {accepted:g} simulated"
     return (
-        f"{told['preset']}, {told['dtype']} on {told['device']}, batch {told['batch_size']}, context {told['context']} in a "
-        f"buffer of {told['buffer']}, {told['draft_tokens']} drafts{tree}{simulated}"
+        f"{result['preset']}, {result['dtype']} on {result['device']}, batch {result['batch_size']}, context "
+        f"{result['context']} in a buffer of {result['buffer']}, {result['draft_tokens']} drafts{tree}{simulated}"
     )
 
 
-def _machine(told: dict[str, Any]) -> str:
-    compiled = ", ".join(f"{part} {seconds:.1f} s" for part, seconds in told["compile_seconds"].items())
-    return f"copies at {told['copy_bytes_per_second'] / 1e9:.1f} GB/s; compiled: {compiled}"
+def _machine(result: dict[str, Any]) -> str:
+    compiled = ", ".join(f"{part} {seconds:.1f} s" for part, seconds in result["compile_seconds"].items())
+    return f"copies at {result['copy_bytes_per_second'] / 1e9:.1f} GB/s; compiled: {compiled}"
 
 
 def _peer(name: str, found: dict[str, Any]) -> str:

@@ -93,8 +93,8 @@ def rows_of(arms: Sequence[Arm], seen: SeenSplits, goal: Goal, test: Split, say:
     for arm in arms:
         row = row_of(arm, seen.of(arm), goal, tasks, problems)
         ratio = row.get("tokens_ratio")
-        told = f"{100 * (ratio['value'] - 1):+.1f} % tokens, {row['harmed']} harmed" if ratio else row["refused"]
-        say(f"{arm.table}: {arm.name}: {told}")
+        text = f"{100 * (ratio['value'] - 1):+.1f} % tokens, {row['harmed']} harmed" if ratio else row["refused"]
+        say(f"{arm.table}: {arm.name}: {text}")
         rows.append(row)
     return rows
 

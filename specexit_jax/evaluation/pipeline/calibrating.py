@@ -10,7 +10,7 @@ from specexit_jax.annotation.unfinished import require_finished
 from specexit_jax.engine.session import Session
 from specexit_jax.evaluation.certified import certify
 from specexit_jax.evaluation.certified.certify import Goal, Seen
-from specexit_jax.evaluation.certified.told import harm_text, little_known
+from specexit_jax.evaluation.certified.phrases import harm_text, little_known
 from specexit_jax.evaluation.pipeline.harness import extracted
 from specexit_jax.exits.calibration import choose_thresholds, threshold_grid
 from specexit_jax.exits.path import Scored
@@ -46,7 +46,7 @@ def seen_split(session: Session, folder: Path, smoothers: Sequence[str], kinds: 
     signals.npz. Raises ValueError where it was not annotated at these kinds, or too many of its answers did not end."""
     traces, labels = annotated_split(session, folder, kinds)
     if (unfinished := require_finished(folder, traces, labels)).any:
-        say(f"{folder.name}: {unfinished.told()}; an exit there counts as wrong")
+        say(f"{folder.name}: {unfinished.summary()}; an exit there counts as wrong")
     draft = DraftBundle(session.draft, session.params.draft, session.params.d2t)
     signals, length = extracted(session, traces, draft, folder).signals, len(session.end_think_ids)
     by_smoother = {
@@ -150,8 +150,8 @@ def frontier_of(
     """The rows of frontier.json; each is printed when it is known."""
     rows = certify.frontier(paths, calibration.by_smoother, goal, sorted({*epsilons, goal.epsilon}))
     for row in rows:
-        told = row.get("refused") or (
+        text = row.get("refused") or (
             f"{100 * (row['tokens_ratio'] - 1):+.1f} % tokens, {harm_text(row)}, risk below {100 * row['risk_upper']:.2f} %"
         )
-        say(f"epsilon {100 * row['epsilon']:g} %: {told}")
+        say(f"epsilon {100 * row['epsilon']:g} %: {text}")
     return rows

@@ -58,7 +58,7 @@ def exit_records(
         except CannotCertify as refusal:  # hours of decoding must give results even without this bound
             note(f"The method ceiling is left out: {refusal}")
     if (unfinished := count_unfinished(traces, labels, setting.max_answer)).any:
-        sections["unfinished_answers"] = unfinished.to_json() | {"told": unfinished.told()}
+        sections["unfinished_answers"] = unfinished.to_json() | {"told": unfinished.summary()}
     sections["offsets"] = offsets_of([*decoded, *records], labels)
     views = chosen_views(session.tokenizer, policy, records, traces, labels, along.signals)
     worst = told_exits(session.tokenizer, policy, records, traces, labels, along.signals)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from specexit_jax.evaluation.certified.told import FEW, harm_text
+from specexit_jax.evaluation.certified.phrases import FEW, harm_text
 from specexit_jax.evaluation.report.tables import markdown_table
 
 POOLED = "pooled"

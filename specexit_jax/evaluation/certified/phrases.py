@@ -21,10 +21,10 @@ def harm_text(row: Mapping) -> str:
 def little_known(split: str, harm: np.ndarray) -> str:
     """The harm of a policy chosen by grid on its own split, with an interval; harm: [P], of each problem."""
     problems, estimate = len(harm), statistics.share(harm)
-    told = (
+    text = (
         f"{split}: a harm of {100 * estimate.value:.2f} % a problem (95 %: {100 * estimate.low:.2f} to {100 * estimate.high:.2f} "
         f"%) on the {problems} problems that the thresholds were chosen on, likely more on others: --epsilon=0.01 certifies a bound"
     )
     if problems < FEW:
-        told += f"; warning: {problems} problems say next to nothing about so rare a harm, roll out {FEW} or more"
-    return told
+        text += f"; warning: {problems} problems say next to nothing about so rare a harm, roll out {FEW} or more"
+    return text
