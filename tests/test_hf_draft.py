@@ -196,7 +196,9 @@ def test_layer_ids_are_named(tmp_path):
     assert load_draft(tmp_path).config.capture == (2, 3, 4)
     del config["eagle_aux_hidden_state_layer_convention"]
     path.write_text(json.dumps(config | {"eagle_config": nested}))
-    with pytest.raises(ValueError, match=r"without saying what it counts: .* the argument draft_layer_ids, which is --draft_layer_ids on"):
+    with pytest.raises(
+        ValueError, match=r"without saying what .* the argument draft_layer_ids, which is --draft_layer_ids on"
+    ):
         load_draft(tmp_path)
     assert load_draft(tmp_path, layer_ids="outputs").config.capture == (2, 3, 4)
     assert load_draft(tmp_path, layer_ids="inputs").config.capture == (1, 2, 3)
