@@ -32,7 +32,7 @@ def check() -> None:
 
 
 def report(as_json: bool) -> str:
-    """Times --preset, --repeats turns."""
+    """Times the model of --preset, in --repeats interleaved rounds."""
     case = Case(
         FLAGS.context or 1024,
         FLAGS.boundary_every,

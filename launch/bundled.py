@@ -20,7 +20,7 @@ def is_bundled(target: str) -> bool:
 
 
 def warning(prompt: str, turn: int = 0) -> str | None:
-    """One line if the answer means nothing: for any other prompt, and after the first turn of a conversation."""
+    """One line if the answer will be meaningless: for a question of another kind, and after the first turn of a conversation."""
     if turn:
         return f"note: {_KNOWS}; it has never seen a second turn, so its answer to one means nothing."
     if task_of(prompt) is None:

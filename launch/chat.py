@@ -1,6 +1,6 @@
-"""A conversation: one message a line of standard input, the answers as they come; earlier turns stay in the cache.
+"""A conversation: each line of standard input is a message, and its answer is streamed. Earlier turns stay in the cache.
 
-python -m launch.chat [--target=…] [--draft=…] [--policy=…] [--method=…]       # the bundled model unless told otherwise
+python -m launch.chat [--target=…] [--draft=…] [--policy=…] [--method=…]       # default: the bundled model
 """
 
 import sys

@@ -16,7 +16,7 @@ _DIGEST = flags.DEFINE_string(
 
 
 def offered(kind: str, found: Any) -> None:
-    """Writes the digest if --digest is given; found: results.json, or the rows of frontier.json or ablations.json."""
+    """Writes the digest if --digest is given. found: results.json, or the rows of frontier.json or ablations.json."""
     if _DIGEST.value is None:
         return
     content = of_results(found) if kind == "evaluation" else of_rows(kind, found)

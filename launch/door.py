@@ -1,4 +1,4 @@
-"""The door of every entry point: flags and config come in, and a mistake leaves as one sentence with exit code 1."""
+"""What all entry points share: flags, config, and errors as one sentence with exit code 1."""
 
 import contextlib
 import dataclasses
@@ -124,19 +124,19 @@ def _end(code: int) -> None:
 
 
 def fail(sentence: str) -> None:
-    """Says what is wrong, and in which process, and leaves with exit code 1."""
+    """Prints the error, and the process that it is of, and ends with exit code 1."""
     print(f"{distributed.prefix()}error: {sentence}", file=sys.stderr)
     _end(1)
 
 
 def say(text: str) -> None:
-    """Prints now, so that a reader on a pipe sees it before the next stage of work. Of several processes the first prints."""
+    """Prints without buffering, so that a pipe has it at once. Of several processes only the first prints."""
     if distributed.is_first():
         print(text, flush=True)
 
 
 def aside(text: str) -> None:
-    """As `say`, on standard error: for what must not stand in the output."""
+    """As `say`, but on standard error: for text that must not be part of the output."""
     if distributed.is_first():
         print(text, file=sys.stderr, flush=True)
 

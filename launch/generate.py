@@ -1,10 +1,10 @@
-"""A prompt in, the text out: the thinking dimmed, the moment of the exit, and what it saved. Or many prompts, from a file.
+"""Answers a prompt, with dimmed thinking, the exit and what it saved. Or answers many prompts from a file.
 
-python -m launch.generate --example=chain_sum    # a question of the bundled model's; of yours: --prompt=…
+python -m launch.generate --example=chain_sum    # an example question of the bundled model
 python -m launch.generate --target=FOLDER --draft=FOLDER --prompt="What is 12 + 30 - 4?"
 python -m launch.generate --prompts=FILE.jsonl --json > answers.jsonl    # rows {"question": …}; answers in the order of the file
 The first line says which method decodes, and why (on standard error with --json and --stream). With --stream into a pipe or file,
-standard output holds the model's text and nothing else.
+standard output has only the model's text.
 """
 
 import sys
@@ -62,7 +62,7 @@ def main() -> None:
 
 
 def stream(model: SpecExit, prompt: Prompt) -> None:
-    """The text as it comes; what is said of it goes aside where standard output is no terminal."""
+    """Prints the text while it is decoded. If standard output is no terminal, the numbers go to standard error."""
     terminal = on_terminal()
     answer = live.show(model.stream(prompt, **models.settings()), door.colours(), meters=terminal)
     (door.say if terminal else door.aside)(transcript.numbers(answer))
@@ -73,7 +73,7 @@ def on_terminal() -> bool:
 
 
 def check() -> Prompt | None:
-    """The prompt, None where a file of them is named. Refuses flags that do not fit together and empty prompts."""
+    """The prompt; None with --prompts. Refuses flags that exclude each other, and an empty prompt."""
     models.check()
     if len([name for name in _SOURCES if FLAGS[name].value is not None]) != 1:
         raise ValueError("Give one of --prompt=TEXT, --prompt_ids=1,2,3, --example=TASK and --prompts=FILE.")

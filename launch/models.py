@@ -68,7 +68,7 @@ flags.DEFINE_list("mesh", None, "data,fsdp,tensor: devices on each mesh axis, on
 
 
 def check() -> None:
-    """Refuses a method, a tree or a mesh that there is not."""
+    """Refuses an unknown method, and a malformed tree or mesh."""
     if FLAGS.method:
         door.known("method", FLAGS.method, DECODED)
     door.tree(FLAGS.tree)
@@ -77,7 +77,7 @@ def check() -> None:
 
 
 def loaded() -> SpecExit:
-    """What the flags name, loaded; the bundled model's own draft where they name none."""
+    """The model that the flags name; the bundled target gets its own draft where --draft is not given."""
     check()
     draft = FLAGS.draft or (EMBEDDED / "draft" if bundled.is_bundled(FLAGS.target) else None)
     return SpecExit.load(
@@ -105,5 +105,5 @@ def with_flags(line: str) -> str:
 
 
 def settings() -> Settings:
-    """What the flags ask of a request."""
+    """The settings of a request, from the flags."""
     return {name: FLAGS[name].value for name in Settings.__annotations__}

@@ -1,4 +1,4 @@
-"""--prompts=FILE: many prompts from a file of rows, such as the own problems that the pipeline reads."""
+"""--prompts=FILE: many prompts from a file of rows, in the formats in which the pipeline reads problems."""
 
 import dataclasses
 from collections.abc import Callable
@@ -23,20 +23,20 @@ flags.DEFINE_bool("json", False, f"Print one JSON object for each prompt: {', '.
 
 @dataclasses.dataclass(frozen=True)
 class Rows:
-    """The prompts of a file and their ids: the rows' own, else their places, "0", "1", …"""
+    """The prompts of a file, and their ids: those in the file, or else the numbers of the rows, "0", "1", …"""
 
     prompts: list[Prompt]
     ids: list[str]
 
 
 def check(path: str) -> None:
-    """Refuses a file of a kind that is not read."""
+    """Refuses a file type that cannot be read."""
     if format_of(path) is None:
         raise ValueError(f"--prompts reads {KINDS}, but it is {path}.")
 
 
 def read(path: str) -> Rows:
-    """The rows of a file; other columns are not read. Raises FileNotFoundError or ValueError, one sentence, naming the row."""
+    """The rows of a file. Other columns are ignored. Raises FileNotFoundError, or ValueError with the number of the row."""
     check(path)
     rows = Rows([], [])
     for number, row in enumerate(stream(path, "", ""), start=1):

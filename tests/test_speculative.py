@@ -191,9 +191,8 @@ def test_late_signals_are_those_of_what_was_written():
         found = extract(spec.target, params.target, traces, bundle).signals
         for row, start in enumerate(starts):
             own = np.asarray(result.signals[row, start : int(result.length[row])])
-            np.testing.assert_allclose(
-                own[:-1], found[row][:-1], rtol=1e-3, atol=1e-4
-            )  # the last token is never an input
+            # The last token is never an input.
+            np.testing.assert_allclose(own[:-1], found[row][:-1], rtol=1e-3, atol=1e-4)
             exits += start <= int(result.exit_position[row]) < int(result.length[row]) - 1
     assert exits >= 4
 
