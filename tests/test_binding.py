@@ -167,12 +167,12 @@ def test_a_policy_of_before_and_one_of_another_draft_in_an_export(tiny, tmp_path
 
 def test_one_line_or_a_refusal(monkeypatch, capsys):
     monkeypatch.setattr(notes, "_SAID", set())
-    monkeypatch.setattr(strictness, "asked", lambda: False)
+    monkeypatch.setattr(strictness, "enabled", lambda: False)
     strictness.report("P does not hold.")
     strictness.report("P does not hold.")
     strictness.report(None)
     assert capsys.readouterr().err == "note: P does not hold.\n"
-    monkeypatch.setattr(strictness, "asked", lambda: True)
+    monkeypatch.setattr(strictness, "enabled", lambda: True)
     strictness.report(None)
     with pytest.raises(ValueError, match="P does not hold"):
         strictness.report("P does not hold.")
