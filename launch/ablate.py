@@ -13,7 +13,7 @@ from pathlib import Path
 
 from absl import flags
 
-from launch import checks, digest, door, stages, strictness
+from launch import checks, digest, door, loading, stages, strictness
 from specexit_jax.evaluation.certified import ablation, conditions
 from specexit_jax.evaluation.certified.certify import Goal
 from specexit_jax.evaluation.pipeline import ablating
@@ -53,10 +53,10 @@ def main() -> None:
     for stem in ("traces", "labels"):
         stages.claim_share(stem, [config.evaluate.split])
     settings = config.calibrate
-    sessions = {"own": door.open_session(config, draft)}
+    sessions = {"own": loading.open_session(config, draft)}
     checks.signals(sessions["own"])
     if config.ablate.draft:
-        sessions["other"] = door.open_session(config, config.ablate.draft)
+        sessions["other"] = loading.open_session(config, config.ablate.draft)
     places = {name: session.draft.signals for name, session in sessions.items()}
     setting = stages.setting_of(config, seeds=config.ablate.seeds)
     problems = stages.source_of(config).problems(setting.split, _LIMIT.value or config.ablate.per_task)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from absl import flags
 
-from launch import checks, door, stages
+from launch import checks, door, loading, stages
 from specexit_jax.annotation.annotate import annotate, require_alike
 from specexit_jax.annotation.world_statistics import world_statistics
 from specexit_jax.storage.shards import read_shards, require_settings
@@ -37,7 +37,7 @@ def main() -> None:
     shard = stages.shard()
     stages.claim_share("labels", door.splits(_SPLITS.value, door.config().rollout.per_task), shard)
     config, wanted, forcing, source = check()
-    session, name = door.open_session(config), stages.target_name(config)
+    session, name = loading.open_session(config), stages.target_name(config)
     folders = [Path(flags.FLAGS.workdir) / split for split in wanted]
     for folder in folders:
         require_alike(session, folder, config.annotate.kinds, forcing, name, source)

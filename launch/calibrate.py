@@ -14,7 +14,7 @@ from pathlib import Path
 
 from absl import flags
 
-from launch import checks, digest, door, stages
+from launch import checks, digest, door, loading, stages
 from specexit_jax.evaluation.certified import conditions
 from specexit_jax.evaluation.certified.certify import Goal, scored
 from specexit_jax.evaluation.pipeline import calibrating
@@ -59,7 +59,7 @@ def main() -> None:
     door.claim_stage("calibrate")
     config, draft = check()
     workdir, settings, kinds = Path(flags.FLAGS.workdir), config.calibrate, tuple(config.annotate.kinds)
-    session = door.open_session(config, draft)
+    session = loading.open_session(config, draft)
     checks.signals(session)
     certifying = settings.split if _EPSILON.value is None else settings.certify_on
     bind = conditions.binder(session, workdir / certifying, config.rollout.max_new_tokens)

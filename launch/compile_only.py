@@ -10,7 +10,7 @@ import time
 
 from absl import flags
 
-from launch import door
+from launch import loading
 from specexit_jax.models.config import ROW_ATTENTIONS
 from specexit_jax.sizing import compile_ahead
 from specexit_jax.sizing.presets import TARGETS, draft_for
@@ -52,7 +52,7 @@ def wanted() -> bool:
 def check() -> None:
     """Refuses a malformed mesh."""
     if FLAGS.mesh:
-        door.mesh_sizes(FLAGS.mesh)
+        loading.mesh_sizes(FLAGS.mesh)
 
 
 def report(as_json: bool) -> str:
@@ -60,7 +60,7 @@ def report(as_json: bool) -> str:
     packed row."""
     batch, context = FLAGS.batch_size or 8, FLAGS.context or 4096
     decodes = FLAGS.program == "decode"
-    sizes = door.mesh_sizes(FLAGS.mesh) if FLAGS.mesh else (1, 1, -1) if decodes else (1, -1, 1)
+    sizes = loading.mesh_sizes(FLAGS.mesh) if FLAGS.mesh else (1, 1, -1) if decodes else (1, -1, 1)
     mesh = compile_ahead.tpu_mesh(FLAGS.topology, *sizes)
     target = dataclasses.replace(
         TARGETS[FLAGS.preset], dtype="bfloat16", attention=FLAGS.attention, row_attention=FLAGS.row_attention

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import ml_collections
 
-from launch import door, stages
+from launch import door, loading, stages
 from specexit_jax.annotation.documents import LabelOptions, Traces, frequent_tokens, packed
 from specexit_jax.annotation.kinds import require_kinds
 from specexit_jax.annotation.material import summary
@@ -30,7 +30,7 @@ def train_on_traces(
     """Trains WORKDIR/draft_model on the traces of WORKDIR/draft; evaluations on those of WORKDIR/development go to
     held_out.json."""
     train = config.train
-    session = door.open_training_session(config)
+    session = loading.open_training_session(config)
     require_settings(workdir / "draft", "rollout", {"sampling": session.sampling.settings()})
     target = dataclasses.replace(session.target, row_attention=train.row_attention)
     traces = _traces(config, session, workdir / "draft")

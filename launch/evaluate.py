@@ -11,7 +11,7 @@ from pathlib import Path
 
 from absl import flags
 
-from launch import checks, digest, door, from_records, stages, strictness
+from launch import checks, digest, door, from_records, loading, stages, strictness
 from specexit_jax.engine.binding import uncovered
 from specexit_jax.evaluation.pipeline import harness
 from specexit_jax.evaluation.pipeline.calibrating import require_problems
@@ -78,7 +78,7 @@ def main() -> None:
 def _evaluated(config, methods: tuple[str, ...], draft: str, policy: Path | None) -> dict:
     setting = stages.setting_of(config, methods, _TASKS.value, _seeds(config.seed), _BATCH.value)
     problems = stages.source_of(config, _TASKS.value).problems(setting.split, _LIMIT.value or config.evaluate.per_task)
-    session = door.open_session(config, draft)
+    session = loading.open_session(config, draft)
     file = None if policy is None else load_policy(policy, session.draft_digest)
     if file is not None:
         strictness.report(uncovered(file, session, policy, max_new_tokens=setting.max_new_tokens))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from absl import flags
 
-from launch import checks, door, stages
+from launch import checks, door, loading, stages
 from specexit_jax.annotation.kinds import annotated_split
 from specexit_jax.data.splits import SPLITS
 from specexit_jax.engine.methods import make_method
@@ -45,7 +45,7 @@ def main() -> None:
     folder = workdir / _SPLIT.value
     sizes = _BOUNDARIES.value, _CONTINUATIONS.value, config.seed, config.evaluate.batch_size
     setting = Foresight(*sizes, config.rollout.max_new_tokens, stages.target_name(config))
-    session = door.open_session(config, trained)
+    session = loading.open_session(config, trained)
     checks.signals(session)
     require_settings(folder, "rollout", {"sampling": session.sampling.settings()})
     traces, labels = annotated_split(session, folder, config.annotate.kinds)

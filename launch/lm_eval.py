@@ -10,7 +10,7 @@ from pathlib import Path
 
 from absl import flags
 
-from launch import checks, door, strictness
+from launch import checks, door, loading, strictness
 from specexit_jax.engine.methods import DECODED, EXITING, make_method
 from specexit_jax.exits.policy_file import load_policy
 
@@ -60,7 +60,7 @@ def main() -> None:
     from specexit_jax.evaluation.lm_eval.model import SpecExitLM
     from specexit_jax.evaluation.lm_eval.run import evaluated
 
-    workdir, session = Path(FLAGS.workdir), door.open_session(config, draft)
+    workdir, session = Path(FLAGS.workdir), loading.open_session(config, draft)
     file = load_policy(path, session.draft_digest) if path else None
     policy, kinds = (file.policy(), file.boundary_kinds) if file else (None, ("paragraph",))
     method = make_method(session, FLAGS.method, policy, kinds, config.evaluate.draft_tokens)

@@ -2,7 +2,7 @@
 
 from absl import flags
 
-from launch import bundled, door, strictness
+from launch import bundled, door, loading, strictness
 from specexit_jax.api.arguments import Settings
 from specexit_jax.api.model import SpecExit
 from specexit_jax.decoding.sampling import RULES
@@ -73,7 +73,7 @@ def check() -> None:
         door.known("method", FLAGS.method, DECODED)
     door.tree(FLAGS.tree)
     if FLAGS.mesh:
-        door.mesh_sizes(FLAGS.mesh)
+        loading.mesh_sizes(FLAGS.mesh)
 
 
 def loaded() -> SpecExit:
@@ -85,7 +85,7 @@ def loaded() -> SpecExit:
         draft,
         FLAGS.policy,
         dtype=FLAGS.dtype,
-        mesh=door.mesh(FLAGS.mesh),
+        mesh=loading.mesh(FLAGS.mesh),
         draft_layer_ids=FLAGS.draft_layer_ids,
         exit_rule=FLAGS.exit_rule,
         smoother=FLAGS.smoother,

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from absl import flags
 
-from launch import door, stages
+from launch import door, loading, stages
 from specexit_jax.annotation.rollout import Rollout, roll_out
 from specexit_jax.engine.methods import make_method
 from specexit_jax.storage.shards import require_settings
@@ -58,7 +58,7 @@ def main() -> None:
     shard = stages.shard()  # starts JAX, whose thread settings cannot change afterwards
     stages.claim_share("traces", wanted, shard)
     problems = {split: source.problems(split, count) for split, count in counts.items()}
-    session = door.open_session(config, config.draft if config.draft and Path(config.draft).is_dir() else None)
+    session = loading.open_session(config, config.draft if config.draft and Path(config.draft).is_dir() else None)
     method = make_method(session, "eagle3" if session.draft else "think", draft_tokens=config.evaluate.draft_tokens)
     rollout = Rollout(
         config.seed,

@@ -6,7 +6,7 @@ import json
 import ml_collections
 from absl import flags
 
-from launch import checks, door
+from launch import checks, door, loading
 from specexit_jax.data.splits import sample
 from specexit_jax.engine.methods import read_policy
 from specexit_jax.engine.session import Session
@@ -36,7 +36,7 @@ def check():
 def opened() -> tuple[ml_collections.ConfigDict, Session, tuple[Policy, tuple[str, ...]]]:
     """The config, its models, and a policy with its boundary kinds; WORKDIR's draft and policy if they exist."""
     config, draft, policy = check()
-    session = door.open_session(config, draft)
+    session = loading.open_session(config, draft)
     return config, session, read_policy(session, policy)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import jax
 import ml_collections
 
-from launch import door
+from launch import loading
 from specexit_jax.annotation.annotate import annotate
 from specexit_jax.annotation.forcing import Forcing
 from specexit_jax.annotation.rollout import Rollout, roll_out
@@ -27,7 +27,7 @@ def work(models: str, folder: str, data: int) -> None:
     """This process's share, its rows over `data` devices."""
     mesh = {"data": data, "fsdp": 1, "tensor": 1}
     config = {"target": f"{models}/target", "dtype": "float32", "mesh": mesh}
-    session = door.open_session(ml_collections.ConfigDict(config))
+    session = loading.open_session(ml_collections.ConfigDict(config))
     shard, new = Shard(jax.process_index(), jax.process_count()), 24
     think = make_method(session, "think")
     roll_out(session, PROBLEMS, think, Path(folder), Rollout(0, 2, new, shard=shard))

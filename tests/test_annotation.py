@@ -11,7 +11,7 @@ from programs_case import unboxed
 from tiny_folders import write_tiny
 
 from configs.embedded import get_config
-from launch import door
+from launch import loading
 from specexit_jax.annotation import annotate as annotate_module
 from specexit_jax.annotation import rollout as rollout_module
 from specexit_jax.annotation.annotate import annotate, label_of
@@ -162,12 +162,12 @@ def test_a_refused_stage_leaves_no_settings_behind(session, problems, tmp_path):
 
 def test_the_configs_sampling_is_the_sessions(session):
     config = get_config()
-    assert door._sampled(session, config).sampling == session.sampling
+    assert loading._sampled(session, config).sampling == session.sampling
     config.sampling.update({"temperature": 0.5, "top_k": 7})
-    assert door._sampled(session, config).sampling == dataclasses.replace(session.sampling, temperature=0.5, top_k=7)
+    assert loading._sampled(session, config).sampling == dataclasses.replace(session.sampling, temperature=0.5, top_k=7)
     config.sampling.min_p = 2.0
     with pytest.raises(ValueError, match="min_p must be in"):
-        door._sampled(session, config)
+        loading._sampled(session, config)
 
 
 def test_more_keys_change_no_label_of_the_first(session, folder, tmp_path):
