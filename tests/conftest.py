@@ -106,3 +106,14 @@ def specexit(session, tiny):
     from specexit_jax.engine.methods import make_method, read_policy
 
     return make_method(session, "specexit", *read_policy(session, tiny / "policy.json"), draft_tokens=2)
+
+
+class _Everything(set):
+    def __contains__(self, _) -> bool:
+        return True
+
+
+@pytest.fixture
+def unnoted(monkeypatch):
+    """No note is printed, as after a test that has heard them all: a note is said once a process, whichever test comes first."""
+    monkeypatch.setattr("specexit_jax.notes._SAID", _Everything())

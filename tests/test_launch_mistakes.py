@@ -16,6 +16,8 @@ from tiny_folders import write_policy
 
 from launch import sentences
 
+pytestmark = pytest.mark.usefixtures("unnoted")
+
 
 def test_a_template_that_refuses_gets_one_sentence(broken, capsys, monkeypatch):
     for template in (

@@ -8,6 +8,7 @@ from launch_case import call, folders
 
 from specexit_jax import SpecExit
 
+pytestmark = pytest.mark.usefixtures("unnoted")
 ROWS = (
     {"question": "Count the legs.", "answer": "12"},
     {"id": "b", "prompt": "3*4?"},
