@@ -53,7 +53,7 @@ def asked_of(session, method, request: Request, limit: int):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("number", "tree"), [(2000, None), (300, TreeShape(5, 4, 16))], ids=["chain", "tree"])
+@pytest.mark.parametrize(("number", "tree"), [(2000, None), (900, TreeShape(5, 4, 16))], ids=["chain", "tree"])
 def test_two_thousand_prompts(number, tree):
     session = load_session(EMBEDDED / "target", EMBEDDED / "draft")
     policy, kinds = read_policy(session, EMBEDDED / "policy.json")
@@ -67,11 +67,11 @@ def test_two_thousand_prompts(number, tree):
         found[place] = result.tokens[0, : int(result.length[0])].tolist(), int(result.exit_position[0])
         if len(found) % (number // 10) == 0:
             gc.collect()
-            memory.append((resident_megabytes(), len(jax.live_arrays())))
-    print("\nMB and arrays alive, after each tenth:", memory)
+            memory.append((resident_megabytes(), len(jax.live_arrays()), slots.compile_seconds))
+    print("\nMB, arrays alive and seconds compiled, after each tenth:", memory)
     assert len(found) == number
-    # All shapes are compiled in the first tenths. After that, memory and programs must not grow.
-    assert memory[-1][0] - memory[3][0] < 30
+    # Shapes that few prompts have are compiled late, and the allocator fills up to its largest need. After that a leak would show.
+    assert memory[-1][0] - memory[6][0] < 15
     assert memory[-1][1] <= memory[3][1] + 5
     spec, different = spec_for(session, method, LENGTH), []
     for place, (request, _) in enumerate(requests):
