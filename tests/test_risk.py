@@ -32,20 +32,25 @@ def test_problems_needed_refuses_the_impossible():
         problems_needed(0.01, 0.05, 0.01)
 
 
+def walked(harmed, problems: int) -> int | None:
+    """The step where a binomial walk at epsilon 0.01 and delta 0.05 ends."""
+    return walk(len(harmed), lambda step: p_value(harmed[step], problems, 0.01), 0.05)
+
+
 def test_walk_stops_at_the_first_failure():
     """0 and 2 harmed of 628 pass, 3 fails. Steps after a failure are not tested."""
-    assert walk([0, 2, 3, 0], 628, 0.01, 0.05) == 1
-    assert walk([3, 0], 628, 0.01, 0.05) is None
-    assert walk([], 628, 0.01, 0.05) is None
+    assert walked([0, 2, 3, 0], 628) == 1
+    assert walked([3, 0], 628) is None
+    assert walked([], 628) is None
 
 
 def test_certified_share_of_draws():
     """With a true risk of 0.5 %, 3,000 problems certify at least four draws of five, 6,000 at least 99 of 100."""
     harmed = np.arange(0, 80)
     for problems, least in ((3000, 0.8), (6000, 0.99)):
-        passes = [walk([k], problems, 0.01, 0.05) == 0 for k in harmed]
+        passes = [walked([k], problems) == 0 for k in harmed]
         assert binom.pmf(harmed, problems, 0.005) @ passes >= least
-    assert binom.pmf(harmed, 3000, 0.01) @ [walk([k], 3000, 0.01, 0.05) == 0 for k in harmed] <= 0.05
+    assert binom.pmf(harmed, 3000, 0.01) @ [walked([k], 3000) == 0 for k in harmed] <= 0.05
 
 
 def test_the_upper_limit_is_exact():

@@ -7,7 +7,7 @@ fixed beforehand, so this fixed-sequence testing needs no correction for the num
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 import numpy as np
 from jaxtyping import Float
@@ -71,15 +71,7 @@ def scope_of(delta: float, tasks: Mapping[str, int], together: int = 1) -> str:
     )
 
 
-def walk(harmed: Sequence[int], problems: int, epsilon: float, delta: float) -> int | None:
-    """The last step before the first one whose binomial test does not reject at level delta; None if the first does not.
-
-    harmed: the number of harmed problems at each step.
-    """
-    return _walk(len(harmed), lambda step: p_value(harmed[step], problems, epsilon), delta)
-
-
-def _walk(steps: int, p_value_of: Callable[[int], float], delta: float) -> int | None:
+def walk(steps: int, p_value_of: Callable[[int], float], delta: float) -> int | None:
     """The last step before the first one whose p-value is above delta; None if that is the first step."""
     passed = None
     for step in range(steps):
@@ -124,7 +116,7 @@ def learn_then_test(
         seen = harms(development, exit_boundaries(development, path, budget)), development.units
     test = harm_test(units, epsilon, delta, seen)
     losses = test.losses(harms(calibration, exit_boundaries(calibration, path, budget)), units)
-    step = _walk(len(path), lambda step: test.p_value(losses[step], epsilon), delta)
+    step = walk(len(path), lambda step: test.p_value(losses[step], epsilon), delta)
     if step is None:
         raise CannotCertify(_refusal(float(losses[0].sum()), units.problems, epsilon, delta, split))
     own = losses[step]
