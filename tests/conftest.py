@@ -19,6 +19,7 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_default_matmul_precision", "highest")
 
 _CACHE, _WORTH = "JAX_COMPILATION_CACHE_DIR", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"
+_BESIDE = "JAX_PERSISTENT_CACHE_ENABLE_XLA_CACHES"  # caches of XLA's own, whose paths JAX puts into its keys
 # Most of the time of the quick tests is compilation of programs that then run for milliseconds. The slow ones compute.
 _CHEAP = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 if jaxlib.__version__.startswith("0.10."):  # XLA ends the process at a flag that it does not know
@@ -46,8 +47,10 @@ def pytest_configure(config):
         os.environ[_CACHE] = str(folder)
         config.add_cleanup(lambda: compile_cache.end(folder, kept and kept.resolve()))
     os.environ.setdefault(_WORTH, "0.05")
+    os.environ.setdefault(_BESIDE, "none")
     jax.config.update("jax_compilation_cache_dir", os.environ[_CACHE])
     jax.config.update("jax_persistent_cache_min_compile_time_secs", float(os.environ[_WORTH]))
+    jax.config.update("jax_persistent_cache_enable_xla_caches", os.environ[_BESIDE])
 
 
 def pytest_collection_modifyitems(items):

@@ -1,5 +1,9 @@
 """What was compiled is kept between runs of the tests: whole entries, up to a size."""
 
+import os
+import subprocess
+import sys
+
 import compile_cache
 from jax._src.compilation_cache import compress_executable
 
@@ -33,3 +37,16 @@ def test_a_run_that_keeps_nothing_leaves_nothing():
     (folder / "a-cache").write_bytes(b"x")
     compile_cache.end(folder, None)
     assert not folder.exists()
+
+
+def test_a_program_is_found_in_whichever_folder_a_run_has(tmp_path):
+    """JAX may put the folder's path among the compiler's options, and so into the keys."""
+    found = []
+    for name in ("first", "second"):
+        folder = tmp_path / name
+        folder.mkdir()
+        given = {"JAX_COMPILATION_CACHE_DIR": str(folder), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+        code = "import jax; jax.jit(lambda x: x + 1)(1.0)"
+        subprocess.run([sys.executable, "-c", code], env=os.environ | given, check=True)
+        found.append(sorted(entry.name for entry in folder.glob("jit__lambda*-cache")))
+    assert found[0] and found[0] == found[1]
