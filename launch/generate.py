@@ -55,9 +55,8 @@ def main() -> None:
         return
     door.say(transcript.text(answer, door.colours()))
     if answer.exit is not None and FLAGS.compare:
-        longer = model.generate(
-            prompt, **models.settings() | {"exits": False}
-        )  # by the same program: nothing is compiled
+        # By the same program: nothing is compiled.
+        longer = model.generate(prompt, **models.settings() | {"exits": False})
         door.say(transcript.saved(answer, longer))
 
 

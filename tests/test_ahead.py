@@ -75,9 +75,8 @@ def test_programs_fit_their_chips(preset, program, topology, sizes):
     if program.startswith("decode"):
         compiled = compile_ahead.compile_decode(mesh, target, draft_for(target), batch=8, prompt=512, context=4096)
         # 36 layers and a draft that runs twice before the loop, three times in it.
-        assert not re.search(
-            r" copy\(.*op_name=\"params\.\w+\[[^\"]*(gate_up|qkv|'o)", compiled.as_text()
-        )  # in memory as read
+        # In memory as read.
+        assert not re.search(r" copy\(.*op_name=\"params\.\w+\[[^\"]*(gate_up|qkv|'o)", compiled.as_text())
         assert compiled.as_text().count('custom_call_target="tpu_custom_call"') == (41 if attention == "pallas" else 0)
     else:
         rows = mesh.size * (2 if mesh.size < 16 else 1)

@@ -259,9 +259,8 @@ def test_annotation_tells_which_answers_did_not_end(session, folder):
     cut = sum(not w and len(i) == 5 for x in labels for w, i in zip(x["finished"], x["forced_ids"], strict=True))
     assert told["cut"] == cut > 0 and told["answers"] >= cut and told["share"] == cut / told["answers"]
     assert told["cut"] + told["outside"] <= sum(not whole for label in labels for whole in label["finished"])
-    again = annotate(session, folder, ("paragraph",), FORCING)[
-        "unfinished"
-    ]  # nothing is left to do, and all of them are reported
+    # Nothing is left to do, and all of them are reported.
+    again = annotate(session, folder, ("paragraph",), FORCING)["unfinished"]
     assert again.to_json() == told and f"{cut} of {told['answers']} answers" in again.summary()
     assert again == count_unfinished(traces, labels, 5)
 

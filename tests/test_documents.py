@@ -20,13 +20,8 @@ def test_the_columns_of_a_trace():
     assert np.flatnonzero(made["boundary"]).tolist() == [3, 5] and made["agree"][[3, 5]].tolist() == [0.0, 1.0]
     assert made["phase"].tolist() == [0, 0, *[BEFORE] * 4, AFTER, 0, 0, 0]
     assert made["label_mask"][:, 0].tolist() == [0, 0, 1, 4, 1, 4, 1, 0, 0, 0]
-    assert made["labels"][2:7, 0].tolist() == [
-        0,
-        0,
-        1,
-        1,
-        1,
-    ]  # of the paragraph's end; at `</think>` it agrees with itself
+    # Of the paragraph's end; at `</think>` it agrees with itself.
+    assert made["labels"][2:7, 0].tolist() == [0, 0, 1, 1, 1]
     assert set(document(TRACE, None)) == {"tokens", "loss_mask"}
 
 

@@ -75,9 +75,8 @@ def test_samples_that_agree_give_the_risk_of_one_and_the_report_says_what_is_not
     signals = signals_of(traces)
     one = exit_sections(POLICY, tmp_path, traces, labels, signals, 1)["risk"]
     names = {trace["id"]: [trace["id"], *(f"{trace['id']}/sample-{n}" for n in (1, 2))] for trace in traces}
-    many = [
-        [row | {"id": name} for row in rows for name in names[row["id"]]] for rows in (traces, labels)
-    ]  # without "problem": taken from the ids
+    # Without "problem": taken from the ids.
+    many = [[row | {"id": name} for row in rows for name in names[row["id"]]] for rows in (traces, labels)]
     many[0] = [{key: value for key, value in trace.items() if key != "problem"} for trace in many[0]]
     along = {name: signals[own] for own, alike in names.items() for name in alike}
     three = exit_sections(POLICY, tmp_path, *many, along, 1)["risk"]

@@ -136,9 +136,8 @@ def test_a_system_role_is_the_templates_own_where_it_has_one(session, refuses, m
 def test_methods_without_open_thinking_are_warned_of(session, specexit, monkeypatch):
     said = []
     logger = logging.getLogger("specexit_jax.evaluation.lm_eval.model")
-    monkeypatch.setattr(
-        logger, "warning", lambda text, *names: said.append(text % names)
-    )  # whatever set its level before
+    # Whatever set its level before.
+    monkeypatch.setattr(logger, "warning", lambda text, *names: said.append(text % names))
     monkeypatch.setattr("specexit_jax.evaluation.lm_eval.model.decode_prepared", lambda *a, **k: iter(()))
     SpecExitLM(session, specexit).generate_until([instance("3*4=", GREEDY)])
     assert len(said) == 1 and "'specexit' never ends it" in said[0]

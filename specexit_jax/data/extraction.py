@@ -125,10 +125,8 @@ def _completed(body: str, prompt: str, entry_point: str) -> str | None:
     lines = body.strip("\n").split("\n")
     if not "".join(lines).strip():
         return None
-    margins = (
-        "\n".join(lines),
-        "\n".join([f"    {lines[0].lstrip()}", *lines[1:]]),
-    )  # stripped, of its first margin too
+    # Stripped, of its first margin too.
+    margins = ("\n".join(lines), "\n".join([f"    {lines[0].lstrip()}", *lines[1:]]))
     for text in margins:
         code = f"{prompt.rstrip()}\n{textwrap.indent(textwrap.dedent(text), '    ')}\n"
         tree = parsed(code)

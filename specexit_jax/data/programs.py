@@ -109,9 +109,8 @@ def _told(code: str, tests: CodeTests, text: str, verdict: str, seed: int | None
     program."""
     from specexit_jax.sandbox.run import Trial, run_trial  # the sandbox is for programs alone
 
-    before = opening(
-        tests.prompt
-    )  # the prompt's imports and helpers: the program may use them, the tests have their own
+    # The prompt's imports and helpers: the program may use them, the tests have their own.
+    before = opening(tests.prompt)
     programs = (before, code) if before else (code,)
     outcome = run_trial(Trial(programs, text, given=before, subject=tests.entry_point, verdict=verdict, seed=seed))
     return outcome.told if outcome.status == "passed" else None

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 LAST = 20_000  # characters of an answer that are read: a statement stands at its end
 _MENTIONS = 40  # of those that call something the answer, as many are looked at, from the end
 _BOX = re.compile(r"\\(?:boxed|fbox|framebox)\s*\{")
+# Between boxes.
 _JOINED = re.compile(
     r"[\s$*,;.\\()\[\]]{0,20}(?:and|or|,|;)[\s$*\\()\[\]]{0,20}((?:[A-Za-z]\w?\s*=\s*)?)[\s$*\\()\[\]]{0,20}"
-)  # between boxes
+)
 _ASSIGNED = re.compile(r"(?<![A-Za-z\\])([A-Za-z]\w?\s*=)[\s$\\(\[]{0,10}$")
 _FIELD = re.compile(r"""["'](?:final_)?answer["']\s*:\s*("(?:[^"\\]|\\.)*"|'[^'\n]*'|[^\s,}"']+)""", re.IGNORECASE)
 _TAG = re.compile(r"<answer>((?:(?!<answer>).)*?)</answer>", re.IGNORECASE | re.DOTALL)

@@ -25,10 +25,8 @@ from specexit_jax.models.layers import reduce_last
 
 RULES = ("keyed", "rejection")
 PRNG = "threefry2x32"  # of every key
-COLDEST, HOTTEST = (
-    1e-30,
-    1e30,
-)  # keeps logits / temperature within float32; below COLDEST noise cannot change the argmax
+# Keeps logits / temperature within float32; below COLDEST noise cannot change the argmax.
+COLDEST, HOTTEST = 1e-30, 1e30
 DRAFT, ACCEPT, RESIDUAL = 1, 2, 3  # purposes of the random numbers that rejection sampling draws for one position
 
 

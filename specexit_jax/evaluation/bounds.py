@@ -138,9 +138,8 @@ def oracle_exits(boundaries: Boundaries) -> np.ndarray:
 def threshold_exits(boundaries: Boundaries, scores: np.ndarray, threshold: float) -> np.ndarray:
     """int32[N]: the first boundary of each trace whose score [n] reaches the threshold, NO_EXIT where none does."""
     exits = np.full(len(boundaries.ids), NO_EXIT, np.int32)
-    granted = np.flatnonzero(
-        np.asarray(scores, np.float32) >= np.float32(threshold)
-    )  # the same comparison as in calibration
+    # The same comparison as in calibration.
+    granted = np.flatnonzero(np.asarray(scores, np.float32) >= np.float32(threshold))
     rows, place = np.unique(boundaries.row[granted], return_index=True)
     exits[rows] = granted[place]
     return exits

@@ -127,9 +127,8 @@ def _parse(path: Path, content) -> PolicyFile:
 def _certificate(path: Path, content, limits: int) -> Certificate | None:
     if content is None:
         return None
-    later = {
-        field.name: None for field in dataclasses.fields(Certificate) if field.default is None
-    }  # not in older files
+    # Not in older files.
+    later = {field.name: None for field in dataclasses.fields(Certificate) if field.default is None}
     names = [field.name for field in dataclasses.fields(Certificate)]
     if not isinstance(content, dict) or {*content, *later} != set(names):
         raise ValueError(f"{path}: a certificate holds exactly {', '.join(names)}: run launch.calibrate again")

@@ -73,9 +73,8 @@ def compile_decode(
     mesh: Mesh, target: TargetConfig, draft: DraftConfig, batch: int, prompt: int, context: int, draft_tokens: int = 3
 ) -> jax.stages.Compiled:
     """The whole decoding loop with drafts, signals and exit rule; rows over (data, fsdp), parameters by the table."""
-    spec = DecodeSpec(
-        target, context, (0,), (1,), draft, draft_tokens, live_prefixes=(1 << 30,)
-    )  # one live prefix, the whole buffer: the largest program
+    # One live prefix, the whole buffer: the largest program.
+    spec = DecodeSpec(target, context, (0,), (1,), draft, draft_tokens, live_prefixes=(1 << 30,))
     params = DecodeParams(
         _placed(mesh, functools.partial(init_target, target), target.dtype),
         _placed(mesh, functools.partial(init_draft, draft), draft.dtype),

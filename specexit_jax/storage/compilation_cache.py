@@ -42,9 +42,8 @@ def keep_programs(wanted: bool = True) -> Path | None:
     folder = (Path(asked).expanduser() if asked else user_cache() / "specexit_jax") / _machine()
     try:
         if not folder.is_dir():
-            folder.mkdir(
-                parents=True, exist_ok=True, mode=0o700
-            )  # whoever writes here has this process run what he wrote
+            # Only for its owner: whoever can write here can have this process run a program.
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             note(f"compiled programs are kept in {folder} (with {SWITCH}=off they are not).")
         _shrink(folder)
     except OSError as error:

@@ -145,9 +145,8 @@ def reliability_figure(bins: Reliability, auc: float, brier: float) -> Figure:
             elinewidth=1, capsize=2.5,
         )  # fmt: skip
         axes.set(ylabel="forced answer agrees", title="Reliability of confidence")
-        NearOne.of(np.concatenate([bins.observed, bins.low, bins.high])).on(
-            axes.yaxis
-        )  # digits that the counts support
+        # Digits that the counts support.
+        NearOne.of(np.concatenate([bins.observed, bins.low, bins.high])).on(axes.yaxis)
         summary = (
             f"AUC {auc:.3f}\nBrier {brier:.3f}\ncalibration error {bins.error:.3f}\n{bins.count.sum():,} boundaries"
         )

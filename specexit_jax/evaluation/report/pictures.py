@@ -28,9 +28,8 @@ def draw(results: dict, views: Sequence[TraceView] = ()) -> Iterator[tuple[str, 
         yield "signals", signals_figure(views)
     if curve := results.get("reliability"):
         known = {name: np.asarray(curve[name]) for name in Reliability._fields if name in curve}
-        known.setdefault(
-            "right", np.minimum(known["left"] + 0.1, 1.0)
-        )  # of earlier results, with ten bins of equal width
+        # Of earlier results, with ten bins of equal width.
+        known.setdefault("right", np.minimum(known["left"] + 0.1, 1.0))
         bins = Reliability(**known)
         yield "reliability", reliability_figure(bins, results["signals"]["auc"], results["signals"]["brier"])
     if histograms := results.get("acceptance"):
