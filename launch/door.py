@@ -17,7 +17,7 @@ from ml_collections.config_flags import tuple_parser
 from launch import helptext, sentences
 from specexit_jax.decoding.trees import TreeShape
 from specexit_jax.parallel import distributed
-from specexit_jax.storage.compilation_cache import keep_programs
+from specexit_jax.storage.compilation_cache import SWITCH, keep_programs
 from specexit_jax.storage.workdir_lock import locked
 
 if TYPE_CHECKING:
@@ -90,7 +90,9 @@ def _guarded(main: Callable[[], None]) -> None:
         logging.set_verbosity(logging.FATAL)  # Orbax logs hundreds of lines of an error that it also raises
     try:
         distributed.initialize()
-        keep_programs(flags.FLAGS.compilation_cache)
+        if not flags.FLAGS.compilation_cache:
+            os.environ[SWITCH] = "off"  # for whoever asks later in this process, too
+        keep_programs()
         with _HELD:
             main()
     except BrokenPipeError:

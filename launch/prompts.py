@@ -2,12 +2,13 @@
 
 import dataclasses
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from absl import flags
 
 from launch import bundled, door, models, transcript
-from specexit_jax.api.arguments import Prompt, check_prompt
+from specexit_jax.api.arguments import Prompt, check_prompt, is_ids
 from specexit_jax.api.model import SLOTS, SpecExit
 from specexit_jax.data.files import FORMATS, format_of, stream
 
@@ -30,9 +31,11 @@ class Rows:
 
 
 def check(path: str) -> None:
-    """Refuses a file type that cannot be read."""
+    """Refuses a file type that cannot be read, and a file that is not there."""
     if format_of(path) is None:
         raise ValueError(f"--prompts reads {KINDS}, but it is {path}.")
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"--prompts: there is no file {path}.")
 
 
 def read(path: str) -> Rows:
@@ -77,9 +80,9 @@ def _prompt_of(path: str, number: int, row: dict[str, Any]) -> Prompt:
         what = f"{' and '.join(named)}, of which it needs one alone" if named else f"no prompt: give rows {FORMS}"
         raise ValueError(f"{path}: row {number} has {what}.")
     prompt = row[named[0]]
-    if named[0] != "messages":
-        prompt = prompt if isinstance(prompt, str) else str(prompt)
     try:
+        if named[0] == "messages" and (isinstance(prompt, str) or is_ids(prompt)):
+            raise ValueError("messages are a list of {'role': …, 'content': …}.")
         check_prompt(prompt)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path}: row {number}, column {named[0]!r}: {error}") from None

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from compilations_case import compilations
@@ -186,6 +187,38 @@ def test_many_are_each_what_they_are_alone(model):
     assert named[0].ids == found[3].ids
 
 
+def test_a_conversation_writes_one_answer_at_a_time(model):
+    talk = model.conversation(context=90, method="eagle3", max_new_tokens=8)
+    pieces = talk.say(QUESTION)
+    next(pieces)
+    with pytest.raises(ValueError, match="An answer of this conversation is still being written: read it to its end"):
+        talk.ask("3*4?")
+    answer = list(pieces)[-1].answer
+    assert answer.ids == model.conversation(context=90, method="eagle3", max_new_tokens=8).ask(QUESTION).ids
+    assert [one["content"] for one in talk.messages if one["role"] == "user"] == [QUESTION]
+    cut = talk.say("3*4?")
+    next(cut)
+    cut.close()
+    assert talk.ask("4+4?").ids and len(talk.messages) == 6
+    for message, error in (([1, 2, 3], "A message is a text, not list"), ("\ud800", "not valid Unicode")):
+        with pytest.raises((TypeError, ValueError), match=error):
+            talk.say(message)
+    with pytest.raises(ValueError, match="The first prompt has .* but the conversation's context is 20: shorten"):
+        model.conversation(context=20).ask("Count the legs. " * 4)
+
+
+def test_what_is_said_of_a_method_whose_exits_are_not_taken(model):
+    assert model.conversation(exits=False).why.endswith("but no exit is taken (exits=False)")
+    assert not model.plan(QUESTION, method="eagle3", exits=False).why.endswith("(exits=False)")
+
+
+def test_ids_of_a_prompt_may_be_an_array(model):
+    ids = chat_ids(model.session, QUESTION)
+    expected = model.generate(ids, max_new_tokens=8).ids
+    assert model.generate(np.array(ids), max_new_tokens=8).ids == expected
+    assert model.generate_many([jnp.array(ids)], ids=["generate"], max_new_tokens=8)[0].ids == expected
+
+
 def test_a_conversation_keeps_what_it_has_read(model):
     talk = model.conversation(context=90, method="eagle3", max_new_tokens=8)
     first = talk.ask(QUESTION)
@@ -235,6 +268,9 @@ REQUESTS = [
     (QUESTION, {"temperature": -1}, ValueError, "temperature must be between 0 (greedy) and 1e+30, but it is -1.0."),
     (QUESTION, {"temperature": float("nan")}, ValueError, "temperature must be between 0"),
     (QUESTION, {"temperature": "0.6"}, TypeError, "temperature must be a number, not '0.6'."),
+    (QUESTION, {"record_signals": 1}, TypeError, "record_signals must be True or False, not 1."),
+    (QUESTION, {"id": 5.0}, TypeError, "An id is a text, not 5.0."),
+    ("\ud800", {}, ValueError, "The prompt is not valid Unicode: character 0 is half of a surrogate pair."),
     (QUESTION, {"exits": "no"}, TypeError, "exits must be True or False, not 'no'."),
     (QUESTION, {"temperature": True}, TypeError, "temperature must be a number, not True."),
     (QUESTION, {"top_k": -1}, ValueError, "top_k must be at least 0, but it is -1."),
@@ -279,10 +315,16 @@ def test_what_only_some_functions_take_is_checked_there(model, tiny):
         model.generate_many([{"role": "user", "content": "x"}])
     with pytest.raises(ValueError, match="There are 2 prompts and 1 ids: give one id a prompt"):
         model.generate_many([QUESTION] * 2, ids=["a"])
-    with pytest.raises(TypeError, match="ids are a list of texts, one a prompt, not the text 'ab'"):
+    with pytest.raises(TypeError, match="ids are a list of texts, one a prompt, not 'ab'"):
         model.generate_many([QUESTION] * 2, ids="ab")
-    with pytest.raises(ValueError, match="ids must be unique"):
+    with pytest.raises(TypeError, match="ids are a list of texts, one a prompt, not 5"):
+        model.generate_many([QUESTION] * 2, ids=5)
+    with pytest.raises(
+        ValueError, match="2 requests have the id 'a' and the seed 0: a request's noise depends on them"
+    ):
         model.answers([QUESTION] * 2, ids=["a", "a"])
+    with pytest.raises(TypeError, match=r"SpecExit.answers takes no argument 'foo'"):
+        model.answers([QUESTION], foo=1)
     with pytest.raises(ValueError, match="context must be at least 2, but it is 1"):
         model.conversation(context=1)
     alone = SpecExit.load(tiny / "target")

@@ -3,12 +3,14 @@
 import errno
 import os
 import stat
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
 import pytest
 from jax._src import compilation_cache as theirs
 
+from launch import door
 from specexit_jax.storage import compilation_cache
 from specexit_jax.storage.compilation_cache import SWITCH, THEIRS, Entries, keep_programs
 
@@ -34,13 +36,18 @@ def compiled(number: float) -> float:
     return float(jax.jit(lambda x: x * jnp.float32(number))(jnp.float32(2)))
 
 
+def key_of(entry) -> str:
+    """JAX's key of an entry; its file's name has the number of threads besides."""
+    return entry.name.rpartition("-")[0]
+
+
 def test_programs_are_kept_and_the_folder_is_told_once(cache, capsys):
     folder = keep_programs()
     assert folder.is_relative_to(cache / "specexit_jax") and stat.S_IMODE(folder.stat().st_mode) == 0o700
     assert f"compiled programs are kept in {folder}" in capsys.readouterr().err
     compiled(3.25)
     (entry,) = [path for path in folder.iterdir() if "jit__lambda" in path.name]
-    assert Entries(folder).get(entry.name)
+    assert Entries(folder).get(key_of(entry))
     theirs.reset_cache()
     jax.config.update("jax_compilation_cache_dir", None)
     assert keep_programs() == folder and capsys.readouterr().err == ""
@@ -55,7 +62,7 @@ def test_half_an_entry_is_compiled_again_and_replaced(cache, content):
     entry.write_bytes(whole[: len(whole) // 2] if content is None else content)
     jax.clear_caches()
     assert compiled(4.25) == 8.5
-    assert Entries(folder).get(entry.name)
+    assert Entries(folder).get(key_of(entry))
 
 
 def test_a_full_disk_is_told_of_once_and_leaves_nothing(cache, monkeypatch, capsys):
@@ -79,7 +86,6 @@ def test_a_folder_that_cannot_be_made_is_told_of(cache, capsys):
 
 
 def test_it_can_be_turned_off_and_jaxs_own_setting_wins(cache, monkeypatch):
-    assert keep_programs(False) is None
     monkeypatch.setenv(SWITCH, "off")
     assert keep_programs() is None
     monkeypatch.setenv(SWITCH, str(cache / "elsewhere"))
@@ -94,9 +100,38 @@ def test_it_can_be_turned_off_and_jaxs_own_setting_wins(cache, monkeypatch):
 
 def test_another_machine_has_another_folder(cache, monkeypatch):
     first = keep_programs()
-    monkeypatch.setenv("NPROC", "61")
+    monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_enable_fast_math=false")
     jax.config.update("jax_compilation_cache_dir", None)
     assert keep_programs() != first
+
+
+def test_another_number_of_threads_has_other_entries(cache, monkeypatch):
+    """A command may set it after the folder has been chosen."""
+    entries = Entries(keep_programs())
+    monkeypatch.setenv("NPROC", "1")
+    entries.put("key", b"program")
+    assert entries.get("key") == b"program"
+    monkeypatch.setenv("NPROC", "61")
+    assert entries.get("key") is None
+
+
+@pytest.mark.parametrize("asked", ["", "on", "1"])
+def test_what_asks_for_the_usual_folder(cache, monkeypatch, asked):
+    monkeypatch.setenv(SWITCH, asked)
+    assert keep_programs().parent == cache / "specexit_jax"
+
+
+def test_a_command_that_keeps_no_programs_keeps_none_later_either(cache, monkeypatch):
+    """SpecExit.load asks again, after the command has."""
+
+    class Given(dict):
+        compilation_cache, traceback = False, True
+
+    monkeypatch.setenv(SWITCH, "")
+    monkeypatch.setattr(door.flags, "FLAGS", Given(verbosity=SimpleNamespace(present=True)))
+    found = []
+    door._guarded(lambda: found.append(keep_programs()))
+    assert found == [None] and not cache.exists()
 
 
 def test_the_entries_used_least_recently_go_first(cache, monkeypatch):

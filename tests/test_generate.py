@@ -270,7 +270,7 @@ def test_first_answer_leaves_after_the_first_statement(session, requests):
         ({"prompt_ids": ()}, "is empty"),
         ({"prompt_ids": (1,) * 96}, "has 96 tokens, which leave no room in the target's context of 96: shorten it"),
         ({"prompt_ids": (1, 4000)}, "holds token 4000"),
-        ({"id": "q1"}, "ids must be unique"),
+        ({"id": "q1"}, "2 requests have the id .q1. and the seed 0"),
     ],
 )
 def test_wrong_requests_are_refused_before_any_work(session, requests, specexit, change, sentence):

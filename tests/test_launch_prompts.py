@@ -43,7 +43,10 @@ def test_prompts_of_a_file_are_answered_in_its_order(tiny, tmp_path, capsys, mon
         ('{"id": 1, "prompt": "a"}\n{"id": 1, "prompt": "b"}', "the id '1' stands twice"),
         ("{", "prompts.jsonl cannot be read: it is not valid JSON"),
         ("", "holds no row: give rows with"),
-        (None, "prompts.jsonl is not a file"),
+        ('{"question": "a"}\n{"question": 5}', "row 2, column 'question': A prompt is a text, a list of messages"),
+        ('{"question": "\\ud800"}', "row 1, column 'question': The prompt is not valid Unicode: character 0 is half of a"),
+        ('{"messages": "hello"}', "row 1, column 'messages': messages are a list of"),
+        (None, "--prompts: there is no file "),
     ],
 )  # fmt: skip
 def test_wrong_rows_get_one_sentence(tiny, tmp_path, capsys, monkeypatch, rows, sentence):

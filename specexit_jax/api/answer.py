@@ -100,10 +100,10 @@ class Answer:
     text: the answer, without the thinking; thinking: the text before `</think>`; both without surrounding white space.
     written: all generated text, with `</think>`. The three are "" for a target without a tokenizer. exit: None if no exit
     was taken. finish_reason: "stop" (the model ended), "length" (max_new_tokens were generated) or "context" (the target's
-    context is full). method: its name. policy: the method's exit policy; None if it reads no policy. id, seed: the
-    request's, which its noise depends on. closed: whether the thinking ended, by the model or the policy. ids: the generated
-    tokens. prompt_ids: the tokens before them. signals: by name, float32 [tokens]: the draft's signals at each token of
-    `ids`; None unless `generate` recorded them.
+    context is full). method: its name. policy: the method's exit policy; None if it reads none, and with exits=False.
+    id, seed: the request's, which its noise depends on. closed: whether the thinking ended, by the model or the policy. ids:
+    the generated tokens. prompt_ids: the tokens before them. signals: by name, float32 [tokens]: the draft's signals at each
+    token of `ids`; None unless `generate` recorded them.
     """
 
     text: str
@@ -141,8 +141,8 @@ class Piece:
 class Plan:
     """What a request will be decoded by.
 
-    method: its name; why: how it was chosen, in words. policy: the method's exit policy; None if it reads no policy. drafts:
-    tokens drafted in each step, 0 without a draft. prompt_ids: as the method decodes them.
+    method: its name; why: how it was chosen, in words. policy: the method's exit policy; None if it reads none, and with
+    exits=False. drafts: tokens drafted in each step, 0 without a draft. prompt_ids: as the method decodes them.
     """
 
     method: str

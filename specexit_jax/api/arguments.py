@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 import jax
+import numpy as np
 from jax.sharding import Mesh
 
 from specexit_jax.decoding.trees import TreeShape
@@ -27,7 +28,7 @@ class Settings(TypedDict, total=False):
     "keyed" (reproducible, the default) or "rejection". max_new_tokens: the most generated tokens, of thinking and answer
     together. method: one of `SpecExit.METHODS`; by default `specexit` if the draft has a policy, else `eagle3`; `think`
     without a draft. seed: of the sampling, a whole number (0). exits: False takes no exit: the text is that of the method
-    without its policy, decoded by the same program (True).
+    without its policy, decoded by the same program, and `strict_policy` asks for nothing (True).
     """
 
     temperature: float | None
@@ -66,8 +67,7 @@ def checked(function: str, given: Mapping[str, Any], more: Sequence[str] = ()) -
         if name in _LEAST:
             found[name] = whole(name, value, _LEAST[name])
         elif name == "exits":
-            if not isinstance(value, bool):
-                raise TypeError(f"exits must be True or False, not {value!r}.")
+            truth(name, value)
         elif name not in ("method", "rule"):
             if isinstance(value, bool) or not isinstance(value, numbers.Real):
                 raise TypeError(f"{name} must be a number, not {value!r}.")
@@ -82,6 +82,7 @@ def check_prompt(prompt: Prompt) -> None:
     if isinstance(prompt, str):
         if not prompt.strip():
             raise ValueError("The prompt is empty: give a question.")
+        _check_text("The prompt", prompt)
         return
     if not isinstance(prompt, Sequence) or isinstance(prompt, bytes):
         raise TypeError(f"A prompt is {_FORMS}, not {type(prompt).__name__}.")
@@ -94,10 +95,31 @@ def check_prompt(prompt: Prompt) -> None:
             raise TypeError(f"A prompt is {_FORMS}, but this list holds {message!r}.")
         if not all(isinstance(message.get(name), str) for name in ("role", "content")):
             raise ValueError(f"A message holds the texts 'role' and 'content', but one is {dict(message)!r}.")
+        _check_text("A message", message["content"])
     if prompt[-1]["role"] == "assistant":
         raise ValueError(
             "The last message is the assistant's: a conversation to be answered ends with a message of another role."
         )
+
+
+def check_message(message: str) -> None:
+    """Raises TypeError on a message of a conversation that is no text, ValueError on an empty one."""
+    if not isinstance(message, str):
+        raise TypeError(f"A message is a text, not {type(message).__name__}.")
+    check_prompt(message)
+
+
+def _check_text(name: str, text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{name} is not valid Unicode: character {error.start} is half of a surrogate pair.") from None
+
+
+def plain(prompt: Prompt) -> Prompt:
+    """The prompt, an array of token ids as a list."""
+    array = isinstance(prompt, np.ndarray | jax.Array) and prompt.ndim == 1
+    return prompt.tolist() if array else prompt
 
 
 def checked_prompts(prompts: Sequence[Prompt]) -> list[Prompt]:
@@ -106,7 +128,7 @@ def checked_prompts(prompts: Sequence[Prompt]) -> list[Prompt]:
         raise TypeError(
             f"Many prompts are a list of them, not one {type(prompts).__name__}: generate answers a single one."
         )
-    prompts = list(prompts)
+    prompts = [plain(prompt) for prompt in prompts]
     if any(isinstance(prompt, Mapping) for prompt in prompts):
         raise TypeError(
             "Many prompts are a list of prompts, but this is one conversation: generate answers a single one."
@@ -118,12 +140,26 @@ def checked_prompts(prompts: Sequence[Prompt]) -> list[Prompt]:
 
 def checked_ids(ids: Sequence[str] | None, number: int) -> list[str]:
     """The ids of `number` requests; None: "0", "1", …"""
-    if isinstance(ids, str):
-        raise TypeError(f"ids are a list of texts, one a prompt, not the text {ids!r}.")
-    names = [str(place) for place in range(number)] if ids is None else [str(name) for name in ids]
+    if isinstance(ids, str) or not (ids is None or hasattr(ids, "__iter__")):
+        raise TypeError(f"ids are a list of texts, one a prompt, not {ids!r}.")
+    names = [str(place) for place in range(number)] if ids is None else [checked_id(name) for name in ids]
     if len(names) != number:
         raise ValueError(f"There are {number} prompts and {len(names)} ids: give one id a prompt.")
     return names
+
+
+def checked_id(name: Any) -> str:
+    """An id as a text; whole numbers are taken too. Raises TypeError."""
+    if isinstance(name, bool) or not isinstance(name, str | numbers.Integral):
+        raise TypeError(f"An id is a text, not {name!r}.")
+    return str(name)
+
+
+def truth(name: str, value: Any) -> bool:
+    """True or False. Raises TypeError."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be True or False, not {value!r}.")
+    return value
 
 
 def whole(name: str, value: Any, least: int | None = None) -> int:

@@ -88,9 +88,17 @@ class Call:
     seed: int
     exits: bool
 
+    @property
+    def why(self) -> str:
+        """How the method was chosen, in words, and whether its exits are taken."""
+        if self.exits or not self.method.policy.exits:
+            return self.choice.why
+        return f"{self.choice.why}, but no exit is taken (exits=False)"
+
     def prepared(self, prompts: Sequence[Prompt], ids: Sequence[str], record_signals: bool = False) -> PreparedRequests:
         """The requests of these prompts, checked and ready to decode. Raises TypeError or ValueError, one sentence."""
-        pairs = zip(prompts, ids, strict=True)
+        arguments.truth("record_signals", record_signals)
+        pairs = zip(prompts, map(arguments.checked_id, ids), strict=True)
         requests = [Request(name, prompt_ids(self.session, prompt), self.seed) for prompt, name in pairs]
         prepared = prepare(self.session, requests, self.method, self.decode_settings(record_signals))
         if record_signals and (self.session.draft is None or self.session.draft.signals == "none"):
@@ -108,7 +116,7 @@ class Call:
         (request,) = self.prepared([prompt], [id]).requests
         return Plan(
             method=self.method.name,
-            why=self.choice.why if self.exits else f"{self.choice.why}, but no exit is taken (exits=False)",
+            why=self.why,
             policy=self.policy,
             drafts=self.method.draft_tokens,
             sampling=request.sampling,
@@ -131,6 +139,7 @@ class Call:
 
 def prompt_ids(session: Session, prompt: Prompt) -> tuple[int, ...]:
     """A prompt's token ids: those given, or those of its chat prompt with the thinking open."""
+    prompt = arguments.plain(prompt)
     arguments.check_prompt(prompt)
     if arguments.is_ids(prompt):
         return tuple(int(token) for token in prompt)

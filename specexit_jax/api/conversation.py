@@ -25,7 +25,7 @@ class Conversation:
     @property
     def why(self) -> str:
         """The method, and why it was chosen."""
-        return self._call.choice.line
+        return f"method {self._call.choice.name}: {self._call.why}"
 
     @property
     def kept(self) -> tuple[int, int]:
@@ -35,9 +35,10 @@ class Conversation:
     def say(self, message: str) -> Iterator[Piece]:
         """The answer to the next message, piece by piece. Of a cancelled answer the conversation keeps what was written.
 
-        Raises ValueError if the message is empty or the conversation has outgrown its context.
+        Raises TypeError or ValueError at once on a message that is no text, or empty. The answer begins with its first piece:
+        then ValueError is raised if the conversation has outgrown its context, or an earlier answer is still being written.
         """
-        arguments.check_prompt(message)
+        arguments.check_message(message)
         call = self._call
         thinks = call.session.thinking is not None and not call.method.closes_thinking
         return reading.pieces_of(call.session, self._talk.say(message), thinks, call.method, call.policy)

@@ -73,7 +73,7 @@ class SpecExit:
         if policy is not None and draft is None:
             raise ValueError("A policy reads the signals of a draft: give draft=FOLDER beside policy=FILE, or neither.")
         drafts = arguments.whole("draft_tokens", draft_tokens), arguments.tree_of(tree)
-        exits = Exits(draft, policy, exit_rule, smoother, *drafts, strict_policy)
+        exits = Exits(draft, policy, exit_rule, smoother, *drafts, arguments.truth("strict_policy", strict_policy))
         dtype, mesh = arguments.dtype_named(dtype), arguments.mesh_of(mesh)
         keep_programs()
         target = EMBEDDED / "target" if target is None else target
@@ -118,7 +118,7 @@ class SpecExit:
         **settings: Unpack[Settings],
     ) -> list[Answer]:
         """The answers to many prompts, in their order. Arguments as for `answers`."""
-        return list(self.answers(prompts, slots=slots, ids=ids, **settings))
+        return list(self._answers("generate_many", prompts, slots, ids, settings))
 
     def answers(
         self,
@@ -134,7 +134,10 @@ class SpecExit:
         requests, all different; by default "0", "1", … Each answer is that of `generate` for the same prompt, id and
         settings. One that is finished early waits for those before it. Errors as of `generate`, raised at once.
         """
-        call = self._call("generate_many", settings, ("slots", "ids"))
+        return self._answers("answers", prompts, slots, ids, settings)
+
+    def _answers(self, function: str, prompts, slots, ids, settings: Settings) -> Iterator[Answer]:
+        call = self._call(function, settings, ("slots", "ids"))
         prompts, slots = arguments.checked_prompts(prompts), arguments.whole("slots", slots, 1)
         names = arguments.checked_ids(ids, len(prompts))
         return call.answers(call.prepared(prompts, names), slots)

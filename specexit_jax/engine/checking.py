@@ -1,5 +1,6 @@
 """Step 1 of a request's way: the checks. They are of the prompt that the method decodes (`nothink` closes the thinking)."""
 
+import collections
 from collections.abc import Sequence
 
 from specexit_jax.engine.requests import Request
@@ -9,9 +10,13 @@ from specexit_jax.notes import note
 
 def check_requests(session: Session, requests: Sequence[Request], max_new_tokens: int | None = None) -> None:
     """Checks all requests of one call. Raises ValueError, one sentence, as `check` and where two share their id and seed."""
-    twice = len(requests) - len({(request.id, request.seed) for request in requests})
-    if twice:
-        raise ValueError(f"{twice} requests share their id and seed with another: ids must be unique.")
+    names = collections.Counter((request.id, request.seed) for request in requests)
+    twice = next((name for name, number in names.items() if number > 1), None)
+    if twice is not None:
+        raise ValueError(
+            f"{names[twice]} requests have the id {twice[0]!r} and the seed {twice[1]}: a request's noise depends on them, so they "
+            "must differ."
+        )
     for request in requests:
         check(session, request, max_new_tokens)
 

@@ -41,37 +41,55 @@ class Conversation:
         spec = spec_for(session, method, length, rule_of([settings.sampling or session.sampling]))
         self._slots = slots_for(session, method, spec, 1)
         self._held: tuple[int, ...] = ()
+        self._answering = False
 
     def say(self, message: str) -> Iterator[Piece]:
         """The answer to the user's next message, piece by piece. Of a cancelled answer the conversation keeps what was written.
 
-        Raises ValueError if the conversation has outgrown its context.
+        The answer begins with its first piece. Raises ValueError then, if the conversation has outgrown its context, or if an
+        earlier answer is still being written.
         """
+        if self._answering:
+            raise ValueError(
+                "An answer of this conversation is still being written: read it to its end, or close it, first."
+            )
         session, turn = self.session, len(self.messages) // 2
         messages = [*self.messages, {"role": "user", "content": message}]
         asked = Request(f"turn {turn}", tuple(chat_ids(session, messages)), self.seed)
+        self._check_length(len(asked.prompt_ids))
         prepared = prepare(session, [asked], self.method, self._settings)
         (request,) = prepared.requests
-        limit = self._slots.loop.spec.buffer_length
-        if len(request.prompt_ids) >= limit:
-            raise ValueError(
-                f"The conversation has grown to {len(request.prompt_ids)} tokens, beyond its context of {limit}: "
-                "begin a new one."
-            )
+        self._check_length(len(request.prompt_ids))
         pairs = zip(self._held, request.prompt_ids, strict=False)
         held = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
         self.prompted, self.computed = len(request.prompt_ids), len(request.prompt_ids) - max(held - 1, 0)
         written: list[int] = []
+        self._answering = True
         try:
             for piece in pieces_of(prepared, self._slots, held=held):
                 written += piece.ids
                 yield piece
         finally:
+            self._answering = False
             opened = THINK + "\n" if request.thinking else ""
             answer = {"role": "assistant", "content": opened + text_of(session, written)}
             self.messages = [*messages, answer]
             # The last token's keys may be missing: a stop token ends the row before it is read.
             self._held = (*request.prompt_ids, *written)[:-1]
+
+    def _check_length(self, tokens: int) -> None:
+        """Refuses a prompt that leaves no room for an answer."""
+        limit = self._slots.loop.spec.buffer_length
+        if tokens < limit:
+            return
+        if not self.messages:
+            raise ValueError(
+                f"The first prompt has {tokens} tokens, but the conversation's context is {limit}: shorten the message, or give "
+                "a longer context."
+            )
+        raise ValueError(
+            f"The conversation has grown to {tokens} tokens, beyond its context of {limit}: begin a new one."
+        )
 
     def ask(self, message: str) -> Outcome:
         """The whole answer to the user's next message. Raises as `say`."""

@@ -30,8 +30,8 @@ class DecodeSettings:
     """How the requests of one call are decoded.
 
     sampling, max_new_tokens: of requests that have none of their own; None: the target's. record_signals: keep the draft's
-    signals at every token (`Outcome.signals`). may_exit: whether exits are taken. If not,
-    the tokens are those of the method without its policy, decoded by the program that is compiled with the policy.
+    signals at every token (`Outcome.signals`). may_exit: whether exits are taken. If not, the
+    tokens are those of the method without its policy, decoded by the program that is compiled with the policy.
     """
 
     sampling: Sampling | None = None

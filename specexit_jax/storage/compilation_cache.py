@@ -1,7 +1,8 @@
 """Compiled programs that are kept between processes, in a folder of the user's cache directory.
 
 JAX keys an entry by the program, the compiler's options and flags, jaxlib, and the accelerator. A program that XLA compiled
-for a CPU also depends on the instructions of that CPU and on the number of threads: both are in the folder's name.
+for a CPU also depends on the instructions of that CPU, which are in the folder's name, and on the number of threads, which is
+in the entry's: a command may set it (NPROC) after the folder has been chosen.
 
 JAX writes an entry in place and never replaces it, so that a process that dies in the middle, or a disk that is full, leaves
 half a program for good. Here an entry is written beside its place and moved there whole, with a checksum.
@@ -21,25 +22,26 @@ import jaxlib
 from specexit_jax.notes import note
 
 SWITCH = "SPECEXIT_COMPILATION_CACHE"  # "off", or another folder
+_OFF, _ON = ("off", "0", "no", "false"), ("", "on", "1", "yes", "true")
 THEIRS = "JAX_COMPILATION_CACHE_DIR"  # JAX's own setting, which is left as it is
 LARGEST = 4 * 2**30  # bytes of a folder, beyond which the entries that were used least recently go
 _WORTH = "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"
 _SUM = 4  # bytes of a checksum
 
 
-def keep_programs(wanted: bool = True) -> Path | None:
+def keep_programs() -> Path | None:
     """From now on this process keeps its compiled programs, and reads those that were kept before. Returns their folder.
 
-    None, and nothing is changed, where it is not wanted, where SPECEXIT_COMPILATION_CACHE is "off", and where JAX has a folder
-    of its own (JAX_COMPILATION_CACHE_DIR). The folder is told when it is made. One that cannot be made or written to is told
+    None, and nothing is changed, where SPECEXIT_COMPILATION_CACHE is "off" and where JAX has a folder of its own
+    (JAX_COMPILATION_CACHE_DIR). The folder is told when it is made. One that cannot be made or written to is told
     of, and the process works on without.
     """
     asked = os.environ.get(SWITCH, "")
-    if not wanted or asked.lower() in ("off", "0", "no", "false") or THEIRS in os.environ:
+    if asked.lower() in _OFF or THEIRS in os.environ:
         return None
     if jax.config.jax_compilation_cache_dir:
         return None
-    folder = (Path(asked).expanduser() if asked else user_cache() / "specexit_jax") / _machine()
+    folder = (user_cache() / "specexit_jax" if asked.lower() in _ON else Path(asked).expanduser()) / _machine()
     try:
         if not folder.is_dir():
             # Only for its owner: whoever can write here can have this process run a program.
@@ -68,8 +70,7 @@ def _machine() -> str:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         features += next((line for line in lines if line.startswith(("flags", "Features"))), "")
         features += next((line for line in lines if line.startswith("model name")), "")
-    threads = os.environ.get("NPROC") or os.cpu_count()
-    digest = hashlib.sha256(f"{features} {threads} {os.environ.get('XLA_FLAGS', '')}".encode()).hexdigest()[:12]
+    digest = hashlib.sha256(f"{features} {os.environ.get('XLA_FLAGS', '')}".encode()).hexdigest()[:12]
     return f"jax-{jax.__version__}-{jaxlib.__version__}-{platform.machine()}-{digest}"
 
 
@@ -92,7 +93,7 @@ class Entries:
         self._writes = True
 
     def get(self, key: str) -> bytes | None:
-        path = self._path / key
+        path = self._file(key)
         try:
             content = path.read_bytes()
         except OSError:
@@ -112,7 +113,7 @@ class Entries:
             handle, half = tempfile.mkstemp(prefix=".half-", dir=self._path)
             with os.fdopen(handle, "wb") as file:
                 file.write(value + zlib.crc32(value).to_bytes(_SUM, "little"))
-            os.replace(half, self._path / key)
+            os.replace(half, self._file(key))
         except OSError as error:
             self._writes = False
             note(
@@ -121,6 +122,9 @@ class Entries:
             if half is not None:
                 with contextlib.suppress(OSError):
                     os.unlink(half)
+
+    def _file(self, key: str) -> Path:
+        return self._path / f"{key}-{os.environ.get('NPROC') or os.cpu_count()}"
 
 
 def _write_whole(folder: Path) -> None:
