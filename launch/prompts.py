@@ -31,16 +31,16 @@ class Rows:
 
 
 def check(path: str) -> None:
-    """Refuses a file type that cannot be read, and a file that is not there."""
+    """Refuses a file type that cannot be read."""
     if format_of(path) is None:
         raise ValueError(f"--prompts reads {KINDS}, but it is {path}.")
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"--prompts: there is no file {path}.")
 
 
 def read(path: str) -> Rows:
     """The rows of a file. Other columns are ignored. Raises FileNotFoundError, or ValueError with the number of the row."""
     check(path)
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"--prompts: there is no file {path}.")
     rows = Rows([], [])
     for number, row in enumerate(stream(path, "", ""), start=1):
         rows.prompts.append(_prompt_of(path, number, row))

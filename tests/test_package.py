@@ -45,6 +45,7 @@ def installed(python: str, *arguments: str) -> None:
 def run_the_lines(python: str, folder: Path, packages: Path, **environment: str) -> None:
     """Runs LINES in `folder`; what they use lies in `packages`."""
     clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | {"JAX_PLATFORMS": "cpu"}
+    clean["TF_CPP_MIN_LOG_LEVEL"] = "3"  # on a loaded machine XLA says that it compiles slowly
     done = subprocess.run(
         [python, "-W", "error", "-c", LINES], capture_output=True, text=True, cwd=folder, env=clean | environment
     )
