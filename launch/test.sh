@@ -13,6 +13,7 @@ if [[ ${CI:-} == true ]]; then
 fi
 prepare "$folder" "$root/requirements-dev.txt"
 export JAX_PLATFORMS=cpu
+unset PYTHONDONTWRITEBYTECODE # or each process compiles all modules, and pytest every assertion
 "$python" -m ruff check .
 "$python" -m ruff format --check .
 if [[ $# == 0 ]]; then

@@ -63,8 +63,12 @@ def exact_probabilities(spec: SampledSpec, params: DecodeParams) -> np.ndarray:
     return probability.ravel()
 
 
+# These programs run for longer than they compile, with the options of the other quick tests even when nothing is compiled.
+COMPUTES = {"xla_backend_optimization_level": 1}
+
+
 def draws(
-    spec: SampledSpec, params: DecodeParams, number: int, options: dict | None = None
+    spec: SampledSpec, params: DecodeParams, number: int, options: dict | None = COMPUTES
 ) -> tuple[np.ndarray, float]:
     """(how often the loop sampled each continuation, the accepted drafts per step); ROWS keys are decoded at a time.
 

@@ -12,11 +12,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 def killed(folder, kills, seed):
     """The last line of kills_case."""
-    cache = {
-        "JAX_COMPILATION_CACHE_DIR": str(folder / "cache"),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "0",
-    }
+    cache = {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "0"}
     done = subprocess.run(
         [sys.executable, str(ROOT / "tests" / "kills_case.py"), str(folder), str(kills), str(seed)],
         env=os.environ | cache | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)},

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import pytest
 from decoding_case import QUICK
 from law_case import (
+    COMPUTES,
     DRAFTED,
     PLAIN,
     TARGET,
@@ -133,7 +134,7 @@ def test_a_broken_rejection_is_caught(monkeypatch, tree, module, name, broken):
     assert broken_p_value(law_spec(REJECTION, tree, SMALL), 20_000, QUICK) < 1e-6
 
 
-def broken_p_value(spec, number: int, options: dict | None = None) -> float:
+def broken_p_value(spec, number: int, options: dict = COMPUTES) -> float:
     params = law_params(spec)
     counts, _ = draws(spec, params, number, options)
     found = p_value(counts, exact_probabilities(spec, params))

@@ -181,7 +181,7 @@ _EATERS = {  # (program, the same in moderation, limits, how it ends)
         Limits(wall=10), {"killed", "timeout"},
     ),
     "threads": (
-        "import threading, time\nfor _ in range(500): threading.Thread(target=time.sleep, args=(3,)).start()",
+        "import threading, time\nfor _ in range(500): threading.Thread(target=time.sleep, args=(1,)).start()",
         "import threading, time\nfor _ in range(5): threading.Thread(target=time.sleep, args=(0.1,)).start()",
         Limits(wall=20), {"killed", "failed", "timeout"},
     ),

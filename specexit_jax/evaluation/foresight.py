@@ -182,11 +182,12 @@ def best_auc(counts: np.ndarray, trials: int) -> float:
     The distribution of q over boundaries by nonparametric maximum likelihood (Kiefer and Wolfowitz 1956), by EM on a grid; then
     P(q of one that happened > q of one that did not), ties half.
     """
-    likelihood = stats.binom.pmf(np.asarray(counts)[:, None], trials, _GRID[None])
+    seen, number = np.unique(np.asarray(counts), return_counts=True)
+    likelihood = stats.binom.pmf(seen[:, None], trials, _GRID[None])
     weights = np.full(len(_GRID), 1 / len(_GRID))
     for _ in range(_ROUNDS):
         shares = likelihood * weights
-        weights = (shares / shares.sum(axis=1, keepdims=True)).mean(axis=0)
+        weights = number @ (shares / shares.sum(axis=1, keepdims=True)) / number.sum()
     happened, not_ = weights * _GRID, weights * (1 - _GRID)
     if not happened.sum() or not not_.sum():
         return float("nan")
