@@ -107,7 +107,7 @@ def test_a_signal_to_one_process_stops_all_at_the_same_step(tmp_path, environmen
 
 @pytest.mark.parametrize("end, code, reason", [
     ("--fail_at=8", 1, "process 1: error: the second process has had enough"),
-    ("--die_at=8", 137, "error: process 1 was ended by signal 9"),
+    pytest.param("--die_at=8", 137, "error: process 1 was ended by signal 9", marks=pytest.mark.slow),
 ])  # fmt: skip
 def test_one_that_fails_ends_all_with_its_reason(tmp_path, environment, end, code, reason):
     process = launched(environment, tmp_path, "--steps=100000", end)

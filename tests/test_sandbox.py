@@ -209,7 +209,12 @@ _EATERS = {  # (program, the same in moderation, limits, how it ends)
 }  # fmt: skip
 
 
+# Limits are kept by what all sets of layers share; the waiting of three sets is for the slow proofs.
+ONE_SET = ["both", *(pytest.param(name, marks=pytest.mark.slow) for name in WORLDS if name != "both")]
+
+
 @needs_a_sandbox
+@pytest.mark.parametrize("layers", ONE_SET, indirect=True)
 @pytest.mark.parametrize("name", list(_EATERS))
 def test_nothing_is_taken_beyond_its_limit(layers, folders, name):
     program, moderate, limits, ends = _EATERS[name]
