@@ -17,9 +17,11 @@ from absl import flags
 from launch import checks, digest, door, loading, stages
 from specexit_jax.evaluation.certified import conditions
 from specexit_jax.evaluation.certified.certify import Goal, scored
-from specexit_jax.evaluation.pipeline import calibrating
+from specexit_jax.evaluation.pipeline import calibrating, scoring
 from specexit_jax.exits.policy_file import save_policy
+from specexit_jax.exits.score import SCORE, to_json
 from specexit_jax.storage.checkpoint import write_json
+from specexit_jax.training.score_fit import ScoreFit
 
 _EPSILON = flags.DEFINE_float(
     "epsilon", None, "Risk to certify, for example 0.01; default: choose thresholds on a grid, without a certificate."
@@ -46,7 +48,8 @@ def check():
             checks.chance(name, value)
     checks.names_of(config)
     draft = checks.draft_of(config)
-    for split in (config.calibrate.split, *([config.calibrate.certify_on] if certified else [])):
+    scored = [config.calibrate.score.split] if SCORE in config.calibrate.smoothers else []
+    for split in (*scored, config.calibrate.split, *([config.calibrate.certify_on] if certified else [])):
         checks.annotated(workdir / split)
         stages.require_source(config, workdir / split)
     if certified:
@@ -63,25 +66,32 @@ def main() -> None:
     checks.signals(session)
     certifying = settings.split if _EPSILON.value is None else settings.certify_on
     bind = conditions.binder(session, workdir / certifying, config.rollout.max_new_tokens)
-    development = calibrating.seen_split(session, workdir / settings.split, settings.smoothers, kinds, door.say)
+    score = None
+    if SCORE in settings.smoothers:
+        made = {name: value for name, value in settings.score.items() if name != "split"}
+        sides = workdir / settings.score.split, kinds, config.annotate.confidence, ScoreFit(**made)
+        score = scoring.fitted_score(session, *sides, door.say)
+    by = settings.smoothers, kinds, door.say, score
+    development = calibrating.seen_split(session, workdir / settings.split, *by)
     if _EPSILON.value is None:
         bounds, signals = (settings.bound, settings.standard_errors, settings.budget or None), tuple(settings.signals)
         file = calibrating.by_grid(development, *bounds, kinds, session.draft_digest, door.say, signals)
     else:
         split, budget = settings.certify_on, settings.budget or None
         goal = Goal(_EPSILON.value, _DELTA.value, tuple(settings.signals), budget, settings.split, split)
-        calibration = calibrating.seen_split(session, workdir / split, settings.smoothers, kinds, door.say)
+        calibration = calibrating.seen_split(session, workdir / split, *by)
         paths = scored(development.by_smoother, goal)
         file = calibrating.by_certificate(paths, calibration, goal, kinds, session.draft_digest, door.say)
         rows = calibrating.frontier_of(paths, calibration, goal, settings.frontier, door.say)
-        write_json(workdir / "frontier.json", {"split": split, "rows": rows})
+        network = {} if score is None else {"score": to_json(score, session.draft.signal_names)}
+        write_json(workdir / "frontier.json", {"split": split, "rows": rows} | network)
         digest.offered("frontier", rows)
         if _PER_TASK.value:
             sides = development, calibration, goal, kinds, session.draft_digest, door.say
             own = calibrating.by_task(*sides, _SIMULTANEOUS.value)
             for task, policy in own.items():
-                save_policy(workdir / "policies" / f"{task}.json", bind(policy))
-    save_policy(workdir / "policy.json", bind(file))
+                save_policy(workdir / "policies" / f"{task}.json", bind(calibrating.with_score(policy, score)))
+    save_policy(workdir / "policy.json", bind(calibrating.with_score(file, score)))
     door.say(f"{workdir / 'policy.json'}: {file.smoothing}, thresholds {file.thresholds}")
 
 

@@ -9,6 +9,7 @@ from absl import flags
 from launch import door
 from specexit_jax.engine.session import Session
 from specexit_jax.exits.boundaries import KINDS
+from specexit_jax.exits.score import SCORE
 from specexit_jax.exits.signals import SIGNALS
 from specexit_jax.exits.smoothers import SMOOTHERS
 from specexit_jax.storage.shards import has_rows, ids_of
@@ -88,7 +89,7 @@ def names_of(config: ml_collections.ConfigDict) -> None:
     """Refuses unknown kinds of boundaries, signals and smoothers."""
     known("annotate.kinds", config.annotate.kinds, KINDS)
     known("calibrate.signals", config.calibrate.signals, SIGNALS)
-    known("calibrate.smoothers", config.calibrate.smoothers, tuple(SMOOTHERS))
+    known("calibrate.smoothers", config.calibrate.smoothers, (*SMOOTHERS, SCORE))
 
 
 def chance(flag: str, value: float) -> None:

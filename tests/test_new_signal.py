@@ -56,8 +56,8 @@ def table(monkeypatch):
     monkeypatch.setitem(SIGNALS, "doubt", DOUBT)
 
 
-def test_without_it_the_table_holds_the_signals_of_the_paper():
-    assert tuple(SIGNALS) == PAPER == PAPER_SIGNALS == draft_signals()
+def test_without_it_the_table_holds_the_signals_of_the_paper_and_the_score():
+    assert tuple(SIGNALS) == (*PAPER, "score") and PAPER == PAPER_SIGNALS == draft_signals()
 
 
 def test_it_is_labelled_trained_and_solved(made, table):

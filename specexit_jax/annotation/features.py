@@ -1,4 +1,4 @@
-"""One teacher-forced pass over traces: the draft's signals at every token, the captured features at every boundary.
+"""One teacher-forced pass over traces: signals and readings at every token, the captured features at every boundary.
 
 Nothing is decoded: the target's features of a trace's tokens are those that the decoding loop saw when it wrote them.
 """
@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from specexit_jax.exits.readings import READINGS, readings_of
 from specexit_jax.exits.signals import activate
 from specexit_jax.models.config import TargetConfig
 from specexit_jax.models.draft import Draft, DraftBundle
@@ -26,6 +27,22 @@ ROWS, STEP = 16, 128  # traces per batch; lengths are padded to multiples, so th
 @functools.partial(jax.jit, static_argnums=0)
 def _features(config: TargetConfig, params: dict, tokens: jax.Array, positions: jax.Array) -> jax.Array:
     return Target(config).apply({"params": params}, tokens, positions, logits=False).features
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _features_and_readings(config: TargetConfig, params: dict, tokens: jax.Array, positions: jax.Array):
+    """Also the readings [B, T, 3] of the tokens, 0 for the first. The logits of STEP tokens are in memory at a time."""
+    target = functools.partial(Target(config).apply, {"params": params})
+    out = target(tokens, positions, logits=False)
+    chunks = tokens.shape[1] // STEP
+    apart = lambda values: jnp.moveaxis(values.reshape(values.shape[0], chunks, STEP, *values.shape[2:]), 1, 0)  # noqa: E731
+    following = apart(jnp.roll(tokens, -1, axis=1))
+    found = jax.lax.map(
+        lambda part: readings_of(target(part[0], method="head"), part[1]), (apart(out.hidden), following)
+    )
+    after = jnp.moveaxis(found, 0, 1).reshape(*tokens.shape, -1)
+    first = jnp.arange(tokens.shape[1], dtype=jnp.int32)[None, :, None] == 0
+    return out.features, jnp.where(first, 0.0, jnp.roll(after, 1, axis=1))
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -44,10 +61,11 @@ def _each(
     config: TargetConfig,
     params: dict,
     traces: Sequence[dict],
-    visit: Callable[[list[dict], jax.Array, np.ndarray], None],
+    visit: Callable[[list[dict], jax.Array, jax.Array | None, np.ndarray], None],
+    readings: bool,
 ) -> None:
-    """Calls visit(traces of a batch, features [ROWS, T, 3D], tokens [ROWS, T]) for all traces with generated tokens,
-    shortest first. A trace whose prompt fills the context has none."""
+    """Calls visit(traces of a batch, features [ROWS, T, 3D], readings [ROWS, T, 3] or None, tokens [ROWS, T]) for all traces
+    with generated tokens, shortest first. A trace whose prompt fills the context has none."""
     bar = Progress(len(traces), "features ")
     written = [i for i, trace in enumerate(traces) if trace["ids"]]
     order = sorted(written, key=lambda i: len(traces[i]["prompt_ids"]) + len(traces[i]["ids"]))
@@ -58,7 +76,10 @@ def _each(
         for row, trace in enumerate(chosen):
             ids = [*trace["prompt_ids"], *trace["ids"]]
             tokens[row, : len(ids)] = ids
-        visit(chosen, _features(config, params, tokens, _positions(tokens)), tokens)
+        if readings:
+            visit(chosen, *_features_and_readings(config, params, tokens, _positions(tokens)), tokens)
+        else:
+            visit(chosen, _features(config, params, tokens, _positions(tokens)), None, tokens)
         bar.update(start + len(chosen))
 
 
@@ -67,7 +88,8 @@ def _positions(tokens: np.ndarray) -> np.ndarray:
 
 
 class Extracted(NamedTuple):
-    """Arrays by trace id. signals: activated, float32 [generated tokens, S], row i for ids[i]; empty without a draft.
+    """Arrays by trace id. signals: float32 [generated tokens, S + 3], row i for ids[i]: the draft's signals, activated, then the
+    target's readings (`readings.READINGS`); empty without a draft. A policy reads the leading columns of them (`Policy.reads`).
     features: captured, float32 [boundaries, 3D], in the order of the label's boundaries; empty without labels.
     """
 
@@ -82,7 +104,7 @@ def extract(
     draft: DraftBundle | None = None,
     labels: Sequence[dict] = (),
 ) -> Extracted:
-    """A draft's signals along the traces, and the target's features at the boundaries of the labels, in one pass.
+    """Signals and readings along the traces, if a draft is given, and the features at the boundaries of the labels, in one pass.
 
     Raises ValueError for a draft without signals.
     """
@@ -92,15 +114,16 @@ def extract(
     found = Extracted({}, {})
     for trace in traces:
         if not trace["ids"] and draft is not None:
-            found.signals[trace["id"]] = np.zeros((0, draft.config.signal_rows), np.float32)
+            found.signals[trace["id"]] = np.zeros((0, draft.config.signal_rows + len(READINGS)), np.float32)
         if not trace["ids"] and boundaries:
             found.features[trace["id"]] = np.zeros((0, len(config.capture_layers) * config.hidden_size), np.float32)
 
-    def visit(chosen: list[dict], features: jax.Array, tokens: np.ndarray) -> None:
+    def visit(chosen: list[dict], features: jax.Array, readings: jax.Array | None, tokens: np.ndarray) -> None:
         if draft is not None:
             embedding = (draft.params if draft.config.own_embedding else params)["embed"]["embedding"]
             positions = _positions(tokens)
-            signals = np.asarray(_signals(draft.config, draft.params, embedding, features, tokens, positions))
+            signals = _signals(draft.config, draft.params, embedding, features, tokens, positions)
+            signals = np.concatenate([signals, readings], axis=-1)
         host = np.asarray(features) if boundaries else None
         for row, trace in enumerate(chosen):
             start = len(trace["prompt_ids"])
@@ -109,26 +132,30 @@ def extract(
             if boundaries:
                 found.features[trace["id"]] = host[row, start + boundaries[trace["id"]]]
 
-    _each(config, params, traces, visit)
+    _each(config, params, traces, visit, readings=draft is not None)
     return found
 
 
 def save_signals(path: str | Path, signals: Mapping[str, np.ndarray], draft: str) -> None:
-    """Writes signals.npz: ids, lengths and all rows in one array, with the digest of the draft that gave them."""
+    """Writes signals.npz: ids, lengths, all rows in one array, the names of the readings among their columns, and the digest of the
+    draft that gave them."""
     path, ids = Path(path), list(signals)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp.npz")
     rows = np.concatenate([signals[i] for i in ids]) if ids else np.zeros((0, 0), np.float32)
-    np.savez(temporary, ids=np.array(ids), lengths=np.array([len(signals[i]) for i in ids]), rows=rows, draft=draft)
+    lengths = np.array([len(signals[i]) for i in ids])
+    np.savez(temporary, ids=np.array(ids), lengths=lengths, rows=rows, draft=draft, readings=np.array(READINGS))
     os.replace(temporary, path)
 
 
 def load_signals(path: str | Path, draft: str) -> dict[str, np.ndarray]:
-    """The signals of a file. Raises FileNotFoundError, or ValueError if they came from another draft."""
+    """The signals of a file. Raises FileNotFoundError, or ValueError if they came from another draft or lack readings."""
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist: extract the signals first")
     with np.load(path) as file:
         if not same(draft, str(file["draft"])):
             raise ValueError(f"{path} holds the signals of another draft: remove it to extract them again")
+        if "readings" not in file or tuple(file["readings"].tolist()) != READINGS:
+            raise ValueError(f"{path} lacks the readings that this version computes: remove it to extract them again")
         starts = np.cumsum(file["lengths"])[:-1]
         return dict(zip(file["ids"].tolist(), np.split(file["rows"], starts), strict=True))

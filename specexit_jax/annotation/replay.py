@@ -9,6 +9,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from functools import partial
 
+import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,7 +17,10 @@ import numpy as np
 from specexit_jax.annotation.joined import ended, join_labels, leavable_tokens, thinking_tokens
 from specexit_jax.exits.calibration import Outcomes, task_weights
 from specexit_jax.exits.policy import Policy, Threshold
+from specexit_jax.exits.readings import READINGS
+from specexit_jax.exits.score import statistics_of
 from specexit_jax.exits.smoothers import Smoother
+from specexit_jax.exits.trace_statistics import statistic_names
 from specexit_jax.exits.units import Units, problem_of
 
 ROWS = 64  # traces per batch; the last batch is padded, so that one program per length bucket is compiled
@@ -58,10 +62,10 @@ def replay(
 ) -> list[Replayed]:
     """The exit and answer under `policy` for every trace.
 
-    traces, labels: rows of traces.jsonl and labels.jsonl, joined by id; signals: id -> activated signals float32 [n, S] of at
-    least the thinking tokens, the columns those that the policy reads (None for a policy that reads none); end_think_ids: the
-    ids of `</think>`, which forced_ids do not repeat. Boundaries are the labels' own: annotate with the kinds the policy was
-    made for.
+    traces, labels: rows of traces.jsonl and labels.jsonl, joined by id; signals: id -> float32 [n, C] of at least the thinking
+    tokens, whose leading columns are those that the policy reads (`features.Extracted`; None for a policy that reads none);
+    end_think_ids: the ids of `</think>`, which forced_ids do not repeat. Boundaries are the labels' own: annotate with the
+    kinds the policy was made for.
     """
     chosen = join_labels(traces, labels)
     columns, shown = _decide_all(policy, traces, chosen, signals, len(end_think_ids))
@@ -131,6 +135,36 @@ def smoothed_at_boundaries(
     return [seen[np.asarray(label["boundaries"], np.int64)] for seen, label in zip(smoothed, labels, strict=True)]
 
 
+def statistics_at_boundaries(
+    draft_signals: tuple[str, ...], traces: Sequence[dict], labels: Sequence[dict], signals: Mapping[str, np.ndarray]
+) -> list[np.ndarray]:
+    """float32 [boundaries, F] for each trace: the statistics that an exit score sees at each boundary.
+
+    draft_signals: the names of the draft's signals. labels: one for each trace, in their order (`join_labels`).
+    """
+    _, seen = _decide_all(_Watching(draft_signals), traces, labels, signals, 1)
+    return [rows[np.asarray(label["boundaries"], np.int64)] for rows, label in zip(seen, labels, strict=True)]
+
+
+@flax.struct.dataclass
+class _Watching(Policy):
+    """Never exits, and gives the statistics instead of smoothed signals."""
+
+    draft_signals: tuple[str, ...] = flax.struct.field(pytree_node=False)
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        return (*self.draft_signals, *READINGS)
+
+    @property
+    def signals(self) -> tuple[str, ...]:
+        return statistic_names(self.draft_signals)
+
+    def decide(self, state, tokens, signals, boundary, valid, closes=None):
+        never = jnp.full((tokens.shape[0],), tokens.shape[1], jnp.int32)
+        return never, statistics_of(self.draft_signals, signals, boundary)
+
+
 @partial(jax.jit, static_argnames="rows")
 def _decide(policy: Policy, tokens, signals, boundary, valid, rows: int):
     return policy.decide(policy.init(rows), tokens, signals, boundary, valid)
@@ -160,16 +194,16 @@ def _decide_all(policy: Policy, traces, labels, signals, end_length: int) -> tup
 def _batch(traces, labels, signals, policy, length: int, end_length: int):
     """Padded tokens [ROWS, length], signals [ROWS, length, S] or None, boundary and valid [ROWS, length]."""
     tokens = np.zeros((ROWS, length), np.int32)
-    values = np.zeros((ROWS, length, len(policy.signals)), np.float32)
+    values = np.zeros((ROWS, length, len(policy.reads)), np.float32)
     boundary, valid = np.zeros((ROWS, length), bool), np.zeros((ROWS, length), bool)
     for row, (trace, label) in enumerate(zip(traces, labels, strict=True)):
         thinking = thinking_tokens(trace)
         tokens[row, :thinking] = trace["ids"][:thinking]
         boundary[row, _granted(policy, label)] = True
         valid[row, : leavable_tokens(trace, label, end_length)] = True
-        if policy.signals:
-            values[row, :thinking] = _signals_of(trace["id"], signals, thinking, policy.signals)
-    return tokens, values if policy.signals else None, boundary, valid
+        if policy.reads:
+            values[row, :thinking] = _signals_of(trace["id"], signals, thinking, policy.reads)
+    return tokens, values if policy.reads else None, boundary, valid
 
 
 def _granted(policy: Policy, label: dict) -> list[int]:
@@ -201,11 +235,11 @@ def _signals_of(
     if signals is None or identity not in signals:
         raise ValueError(f"trace {identity} has no signals: extract them for these traces (launch.calibrate) first")
     values = np.asarray(signals[identity], np.float32)
-    if values.ndim != 2 or values.shape[1] != len(names) or len(values) < thinking:
+    if values.ndim != 2 or values.shape[1] < len(names) or len(values) < thinking:
         raise ValueError(
             f"trace {identity} has {thinking} thinking tokens but signals of shape {values.shape}, of {len(names)} columns expected"
         )
-    return values[:thinking]
+    return values[:thinking, : len(names)]
 
 
 def _outcome(policy: Policy, trace: dict, label: dict, column: int, seen, end_think: tuple[int, ...]) -> Replayed:

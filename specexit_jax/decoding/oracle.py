@@ -18,6 +18,7 @@ from specexit_jax.decoding.sampling import PRNG, Sampling, SamplingRows, token_l
 from specexit_jax.decoding.spec import DecodeParams, DecodeSpec
 from specexit_jax.decoding.verify import exits_below
 from specexit_jax.exits.policy import NeverExit
+from specexit_jax.exits.readings import READINGS, readings_of
 from specexit_jax.exits.signals import activate, columns_of
 from specexit_jax.models.draft import Draft
 from specexit_jax.models.target import Target
@@ -56,16 +57,18 @@ def decode_slowly(
     end, slow = spec.end_think_ids, OracleResult(list(prompt), len(prompt))
     tokens, state, pending = slow.tokens, policy.init(1), []
     limit, held = min(request.max_length, spec.buffer_length), spec.draft.signal_names if spec.has_signals else ()
+    reading = None  # of the last token
     slow.exit_signals = [0.0] * len(policy.signals)
     while len(tokens) < limit:
-        following, gap, signal = _look(
+        following, gap, signal, next_reading = _look(
             spec, request.sampling, params, _padded(tokens, spec.buffer_length), len(tokens), key
         )
         following = int(following)
         if len(tokens) > len(prompt) and signal is not None:
             slow.signals.append(signal.tolist())
         if len(tokens) > len(prompt) and thinking:
-            exits, smoothed, state = _consider(held, policy, boundaries, state, tokens[-1], signal, following)
+            seen = signal, reading
+            exits, smoothed, state = _consider(held, policy, boundaries, state, tokens[-1], seen, following)
             exits = exits and request.may_exit and len(tokens) - 1 < exits_below(limit, len(end))
             if exits and policy.on_trial:
                 exits, answered = _stands(spec, params, tokens, request, limit, policy)
@@ -77,6 +80,7 @@ def decode_slowly(
                 thinking, pending = False, list(end)
         slow.gaps.append(float("inf") if pending else float(gap))
         tokens.append(pending.pop(0) if pending else following)
+        reading = next_reading
         if tokens[-1] in spec.stop_ids:
             slow.finished = True
             break
@@ -121,29 +125,31 @@ def _padded(tokens: list[int], width: int) -> jax.Array:
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _look(spec: DecodeSpec, sampling: Sampling, params: DecodeParams, tokens, length, key):
-    """From a whole forward pass: (the next token, its gap to the second best, the signals of the last token or None).
+    """From a whole forward pass: (the next token, its gap to the second best, the signals of the last token or None, the readings
+    of the next token).
 
     tokens: [1, S], padded on the right; causal attention does not see the padding.
     """
     positions = jnp.arange(tokens.shape[1], dtype=jnp.int32)[None, :]
     out = Target(spec.target).apply({"params": params.target}, tokens, positions)
-    scores = out.logits[0, length - 1]
+    scores = unpenalised = out.logits[0, length - 1]
     if sampling.penalises:
         penalty, places = sampling.repetition_penalty, jnp.arange(tokens.shape[1], dtype=jnp.int32)
         ids = jnp.arange(scores.shape[0], dtype=jnp.int32)
         seen = jnp.any((tokens[0][:, None] == ids[None, :]) & (places < length)[:, None], axis=0)
         scores = jnp.where(seen, jnp.where(scores > 0, scores / penalty, scores * penalty), scores)
     following, gap = _choose(scores, key, length, sampling)
+    reading = readings_of(unpenalised[None, None], following[None, None])[0, 0]
     if not spec.has_signals:
-        return following, gap, None
+        return following, gap, None, reading
     draft = functools.partial(Draft(spec.draft).apply, {"params": params.draft})
     fused, raw = draft(out.features, method="fuse")
     if spec.draft.signals == "draft":
         shifted = jnp.concatenate([tokens[:, 1:], tokens[:, :1]], axis=1)
         embedded = params.draft_embedding[shifted].astype(fused.dtype)
         raw = draft(embedded, fused, positions).raw_signals  # of pair t: the signals of token t + 1
-        return following, gap, activate(raw[0, length - 2], spec.draft.signal_names)
-    return following, gap, activate(raw[0, length - 1], spec.draft.signal_names)
+        return following, gap, activate(raw[0, length - 2], spec.draft.signal_names), reading
+    return following, gap, activate(raw[0, length - 1], spec.draft.signal_names), reading
 
 
 def _choose(logits, key, position, sampling: Sampling):
@@ -169,15 +175,18 @@ def _lead(scores):
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _consider(held, policy, boundaries, state, token, signal, following):
+def _consider(held, policy, boundaries, state, token, seen, following):
     """The policy on one thinking token: (whether it exits after it, the smoothed signals, the policy's next state).
 
-    held: the names of the signals in `signal`.
+    seen: its signals, or None, and its readings. held: the names of these signals.
     """
     tokens = jnp.asarray(token, jnp.int32).reshape(1, 1)
     after = jnp.asarray(following, jnp.int32).reshape(1, 1)
     boundary = boundaries.mask(tokens, after)
-    signals = None if signal is None else columns_of(signal, held, policy.signals).reshape(1, 1, len(policy.signals))
+    signals = None
+    if seen[0] is not None:
+        columns = columns_of(jnp.concatenate(seen), (*held, *READINGS), policy.reads)
+        signals = columns.reshape(1, 1, len(policy.reads))
     valid = jnp.ones((1, 1), bool)
     column, smoothed = policy.decide(state, tokens, signals, boundary, valid, jnp.zeros((1,), bool))
     state = policy.commit(state, tokens, signals, boundary, valid, jnp.ones((1,), jnp.int32))

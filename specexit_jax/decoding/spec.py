@@ -9,6 +9,7 @@ from jaxtyping import Array, Float, Int, Int8
 from specexit_jax.backend import on_cpu
 from specexit_jax.decoding.sampling import RULES
 from specexit_jax.decoding.trees import TreeShape
+from specexit_jax.exits.readings import READINGS
 from specexit_jax.models.cache import SPARE
 from specexit_jax.models.config import DraftConfig, TargetConfig
 from specexit_jax.models.ragged_attention import LANES
@@ -180,7 +181,12 @@ class LoopContext:
 
     @property
     def reads_signals(self) -> bool:
-        return bool(self.policy.signals) or self.spec.record_signals
+        return bool(self.policy.reads) or self.spec.record_signals
+
+    @property
+    def takes_readings(self) -> bool:
+        """Whether the policy sees the target's readings of the tokens (`exits.readings`)."""
+        return any(name in READINGS for name in self.policy.reads)
 
     @property
     def tries(self) -> bool:

@@ -14,6 +14,8 @@ from specexit_jax.exits.boundaries import TokenBoundaries
 from specexit_jax.exits.policy import POLICIES, Deer, FirstAnswer, NeverExit, Policy
 from specexit_jax.exits.policy_file import PolicyFile, load_policy
 from specexit_jax.exits.protocols import BoundaryTable
+from specexit_jax.exits.score import SCORE
+from specexit_jax.exits.signals import of_draft
 
 DRAFT_TOKENS = 3
 MAX_ANSWER = 16
@@ -96,7 +98,7 @@ def make_method(
         raise ValueError(f"Method {name!r} needs an exit policy: give one with policy=FILE.")
     if draft_tokens < 0:
         raise ValueError(f"draft_tokens must be 0 or more, but it is {draft_tokens}.")
-    reads = row.policy is None and policy.signals
+    reads = row.policy is None and policy.reads
     if session.draft is None and (row.needs_draft or reads):
         raise ValueError(f"Method {name!r} needs a draft model: give one with draft=FOLDER.")
     if reads and session.draft.signals == "none":
@@ -148,12 +150,20 @@ def policy_file(
     file = load_policy(path, session.draft_digest)
     if exit_rule is not None and file.rule != exit_rule:
         raise ValueError(f"{path} holds a policy of the rule {file.rule!r}, but {exit_rule!r} was asked for.")
-    if session.draft is not None and file.signals != session.draft.signal_names:
+    read = of_draft(file.signals)
+    if session.draft is not None and read != session.draft.signal_names:
         raise ValueError(
-            f"{path} has thresholds of {', '.join(file.signals)}, but the signals of this draft are "
+            f"{path} has thresholds of {', '.join(read)}, but the signals of this draft are "
             f"{', '.join(session.draft.signal_names)}: run launch.calibrate for this draft"
         )
-    return file if smoother is None else dataclasses.replace(file, smoothing=smoother)
+    if smoother is None or smoother == file.smoothing:
+        return file
+    if SCORE in (smoother, file.smoothing):
+        raise ValueError(
+            f"{path} exits by smoothing {file.smoothing!r}, whose thresholds are not those of {smoother!r}: "
+            "run launch.calibrate with this smoother alone (calibrate.smoothers)."
+        )
+    return dataclasses.replace(file, smoothing=smoother)
 
 
 def runs_alone(exit_rule: str | None) -> bool:

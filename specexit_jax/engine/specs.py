@@ -16,7 +16,7 @@ def spec_for(
     session: Session, method: Method, length: int, rule: str = "keyed", record_signals: bool = False
 ) -> DecodeSpec:
     """For rows of up to `length` tokens, prompt included; cut to the target's context."""
-    drafts = method.draft_tokens or method.policy.signals or record_signals
+    drafts = method.draft_tokens or method.policy.reads or record_signals
     return DecodeSpec(
         target=session.target,
         draft=session.draft if drafts else None,

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from specexit_jax.exits.signals import PAPER, SIGNALS, never_limits, open_limits
+from specexit_jax.exits.signals import PAPER, SIGNALS, exit_signals, never_limits, open_limits
 from specexit_jax.exits.units import Units, sums_of
 
 FIRST, OTHERS = 64, 6  # number of thresholds in a grid: of the first signal, and of each other one
@@ -103,16 +103,17 @@ def threshold_grid(
     """All combinations of each signal's thresholds: quantiles of its values at boundaries, denser at the strict end, and an
     open threshold.
 
-    sizes: number of thresholds of each signal (None: FIRST, then OTHERS). signals: names of the signals to exit by (None: all);
-    the others have open thresholds only.
+    sizes: number of thresholds of each signal (None: FIRST for the first and for one that is alone, else OTHERS). signals: names
+    of the signals to exit by (None: all); an exit score is the only one. The others have open thresholds only.
 
     Every threshold lies midway between two observed values. So rounding errors of the smoothed signals, which can differ
     between decoding and replay, do not change a decision on these traces.
     """
     names = outcomes.signals
-    sizes = (FIRST, *[OTHERS] * (len(names) - 1)) if sizes is None else sizes
+    own = exit_signals(names, signals)
+    sizes = [FIRST if name == names[0] or len(own) == 1 else OTHERS for name in names] if sizes is None else sizes
     axes = [
-        threshold_axis(outcomes, column, size) if signals is None or name in signals else np.array(open_limits([name]))
+        threshold_axis(outcomes, column, size) if name in own else np.array(open_limits([name]))
         for column, (name, size) in enumerate(zip(names, sizes, strict=True))
     ]
     return np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, len(names))

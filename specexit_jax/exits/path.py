@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float
 
 from specexit_jax.exits.calibration import Outcomes, exit_boundaries, score, threshold_axis
-from specexit_jax.exits.signals import open_limits
+from specexit_jax.exits.signals import exit_signals, open_limits
 
 STEPS, OTHERS = 100, 8  # number of thresholds: of the swept signal, and of each other signal
 _LEAST, _LEVELS = 0.3, 15  # paths are compared by their tokens at 15 levels of harm from 0.3 epsilon to epsilon
@@ -36,11 +36,11 @@ class Path:
 def sweeps(outcomes: Outcomes, signals: Sequence[str] | None = None) -> tuple[str, list[Float[np.ndarray, "P S"]]]:
     """(the swept signal, all paths along it).
 
-    signals: names of the signals to exit by (None: all). The first is swept, each combination of thresholds of the others gives a
-    path, and all remaining signals have open thresholds.
+    signals: names of the signals to exit by (None: all); an exit score is the only one. The first is swept, each combination of
+    thresholds of the others gives a path, and all remaining signals have open thresholds.
     """
     names = outcomes.signals
-    own = [names.index(name) for name in signals or names]
+    own = [names.index(name) for name in exit_signals(names, signals)]
     swept, axes = own[0], [np.asarray([limit]) for limit in open_limits(names)]
     for signal in own[1:]:
         axes[signal] = threshold_axis(outcomes, signal, OTHERS)

@@ -1,5 +1,6 @@
 """The exit policies, and the table of those that policy.json can hold (docs/method.md §3). `protocols` has their interface."""
 
+import dataclasses
 import functools
 import operator
 
@@ -9,6 +10,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from specexit_jax.exits.protocols import Decision, Policy, Rule, Terms, TrialPolicy
 from specexit_jax.exits.released import Released
+from specexit_jax.exits.score import SCORE
 from specexit_jax.exits.signals import PAPER, never_limits, passed
 from specexit_jax.exits.smoothers import SMOOTHERS, Ewma, Smoother, smoother_named
 
@@ -34,7 +36,7 @@ class Threshold(Rule):
     """
 
     thresholds: Float[Array, " S"]
-    smoother: Smoother = flax.struct.field(pytree_node=False, default=Ewma())
+    smoother: Smoother = Ewma()
     budget: Int[Array, ""] | None = None
 
     by_thresholds = True
@@ -43,15 +45,28 @@ class Threshold(Rule):
     def signals(self) -> tuple[str, ...]:
         return self.smoother.signals
 
+    @property
+    def reads(self) -> tuple[str, ...]:
+        return self.smoother.reads
+
     @classmethod
     def smoothings(cls) -> tuple[str, ...]:
-        return tuple(SMOOTHERS)
+        return (*SMOOTHERS, SCORE)
+
+    @classmethod
+    def wrong_in(cls, terms: Terms) -> str | None:
+        scored = terms.smoothing == SCORE
+        if scored and (terms.score is None or terms.signals[-1:] != (SCORE,) or len(terms.signals) < 2):
+            return f"smoothing is '{SCORE}', which needs a score network and a threshold of the {SCORE} beside those of signals"
+        if not scored and (terms.score is not None or SCORE in terms.signals):
+            return f"smoothing is '{terms.smoothing}', but the file has a score network or a threshold of the {SCORE}"
+        return super().wrong_in(dataclasses.replace(terms, score=None))
 
     @classmethod
     def of(cls, terms: Terms) -> "Threshold":
         budget = None if terms.budget is None else jnp.int32(terms.budget)
         limits = jnp.asarray(terms.thresholds, jnp.float32)
-        return cls(limits, smoother_named(terms.smoothing, terms.signals), budget)
+        return cls(limits, smoother_named(terms.smoothing, terms.signals, terms.score), budget)
 
     def init(self, batch: int):
         """(the smoother's state, the number of thinking tokens so far or None without a budget)."""

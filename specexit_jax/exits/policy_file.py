@@ -12,7 +12,8 @@ from specexit_jax.exits.conditions import Conditions, parse_conditions
 from specexit_jax.exits.policy import POLICIES, Policy
 from specexit_jax.exits.protocols import Terms
 from specexit_jax.exits.risk import Certificate
-from specexit_jax.exits.signals import PAPER, SIGNALS
+from specexit_jax.exits.score import ScoreNetwork, from_json
+from specexit_jax.exits.signals import PAPER, SIGNALS, of_draft
 from specexit_jax.storage.identity import same
 
 
@@ -25,7 +26,8 @@ class PolicyFile:
     drop that was allowed on `split`; null for a certified policy. certificate: null for thresholds chosen by grid. problems: the
     number of problems of `split` that the thresholds were chosen or tested on. draft: the digest of the draft's weights
     (`models.checkpoints.content`). made_for: the conditions that it was calibrated under; null in files of older versions.
-    settings: further settings of rules that have some; left out of the file where empty.
+    settings: further settings of rules that have some; left out of the file where empty. score: the network of the exit score
+    (`score.to_json`) where smoothing is `score`; left out of the file where there is none.
     """
 
     rule: str
@@ -41,6 +43,7 @@ class PolicyFile:
     made_for: Conditions | None = None
     signals: tuple[str, ...] = PAPER
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    score: Mapping[str, Any] | None = None
 
     def policy(self) -> Policy:
         """The policy that the decoding loop runs."""
@@ -48,7 +51,11 @@ class PolicyFile:
 
     @property
     def terms(self) -> Terms:
-        return Terms(self.signals, self.thresholds, self.smoothing, self.budget, self.settings)
+        return Terms(self.signals, self.thresholds, self.smoothing, self.budget, self.network, self.settings)
+
+    @property
+    def network(self) -> ScoreNetwork | None:
+        return None if self.score is None else from_json(self.score, of_draft(self.signals))
 
 
 def save_policy(path: str | Path, policy: PolicyFile) -> None:
@@ -58,8 +65,9 @@ def save_policy(path: str | Path, policy: PolicyFile) -> None:
     if policy.made_for is None:
         del content["made_for"]
     content["thresholds"] = dict(zip(content.pop("signals"), policy.thresholds, strict=True))
-    if not policy.settings:
-        del content["settings"]
+    for name in ("settings", "score"):
+        if not content[name]:
+            del content[name]
     _parse(path, json.loads(json.dumps(content)))
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -96,7 +104,7 @@ def _parse(path: Path, content) -> PolicyFile:
     names = [field.name for field in dataclasses.fields(PolicyFile) if field.name != "signals"]
     if not isinstance(content, dict):
         raise ValueError(f"{path} does not hold a policy (a JSON object with {', '.join(names)})")
-    content = {"made_for": None, "settings": {}} | content
+    content = {"made_for": None, "settings": {}, "score": None} | content
     unknown, missing = sorted(set(content) - set(names)), [name for name in names if name not in content]
     if unknown or missing:
         raise ValueError(
@@ -106,7 +114,8 @@ def _parse(path: Path, content) -> PolicyFile:
     thresholds = content["thresholds"]
     if not isinstance(thresholds, dict) or not thresholds or set(thresholds) - set(SIGNALS):
         raise ValueError(f"{path}: thresholds must hold exactly the draft's signals, out of {', '.join(SIGNALS)}")
-    signals = tuple(name for name in SIGNALS if name in thresholds)
+    held = tuple(name for name in SIGNALS if name in thresholds)
+    signals = (*of_draft(held), *(name for name in held if SIGNALS[name].source != "draft"))
     wrong = _first_wrong({**content, **{f"thresholds.{name}": value for name, value in thresholds.items()}})
     if wrong:
         raise ValueError(f"{path}: {wrong}")
@@ -119,7 +128,11 @@ def _parse(path: Path, content) -> PolicyFile:
         raise ValueError(f"{path}: {error}") from None
     parsed = {"thresholds": limits, "boundary_kinds": kinds, "certificate": certificate, "made_for": made_for}
     policy = PolicyFile(**content | parsed, signals=signals)
-    if wrong := POLICIES[policy.rule].wrong_in(policy.terms):
+    try:
+        wrong = POLICIES[policy.rule].wrong_in(policy.terms)
+    except ValueError as error:  # of the score network
+        wrong = error
+    if wrong:
         raise ValueError(f"{path}: {wrong}")
     return policy
 

@@ -6,6 +6,8 @@ from typing import Any, ClassVar, Protocol
 
 from jaxtyping import Array, Bool, Float, Int
 
+from specexit_jax.exits.score import ScoreNetwork
+
 Decision = tuple[Int[Array, " B"], Float[Array, "B T S"]]
 
 
@@ -14,16 +16,22 @@ class Policy(Protocol):
 
     The defaults are those of a policy without state, which reads no signals and whose exits are final.
 
-    signals: names of the S signals that it reads, in the order of the table. Where it is (), the loop may be compiled without
-    signal heads, and the argument `signals` is None or [B, T, 0]. per_step: whether its decisions depend on how verify steps
-    divide the text; such a policy cannot be replayed. exits: False for a policy that never exits. on_trial: whether an exit is
-    a trial, see `TrialPolicy`. Thresholds must be array leaves, so that other values do not compile anew.
+    reads: names of the columns that it is given as the argument `signals`: signals of the draft in the order of the table, then
+    readings of the target (`readings.READINGS`). Where it is (), the loop may be compiled without signal heads, and the
+    argument is None or [B, T, 0]. signals: names of the S smoothed signals, which it compares; the default reads these.
+    per_step: whether its decisions depend on how verify steps divide the text; such a policy cannot be replayed. exits: False
+    for a policy that never exits. on_trial: whether an exit is a trial, see `TrialPolicy`. Thresholds must be array leaves, so
+    that other values do not compile anew.
     """
 
     signals: ClassVar[tuple[str, ...]] = ()
     per_step: ClassVar[bool] = False
     exits: ClassVar[bool] = True
     on_trial: ClassVar[bool] = False
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        return self.signals
 
     def init(self, batch: int) -> Any:
         """The initial state of `batch` rows: a pytree of arrays [B, ...]."""
@@ -33,7 +41,7 @@ class Policy(Protocol):
         self,
         state: Any,
         tokens: Int[Array, "B T"],
-        signals: Float[Array, "B T S"] | None,
+        signals: Float[Array, "B T R"] | None,
         boundary: Bool[Array, "B T"],
         valid: Bool[Array, "B T"],
         closes: Bool[Array, " B"] | None = None,
@@ -66,12 +74,14 @@ class TrialPolicy(Policy, Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Terms:
-    """What policy.json says about the policy itself (`PolicyFile`). thresholds: one for each of `signals`."""
+    """What policy.json says about the policy itself (`PolicyFile`). thresholds: one for each of `signals`. score: the network
+    of the exit score; None where there is none."""
 
     signals: tuple[str, ...]
     thresholds: tuple[float, ...]
     smoothing: str
     budget: int | None = None
+    score: ScoreNetwork | None = None
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
@@ -98,7 +108,10 @@ class Rule(Policy, Protocol):
 
     @classmethod
     def wrong_in(cls, terms: Terms) -> str | None:
-        """A clause about the first value that this rule does not allow; None if there is none. The default refuses settings."""
+        """A clause about the first value that this rule does not allow; None if there is none. The default refuses an
+        exit score and settings."""
+        if terms.score is not None:
+            return "this rule compares no exit score, but the file has a score network"
         return f"this rule has no settings, but the file has {', '.join(terms.settings)}" if terms.settings else None
 
     @classmethod

@@ -38,7 +38,8 @@ class Signal:
     meaning: a phrase for people. scale: activation, loss and range. at_least: True where a high value favours an exit, so that a
     threshold is a lower limit; False where a low value does. label: a function to labels float [n], or to None for a trace that
     has none. colour: in figures. event: the name of the binary event whose probability the signal is (its fit is then scored by
-    AUC and Brier); None: its fit is scored by the mean absolute error. source: "draft" for a signal head of the draft.
+    AUC and Brier); None: its fit is scored by the mean absolute error. source: "draft" for a signal head of the draft, "score" for
+    the exit score (`score.Score`).
     """
 
     meaning: str
@@ -104,6 +105,15 @@ SIGNALS: dict[str, Signal] = {
         at_least=False,
         label=_remain,
         colour="#0f766e",
+    ),
+    "score": Signal(
+        meaning="the same probability, by a network that also sees the target's readings and the past of the signals",
+        scale=Share(),
+        at_least=True,
+        label=lambda trace: None,
+        colour="#7c3aed",
+        event="agree",
+        source="score",
     ),
 }
 PAPER = tuple(SIGNALS)[:3]  # the signals of the paper; those of a draft or file that does not name its signals
@@ -172,5 +182,16 @@ def named(values: Sequence[float] | None, names: Sequence[str]) -> dict[str, flo
 
 
 def agreement_column(names: Sequence[str]) -> int:
-    """The column of the signal whose event is "agree"."""
-    return next(column for column, name in enumerate(names) if SIGNALS[name].event == "agree")
+    """The column of the signal whose event is "agree"; of the exit score, where there is one."""
+    return max(column for column, name in enumerate(names) if SIGNALS[name].event == "agree")
+
+
+def of_draft(names: Sequence[str]) -> tuple[str, ...]:
+    """Those of the signals that a draft has heads for."""
+    return tuple(name for name in names if SIGNALS[name].source == "draft")
+
+
+def exit_signals(names: Sequence[str], wanted: Sequence[str] | None) -> tuple[str, ...]:
+    """The signals among `names` to exit by: the exit score alone, where there is one, else those wanted (None: all)."""
+    scores = tuple(name for name in names if SIGNALS[name].source == "score")
+    return scores or tuple(wanted or names)

@@ -1,12 +1,13 @@
-"""The five smoothers of the paper's ablation, which average over tokens, and one that averages over boundaries.
+"""The five smoothers of the paper's ablation, which average over tokens, one that averages over boundaries, and the exit score.
 
-A smoother is a frozen dataclass of static settings; its state is a pytree of arrays. The value after a token depends on the
-thinking tokens up to and including that token, and not on how verify steps divide them: `scan` over a sequence equals any
-chain of `scan` and `commit` over its parts. (docs/method.md §3)
+A smoother is a pytree: its settings are static, and only the exit score (`score.Score`) has arrays. Its state is a pytree of
+arrays. The value after a token depends on the thinking tokens up to and including that token, and not on how verify steps
+divide them: `scan` over a sequence equals any chain of `scan` and `commit` over its parts. (docs/method.md §3)
 
-  signals: the names of the S columns that it smooths
+  reads: the names of the R columns that it is given
+  signals: the names of the S columns that it gives; the same, except for the exit score
   init(batch) -> state
-  scan(state, signals [B, T, S], boundary [B, T]) -> value after each token [B, T, S]
+  scan(state, signals [B, T, R], boundary [B, T]) -> value after each token [B, T, S]
   commit(state, signals, boundary, count [B]) -> the state after the first `count[b]` tokens of each row
 """
 
@@ -15,10 +16,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import flax.struct
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from specexit_jax.exits.recurrence import Boundary, Count, Signals, state_after, unfold
+from specexit_jax.exits.score import SCORE, Score, ScoreNetwork
 from specexit_jax.exits.signals import PAPER, activate, deactivate
 
 
@@ -27,6 +30,10 @@ class _Columns:
     """signals: the names of the columns, in the order of the table."""
 
     signals: tuple[str, ...] = dataclasses.field(default=PAPER, kw_only=True)
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        return self.signals
 
 
 @dataclasses.dataclass(frozen=True)
@@ -188,7 +195,7 @@ class Momentum(_Windowed):
         return signals + (signals - oldest) / gaps[:, :, None]
 
 
-Smoother = NoSmoothing | Ewma | BoundaryEwma | ParagraphMean | SlidingMean | Momentum
+Smoother = NoSmoothing | Ewma | BoundaryEwma | ParagraphMean | SlidingMean | Momentum | Score
 SMOOTHERS = {
     "none": NoSmoothing,
     "momentum": Momentum,
@@ -197,15 +204,23 @@ SMOOTHERS = {
     "boundary_ewma": BoundaryEwma,
     "paragraph_mean": ParagraphMean,
 }
+for _smoother in SMOOTHERS.values():
+    jax.tree_util.register_static(_smoother)
 
 
-def smoother_named(name: str, signals: Sequence[str] = PAPER) -> Smoother:
-    """The smoother of this name in SMOOTHERS with its default settings (in the paper: window 10, alpha 0.1).
+def smoother_named(name: str, signals: Sequence[str] = PAPER, score: ScoreNetwork | None = None) -> Smoother:
+    """The smoother of this name in SMOOTHERS with its default settings (in the paper: window 10, alpha 0.1), or the exit score.
 
-    signals: the names of its columns. Raises ValueError on an unknown name.
+    signals: the names of the columns that it gives. score: the network of the exit score. Raises ValueError on an unknown name,
+    and on `score` without its network.
     """
+    if name == SCORE and score is not None:
+        return Score(score, tuple(signal for signal in signals if signal != SCORE))
     if name not in SMOOTHERS:
-        raise ValueError(f"unknown smoother '{name}': choose one of {', '.join(SMOOTHERS)}")
+        known = ", ".join(SMOOTHERS)
+        raise ValueError(
+            f"unknown smoother '{name}': choose one of {known}, or {SCORE} where a score network was fitted"
+        )
     return SMOOTHERS[name](signals=tuple(signals))
 
 

@@ -13,6 +13,7 @@ from specexit_jax.decoding.penalty import penalised_if_any, seen_by_nodes
 from specexit_jax.decoding.sampling import best_token, token_log_probability
 from specexit_jax.decoding.spec import DecodeSpec, LoopContext
 from specexit_jax.decoding.state import DecodeState
+from specexit_jax.exits.readings import readings_of
 from specexit_jax.models.cache import Cache
 from specexit_jax.models.target import Target
 
@@ -28,6 +29,7 @@ class Verified:
     features: Float[Array, "B T A"]
     cache: Cache
     log_probabilities: Float[Array, "B T"] | None  # of `sampled`; for policies with trials only
+    readings: Float[Array, "B T 3"] | None  # of `sampled`; for policies that see readings
 
 
 def verify_candidates(loop: LoopContext, live: int, state: DecodeState) -> Verified:
@@ -50,11 +52,12 @@ def verify_candidates(loop: LoopContext, live: int, state: DecodeState) -> Verif
     sampled = sample(loop, state, wanted, positions + 1)
     sampled = verify.force_end(sampled, positions + 1, state.exit_position, spec.end_think_ids)
     logs = token_log_probability(logits, sampled) if loop.tries else None
+    readings = readings_of(logits, sampled) if loop.takes_readings else None
     if topology is None:
         equal = 1 + verify.accept(state.drafts, sampled)
-        found = Verified(nodes, positions, sampled, equal, out.features, out.cache, logs)
+        found = Verified(nodes, positions, sampled, equal, out.features, out.cache, logs, readings)
     else:
-        found = along_path(spec, state, nodes, sampled, logs, out)
+        found = along_path(spec, state, nodes, sampled, logs, readings, out)
     return found if spec.simulate_accept_length is None else simulated(spec, state, found)
 
 
@@ -71,7 +74,7 @@ def sample(loop: LoopContext, state: DecodeState, logits: Float[Array, "B T V"],
     return best_token(perturbed_scores(logits, noise, state.sampling))
 
 
-def along_path(spec: DecodeSpec, state: DecodeState, nodes, sampled, logs, out) -> Verified:
+def along_path(spec: DecodeSpec, state: DecodeState, nodes, sampled, logs, readings, out) -> Verified:
     """The verify pass of a tree, reduced to the accepted path. Its keys and values move to the row's next cache positions."""
     if spec.simulate_accept_length is None:
         path, equal = trees.descend(nodes, state.topology, sampled, spec.tree.depth)
@@ -88,6 +91,7 @@ def along_path(spec: DecodeSpec, state: DecodeState, nodes, sampled, logs, out) 
         features=pick(out.features, path[:, :, None]),
         cache=trees.compact(out.cache, state.length, path),
         log_probabilities=None if logs is None else pick(logs, path),
+        readings=None if readings is None else pick(readings, path[:, :, None]),
     )
 
 

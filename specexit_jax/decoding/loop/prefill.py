@@ -9,16 +9,18 @@ from jaxtyping import Array, Int
 from specexit_jax.decoding import verify
 from specexit_jax.decoding.drafts import drafting, layer_calls
 from specexit_jax.decoding.filters import keyed_sample
+from specexit_jax.decoding.loop.prompt_chunks import read_prompts
 from specexit_jax.decoding.loop.trials import no_trials
 from specexit_jax.decoding.penalty import penalised_if_any, seen_before
 from specexit_jax.decoding.rows import PromptRows
 from specexit_jax.decoding.sampling import Sampling, SamplingRows, placeholder_keys
 from specexit_jax.decoding.spec import DecodeSpec, LoopContext
-from specexit_jax.decoding.state import DecodeState, column, write_rows
+from specexit_jax.decoding.state import DecodeState, write_rows
 from specexit_jax.decoding.trees import Topology
+from specexit_jax.exits.readings import READINGS, readings_of
 from specexit_jax.models.cache import resize
 from specexit_jax.models.draft import init_draft_cache
-from specexit_jax.models.target import Target, TargetOutput, init_target_cache
+from specexit_jax.models.target import Target, init_target_cache
 
 
 def empty_state(loop: LoopContext, batch: int, capacities: tuple[int, int]) -> DecodeState:
@@ -50,6 +52,7 @@ def empty_state(loop: LoopContext, batch: int, capacities: tuple[int, int]) -> D
         target_cache=init_target_cache(spec.target, batch, capacities[0]),
         draft_cache=draft_cache,
         root_signals=jnp.zeros((batch, spec.draft.signal_rows), jnp.float32) if loop.late_signals else None,
+        root_readings=jnp.zeros((batch, len(READINGS)), jnp.float32) if loop.takes_readings else None,
         policy_state=loop.policy.init(batch),
         thinking=never,
         may_exit=never,
@@ -87,14 +90,15 @@ def prefill(
     """
     spec, prompts, prompt_length = loop.spec, rows.prompts, rows.prompt_length
     last = prompt_length - 1 - start
-    state, out = read(loop, live[0], state, prompts, start)
+    state = state.replace(tokens=write_rows(state.tokens, prompts, start))
+    read = read_prompts(loop, live[0], (state.target_cache, state.draft_cache), prompts, start, last)
     max_length = jnp.minimum(rows.max_length, jnp.int32(spec.buffer_length))
     done = prompt_length >= max_length
-    logits = Target(spec.target).apply({"params": loop.params.target}, column(out.hidden, last)[:, None], method="head")
-    logits = penalised_if_any(
+    logits = Target(spec.target).apply({"params": loop.params.target}, read.hidden[:, None], method="head")
+    wanted = penalised_if_any(
         logits, lambda: seen_before(state.tokens, prompt_length[:, None], logits.shape[-1]), rows.sampling
     )
-    root = keyed_sample(logits, rows.keys, prompt_length[:, None], rows.sampling)[:, 0]
+    root = keyed_sample(wanted, rows.keys, prompt_length[:, None], rows.sampling)[:, 0]
     stops = ~done & verify.is_any_of(root, spec.stop_ids)
     state = state.replace(
         tokens=write_rows(state.tokens, root[:, None], prompt_length),
@@ -103,6 +107,8 @@ def prefill(
         keys=rows.keys,
         sampling=rows.sampling,
         root=root,
+        target_cache=read.target_cache,
+        root_readings=readings_of(logits, root[:, None])[:, 0] if loop.takes_readings else None,
         thinking=rows.thinking,
         may_exit=rows.may_exit,
         done=done | stops,
@@ -110,12 +116,8 @@ def prefill(
     )
     if not loop.runs_draft:
         return state
-    fused, _ = layer_calls.fuse(loop, out.features)
-    following = jnp.concatenate([prompts[:, 1:], prompts[:, :1]], axis=1)
-    columns = jnp.arange(prompts.shape[1], dtype=jnp.int32)[None, :]
-    following = jnp.where(columns == last[:, None], root[:, None], following)
-    pairs = layer_calls.run_pairs(loop, state.draft_cache, start, fused, following, live[0])
-    return drafting.make_drafts(loop, live[1], state, pairs, last)
+    pairs = layer_calls.run_pairs(loop, read.draft_cache, start + last, read.fused[:, None], root[:, None], live[0])
+    return drafting.make_drafts(loop, live[1], state, pairs, jnp.zeros_like(last))
 
 
 def absorb(
@@ -126,23 +128,13 @@ def absorb(
     following: Int[Array, " B"],
     start: Int[Array, " B"],
 ) -> DecodeState:
-    """Prefills one chunk of a long prompt: P tokens from position `start` on. following: the token after them."""
-    state, out = read(loop, live, state, chunk, start)
+    """Prefills a part of a long prompt: P tokens from position `start` on. following: the token after them."""
+    positions = start[:, None] + jnp.arange(chunk.shape[1], dtype=jnp.int32)[None, :]
+    target = functools.partial(Target(loop.spec.target).apply, {"params": loop.params.target})
+    out = target(chunk, positions, state.target_cache.replace(length=start), live=live, logits=False)
+    state = state.replace(tokens=write_rows(state.tokens, chunk, start), target_cache=out.cache)
     if not loop.runs_draft:
         return state
     fused, _ = layer_calls.fuse(loop, out.features)
     after = jnp.concatenate([chunk[:, 1:], following[:, None]], axis=1)
     return state.replace(draft_cache=layer_calls.run_pairs(loop, state.draft_cache, start, fused, after, live).cache)
-
-
-def read(
-    loop: LoopContext, live: int, state: DecodeState, prompts: Int[Array, "B P"], start: Int[Array, " B"]
-) -> tuple[DecodeState, TargetOutput]:
-    """Runs the target over prompts at positions start .. start + P - 1.
-
-    Returns the state with their tokens, keys and values, and the target's output without logits.
-    """
-    positions = start[:, None] + jnp.arange(prompts.shape[1], dtype=jnp.int32)[None, :]
-    target = functools.partial(Target(loop.spec.target).apply, {"params": loop.params.target})
-    out = target(prompts, positions, state.target_cache.replace(length=start), live=live, logits=False)
-    return state.replace(tokens=write_rows(state.tokens, prompts, start), target_cache=out.cache), out

@@ -21,6 +21,7 @@ from specexit_jax.decoding.loop.step import step
 from specexit_jax.decoding.rows import PromptRows
 from specexit_jax.decoding.spec import DecodeParams, DecodeSpec, LoopContext
 from specexit_jax.decoding.state import DecodeResult, DecodeState, result_of
+from specexit_jax.exits.readings import READINGS
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -50,15 +51,18 @@ def decode(
 
 
 def make_loop(spec: DecodeSpec, params: DecodeParams, policy: Any, boundaries: Any) -> LoopContext:
-    """What all iterations share. Raises ValueError where the policy reads signals that the draft does not have, and where it
-    exits but `</think>` has no ids."""
-    if policy.signals and not spec.has_signals:
+    """What all iterations share. Raises ValueError where the policy reads signals that the draft does not have, where it exits
+    but `</think>` has no ids, and where its exits are trials but it sees readings."""
+    if policy.reads and not spec.has_signals:
         raise ValueError("This exit policy reads signals, but there is no draft model with signal heads: give one.")
-    if missing := [name for name in policy.signals if name not in spec.draft.signal_names]:
+    if missing := [name for name in policy.reads if name not in (*READINGS, *spec.draft.signal_names)]:
         raise ValueError(f"This exit policy reads {', '.join(missing)}, which the draft model has no signal head for.")
     if not spec.end_think_ids and policy.exits:
         raise ValueError("An exit writes `</think>`, but end_think_ids is empty: give its token ids.")
-    return LoopContext(spec, params, policy, boundaries, head_of(spec, params))
+    loop = LoopContext(spec, params, policy, boundaries, head_of(spec, params))
+    if loop.tries and loop.takes_readings:  # a failed trial would have to bring those of the discarded root back
+        raise ValueError("An exit policy with trials cannot see the target's readings.")
+    return loop
 
 
 def head_of(spec: DecodeSpec, params: DecodeParams) -> Float[Array, "D V"] | None:

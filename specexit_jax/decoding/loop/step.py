@@ -12,6 +12,7 @@ from specexit_jax.decoding.loop import closing, trials
 from specexit_jax.decoding.loop.candidates import Verified, verify_candidates
 from specexit_jax.decoding.spec import DecodeSpec, LoopContext
 from specexit_jax.decoding.state import DecodeState, column, write_rows
+from specexit_jax.exits.readings import READINGS
 from specexit_jax.exits.signals import activate, columns_of
 from specexit_jax.models.cache import Cache
 
@@ -32,12 +33,14 @@ class Accepted:
 class Observed:
     """What the policy sees of a step, and what `draft` reuses.
 
-    fused: the draft's fused features. signals: activated, in the order of the draft's signals. boundary: which candidates are
+    fused: the draft's fused features. signals: activated, in the order of the draft's signals. readings: of the candidates.
+    boundary: which candidates are
     boundaries. pairs: the draft layer over the pairs of the `sampled` tokens, where it has run already (late signals).
     """
 
     fused: Float[Array, "B T E"] | None
     signals: Float[Array, "B T S"] | None
+    readings: Float[Array, "B T 3"] | None
     boundary: Bool[Array, "B T"]
     sampled: Int[Array, "B T"]
     pairs: Pairs | None
@@ -108,9 +111,13 @@ def observe(loop: LoopContext, live: int, state: DecodeState, verified: Verified
         # the sampled tokens. Where the commit writes other tokens (an exit), `draft` runs the layer again.
         pairs = layer_calls.run_pairs(loop, state.draft_cache, state.length, fused, verified.sampled, live)
         raw = jnp.concatenate([state.root_signals[:, None], pairs.raw_signals[:, :-1]], axis=1)
+    readings = None
+    if loop.takes_readings:  # the logits of column j are of the token of column j + 1
+        readings = jnp.concatenate([state.root_readings[:, None], verified.readings[:, :-1]], axis=1)
     return Observed(
         fused=fused,
         signals=activate(raw, loop.spec.draft.signal_names) if loop.reads_signals else None,
+        readings=readings,
         boundary=loop.boundaries.mask(verified.candidates, verified.sampled),
         sampled=verified.sampled,
         pairs=pairs,
@@ -118,10 +125,13 @@ def observe(loop: LoopContext, live: int, state: DecodeState, verified: Verified
 
 
 def signals_read(loop: LoopContext, observed: Observed) -> Float[Array, "B T R"] | None:
-    """Those signals of the draft that the policy reads, in the policy's order; None where no signal is read."""
+    """The columns that the policy reads, in its order; None where no signal is read."""
     if observed.signals is None:
         return None
-    return columns_of(observed.signals, loop.spec.draft.signal_names, loop.policy.signals)
+    values, held = observed.signals, loop.spec.draft.signal_names
+    if observed.readings is not None:
+        values, held = jnp.concatenate([values, observed.readings], axis=-1), (*held, *READINGS)
+    return columns_of(values, held, loop.policy.reads)
 
 
 def decide(
@@ -172,6 +182,7 @@ def commit(
         tokens=write_rows(state.tokens, committed, state.length),
         length=length + stops.astype(jnp.int32),
         root=root,
+        root_readings=None if verified.readings is None else column(verified.readings, count - 1),
         target_cache=verified.cache,
         draft_cache=state.draft_cache if observed.pairs is None else observed.pairs.cache,
         policy_state=loop.policy.commit(

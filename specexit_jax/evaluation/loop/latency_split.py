@@ -66,7 +66,7 @@ def latency_split(
         added = None if exits is None else _exit_share(session, spec, every[0], exits)
     means = {}
     for method in methods:
-        share = added["value"] if added and method.policy.signals else 0.0
+        share = added["value"] if added and method.policy.reads else 0.0
         rows = [
             parts_of(one.whole, one.prefill, where, costs, share)
             for one, where in zip(timed[method.name], prefixes[method.name], strict=True)

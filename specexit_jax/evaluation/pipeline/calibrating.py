@@ -16,6 +16,8 @@ from specexit_jax.exits.calibration import choose_thresholds, threshold_grid
 from specexit_jax.exits.path import Scored
 from specexit_jax.exits.policy_file import PolicyFile
 from specexit_jax.exits.risk import CannotCertify, require_enough
+from specexit_jax.exits.score import SCORE, ScoreNetwork, to_json
+from specexit_jax.exits.signals import of_draft
 from specexit_jax.exits.smoothers import smoother_named
 from specexit_jax.exits.units import problem_of
 from specexit_jax.models.draft import DraftBundle
@@ -41,16 +43,24 @@ class SeenSplit:
         return SeenSplit(f"{self.name} ({task})", tuple(name for name in self.tasks if name == task), own)
 
 
-def seen_split(session: Session, folder: Path, smoothers: Sequence[str], kinds: Sequence[str], say: Say) -> SeenSplit:
+def seen_split(
+    session: Session,
+    folder: Path,
+    smoothers: Sequence[str],
+    kinds: Sequence[str],
+    say: Say,
+    score: ScoreNetwork | None = None,
+) -> SeenSplit:
     """An annotated split at boundaries of these kinds, under each of the smoothers; the draft's signals along it are kept in
-    signals.npz. Raises ValueError where it was not annotated at these kinds, or too many of its answers did not end."""
+    signals.npz. score: the network of the smoother `score`. Raises ValueError where it was not annotated at these kinds, or too
+    many of its answers did not end."""
     traces, labels = annotated_split(session, folder, kinds)
     if (unfinished := require_finished(folder, traces, labels)).any:
         say(f"{folder.name}: {unfinished.summary()}; an exit there counts as wrong")
     draft = DraftBundle(session.draft, session.params.draft, session.params.d2t)
     signals, length = extracted(session, traces, draft, folder).signals, len(session.end_think_ids)
     by_smoother = {
-        name: outcomes(smoother_named(name, session.draft.signal_names), traces, labels, signals, length)
+        name: outcomes(smoother_named(name, session.draft.signal_names, score), traces, labels, signals, length)
         for name in smoothers
     }
     return SeenSplit(folder.name, tuple(trace["task"] for trace in traces), by_smoother)
@@ -99,6 +109,13 @@ def by_grid(
         draft=draft,
         signals=development.by_smoother[name].signals,
     )
+
+
+def with_score(file: PolicyFile, score: ScoreNetwork | None) -> PolicyFile:
+    """The policy with the network of its exit score, if it compares one."""
+    if file.smoothing != SCORE:
+        return file
+    return dataclasses.replace(file, score=to_json(score, of_draft(file.signals)))
 
 
 def by_certificate(

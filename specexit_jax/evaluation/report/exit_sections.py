@@ -13,7 +13,9 @@ from specexit_jax.evaluation import statistics
 from specexit_jax.evaluation.certified.certify import Seen, harm_of_problems, transfer, use
 from specexit_jax.exits.policy import POLICIES
 from specexit_jax.exits.policy_file import PolicyFile, load_policy
-from specexit_jax.exits.smoothers import smoother_named
+from specexit_jax.exits.score import from_json
+from specexit_jax.exits.signals import of_draft
+from specexit_jax.exits.smoothers import Smoother, smoother_named
 
 
 def exit_sections(
@@ -30,11 +32,11 @@ def exit_sections(
     """
     if not POLICIES[file.rule].by_thresholds:
         return {}
-    rows = _frontier_rows(workdir / "frontier.json")
+    rows, score = _frontier_rows(workdir / "frontier.json")
     own = {path.stem: load_policy(path, file.draft) for path in sorted((workdir / "policies").glob("*.json"))}
     names = {file.smoothing, *(row["smoothing"] for row in rows), *(policy.smoothing for policy in own.values())}
     seen = {
-        name: outcomes(smoother_named(name, file.signals), traces, labels, signals, end_think_length)
+        name: outcomes(_smoother(name, file, score), traces, labels, signals, end_think_length)
         for name in sorted(names)
     }
     sections = {"risk": realised_risk(file, seen)}
@@ -64,15 +66,23 @@ def _together(file: PolicyFile) -> int:
     return (file.certificate.together or 1) if file.certificate else 1
 
 
-def _frontier_rows(path: Path) -> list[dict]:
-    """The certified rows of frontier.json; none without the file."""
+def _smoother(name: str, file: PolicyFile, score: dict | None) -> Smoother:
+    """The smoother of this name. score: the network of the frontier's exit score; the policy's own is used where it has one."""
+    names = of_draft(file.signals)
+    network = file.network if score is None or file.score is not None else from_json(score, names)
+    return smoother_named(name, names, network)
+
+
+def _frontier_rows(path: Path) -> tuple[list[dict], dict | None]:
+    """The certified rows of frontier.json and the network of their exit score; none without the file."""
     if not path.is_file():
-        return []
+        return [], None
     try:
-        rows = json.loads(path.read_bytes())["rows"]
+        content = json.loads(path.read_bytes())
+        rows = content["rows"]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is not a frontier ({error}): run launch.calibrate again, or remove it") from error
-    return [row for row in rows if "refused" not in row]
+    return [row for row in rows if "refused" not in row], content.get("score")
 
 
 def _frontier_row(row: dict, seen: Seen) -> dict:

@@ -14,7 +14,7 @@ from specexit_jax.evaluation.report.trace_figure import TraceView, text_stages
 from specexit_jax.evaluation.report.where import exit_offsets
 from specexit_jax.evaluation.report.worst import WorstExit, reported_method, worst_exits
 from specexit_jax.exits.policy import Policy, Threshold
-from specexit_jax.exits.signals import PAPER, agreement_column
+from specexit_jax.exits.signals import PAPER, agreement_column, of_draft
 from specexit_jax.exits.units import problem_of
 
 
@@ -29,7 +29,7 @@ class Shown:
 
 def signal_sections(policy: Threshold, traces: Sequence[dict], labels: Sequence[dict], signals) -> dict:
     """`signals` and `reliability`: how well confidence predicts agreement at boundaries, as the head's output and as
-    smoothed by the policy."""
+    smoothed by the policy, or by its exit score where it has one."""
     closed = [i for i, trace in enumerate(traces) if trace["think_end"] is not None]
     traces, labels = [traces[i] for i in closed], [labels[i] for i in closed]
     agree = np.concatenate([np.asarray(label["agree"], bool) for label in labels])
@@ -38,8 +38,8 @@ def signal_sections(policy: Threshold, traces: Sequence[dict], labels: Sequence[
         [signals[t["id"]][np.asarray(x["boundaries"], int)] for t, x in zip(traces, labels, strict=True)]
     )
     smoothed = np.concatenate(smoothed_at_boundaries(policy.smoother, traces, labels, signals))
-    column = agreement_column(policy.signals)
-    raw, smoothed = raw[:, column], smoothed[:, column]
+    own = agreement_column(of_draft(policy.signals))
+    raw, smoothed = raw[:, own], smoothed[:, agreement_column(policy.signals)]
     metrics = {
         "boundaries": len(agree),
         "agreeing": float(agree.mean()),
@@ -112,7 +112,7 @@ def trace_view(tokenizer, policy: Threshold, trace: dict, label: dict, signals, 
     ]
     return TraceView(
         title=f"{trace['task']}: {_ending(trace['prompt'], 70)}  → {trace['answer']}",
-        signals=signals[trace["id"]][:end],
+        signals=_raw(signals[trace["id"]][:end], policy.signals),
         boundaries=label["boundaries"],
         agree=label["agree"],
         smoothed=_along(end, label["boundaries"], smoothed),
@@ -122,6 +122,14 @@ def trace_view(tokenizer, policy: Threshold, trace: dict, label: dict, signals, 
         stages=text_stages(pieces),
         names=policy.signals,
     )
+
+
+def _raw(rows: np.ndarray, names: Sequence[str]) -> np.ndarray:
+    """float32 [n, S]: the draft's signals of a trace, which are the leading columns; nan for what is no signal of the draft."""
+    values = np.full((len(rows), len(names)), np.nan, np.float32)
+    own = len(of_draft(names))
+    values[:, :own] = rows[:, :own]
+    return values
 
 
 def _along(length: int, boundaries: Sequence[int], rows: np.ndarray) -> np.ndarray:

@@ -1,0 +1,178 @@
+"""Exits by a score: the loop against the slow reference decoder, replay against decoding, the file, and the fit."""
+
+import dataclasses
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from decoding_case import DRAFT, Requests, boundary_table, rigged, run, slot_request, tiny_params, tiny_spec
+
+from specexit_jax.annotation.features import extract
+from specexit_jax.annotation.replay import smoothed_at_boundaries, statistics_at_boundaries
+from specexit_jax.decoding.loop.speculative import make_loop
+from specexit_jax.decoding.oracle import decode_slowly
+from specexit_jax.decoding.sampling import Sampling
+from specexit_jax.decoding.trees import TreeShape
+from specexit_jax.evaluation.score_quality import auc
+from specexit_jax.exits.policy import NeverExit, Threshold
+from specexit_jax.exits.policy_file import PolicyFile, load_policy, save_policy
+from specexit_jax.exits.readings import READINGS
+from specexit_jax.exits.score import Score, ScoreNetwork, to_json
+from specexit_jax.exits.signals import PAPER, open_limits
+from specexit_jax.exits.smoothers import smoother_named
+from specexit_jax.exits.trace_statistics import statistic_names
+from specexit_jax.models.draft import DraftBundle
+from specexit_jax.training.score_fit import ScoreFit, fit_score
+
+LATE = dataclasses.replace(DRAFT, signals="draft")
+TREE = TreeShape(depth=3, top_k=2, total=6)
+PENALISED = Sampling(temperature=1.1, top_k=20, repetition_penalty=1.3)
+SIZE = len(statistic_names(PAPER))
+
+
+def network(seed=0, hidden=4) -> ScoreNetwork:
+    rng = np.random.default_rng(seed)
+    draw = lambda *shape: jnp.asarray(rng.normal(size=shape), jnp.float32)  # noqa: E731
+    spread = jnp.full((SIZE,), 1.0, jnp.float32)
+    return ScoreNetwork(
+        jnp.zeros((SIZE,), jnp.float32), spread, 0.4 * draw(SIZE, hidden), draw(hidden), draw(hidden + 1)
+    )
+
+
+def policy(seed: int) -> Threshold:
+    """By a random network's score alone, which passes at some boundaries."""
+    limits = [*open_limits(PAPER), np.random.default_rng(seed).uniform(0.5, 0.9)]
+    return Threshold(jnp.asarray(limits, jnp.float32), Score(network(), PAPER))
+
+
+@pytest.mark.parametrize(
+    ("tokens", "draft", "tree", "sampling"),
+    [
+        (0, DRAFT, None, tiny_spec().sampling),
+        (3, LATE, None, tiny_spec().sampling),
+        (3, LATE, None, PENALISED),
+        (3, DRAFT, TREE, tiny_spec().sampling),
+    ],
+    ids=["probe", "chain", "penalised", "tree"],
+)
+def test_the_loop_exits_where_the_oracle_does(monkeypatch, tokens, draft, tree, sampling):
+    spec = tiny_spec(tokens, draft=draft, tree=tree, sampling=sampling)
+    params, plain = tiny_params(draft=draft), tiny_spec(0, draft=draft, sampling=sampling)
+    drafted = rigged(monkeypatch) if tokens and tree is None else None
+    exits, equal = 0, 0
+    for seed in range(4):
+        requests = Requests.random(8, seed)
+        told = requests.rows(), policy(seed), boundary_table()
+        if drafted is None:
+            result = run(spec, params, *told)
+        else:  # drafts are the tokens of a run without exits
+            truth = run(plain, params, requests.rows(), NeverExit(), boundary_table()).tokens
+            result = drafted(spec, params, truth, *told)
+        for row in range(8):
+            slow = decode_slowly(spec, params, slot_request(spec, requests, row), policy(seed), boundary_table())
+            tokens_of_row = result.tokens[row, : int(result.length[row])].tolist()
+            if tokens_of_row == slow.tokens:
+                equal += 1
+                assert int(result.exit_position[row]) == slow.exit_position
+                np.testing.assert_allclose(result.exit_signals[row], slow.exit_signals, rtol=1e-3, atol=1e-4)
+        exits += int((result.exit_position >= 0).sum())
+    assert equal >= 31 and exits >= 8
+
+
+def test_replayed_scores_are_those_of_decoding():
+    """Signals and readings of a teacher-forced pass give the score that the loop compared at its exit."""
+    spec, params, seen = tiny_spec(3, draft=LATE), tiny_params(draft=LATE), 0
+    for seed in range(3):
+        requests = Requests.random(8, seed)
+        result = run(spec, params, requests.rows(), policy(seed), boundary_table())
+        for row in np.flatnonzero(result.exit_position >= 0):
+            start, end = int(requests.prompt_length[row]), int(result.exit_position[row])
+            ids = result.tokens[row, :end].tolist()
+            trace = {"id": "a", "prompt_ids": ids[:start], "ids": ids[start:], "think_end": None}
+            places = np.flatnonzero(np.isin(ids[start:], (3, 4, 5, 6))).tolist()
+            along = extract(spec.target, params.target, [trace], DraftBundle(LATE, params.draft, params.d2t)).signals
+            assert along["a"].shape == (end - start, 3 + len(READINGS)) and places[-1] == end - start - 1
+            (rows,) = smoothed_at_boundaries(policy(seed).smoother, [trace], [{"boundaries": places}], along)
+            np.testing.assert_allclose(rows[-1], result.exit_signals[row], rtol=2e-3, atol=2e-4)
+            (told,) = statistics_at_boundaries(PAPER, [trace], [{"boundaries": places}], along)
+            score = network()(jnp.asarray(told)[None])[0]
+            np.testing.assert_allclose(score, rows[:, 3], rtol=1e-4, atol=1e-5)
+            seen += 1
+    assert seen >= 8
+
+
+def test_another_network_does_not_compile_anew():
+    jitted = jax.jit(lambda rule, columns: rule.decide(rule.init(1), *columns)[0])
+    columns = (
+        jnp.zeros((1, 3), jnp.int32), jnp.full((1, 3, 6), 0.5, jnp.float32), jnp.ones((1, 3), bool), jnp.ones((1, 3), bool),
+    )  # fmt: skip
+    for seed in range(3):
+        jitted(dataclasses.replace(policy(seed), smoother=Score(network(seed), PAPER)), columns)
+    assert jitted._cache_size() == 1
+
+
+def file_of(**changes) -> PolicyFile:
+    limits = (*open_limits(PAPER), 0.9)
+    told = {"signals": (*PAPER, "score"), "score": to_json(network(), PAPER)} | changes
+    return PolicyFile("default", "score", ("paragraph",), limits, None, 0.0, None, "development", 4, "digest", **told)
+
+
+def test_a_policy_file_holds_its_network(tmp_path):
+    save_policy(tmp_path / "policy.json", file_of())
+    again = load_policy(tmp_path / "policy.json")
+    assert again == file_of() and again.policy().reads == (*PAPER, *READINGS)
+    jax.tree.map(np.testing.assert_array_equal, again.policy().smoother.network, network())
+    assert again.policy().signals == (*PAPER, "score")
+
+
+@pytest.mark.parametrize(
+    ("edit", "reason"),
+    [
+        (lambda c: c.pop("score"), "needs a score network"),
+        (lambda c: c["thresholds"].pop("score"), "threshold of the score"),
+        (lambda c: c.update(smoothing="ewma"), "smoothing is 'ewma', but the file has a score network"),
+        (lambda c: c["score"].update(hidden=3), "weights of its score network"),
+        (lambda c: c["thresholds"].pop("progress"), "other statistics"),
+        (lambda c: c.update(score=[]), "score network holds exactly"),
+    ],
+)
+def test_a_file_that_does_not_fit_together_is_refused(tmp_path, edit, reason):
+    path = tmp_path / "policy.json"
+    save_policy(path, file_of())
+    content = json.loads(path.read_text())
+    edit(content)
+    path.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=reason):
+        load_policy(path)
+
+
+def test_a_score_needs_its_network_and_a_draft_with_signals():
+    with pytest.raises(ValueError, match="unknown smoother 'score'.*where a score network was fitted"):
+        smoother_named("score")
+    with pytest.raises(ValueError, match="reads signals, but there is no draft"):
+        make_loop(tiny_spec(0, draft=None).bare, tiny_params(), policy(0), boundary_table())
+
+
+def test_a_fit_finds_what_signals_alone_do_not_tell():
+    """Agreement that depends on a statistic and on a product of two; alike for the same seed; soft labels are probabilities."""
+    rng = np.random.default_rng(0)
+    known = rng.normal(size=(6000, 5)) * [1, 1, 1, 1, 0] + [0, 0, 4, 0, 7]
+    chance = 1 / (1 + np.exp(-(2 * known[:, 0] + 2 * known[:, 1] * known[:, 3])))
+    agree = rng.random(6000) < chance
+    fitted, others = slice(0, 4000), slice(4000, None)
+    fit = ScoreFit(hidden=16, epochs=30)
+    found = fit_score(known[fitted], agree[fitted].astype(np.float32), fit)
+    told = np.asarray(found.logits(jnp.asarray(known[others], jnp.float32)))
+    best, alone = auc(agree[others], chance[others]), auc(agree[others], known[others, 0])
+    assert auc(agree[others], told) > best - 0.02 > alone + 0.05
+    again = fit_score(known[fitted], agree[fitted].astype(np.float32), fit)
+    jax.tree.map(np.testing.assert_array_equal, found, again)
+    soft = fit_score(known[fitted], chance[fitted].astype(np.float32), fit)
+    shares = 1 / (1 + np.exp(-np.asarray(soft.logits(jnp.asarray(known[others], jnp.float32)))))
+    assert np.abs(shares - chance[others]).mean() < 0.06
+    with pytest.raises(ValueError, match="all 3 are alike"):
+        fit_score(known[:3], np.ones(3, np.float32), fit)
+    with pytest.raises(ValueError, match="hidden of the exit score must be at least 1, not 0"):
+        ScoreFit(hidden=0)
