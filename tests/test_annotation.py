@@ -274,7 +274,7 @@ def test_signals_are_those_that_the_loop_reads(session, problems, folder):
     settings = DecodeSettings(max_new_tokens=NEW, record_signals=True)
     for outcome in generate(session, requests, method, settings, Placement(4)):
         # the loop never runs the last token, which nothing follows
-        np.testing.assert_allclose(found[outcome.id][:-1], outcome.signals[:-1], rtol=2e-3, atol=1e-4)
+        np.testing.assert_allclose(found[outcome.id][:-1, :3], outcome.signals[:-1], rtol=2e-3, atol=1e-4)
 
 
 def test_signals_file_knows_its_draft(tmp_path):
@@ -380,7 +380,7 @@ def test_a_question_that_fills_the_context_is_a_trace_without_an_answer(session,
         assert labels[trace["id"]]["exits_before"] == min(96 - len(trace["prompt_ids"]) - 1, thinking)
     bundle = DraftBundle(session.draft, session.params.draft, session.params.d2t)
     extracted = extract(session.target, session.params.target, [none], bundle, [labels[long.id]])
-    assert extracted.signals[long.id].shape == (0, 3) and extracted.features[long.id].shape == (0, 48)
+    assert extracted.signals[long.id].shape == (0, 6) and extracted.features[long.id].shape == (0, 48)
     (shown,) = replay(NeverExit(), [none], [labels[long.id]], None, session.end_think_ids)
     assert shown.ids == () and not shown.correct
     assert harness.decodable(session, [long, *problems[:2]], [none, *found.values()]) == problems[:2]

@@ -72,7 +72,9 @@ def _epoch(update, trained: dict, state, network: ScoreNetwork, statistics, agre
 
     def body(carry, rows):
         trained, state = carry
-        updates, state = update(jax.grad(loss)(trained, rows), state, trained)
+        gradients = jax.grad(loss)(trained, rows)
+        with jax.numpy_dtype_promotion("standard"):  # optax multiplies floats and counts
+            updates, state = update(gradients, state, trained)
         return (optax.apply_updates(trained, updates), state), None
 
     return jax.lax.scan(body, (trained, state), order)[0]
