@@ -380,7 +380,7 @@ def test_a_question_that_fills_the_context_is_a_trace_without_an_answer(session,
         assert labels[trace["id"]]["exits_before"] == min(96 - len(trace["prompt_ids"]) - 1, thinking)
     bundle = DraftBundle(session.draft, session.params.draft, session.params.d2t)
     extracted = extract(session.target, session.params.target, [none], bundle, [labels[long.id]])
-    assert extracted.signals[long.id].shape == (0, 6) and extracted.features[long.id].shape == (0, 48)
+    assert extracted.signals[long.id].shape == (0, 8) and extracted.features[long.id].shape == (0, 48)
     (shown,) = replay(NeverExit(), [none], [labels[long.id]], None, session.end_think_ids)
     assert shown.ids == () and not shown.correct
     assert harness.decodable(session, [long, *problems[:2]], [none, *found.values()]) == problems[:2]

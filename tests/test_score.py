@@ -94,7 +94,9 @@ def test_replayed_scores_are_those_of_decoding():
             ids = result.tokens[row, :end].tolist()
             trace = {"id": "a", "prompt_ids": ids[:start], "ids": ids[start:], "think_end": None}
             places = np.flatnonzero(np.isin(ids[start:], (3, 4, 5, 6))).tolist()
-            along = extract(spec.target, params.target, [trace], DraftBundle(LATE, params.draft, params.d2t)).signals
+            along = extract(
+                spec.target, params.target, [trace], DraftBundle(LATE, params.draft, params.d2t), (), (2,)
+            ).signals
             assert along["a"].shape == (end - start, 3 + len(READINGS)) and places[-1] == end - start - 1
             (rows,) = smoothed_at_boundaries(policy(seed).smoother, [trace], [{"boundaries": places}], along)
             np.testing.assert_allclose(rows[-1], result.exit_signals[row], rtol=2e-3, atol=2e-4)
@@ -108,7 +110,7 @@ def test_replayed_scores_are_those_of_decoding():
 def test_another_network_does_not_compile_anew():
     jitted = jax.jit(lambda rule, columns: rule.decide(rule.init(1), *columns)[0])
     columns = (
-        jnp.zeros((1, 3), jnp.int32), jnp.full((1, 3, 6), 0.5, jnp.float32), jnp.ones((1, 3), bool), jnp.ones((1, 3), bool),
+        jnp.zeros((1, 3), jnp.int32), jnp.full((1, 3, 8), 0.5, jnp.float32), jnp.ones((1, 3), bool), jnp.ones((1, 3), bool),
     )  # fmt: skip
     for seed in range(3):
         jitted(dataclasses.replace(policy(seed), smoother=Score(network(seed), PAPER)), columns)
@@ -192,7 +194,7 @@ def split(tmp_path, monkeypatch):
             rng.uniform(0.1, 0.9, (len(trace["ids"]), 3)),
             np.isin(np.arange(len(trace["ids"])), (1, 5)),
         )
-        readings = rng.exponential(0.2, (len(trace["ids"]), 3)) + 2.0 * surprised[:, None]
+        readings = rng.exponential(0.2, (len(trace["ids"]), 5)) + 2.0 * surprised[:, None]
         along[trace["id"]] = np.concatenate([signals, readings], axis=1).astype(np.float32)
     for module in (calibrating, scoring):
         monkeypatch.setattr(module, "extracted", lambda *_: Extracted(along, {}))

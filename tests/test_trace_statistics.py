@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from specexit_jax.exits.readings import READINGS, readings_of
+from specexit_jax.exits.readings import READINGS, readings_ahead, written_readings
 from specexit_jax.exits.score import Score, ScoreNetwork, from_json, statistics_of, to_json
 from specexit_jax.exits.signals import PAPER
 from specexit_jax.exits.trace_statistics import SURPRISED, statistic_names
@@ -15,10 +15,10 @@ TOKENS = 41
 
 @pytest.fixture
 def text():
-    """(columns [2, TOKENS, 6], boundary [2, TOKENS])"""
+    """(columns [2, TOKENS, 8], boundary [2, TOKENS])"""
     rng = np.random.default_rng(0)
     shares = rng.uniform(0.05, 0.95, (2, TOKENS, 2))
-    remain, readings = rng.uniform(1, 300, (2, TOKENS, 1)), rng.exponential(0.8, (2, TOKENS, 3))
+    remain, readings = rng.uniform(1, 300, (2, TOKENS, 1)), rng.exponential(0.8, (2, TOKENS, 5))
     columns = np.concatenate([shares, remain, readings], axis=-1).astype(np.float32)
     return columns, rng.random((2, TOKENS)) < 0.2
 
@@ -36,21 +36,26 @@ def test_readings_are_of_the_softmax():
     p /= p.sum(-1, keepdims=True)
     own = np.take_along_axis(p, tokens[..., None], -1)[..., 0]
     expected = np.stack([-np.log(own), np.log(p.max(-1) / own), -(p * np.log(p)).sum(-1)], axis=-1)
-    found = readings_of(jnp.asarray(logits, jnp.float32), jnp.asarray(tokens, jnp.int32))
-    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+    logits = jnp.asarray(logits, jnp.float32)
+    np.testing.assert_allclose(written_readings(logits, jnp.asarray(tokens, jnp.int32)), expected, rtol=1e-5, atol=1e-5)
+    ahead = readings_ahead(logits, (4, 9))
+    np.testing.assert_allclose(ahead, np.stack([-np.log(p[..., 4]), expected[..., 2]], axis=-1), rtol=1e-5, atol=1e-5)
+    assert (readings_ahead(logits, ())[..., 0] == 0).all()
 
 
 def test_readings_where_tokens_are_ruled_out():
     logits = jnp.asarray([[[0.0, -jnp.inf, 0.0]]], jnp.float32)
     np.testing.assert_allclose(
-        readings_of(logits, jnp.zeros((1, 1), jnp.int32))[0, 0], [np.log(2), 0, np.log(2)], atol=1e-6
+        written_readings(logits, jnp.zeros((1, 1), jnp.int32))[0, 0], [np.log(2), 0, np.log(2)], atol=1e-6
     )
 
 
 def plainly(columns, boundary):
     """The statistics after the last token, from the whole text."""
-    raw = np.concatenate([np.log(columns[:, :2] / (1 - columns[:, :2])), np.log(columns[:, 2:3])], axis=1)
-    seen, ends = columns[:, 3:], np.flatnonzero(boundary[:-1])
+    raw = np.concatenate(
+        [np.log(columns[:, :2] / (1 - columns[:, :2])), np.log(columns[:, 2:3]), columns[:, 6:7]], axis=1
+    )
+    seen, ends = columns[:, 3:6], np.flatnonzero(boundary[:-1])
     starts = [0, *(ends + 1)]
     paragraphs = [seen[a:b] for a, b in zip(starts, [*(ends + 1), len(seen)], strict=True)]
     here, past = paragraphs[-1], raw[ends]
@@ -64,6 +69,7 @@ def plainly(columns, boundary):
     found += [paragraphs[0].mean(0), paragraphs[0].max(0), np.max([p.mean(0) for p in paragraphs], axis=0), seen[-1]]
     counts = [np.log1p(len(seen)), np.log1p(len(here)), np.log1p(len(ends))]
     found += [counts, [(seen[:, 0] > SURPRISED).mean(), (here[:, 0] > SURPRISED).mean()]]
+    found += [columns[-1, 7:8]]
     found += [raw[-1], past.max(0), past.min(0), past[-1], past.mean(0)] if len(ends) else [raw[-1]] * 5
     return np.concatenate(found)
 
@@ -104,7 +110,7 @@ def test_a_network_comes_back_from_json_and_a_broken_one_is_refused():
         ({"statistics": ["tokens"]}, "other statistics"),
         ({"centre": "!"}, "centre"),
         ({"hidden": True}, "hidden units"),
-        ({"spread": to_json(network().replace(spread=jnp.full((47,), jnp.nan)), PAPER)["spread"]}, "finite"),
+        ({"spread": to_json(network().replace(spread=jnp.full((53,), jnp.nan)), PAPER)["spread"]}, "finite"),
     ]:
         with pytest.raises(ValueError, match=reason):
             from_json(told | broken, PAPER)

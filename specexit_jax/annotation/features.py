@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from specexit_jax.exits.readings import READINGS, readings_of
+from specexit_jax.exits.readings import READINGS, WRITTEN, readings_ahead, written_readings
 from specexit_jax.exits.signals import activate
 from specexit_jax.models.config import TargetConfig
 from specexit_jax.models.draft import Draft, DraftBundle
@@ -29,20 +29,24 @@ def _features(config: TargetConfig, params: dict, tokens: jax.Array, positions: 
     return Target(config).apply({"params": params}, tokens, positions, logits=False).features
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _features_and_readings(config: TargetConfig, params: dict, tokens: jax.Array, positions: jax.Array):
-    """Also the readings [B, T, 3] of the tokens, 0 for the first. The logits of STEP tokens are in memory at a time."""
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _features_and_readings(config: TargetConfig, end_think_ids: tuple[int, ...], params: dict, tokens, positions):
+    """Also the readings [B, T, R] of the tokens; those WRITTEN are 0 for the first. The logits of STEP tokens are in memory at a
+    time."""
     target = functools.partial(Target(config).apply, {"params": params})
     out = target(tokens, positions, logits=False)
     chunks = tokens.shape[1] // STEP
+
+    def read(part):
+        logits = target(part[0], method="head")
+        return jnp.concatenate([written_readings(logits, part[1]), readings_ahead(logits, end_think_ids)], axis=-1)
+
     apart = lambda values: jnp.moveaxis(values.reshape(values.shape[0], chunks, STEP, *values.shape[2:]), 1, 0)  # noqa: E731
-    following = apart(jnp.roll(tokens, -1, axis=1))
-    found = jax.lax.map(
-        lambda part: readings_of(target(part[0], method="head"), part[1]), (apart(out.hidden), following)
-    )
-    after = jnp.moveaxis(found, 0, 1).reshape(*tokens.shape, -1)
+    found = jax.lax.map(read, (apart(out.hidden), apart(jnp.roll(tokens, -1, axis=1))))
+    found = jnp.moveaxis(found, 0, 1).reshape(*tokens.shape, -1)
+    written = jnp.roll(found[..., : len(WRITTEN)], 1, axis=1)
     first = jnp.arange(tokens.shape[1], dtype=jnp.int32)[None, :, None] == 0
-    return out.features, jnp.where(first, 0.0, jnp.roll(after, 1, axis=1))
+    return out.features, jnp.concatenate([jnp.where(first, 0.0, written), found[..., len(WRITTEN) :]], axis=-1)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -62,9 +66,9 @@ def _each(
     params: dict,
     traces: Sequence[dict],
     visit: Callable[[list[dict], jax.Array, jax.Array | None, np.ndarray], None],
-    readings: bool,
+    readings: tuple[int, ...] | None,
 ) -> None:
-    """Calls visit(traces of a batch, features [ROWS, T, 3D], readings [ROWS, T, 3] or None, tokens [ROWS, T]) for all traces
+    """Calls visit(traces of a batch, features [ROWS, T, 3D], readings [ROWS, T, R] or None, tokens [ROWS, T]) for all traces
     with generated tokens, shortest first. A trace whose prompt fills the context has none."""
     bar = Progress(len(traces), "features ")
     written = [i for i, trace in enumerate(traces) if trace["ids"]]
@@ -76,8 +80,8 @@ def _each(
         for row, trace in enumerate(chosen):
             ids = [*trace["prompt_ids"], *trace["ids"]]
             tokens[row, : len(ids)] = ids
-        if readings:
-            visit(chosen, *_features_and_readings(config, params, tokens, _positions(tokens)), tokens)
+        if readings is not None:
+            visit(chosen, *_features_and_readings(config, readings, params, tokens, _positions(tokens)), tokens)
         else:
             visit(chosen, _features(config, params, tokens, _positions(tokens)), None, tokens)
         bar.update(start + len(chosen))
@@ -88,7 +92,7 @@ def _positions(tokens: np.ndarray) -> np.ndarray:
 
 
 class Extracted(NamedTuple):
-    """Arrays by trace id. signals: float32 [generated tokens, S + 3], row i for ids[i]: the draft's signals, activated, then the
+    """Arrays by trace id. signals: float32 [generated tokens, S + R], row i for ids[i]: the draft's signals, activated, then the
     target's readings (`readings.READINGS`); empty without a draft. A policy reads the leading columns of them (`Policy.reads`).
     features: captured, float32 [boundaries, 3D], in the order of the label's boundaries; empty without labels.
     """
@@ -103,10 +107,11 @@ def extract(
     traces: Sequence[dict],
     draft: DraftBundle | None = None,
     labels: Sequence[dict] = (),
+    end_think_ids: Sequence[int] = (),
 ) -> Extracted:
     """Signals and readings along the traces, if a draft is given, and the features at the boundaries of the labels, in one pass.
 
-    Raises ValueError for a draft without signals.
+    end_think_ids: the ids of `</think>`, for readings. Raises ValueError for a draft without signals.
     """
     if draft is not None and draft.config.signals == "none":
         raise ValueError("this draft has no signal heads: train one with signals at 'fc' or 'draft'")
@@ -132,7 +137,7 @@ def extract(
             if boundaries:
                 found.features[trace["id"]] = host[row, start + boundaries[trace["id"]]]
 
-    _each(config, params, traces, visit, readings=draft is not None)
+    _each(config, params, traces, visit, None if draft is None else tuple(end_think_ids))
     return found
 
 

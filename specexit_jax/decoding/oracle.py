@@ -18,7 +18,7 @@ from specexit_jax.decoding.sampling import PRNG, Sampling, SamplingRows, token_l
 from specexit_jax.decoding.spec import DecodeParams, DecodeSpec
 from specexit_jax.decoding.verify import exits_below
 from specexit_jax.exits.policy import NeverExit
-from specexit_jax.exits.readings import READINGS, readings_of
+from specexit_jax.exits.readings import READINGS, readings_ahead, written_readings
 from specexit_jax.exits.signals import activate, columns_of
 from specexit_jax.models.draft import Draft
 from specexit_jax.models.target import Target
@@ -57,17 +57,17 @@ def decode_slowly(
     end, slow = spec.end_think_ids, OracleResult(list(prompt), len(prompt))
     tokens, state, pending = slow.tokens, policy.init(1), []
     limit, held = min(request.max_length, spec.buffer_length), spec.draft.signal_names if spec.has_signals else ()
-    reading = None  # of the last token
+    reading = None  # WRITTEN, of the last token
     slow.exit_signals = [0.0] * len(policy.signals)
     while len(tokens) < limit:
-        following, gap, signal, next_reading = _look(
+        following, gap, signal, next_reading, ahead = _look(
             spec, request.sampling, params, _padded(tokens, spec.buffer_length), len(tokens), key
         )
         following = int(following)
         if len(tokens) > len(prompt) and signal is not None:
             slow.signals.append(signal.tolist())
         if len(tokens) > len(prompt) and thinking:
-            seen = signal, reading
+            seen = signal, reading, ahead
             exits, smoothed, state = _consider(held, policy, boundaries, state, tokens[-1], seen, following)
             exits = exits and request.may_exit and len(tokens) - 1 < exits_below(limit, len(end))
             if exits and policy.on_trial:
@@ -126,7 +126,7 @@ def _padded(tokens: list[int], width: int) -> jax.Array:
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _look(spec: DecodeSpec, sampling: Sampling, params: DecodeParams, tokens, length, key):
     """From a whole forward pass: (the next token, its gap to the second best, the signals of the last token or None, the readings
-    of the next token).
+    WRITTEN of the next token and AHEAD of the last).
 
     tokens: [1, S], padded on the right; causal attention does not see the padding.
     """
@@ -139,17 +139,18 @@ def _look(spec: DecodeSpec, sampling: Sampling, params: DecodeParams, tokens, le
         seen = jnp.any((tokens[0][:, None] == ids[None, :]) & (places < length)[:, None], axis=0)
         scores = jnp.where(seen, jnp.where(scores > 0, scores / penalty, scores * penalty), scores)
     following, gap = _choose(scores, key, length, sampling)
-    reading = readings_of(unpenalised[None, None], following[None, None])[0, 0]
+    reading = written_readings(unpenalised[None, None], following[None, None])[0, 0]
+    ahead = readings_ahead(unpenalised[None, None], spec.end_think_ids)[0, 0]
     if not spec.has_signals:
-        return following, gap, None, reading
+        return following, gap, None, reading, ahead
     draft = functools.partial(Draft(spec.draft).apply, {"params": params.draft})
     fused, raw = draft(out.features, method="fuse")
     if spec.draft.signals == "draft":
         shifted = jnp.concatenate([tokens[:, 1:], tokens[:, :1]], axis=1)
         embedded = params.draft_embedding[shifted].astype(fused.dtype)
         raw = draft(embedded, fused, positions).raw_signals  # of pair t: the signals of token t + 1
-        return following, gap, activate(raw[0, length - 2], spec.draft.signal_names), reading
-    return following, gap, activate(raw[0, length - 1], spec.draft.signal_names), reading
+        return following, gap, activate(raw[0, length - 2], spec.draft.signal_names), reading, ahead
+    return following, gap, activate(raw[0, length - 1], spec.draft.signal_names), reading, ahead
 
 
 def _choose(logits, key, position, sampling: Sampling):

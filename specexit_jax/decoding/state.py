@@ -51,7 +51,7 @@ class DecodeState:
     target_cache: Cache
     draft_cache: Cache | None
     root_signals: Float[Array, "B N"] | None  # raw, of the root; late signals only
-    root_readings: Float[Array, "B 3"] | None  # of the root; for policies that see readings
+    root_readings: Float[Array, "B 3"] | None  # WRITTEN of the root; for policies that see readings
     policy_state: Any
     thinking: Bool[Array, " B"]
     may_exit: Bool[Array, " B"]  # rows whose exits are taken; others decode as if the policy granted none

@@ -8,21 +8,22 @@ import flax.struct
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from specexit_jax.exits.readings import READINGS
+from specexit_jax.exits.readings import WRITTEN
 from specexit_jax.exits.signals import deactivate
 
 SURPRISED = 1.0  # nats from which on a token counts as surprising
-_R = len(READINGS)
+_R = len(WRITTEN)
 
 
 @flax.struct.dataclass
 class Statistics:
-    """The state after some tokens. Leaves [B, 3] have a column for each reading, those [B, S] one for each signal.
+    """The state after some tokens. Leaves [B, 3] have a column for each reading in WRITTEN, those [B, P] one for each signal
+    and one for the reading `closing`.
 
     sums, largest, second: of the trace: the sum, the largest value and the second largest. paragraph_sums, paragraph_largest: of
     the current paragraph. first: mean and largest value of the first paragraph, or of what there is of it. worst: the largest
     mean of a finished paragraph. counts: tokens of the trace and of the paragraph, finished paragraphs, surprising tokens of the
-    trace and of the paragraph. highest, lowest, previous, total: of the raw signals at the boundaries so far.
+    trace and of the paragraph. highest, lowest, previous, total: of the raw signals and of closing at the boundaries so far.
     """
 
     sums: Float[Array, "B 3"]
@@ -33,15 +34,15 @@ class Statistics:
     first: Float[Array, "B 6"]
     worst: Float[Array, "B 3"]
     counts: Float[Array, "B 5"]
-    highest: Float[Array, "B S"]
-    lowest: Float[Array, "B S"]
-    previous: Float[Array, "B S"]
-    total: Float[Array, "B S"]
+    highest: Float[Array, "B P"]
+    lowest: Float[Array, "B P"]
+    previous: Float[Array, "B P"]
+    total: Float[Array, "B P"]
 
 
 def no_statistics(batch: int, signals: int) -> Statistics:
     """The state before the first token of thinking."""
-    of_readings, of_signals = jnp.zeros((batch, _R), jnp.float32), jnp.zeros((batch, signals), jnp.float32)
+    of_readings, of_signals = jnp.zeros((batch, _R), jnp.float32), jnp.zeros((batch, signals + 1), jnp.float32)
     counts, first = jnp.zeros((batch, 5), jnp.float32), jnp.zeros((batch, 2 * _R), jnp.float32)
     return Statistics(*[of_readings] * 5, first, of_readings, counts, *[of_signals] * 4)
 
@@ -54,7 +55,8 @@ def statistics_step(
     names: of the S signals. values: the token's signals, activated, then its readings. boundary: whether the token ends a
     paragraph; it still belongs to it.
     """
-    signals, seen = deactivate(values[:, : len(names)], names), values[:, len(names) :]
+    signals, seen, ahead = jnp.split(values, (len(names), len(names) + _R), axis=1)
+    signals = jnp.concatenate([deactivate(signals, names), ahead[:, :1]], axis=1)  # those whose past is kept
     tokens, length, paragraphs, surprising, surprising_here = jnp.split(state.counts, 5, axis=1)
     surprised = (seen[:, :1] > SURPRISED).astype(jnp.float32)
     tokens, length = tokens + 1, length + 1
@@ -78,7 +80,7 @@ def statistics_step(
         surprising_here / length,
     ]
     told = [sums / tokens, largest, second, mean, paragraph_largest, first, worst, seen, *counted]
-    told += [signals, highest, lowest, previous, usual]
+    told += [ahead[:, 1:], signals, highest, lowest, previous, usual]
     ends = boundary[:, None]
     counts = [
         tokens,
@@ -107,7 +109,11 @@ def statistics_step(
 def statistic_names(signals: tuple[str, ...]) -> tuple[str, ...]:
     """The names of the columns of `statistics_step`, for a draft with these signals."""
     of_text = ("mean", "largest", "second", "paragraph mean", "paragraph largest", "first mean", "first largest")
-    found = [f"{part} {reading}" for part in (*of_text, "worst mean", "last") for reading in READINGS]
+    found = [f"{part} {reading}" for part in (*of_text, "worst mean", "last") for reading in WRITTEN]
     found += ["tokens", "paragraph tokens", "paragraphs", "surprising", "paragraph surprising"]
-    found += [f"{part} {name}" for part in ("raw", "highest", "lowest", "previous", "usual") for name in signals]
+    kept = (*signals, "closing")
+    found += [
+        "next_entropy",
+        *(f"{part} {name}" for part in ("raw", "highest", "lowest", "previous", "usual") for name in kept),
+    ]
     return tuple(found)

@@ -13,7 +13,7 @@ from specexit_jax.decoding.penalty import penalised_if_any, seen_by_nodes
 from specexit_jax.decoding.sampling import best_token, token_log_probability
 from specexit_jax.decoding.spec import DecodeSpec, LoopContext
 from specexit_jax.decoding.state import DecodeState
-from specexit_jax.exits.readings import readings_of
+from specexit_jax.exits.readings import readings_ahead, written_readings
 from specexit_jax.models.cache import Cache
 from specexit_jax.models.target import Target
 
@@ -29,7 +29,8 @@ class Verified:
     features: Float[Array, "B T A"]
     cache: Cache
     log_probabilities: Float[Array, "B T"] | None  # of `sampled`; for policies with trials only
-    readings: Float[Array, "B T 3"] | None  # of `sampled`; for policies that see readings
+    readings: Float[Array, "B T 3"] | None  # WRITTEN, of `sampled`; for policies that see readings
+    ahead: Float[Array, "B T 2"] | None  # AHEAD, of the candidates; likewise
 
 
 def verify_candidates(loop: LoopContext, live: int, state: DecodeState) -> Verified:
@@ -52,12 +53,14 @@ def verify_candidates(loop: LoopContext, live: int, state: DecodeState) -> Verif
     sampled = sample(loop, state, wanted, positions + 1)
     sampled = verify.force_end(sampled, positions + 1, state.exit_position, spec.end_think_ids)
     logs = token_log_probability(logits, sampled) if loop.tries else None
-    readings = readings_of(logits, sampled) if loop.takes_readings else None
+    readings, seen_ahead = None, None
+    if loop.takes_readings:
+        readings, seen_ahead = written_readings(logits, sampled), readings_ahead(logits, spec.end_think_ids)
     if topology is None:
         equal = 1 + verify.accept(state.drafts, sampled)
-        found = Verified(nodes, positions, sampled, equal, out.features, out.cache, logs, readings)
+        found = Verified(nodes, positions, sampled, equal, out.features, out.cache, logs, readings, seen_ahead)
     else:
-        found = along_path(spec, state, nodes, sampled, logs, readings, out)
+        found = along_path(spec, state, nodes, sampled, logs, (readings, seen_ahead), out)
     return found if spec.simulate_accept_length is None else simulated(spec, state, found)
 
 
@@ -91,7 +94,8 @@ def along_path(spec: DecodeSpec, state: DecodeState, nodes, sampled, logs, readi
         features=pick(out.features, path[:, :, None]),
         cache=trees.compact(out.cache, state.length, path),
         log_probabilities=None if logs is None else pick(logs, path),
-        readings=None if readings is None else pick(readings, path[:, :, None]),
+        readings=None if readings[0] is None else pick(readings[0], path[:, :, None]),
+        ahead=None if readings[1] is None else pick(readings[1], path[:, :, None]),
     )
 
 

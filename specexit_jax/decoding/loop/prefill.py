@@ -17,7 +17,7 @@ from specexit_jax.decoding.sampling import Sampling, SamplingRows, placeholder_k
 from specexit_jax.decoding.spec import DecodeSpec, LoopContext
 from specexit_jax.decoding.state import DecodeState, write_rows
 from specexit_jax.decoding.trees import Topology
-from specexit_jax.exits.readings import READINGS, readings_of
+from specexit_jax.exits.readings import WRITTEN, written_readings
 from specexit_jax.models.cache import resize
 from specexit_jax.models.draft import init_draft_cache
 from specexit_jax.models.target import Target, init_target_cache
@@ -52,7 +52,7 @@ def empty_state(loop: LoopContext, batch: int, capacities: tuple[int, int]) -> D
         target_cache=init_target_cache(spec.target, batch, capacities[0]),
         draft_cache=draft_cache,
         root_signals=jnp.zeros((batch, spec.draft.signal_rows), jnp.float32) if loop.late_signals else None,
-        root_readings=jnp.zeros((batch, len(READINGS)), jnp.float32) if loop.takes_readings else None,
+        root_readings=jnp.zeros((batch, len(WRITTEN)), jnp.float32) if loop.takes_readings else None,
         policy_state=loop.policy.init(batch),
         thinking=never,
         may_exit=never,
@@ -108,7 +108,7 @@ def prefill(
         sampling=rows.sampling,
         root=root,
         target_cache=read.target_cache,
-        root_readings=readings_of(logits, root[:, None])[:, 0] if loop.takes_readings else None,
+        root_readings=written_readings(logits, root[:, None])[:, 0] if loop.takes_readings else None,
         thinking=rows.thinking,
         may_exit=rows.may_exit,
         done=done | stops,

@@ -40,7 +40,7 @@ class Observed:
 
     fused: Float[Array, "B T E"] | None
     signals: Float[Array, "B T S"] | None
-    readings: Float[Array, "B T 3"] | None
+    readings: Float[Array, "B T 5"] | None
     boundary: Bool[Array, "B T"]
     sampled: Int[Array, "B T"]
     pairs: Pairs | None
@@ -113,7 +113,8 @@ def observe(loop: LoopContext, live: int, state: DecodeState, verified: Verified
         raw = jnp.concatenate([state.root_signals[:, None], pairs.raw_signals[:, :-1]], axis=1)
     readings = None
     if loop.takes_readings:  # the logits of column j are of the token of column j + 1
-        readings = jnp.concatenate([state.root_readings[:, None], verified.readings[:, :-1]], axis=1)
+        written = jnp.concatenate([state.root_readings[:, None], verified.readings[:, :-1]], axis=1)
+        readings = jnp.concatenate([written, verified.ahead], axis=-1)
     return Observed(
         fused=fused,
         signals=activate(raw, loop.spec.draft.signal_names) if loop.reads_signals else None,

@@ -130,7 +130,9 @@ def extracted(
     if not missing and not labels:
         return Extracted(kept, {})
     wanted = traces if labels else missing
-    found = extract(session.target, session.params.target, wanted, draft if missing else None, labels)
+    found = extract(
+        session.target, session.params.target, wanted, draft if missing else None, labels, session.end_think_ids
+    )
     if missing:
         kept = kept | found.signals
         save_signals(path, kept, session.draft_digest)
