@@ -125,9 +125,9 @@ def calibration() -> ml_collections.ConfigDict:
             # because the best of thousands of settings looks better than it is.
             "bound": 0.005,
             "standard_errors": 1.0,
-            "smoothers": ("none", "ewma", "boundary_ewma", "mean", "momentum", "paragraph_mean"),
-            # With `score` among the smoothers: the split that its network is fitted on, and how (training/score_fit.py).
-            "score": {"split": "draft", "hidden": 32, "epochs": 40},
+            "smoothers": ("none", "ewma", "boundary_ewma", "mean", "momentum", "paragraph_mean", "score"),
+            # Where `score` is among the smoothers: the split that its network is fitted on, and how (training/score_fit.py).
+            "score": {"split": "draft", "hidden": 64, "epochs": 80},
             # With --epsilon: the split that is tested, the signals to exit by, the thinking tokens after which every boundary is
             # an exit (0: no budget), and the risks of frontier.json.
             "certify_on": "calibration",

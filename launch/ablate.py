@@ -5,7 +5,7 @@ Tables: every subset of the signals, every smoother, every kind of boundary, bot
 --config.train.signals=fc, named by config.ablate.draft); the released rule, which is decoded, and DEER's, by its own threshold
 and by a certified one, beside the default rule.
 All against eagle3, with 95 % intervals of a paired bootstrap over problems, several seeds each. Development and calibration
-splits must be rolled out and annotated (launch.rollout, launch.annotate); what test lacks is decoded here.
+splits, and for the exit score the draft's, must be rolled out and annotated (launch.rollout, launch.annotate); what test lacks is decoded here.
 """
 
 import dataclasses
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from absl import flags
 
-from launch import checks, digest, door, loading, stages, strictness
+from launch import checks, digest, door, loading, scores, stages, strictness
 from specexit_jax.evaluation.certified import ablation, conditions
 from specexit_jax.evaluation.certified.certify import Goal
 from specexit_jax.evaluation.pipeline import ablating
@@ -38,7 +38,7 @@ def check():
     if config.ablate.draft and not Path(config.ablate.draft).is_dir():
         raise FileNotFoundError(f"config.ablate.draft names {config.ablate.draft}, which is not a folder.")
     draft = checks.draft_of(config)
-    for split in (config.calibrate.split, config.calibrate.certify_on):
+    for split in (*scores.split_of(config), config.calibrate.split, config.calibrate.certify_on):
         checks.annotated(workdir / split)
     require_problems(workdir / config.calibrate.certify_on, _EPSILON.value, _DELTA.value)
     return config, draft
@@ -64,8 +64,12 @@ def main() -> None:
     splits = [*(ablating.read_split(workdir / name) for name in (settings.split, settings.certify_on)), test]
     strictness.report(conditions.unlike(sessions["own"], workdir / settings.certify_on, setting.max_new_tokens))
     goal = Goal(_EPSILON.value, _DELTA.value, path_split=settings.split, split=settings.certify_on)
+
+    def fit(name: str, kinds: tuple[str, ...]):
+        return scores.fitted(config, sessions[name], kinds, ablating.signals_file(name))
+
     rows = ablating.rows_of(
-        ablation.arms(settings.smoothers, places), ablating.SeenSplits(sessions, splits), goal, test, door.say
+        ablation.arms(settings.smoothers, places), ablating.SeenSplits(sessions, splits, fit), goal, test, door.say
     )
     default = next(row for row in rows if row["table"] == "signals' place")
     rows.append(default | {"table": "rule", "arm": "default, certified"})

@@ -14,14 +14,13 @@ from pathlib import Path
 
 from absl import flags
 
-from launch import checks, digest, door, loading, stages
+from launch import checks, digest, door, loading, scores, stages
 from specexit_jax.evaluation.certified import conditions
 from specexit_jax.evaluation.certified.certify import Goal, scored
-from specexit_jax.evaluation.pipeline import calibrating, scoring
+from specexit_jax.evaluation.pipeline import calibrating
 from specexit_jax.exits.policy_file import save_policy
-from specexit_jax.exits.score import SCORE, to_json
+from specexit_jax.exits.score import to_json
 from specexit_jax.storage.checkpoint import write_json
-from specexit_jax.training.score_fit import ScoreFit
 
 _EPSILON = flags.DEFINE_float(
     "epsilon", None, "Risk to certify, for example 0.01; default: choose thresholds on a grid, without a certificate."
@@ -48,8 +47,11 @@ def check():
             checks.chance(name, value)
     checks.names_of(config)
     draft = checks.draft_of(config)
-    scored = [config.calibrate.score.split] if SCORE in config.calibrate.smoothers else []
-    for split in (*scored, config.calibrate.split, *([config.calibrate.certify_on] if certified else [])):
+    for split in (
+        *scores.split_of(config),
+        config.calibrate.split,
+        *([config.calibrate.certify_on] if certified else []),
+    ):
         checks.annotated(workdir / split)
         stages.require_source(config, workdir / split)
     if certified:
@@ -66,11 +68,7 @@ def main() -> None:
     checks.signals(session)
     certifying = settings.split if _EPSILON.value is None else settings.certify_on
     bind = conditions.binder(session, workdir / certifying, config.rollout.max_new_tokens)
-    score = None
-    if SCORE in settings.smoothers:
-        made = {name: value for name, value in settings.score.items() if name != "split"}
-        sides = workdir / settings.score.split, kinds, config.annotate.confidence, ScoreFit(**made)
-        score = scoring.fitted_score(session, *sides, door.say)
+    score = scores.fitted(config, session, kinds)
     by = settings.smoothers, kinds, door.say, score
     development = calibrating.seen_split(session, workdir / settings.split, *by)
     if _EPSILON.value is None:

@@ -17,8 +17,8 @@ class ScoreFit:
     """hidden: units of the network. epochs, batch_size, learning_rate, weight_decay: of AdamW, with a cosine decay to 0. seed:
     of the first weights and of the order of boundaries. Raises ValueError on sizes below 1."""
 
-    hidden: int = 32
-    epochs: int = 40
+    hidden: int = 64
+    epochs: int = 80
     batch_size: int = 512
     learning_rate: float = 3e-3
     weight_decay: float = 3e-2

@@ -10,6 +10,7 @@ from specexit_jax.evaluation import statistics
 from specexit_jax.evaluation.certified.certify import Goal, Seen, certify, scored
 from specexit_jax.exits.calibration import exit_boundaries, results_at
 from specexit_jax.exits.risk import CannotCertify
+from specexit_jax.exits.score import SCORE
 from specexit_jax.exits.signals import PAPER
 
 PARAGRAPHS = ("paragraph",)
@@ -44,11 +45,13 @@ class Paired:
 
 
 def arms(smoothers: Sequence[str], places: Mapping[str, str], signals: Sequence[str] = PAPER) -> list[Arm]:
-    """Every subset of the signals, every smoother, every kind of boundary, every draft; places: where drafts have their signals,
+    """Every subset of the signals, the exit score if it is among the smoothers, every smoother, every kind of boundary, every draft; places: where drafts have their signals,
     by the name of the draft; signals: of the session's own draft."""
     smoothers = tuple(smoothers)
     subsets = [names for size in range(1, 1 + len(signals)) for names in itertools.combinations(signals, size)]
-    found = [Arm("signals", " + ".join(names), names, smoothers) for names in subsets]
+    plain = tuple(name for name in smoothers if name != SCORE)
+    found = [Arm("signals", " + ".join(names), names, plain) for names in subsets if plain]
+    found += [Arm("signals", "exit score", smoothers=(SCORE,))] if SCORE in smoothers else []
     found += [Arm("smoother", name, smoothers=(name,)) for name in smoothers]
     found += [Arm("boundaries", " + ".join(kinds), smoothers=smoothers, kinds=kinds) for kinds in KINDS]
     return found + [

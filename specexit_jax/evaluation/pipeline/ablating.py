@@ -1,6 +1,7 @@
 """The work of `launch.ablate`: every arm's outcomes on three splits, and the released rule by real decoding."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from specexit_jax.evaluation.certified.ablation import Arm, Paired, compared, ro
 from specexit_jax.evaluation.certified.certify import Goal, Seen
 from specexit_jax.evaluation.pipeline.harness import Setting, annotated, decoded_by, decoded_traces, extracted
 from specexit_jax.exits.released import released
+from specexit_jax.exits.score import SCORE, ScoreNetwork
 from specexit_jax.exits.smoothers import smoother_named
 from specexit_jax.exits.units import problem_of
 from specexit_jax.models.draft import DraftBundle
@@ -48,12 +50,23 @@ def test_split(
     return Split(folder, traces, annotated(session, traces, kinds, setting, folder))
 
 
+Fit = Callable[[str, tuple[str, ...]], ScoreNetwork]
+
+
+def signals_file(draft: str) -> str:
+    """The file of a split's signals along a draft of this name."""
+    return "signals.npz" if draft == "own" else f"signals-{draft}.npz"
+
+
 class SeenSplits:
     """The outcomes of thresholds on several splits, by draft, kind of boundary and smoother; each is computed on first
-    use."""
+    use.
 
-    def __init__(self, sessions: Mapping[str, Session], splits: Sequence[Split]):
-        self._sessions, self._splits = sessions, splits
+    fit: makes the network of an exit score, for a draft's name and kinds of boundaries.
+    """
+
+    def __init__(self, sessions: Mapping[str, Session], splits: Sequence[Split], fit: Fit):
+        self._sessions, self._splits, self._fit = sessions, splits, functools.cache(fit)
         self._signals: dict[str, list[Mapping[str, np.ndarray]]] = {}
         self._seen: dict[tuple, Seen] = {}
 
@@ -72,16 +85,18 @@ class SeenSplits:
         session, split = self._sessions[draft], self._splits[number]
         labels = labels_at(split.traces, split.labels, session.boundaries(kinds))
         signals, end = self._along(draft)[number], len(session.end_think_ids)
-        seen = outcomes(smoother_named(smoother, session.draft.signal_names), split.traces, labels, signals, end)
+        network = self._fit(draft, kinds) if smoother == SCORE else None
+        made = smoother_named(smoother, session.draft.signal_names, network)
+        seen = outcomes(made, split.traces, labels, signals, end)
         self._seen[number, draft, kinds, smoother] = seen
 
     def _along(self, draft: str) -> list[Mapping[str, np.ndarray]]:
         if draft not in self._signals:
             session = self._sessions[draft]
             bundle = DraftBundle(session.draft, session.params.draft, session.params.d2t)
-            name = "signals.npz" if draft == "own" else f"signals-{draft}.npz"
             self._signals[draft] = [
-                extracted(session, split.traces, bundle, split.folder, name=name).signals for split in self._splits
+                extracted(session, split.traces, bundle, split.folder, name=signals_file(draft)).signals
+                for split in self._splits
             ]
         return self._signals[draft]
 

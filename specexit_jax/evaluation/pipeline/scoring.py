@@ -25,16 +25,17 @@ def fitted_score(
     confidence: str,
     fit: ScoreFit,
     say: Callable[[str], None],
+    name: str = "signals.npz",
 ) -> ScoreNetwork:
     """The network fitted on a split's boundaries of these kinds, for the session's draft.
 
     confidence: which label (`exits.labels.confidence_targets`). Traces that never closed their thinking have no answer to agree
-    with, and are left out. Says the AUC on every tenth trace, by a network fitted without these. Raises ValueError where the
+    with, and are left out. name: the file of the draft's signals along the split. Says the AUC on every tenth trace, by a network fitted without these. Raises ValueError where the
     split was not annotated at these kinds.
     """
     traces, labels = annotated_split(session, folder, kinds)
     draft = DraftBundle(session.draft, session.params.draft, session.params.d2t)
-    along = extracted(session, traces, draft, folder).signals
+    along = extracted(session, traces, draft, folder, name=name).signals
     closed = [place for place, trace in enumerate(traces) if trace["think_end"] is not None]
     traces, labels = [traces[place] for place in closed], [labels[place] for place in closed]
     seen = statistics_at_boundaries(session.draft.signal_names, traces, labels, along)
