@@ -3,9 +3,9 @@
 python -m launch.ablate --config=configs/embedded.py --workdir=runs/embedded [--epsilon=0.01] [--delta=0.05] [--limit=200]
 Tables: every subset of the signals, every smoother, every kind of boundary, both places of the signals (a draft trained with
 --config.train.signals=fc, named by config.ablate.draft); the released rule, which is decoded, and DEER's, by its own threshold
-and by a certified one, beside the default rule.
-All against eagle3, with 95 % intervals of a paired bootstrap over problems, several seeds each. Development and calibration
-splits, and for the exit score the draft's, must be rolled out and annotated (launch.rollout, launch.annotate); what test lacks is decoded here.
+and by a certified one, beside the default rule. All against eagle3, with 95 % intervals of a paired bootstrap over problems,
+several seeds each. Development and calibration splits, and for the exit score the draft's, must be rolled out and annotated
+(launch.rollout, launch.annotate); what test lacks is decoded here.
 """
 
 import dataclasses

@@ -45,8 +45,8 @@ class Paired:
 
 
 def arms(smoothers: Sequence[str], places: Mapping[str, str], signals: Sequence[str] = PAPER) -> list[Arm]:
-    """Every subset of the signals, the exit score if it is among the smoothers, every smoother, every kind of boundary, every draft; places: where drafts have their signals,
-    by the name of the draft; signals: of the session's own draft."""
+    """Every subset of the signals, the exit score if it is among the smoothers, every smoother, every kind of boundary, every
+    draft; places: where drafts have their signals, by the name of the draft; signals: of the session's own draft."""
     smoothers = tuple(smoothers)
     subsets = [names for size in range(1, 1 + len(signals)) for names in itertools.combinations(signals, size)]
     plain = tuple(name for name in smoothers if name != SCORE)

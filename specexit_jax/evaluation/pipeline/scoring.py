@@ -30,8 +30,8 @@ def fitted_score(
     """The network fitted on a split's boundaries of these kinds, for the session's draft.
 
     confidence: which label (`exits.labels.confidence_targets`). Traces that never closed their thinking have no answer to agree
-    with, and are left out. name: the file of the draft's signals along the split. Says the AUC on every tenth trace, by a network fitted without these. Raises ValueError where the
-    split was not annotated at these kinds.
+    with, and are left out. name: the file of the draft's signals along the split. Says the AUC on every tenth trace, by a
+    network fitted without these. Raises ValueError where the split was not annotated at these kinds.
     """
     traces, labels = annotated_split(session, folder, kinds)
     draft = DraftBundle(session.draft, session.params.draft, session.params.d2t)
