@@ -268,7 +268,7 @@ def test_annotation_tells_which_answers_did_not_end(session, folder):
 def test_signals_are_those_that_the_loop_reads(session, problems, folder):
     full = list(read_jsonl(folder / "traces.jsonl"))
     bundle = DraftBundle(session.draft, session.params.draft, session.params.d2t)
-    found = extract(session.target, session.params.target, full, bundle).signals
+    found = extract(session.target, session.params.target, session.end_think_ids, full, bundle).signals
     requests = [request_of(session, problem, 0) for problem in problems]
     method = make_method(session, "think")
     settings = DecodeSettings(max_new_tokens=NEW, record_signals=True)
@@ -292,9 +292,9 @@ def test_signals_are_extracted_once_a_trace(session, folder, tmp_path, monkeypat
     bundle = DraftBundle(session.draft, session.params.draft, session.params.d2t)
     asked = []
 
-    def counted(config, params, chosen, *more, **named):
+    def counted(config, params, end, chosen, *more, **named):
         asked.append([trace["id"] for trace in chosen])
-        return extract(config, params, chosen, *more, **named)
+        return extract(config, params, end, chosen, *more, **named)
 
     monkeypatch.setattr(harness, "extract", counted)
     first = harness.extracted(session, traces[:2], bundle, tmp_path)
@@ -305,7 +305,9 @@ def test_signals_are_extracted_once_a_trace(session, folder, tmp_path, monkeypat
     assert asked == [ids[:2], ids[2:], ids]
     assert list(first.signals) == ids[:2] and whole.signals.keys() == again.signals.keys() == set(ids)
     assert both.features.keys() == set(ids) and not whole.features
-    for name, rows in extract(session.target, session.params.target, traces, bundle).signals.items():
+    for name, rows in extract(
+        session.target, session.params.target, session.end_think_ids, traces, bundle
+    ).signals.items():
         np.testing.assert_allclose(both.signals[name], rows, rtol=1e-5, atol=1e-6)
     other = dataclasses.replace(session, draft_digest="another")
     harness.extracted(other, traces[:1], bundle, tmp_path)
@@ -331,7 +333,7 @@ def test_acceptance_is_counted_for_the_draft_that_made_it(session, problems, fol
 
 def test_boundary_features_have_a_row_a_boundary(session, folder):
     traces, labels = list(read_jsonl(folder / "traces.jsonl")), list(read_jsonl(folder / "labels.jsonl"))
-    found = extract(session.target, session.params.target, traces, labels=labels)
+    found = extract(session.target, session.params.target, session.end_think_ids, traces, labels=labels)
     assert not found.signals
     for label in labels:
         assert found.features[label["id"]].shape == (len(label["boundaries"]), 3 * session.target.hidden_size)
@@ -340,7 +342,7 @@ def test_boundary_features_have_a_row_a_boundary(session, folder):
 def test_labels_may_come_in_any_order(session, folder):
     traces, labels = list(read_jsonl(folder / "traces.jsonl")), list(read_jsonl(folder / "labels.jsonl"))
     bundle = DraftBundle(session.draft, session.params.draft, session.params.d2t)
-    along = extract(session.target, session.params.target, traces, bundle, labels)
+    along = extract(session.target, session.params.target, session.end_think_ids, traces, bundle, labels)
     policy = unreachable()
     there, back = (boundaries_of(session, policy, traces, order, along) for order in (labels, labels[::-1]))
     assert there.index.tolist() == back.index.tolist()
@@ -379,7 +381,7 @@ def test_a_question_that_fills_the_context_is_a_trace_without_an_answer(session,
         thinking = len(trace["ids"]) if trace["think_end"] is None else trace["think_end"]
         assert labels[trace["id"]]["exits_before"] == min(96 - len(trace["prompt_ids"]) - 1, thinking)
     bundle = DraftBundle(session.draft, session.params.draft, session.params.d2t)
-    extracted = extract(session.target, session.params.target, [none], bundle, [labels[long.id]])
+    extracted = extract(session.target, session.params.target, session.end_think_ids, [none], bundle, [labels[long.id]])
     assert extracted.signals[long.id].shape == (0, 8) and extracted.features[long.id].shape == (0, 48)
     (shown,) = replay(NeverExit(), [none], [labels[long.id]], None, session.end_think_ids)
     assert shown.ids == () and not shown.correct

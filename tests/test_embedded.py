@@ -89,7 +89,7 @@ def replayed(session, full, policy, kinds):
     forced = labels(session, full, boundaries, make_forcer(session, forcing), forcing)
     chosen = [label for batch in forced for label in batch]
     bundle = DraftBundle(session.draft, session.params.draft, session.params.d2t)
-    signals = extract(session.target, session.params.target, full, bundle).signals
+    signals = extract(session.target, session.params.target, session.end_think_ids, full, bundle).signals
     return {one.id: (one.ids, one.exit_index) for one in replay(policy, full, chosen, signals, session.end_think_ids)}
 
 

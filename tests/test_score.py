@@ -95,7 +95,7 @@ def test_replayed_scores_are_those_of_decoding():
             trace = {"id": "a", "prompt_ids": ids[:start], "ids": ids[start:], "think_end": None}
             places = np.flatnonzero(np.isin(ids[start:], (3, 4, 5, 6))).tolist()
             along = extract(
-                spec.target, params.target, [trace], DraftBundle(LATE, params.draft, params.d2t), (), (2,)
+                spec.target, params.target, (2,), [trace], DraftBundle(LATE, params.draft, params.d2t)
             ).signals
             assert along["a"].shape == (end - start, 3 + len(READINGS)) and places[-1] == end - start - 1
             (rows,) = smoothed_at_boundaries(policy(seed).smoother, [trace], [{"boundaries": places}], along)
@@ -197,7 +197,7 @@ def split(tmp_path, monkeypatch):
         readings = rng.exponential(0.2, (len(trace["ids"]), 5)) + 2.0 * surprised[:, None]
         along[trace["id"]] = np.concatenate([signals, readings], axis=1).astype(np.float32)
     for module in (calibrating, scoring):
-        monkeypatch.setattr(module, "extracted", lambda *_: Extracted(along, {}))
+        monkeypatch.setattr(module, "extracted", lambda *_, **__: Extracted(along, {}))
     draft = SimpleNamespace(signal_names=PAPER, signals="draft")
     return SimpleNamespace(**vars(SESSION) | {"draft": draft}), folder, along
 

@@ -63,8 +63,10 @@ def test_the_inputs_are_what_signals_are_linear_in(tmp_path, placed):
     reader = signal_inputs(TARGET_CONFIG, target_params(), draft.config, params)
     inputs, *_ = labelled_positions(reader, rows_of(folder), 10**6, 0)
     traces, labels = (list(read_jsonl(folder / f"{name}.jsonl")) for name in ("traces", "labels"))
-    along = extract(TARGET_CONFIG, target_params(), traces, DraftBundle(draft.config, params, jnp.asarray(D2T))).signals
-    wanted = np.concatenate([along[label["id"]][label["boundaries"]] for label in labels])
+    along = extract(
+        TARGET_CONFIG, target_params(), (), traces, DraftBundle(draft.config, params, jnp.asarray(D2T))
+    ).signals
+    wanted = np.concatenate([along[label["id"]][label["boundaries"], :3] for label in labels])
     found = np.asarray(activate(jnp.asarray(inputs @ np.asarray(head))))
     assert found.shape == wanted.shape
     order = lambda rows: rows[np.argsort(rows[:, 0])]  # noqa: E731

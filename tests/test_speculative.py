@@ -188,7 +188,7 @@ def test_late_signals_are_those_of_what_was_written():
             {"id": row, "prompt_ids": ids[:start], "ids": ids[start:]}
             for row, (ids, start) in enumerate(zip(written, starts, strict=True))
         ]
-        found = extract(spec.target, params.target, traces, bundle).signals
+        found = extract(spec.target, params.target, (2,), traces, bundle).signals
         for row, start in enumerate(starts):
             own = np.asarray(result.signals[row, start : int(result.length[row])])
             # The last token is never an input.

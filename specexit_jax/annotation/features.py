@@ -104,10 +104,10 @@ class Extracted(NamedTuple):
 def extract(
     config: TargetConfig,
     params: dict,
+    end_think_ids: Sequence[int],
     traces: Sequence[dict],
     draft: DraftBundle | None = None,
     labels: Sequence[dict] = (),
-    end_think_ids: Sequence[int] = (),
 ) -> Extracted:
     """Signals and readings along the traces, if a draft is given, and the features at the boundaries of the labels, in one pass.
 

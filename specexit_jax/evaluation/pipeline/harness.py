@@ -130,9 +130,8 @@ def extracted(
     if not missing and not labels:
         return Extracted(kept, {})
     wanted = traces if labels else missing
-    found = extract(
-        session.target, session.params.target, wanted, draft if missing else None, labels, session.end_think_ids
-    )
+    ends, own = session.end_think_ids, draft if missing else None
+    found = extract(session.target, session.params.target, ends, wanted, own, labels)
     if missing:
         kept = kept | found.signals
         save_signals(path, kept, session.draft_digest)
