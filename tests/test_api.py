@@ -69,9 +69,10 @@ def test_the_bundled_model_answers_and_says_what_its_exit_was_certified_for(bund
     assert answer.text == "8" and answer.thinking.startswith("88=") and "</think>" not in answer.thinking
     assert answer.written == f"{answer.thinking}\n\n</think>\n\n8"
     left, usage = answer.exit, answer.usage
-    assert left.signals == dict(zip(("confidence", "progress", "remain"), outcome.exit_signals, strict=True))
+    names = ("confidence", "progress", "remain", "score")
+    assert left.signals == dict(zip(names, outcome.exit_signals, strict=True))
     assert left.boundary == answer.thinking.count("\n\n") + 1
-    assert left.signals["confidence"] >= answer.policy.thresholds["confidence"]
+    assert left.signals["score"] >= answer.policy.thresholds["score"]
     assert (left.certificate.epsilon, left.certificate.delta, left.certificate.problems) == (0.01, 0.05, 6000)
     assert left.certificate.sampling["temperature"] == 0.8 and sum(left.certificate.tasks.values()) == 6000
     assert answer.policy.path == str(choice.path) and answer.policy.uncovered is None

@@ -17,6 +17,7 @@ from specexit_jax.engine.thinking import END_THINK
 from specexit_jax.exits.boundaries import boundary_positions
 from specexit_jax.exits.policy import POLICIES
 from specexit_jax.exits.policy_file import PolicyFile
+from specexit_jax.exits.score import recorded
 from specexit_jax.exits.signals import named
 
 
@@ -37,10 +38,15 @@ def answer_of(session: Session, outcome: Outcome, method: Method, policy: ExitPo
         ids=outcome.ids,
         prompt_ids=outcome.prompt_ids,
         closed=outcome.think_end is not None,
-        signals=None
-        if outcome.signals is None
-        else dict(zip(session.draft.signal_names, np.asarray(outcome.signals).T, strict=True)),
+        signals=_signals_of(session, outcome, method),
     )
+
+
+def _signals_of(session: Session, outcome: Outcome, method: Method) -> dict[str, np.ndarray] | None:
+    if outcome.signals is None:
+        return None
+    names = recorded(session.draft.signal_names, method.policy.signals)
+    return dict(zip(names, np.asarray(outcome.signals).T, strict=True))
 
 
 def pieces_of(

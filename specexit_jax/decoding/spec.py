@@ -10,6 +10,7 @@ from specexit_jax.backend import on_cpu
 from specexit_jax.decoding.sampling import RULES
 from specexit_jax.decoding.trees import TreeShape
 from specexit_jax.exits.readings import READINGS
+from specexit_jax.exits.score import recorded
 from specexit_jax.models.cache import SPARE
 from specexit_jax.models.config import DraftConfig, TargetConfig
 from specexit_jax.models.ragged_attention import LANES
@@ -23,10 +24,10 @@ class DecodeSpec:
     stop_ids: tokens that end an answer. end_think_ids: the ids of `</think>`; () for a model that does not think, on which no
     policy can exit. draft_tokens: K, the most drafts that a step can accept; with 0 a step decodes one token, and a draft model
     is needed only for signals (`probe`). rule: see `Sampling.rule`; all other sampling settings are arrays (`SamplingRows`).
-    live_prefixes: the live prefixes that attention is compiled for, one copy of the loop each; (): 256, 512, 1024, ... With
-    the ragged kernel there is one, the whole buffer. record_signals: keep the signals of every generated token. tree: verify a
-    tree of depth K instead of a chain. simulate_accept_length: the mean number of tokens that a step yields whatever the target
-    samples, for timing without a trained draft. Raises ValueError on settings that contradict each other.
+    live_prefixes: the live prefixes that attention is compiled for, one copy of the loop each; (): 256, 512, 1024, ... With the
+    ragged kernel there is one, the whole buffer. record_signals: keep the signals of every generated token, and the exit score.
+    tree: verify a tree of depth K instead of a chain. simulate_accept_length: the mean number of tokens that a step yields
+    whatever the target samples, for timing without a trained draft. Raises ValueError on settings that contradict each other.
     """
 
     target: TargetConfig
@@ -187,6 +188,11 @@ class LoopContext:
     def takes_readings(self) -> bool:
         """Whether the policy sees the target's readings of the tokens (`exits.readings`)."""
         return any(name in READINGS for name in self.policy.reads)
+
+    @property
+    def recorded(self) -> tuple[str, ...]:
+        """The names of the signals that record_signals keeps."""
+        return recorded(self.spec.draft.signal_names, self.policy.signals)
 
     @property
     def tries(self) -> bool:

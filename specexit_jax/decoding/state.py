@@ -62,7 +62,7 @@ class DecodeState:
     seen_signals: Float[Array, "B R"]  # smoothed, as the policy saw them at the last thinking token
     steps: Int[Array, " B"]
     accept_histogram: Int[Array, "B T"]
-    signals: Float[Array, "B S N"] | None  # activated, of every generated token; record_signals only
+    signals: Float[Array, "B S N"] | None  # of every generated token; record_signals only
     trial: Trial | None  # policies with trials only
 
 

@@ -7,7 +7,7 @@ compares it like a signal.
 
 import base64
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.struct
@@ -21,6 +21,7 @@ from specexit_jax.exits.recurrence import Boundary, Count, Signals, state_after,
 from specexit_jax.exits.trace_statistics import Statistics, no_statistics, statistic_names, statistics_step
 
 SCORE = "score"
+MOST = 12.0  # log-odds
 
 
 @flax.struct.dataclass
@@ -43,9 +44,10 @@ class ScoreNetwork:
         return hidden @ self.out[:-1] + self.out[-1]
 
     def __call__(self, statistics: Float[Array, "B T F"]) -> Float[Array, "B T"]:
-        """The score, in [0, 1]."""
+        """The score, in (0, 1). Its log-odds are at most MOST, where float32 still tells scores apart."""
         batch, length, width = statistics.shape
-        return jax.nn.sigmoid(self.logits(statistics.reshape(batch * length, width))).reshape(batch, length)
+        logits = self.logits(statistics.reshape(batch * length, width))
+        return jax.nn.sigmoid(jnp.clip(logits, -MOST, MOST)).reshape(batch, length)
 
 
 @flax.struct.dataclass
@@ -79,6 +81,11 @@ class Score:
 
     def commit(self, state: Statistics, signals: Signals, boundary: Boundary, count: Count) -> Statistics:
         return state_after(unfold(self._step, state, signals, boundary)[0], count)
+
+
+def recorded(draft_signals: Sequence[str], policy_signals: Sequence[str]) -> tuple[str, ...]:
+    """The names of the signals that decoding records: the draft's, and the exit score where the policy compares one."""
+    return (*draft_signals, *(name for name in policy_signals if name == SCORE))
 
 
 def statistics_of(draft_signals: tuple[str, ...], columns: Signals, boundary: Boundary) -> Float[Array, "B T F"]:

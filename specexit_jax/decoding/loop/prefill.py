@@ -63,7 +63,7 @@ def empty_state(loop: LoopContext, batch: int, capacities: tuple[int, int]) -> D
         seen_signals=jnp.zeros((batch, len(loop.policy.signals)), jnp.float32),
         steps=zero,
         accept_histogram=jnp.zeros((batch, spec.draft_tokens + 1), jnp.int32),
-        signals=jnp.zeros((batch, spec.capacity, spec.draft.signal_rows), jnp.float32) if spec.record_signals else None,
+        signals=jnp.zeros((batch, spec.capacity, len(loop.recorded)), jnp.float32) if spec.record_signals else None,
         trial=no_trials(loop, batch),
     )
 

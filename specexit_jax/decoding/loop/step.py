@@ -178,7 +178,10 @@ def commit(
     kept = jnp.minimum(count, jnp.sum(accepted.valid.astype(jnp.int32), axis=1))  # of thinking
     signals = state.signals
     if spec.record_signals:
-        signals = write_rows(signals, observed.signals, state.length)
+        seen, own = observed.signals, observed.signals.shape[-1]
+        if len(loop.recorded) > own:  # the exit score, which follows the draft's signals
+            seen = jnp.concatenate([seen, decision.smoothed[..., own:]], axis=-1)
+        signals = write_rows(signals, seen, state.length)
     state = state.replace(
         tokens=write_rows(state.tokens, committed, state.length),
         length=length + stops.astype(jnp.int32),
