@@ -38,7 +38,7 @@ def check():
     if config.ablate.draft and not Path(config.ablate.draft).is_dir():
         raise FileNotFoundError(f"config.ablate.draft names {config.ablate.draft}, which is not a folder.")
     draft = checks.draft_of(config)
-    for split in (*scores.split_of(config), config.calibrate.split, config.calibrate.certify_on):
+    for split in (config.calibrate.split, config.calibrate.certify_on, *scores.split_of(config)):
         checks.annotated(workdir / split)
     require_problems(workdir / config.calibrate.certify_on, _EPSILON.value, _DELTA.value)
     return config, draft

@@ -47,11 +47,8 @@ def check():
             checks.chance(name, value)
     checks.names_of(config)
     draft = checks.draft_of(config)
-    for split in (
-        *scores.split_of(config),
-        config.calibrate.split,
-        *([config.calibrate.certify_on] if certified else []),
-    ):
+    chosen_on = (config.calibrate.split, *([config.calibrate.certify_on] if certified else []))
+    for split in (*chosen_on, *scores.split_of(config)):
         checks.annotated(workdir / split)
         stages.require_source(config, workdir / split)
     if certified:
