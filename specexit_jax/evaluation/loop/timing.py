@@ -190,7 +190,7 @@ def draft_alone(loop: LoopContext, live: int, state: DecodeState, steps: Int[Arr
         fused, _ = layer_calls.fuse(loop, features)
         root, path = state.root[:, None], state.drafts[:, : kept - 1]
         committed = jnp.concatenate([root, path, root], axis=1)
-        observed = Observed(fused, None, _nowhere(path), committed[:, 1:], None)
+        observed = Observed(fused, None, None, _nowhere(path), committed[:, 1:], None)
         return draft(loop, live, state, observed, committed, count), features
 
     return jax.lax.fori_loop(0, steps, one, (state, _features(loop, state)))[0]
