@@ -18,7 +18,7 @@ model = SpecExit.load()
 question = "State the final answer to the following arithmetic problem: 34 + 63 - 87 ="
 answer = model.generate(question, temperature=0.8, max_new_tokens=880, method=None, seed=0)
 assert answer.text == "10" and answer.exit.certificate.epsilon == 0.01, answer
-assert answer.exit.signals["confidence"] > 0.99 and answer.usage.thinking_tokens > 0
+assert answer.exit.signals["score"] > 0.98 and answer.usage.thinking_tokens > 0
 print(model.session.target.vocab_size, answer.policy.path)
 import specexit_jax
 print(specexit_jax.__file__)
