@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -13,6 +15,7 @@ def benchmark(*arguments: str) -> subprocess.CompletedProcess:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
 
 
+@pytest.mark.slow
 def test_both_loops_run_in_turns(tmp_path):
     short = ("--config.tasks=('leg_counting',)", "--config.rollout.max_new_tokens=12")
     arguments = ("--config=configs/embedded.py", f"--workdir={tmp_path}", *short)

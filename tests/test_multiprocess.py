@@ -129,6 +129,7 @@ def test_a_wrong_call_is_refused_before_anything_starts(environment):
         assert done.returncode == 1 and done.stderr.startswith("error: usage:") and done.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_a_draft_trains_alike_on_one_process_and_on_two(tmp_path, environment):
     """launch.train for 12 steps: one device, and two processes of four that share batch, target, draft, optimizer and the
     features, which they keep on disk."""

@@ -119,7 +119,7 @@ def _true_risk(threshold: float, bumps: bool) -> float:
     return 0.05 * (1.0 - threshold) + 0.05 / 40.0 * (np.cos(40.0 * threshold) - np.cos(40.0))
 
 
-@pytest.mark.parametrize("bumps", [False, True])
+@pytest.mark.parametrize("bumps", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_a_certified_risk_is_above_epsilon_in_one_draw_of_twenty_at_most(bumps):
     """250 calibration splits of a population whose risk is known; 18 is the 95 % quantile of the number of failures at 5 %."""
     limits = np.linspace(0.999, 0.0, 120)
