@@ -86,7 +86,7 @@ def rig_draft(monkeypatch, params):
 def test_loop_draws_from_the_model_whatever_the_draft(monkeypatch):
     spec = law_spec()
     rig_draft(monkeypatch, law_params(spec))
-    check_law(spec, 200_000)
+    check_law(spec, 100_000)
 
 
 def test_a_lenient_acceptance_is_caught(monkeypatch):

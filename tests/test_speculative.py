@@ -37,7 +37,7 @@ from specexit_jax.models.target import Target
 GREEDY = Sampling()
 FILTERED = Sampling(temperature=1.1, top_k=20, top_p=0.9, repetition_penalty=1.3)
 LATE = dataclasses.replace(DRAFT, signals="draft")
-BATCHES = 16  # of 8 rows
+BATCHES = 12  # of 8 rows
 PREFIXES = (20,)
 
 
