@@ -65,8 +65,8 @@ def main() -> None:
     checks.signals(session)
     certifying = settings.split if _EPSILON.value is None else settings.certify_on
     bind = conditions.binder(session, workdir / certifying, config.rollout.max_new_tokens)
-    score = scores.fitted(config, session, kinds)
-    by = settings.smoothers, kinds, door.say, score
+    smoothers, score = scores.smoothers_and_score(config, session, kinds)
+    by = smoothers, kinds, door.say, score
     development = calibrating.seen_split(session, workdir / settings.split, *by)
     if _EPSILON.value is None:
         bounds, signals = (settings.bound, settings.standard_errors, settings.budget or None), tuple(settings.signals)

@@ -10,7 +10,7 @@ from launch import door
 from specexit_jax.engine.session import Session
 from specexit_jax.evaluation.pipeline import scoring
 from specexit_jax.exits.score import SCORE, ScoreNetwork
-from specexit_jax.training.score_fit import ScoreFit
+from specexit_jax.training.score_fit import CannotFit, ScoreFit
 
 
 def split_of(config: ml_collections.ConfigDict) -> list[str]:
@@ -20,13 +20,33 @@ def split_of(config: ml_collections.ConfigDict) -> list[str]:
 
 def fitted(
     config: ml_collections.ConfigDict, session: Session, kinds: Sequence[str], name: str = "signals.npz"
-) -> ScoreNetwork | None:
-    """The network fitted for the session's draft at boundaries of these kinds; None where no score is asked for.
+) -> ScoreNetwork:
+    """The network fitted for the session's draft at boundaries of these kinds. Raises CannotFit.
 
     name: the file of the draft's signals in the split's folder.
     """
-    if not (split := split_of(config)):
-        return None
-    made = ScoreFit(**{key: value for key, value in config.calibrate.score.items() if key != "split"})
-    folder = Path(flags.FLAGS.workdir) / split[0]
-    return scoring.fitted_score(session, folder, kinds, config.annotate.confidence, made, door.say, name)
+    settings = dict(config.calibrate.score.items())
+    folder = Path(flags.FLAGS.workdir) / settings.pop("split")
+    return scoring.fitted_score(
+        session, folder, kinds, config.annotate.confidence, ScoreFit(**settings), door.say, name
+    )
+
+
+def smoothers_and_score(
+    config: ml_collections.ConfigDict, session: Session, kinds: Sequence[str]
+) -> tuple[tuple[str, ...], ScoreNetwork | None]:
+    """The smoothers that can be used, and the network of `score`, if it is one of them.
+
+    A score that cannot be fitted is left out, which one line says. Raises CannotFit where it is the only smoother.
+    """
+    smoothers = tuple(config.calibrate.smoothers)
+    if SCORE not in smoothers:
+        return smoothers, None
+    try:
+        return smoothers, fitted(config, session, kinds)
+    except CannotFit as reason:
+        others = tuple(name for name in smoothers if name != SCORE)
+        if not others:
+            raise
+        door.say(f"score: left out: {reason}")
+        return others, None

@@ -284,6 +284,11 @@ def test_signals_file_knows_its_draft(tmp_path):
     assert {k: v.tolist() for k, v in read.items()} == {k: v.tolist() for k, v in signals.items()}
     with pytest.raises(ValueError, match="another draft"):
         load_signals(tmp_path / "signals.npz", "two")
+    with np.load(tmp_path / "signals.npz") as file:
+        before = {name: file[name] for name in file if name != "readings"}
+    np.savez(tmp_path / "signals.npz", **before)  # as of a version without readings
+    with pytest.raises(ValueError, match="lacks the readings"):
+        load_signals(tmp_path / "signals.npz", "one")
 
 
 def test_signals_are_extracted_once_a_trace(session, folder, tmp_path, monkeypatch):

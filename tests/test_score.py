@@ -6,18 +6,22 @@ from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
+import ml_collections
 import numpy as np
 import pytest
 from annotated_case import END, SESSION, traces_and_labels, write_split
 from decoding_case import DRAFT, Requests, boundary_table, rigged, run, slot_request, tiny_params, tiny_spec
 
+from launch import scores
 from specexit_jax.annotation.features import Extracted, extract
 from specexit_jax.annotation.replay import replay, smoothed_at_boundaries, statistics_at_boundaries
 from specexit_jax.decoding.loop.speculative import make_loop
 from specexit_jax.decoding.oracle import decode_slowly
 from specexit_jax.decoding.sampling import Sampling
 from specexit_jax.decoding.trees import TreeShape
+from specexit_jax.engine.methods import read_policy
 from specexit_jax.evaluation.pipeline import calibrating, scoring
+from specexit_jax.evaluation.report.exit_sections import exit_sections
 from specexit_jax.evaluation.score_quality import auc
 from specexit_jax.exits.policy import NeverExit, Threshold
 from specexit_jax.exits.policy_file import PolicyFile, load_policy, save_policy
@@ -27,7 +31,7 @@ from specexit_jax.exits.signals import PAPER, open_limits
 from specexit_jax.exits.smoothers import smoother_named
 from specexit_jax.exits.trace_statistics import statistic_names
 from specexit_jax.models.draft import DraftBundle
-from specexit_jax.training.score_fit import ScoreFit, fit_score
+from specexit_jax.training.score_fit import CannotFit, ScoreFit, fit_score
 
 LATE = dataclasses.replace(DRAFT, signals="draft")
 TREE = TreeShape(depth=3, top_k=2, total=6)
@@ -119,8 +123,8 @@ def test_another_network_does_not_compile_anew():
 
 def file_of(**changes) -> PolicyFile:
     limits = (*open_limits(PAPER), 0.9)
-    told = {"signals": (*PAPER, "score"), "score": to_json(network(), PAPER)} | changes
-    return PolicyFile("default", "score", ("paragraph",), limits, None, 0.0, None, "development", 4, "digest", **told)
+    told = {"signals": (*PAPER, "score"), "score": to_json(network(), PAPER), "draft": "digest"} | changes
+    return PolicyFile("default", "score", ("paragraph",), limits, None, 0.0, None, "development", 4, **told)
 
 
 def test_a_policy_file_holds_its_network(tmp_path):
@@ -208,7 +212,8 @@ def test_calibration_fits_a_score_and_exits_by_it_where_it_saves_more(split, tmp
     made = scoring.fitted_score(
         session, folder, kinds, "one", ScoreFit(hidden=4, epochs=200, batch_size=32), said.append
     )
-    assert "fitted on 240 boundaries of 60 traces of draft; AUC 1.0000 on 24 held-out boundaries" in said[0]
+    assert "fitted on 240 boundaries of 60 traces of draft" in said[0]
+    assert "AUC 1.0000 on 24 held-out boundaries" in said[1]
     seen = calibrating.seen_split(session, folder, ("score", "none"), kinds, print, made)
     chosen = calibrating.by_grid(seen, 0.0, 0.0, None, kinds, "digest", print, PAPER)
     assert chosen.smoothing == "score" and chosen.thresholds[:3] == open_limits(PAPER)
@@ -222,3 +227,49 @@ def test_calibration_fits_a_score_and_exits_by_it_where_it_saves_more(split, tmp
     )
     kept = replay(alone.policy(), traces, labels, along, (END,))
     assert calibrating.with_score(alone, made) == alone and sum(one.tokens for one in kept) > 60 * 7
+
+
+def test_a_score_that_cannot_be_fitted_is_left_out_where_others_are_asked_for(split, capsys, monkeypatch):
+    session, folder, _ = split
+    told = {"calibrate": {"smoothers": ("score", "none"), "score": {"split": "draft", "hidden": 2, "epochs": 1}}}
+    config = ml_collections.ConfigDict(told | {"annotate": {"confidence": "one"}})
+    monkeypatch.setattr(scores.flags, "FLAGS", SimpleNamespace(workdir=str(folder.parent)))
+    smoothers, network = scores.smoothers_and_score(config, session, ("paragraph", "marker"))
+    assert smoothers == ("score", "none") and network.weights.shape == (SIZE, 2)
+    at_paragraphs = session, ("paragraph",)  # where all forced answers agree
+    assert scores.smoothers_and_score(config, *at_paragraphs) == (("none",), None)
+    assert (
+        "score: left out: An exit score needs boundaries that agree and others that do not" in capsys.readouterr().out
+    )
+    config.calibrate.smoothers = ("score",)
+    with pytest.raises(CannotFit, match="all 120 are alike"):
+        scores.smoothers_and_score(config, *at_paragraphs)
+    config.calibrate.smoothers = ("none",)
+    assert scores.smoothers_and_score(config, *at_paragraphs) == (("none",), None)
+
+
+def test_a_frontier_by_the_score_is_judged_beside_a_policy_by_signals(split, tmp_path):
+    """The network comes from frontier.json where the policy has none."""
+    session, folder, along = split
+    made = scoring.fitted_score(session, folder, ("paragraph", "marker"), "one", ScoreFit(4, 200, 32), print)
+    row = {
+        "epsilon": 0.1,
+        "delta": 0.1,
+        "smoothing": "score",
+        "thresholds": [*open_limits(PAPER), 0.5],
+        "risk_upper": 0.1,
+    }
+    (tmp_path / "frontier.json").write_text(json.dumps({"rows": [row], "score": to_json(made, PAPER)}))
+    limits = open_limits(PAPER)
+    file = PolicyFile("default", "none", ("paragraph",), limits, None, 0.0, None, "development", 4, "digest")
+    found = exit_sections(file, tmp_path, *traces_and_labels(60), along, 1)
+    assert found["risk"]["harmed"] == 60  # the first boundary of all traces
+    assert found["frontier"][0]["harmed"] == 0 and found["frontier"][0]["exit_rate"] == pytest.approx(1)
+
+
+def test_a_score_policy_takes_no_other_smoother(tiny, tmp_path, session):
+    file = file_of(draft=session.draft_digest)
+    save_policy(tmp_path / "policy.json", file)
+    assert read_policy(session, tmp_path / "policy.json", smoother="score")[0].signals[-1] == "score"
+    with pytest.raises(ValueError, match="exits by smoothing 'score'.*not those of 'ewma'"):
+        read_policy(session, tmp_path / "policy.json", smoother="ewma")

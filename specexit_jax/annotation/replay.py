@@ -17,8 +17,7 @@ import numpy as np
 from specexit_jax.annotation.joined import ended, join_labels, leavable_tokens, thinking_tokens
 from specexit_jax.exits.calibration import Outcomes, task_weights
 from specexit_jax.exits.policy import Policy, Threshold
-from specexit_jax.exits.readings import READINGS
-from specexit_jax.exits.score import statistics_of
+from specexit_jax.exits.score import columns_read, statistics_of
 from specexit_jax.exits.smoothers import Smoother
 from specexit_jax.exits.trace_statistics import statistic_names
 from specexit_jax.exits.units import Units, problem_of
@@ -154,7 +153,7 @@ class _Watching(Policy):
 
     @property
     def reads(self) -> tuple[str, ...]:
-        return (*self.draft_signals, *READINGS)
+        return columns_read(self.draft_signals)
 
     @property
     def signals(self) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ compares it like a signal.
 
 import base64
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -40,8 +41,10 @@ class ScoreNetwork:
     def logits(self, statistics: Float[Array, "N F"]) -> Float[Array, " N"]:
         """The log-odds of the score. Statistics further than 6 spreads from the centre count as that far."""
         scaled = jnp.clip((statistics - self.centre[None]) / self.spread[None], -6.0, 6.0)
-        hidden = jnp.tanh(scaled @ self.weights + self.bias[None])
-        return hidden @ self.out[:-1] + self.out[-1]
+        # In full float32 on every device: a threshold is compared with scores that another device may have computed.
+        product = functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
+        hidden = jnp.tanh(product(scaled, self.weights) + self.bias[None])
+        return product(hidden, self.out[:-1]) + self.out[-1]
 
     def __call__(self, statistics: Float[Array, "B T F"]) -> Float[Array, "B T"]:
         """The score, in (0, 1). Its log-odds are at most MOST, where float32 still tells scores apart."""
@@ -63,7 +66,7 @@ class Score:
 
     @property
     def reads(self) -> tuple[str, ...]:
-        return (*self.draft_signals, *READINGS)
+        return columns_read(self.draft_signals)
 
     @property
     def signals(self) -> tuple[str, ...]:
@@ -83,13 +86,18 @@ class Score:
         return state_after(unfold(self._step, state, signals, boundary)[0], count)
 
 
+def columns_read(draft_signals: tuple[str, ...]) -> tuple[str, ...]:
+    """The names of the columns that statistics are computed from: the draft's signals, then the readings."""
+    return (*draft_signals, *READINGS)
+
+
 def recorded(draft_signals: Sequence[str], policy_signals: Sequence[str]) -> tuple[str, ...]:
     """The names of the signals that decoding records: the draft's, and the exit score where the policy compares one."""
     return (*draft_signals, *(name for name in policy_signals if name == SCORE))
 
 
 def statistics_of(draft_signals: tuple[str, ...], columns: Signals, boundary: Boundary) -> Float[Array, "B T F"]:
-    """The statistics after every token of whole thinking texts. columns: as `Score.reads`."""
+    """The statistics after every token of whole thinking texts. columns: as `columns_read`."""
     state = no_statistics(columns.shape[0], len(draft_signals))
     return unfold(lambda *each: statistics_step(draft_signals, *each), state, columns, boundary)[1]
 

@@ -12,6 +12,10 @@ from jaxtyping import Float
 from specexit_jax.exits.score import ScoreNetwork
 
 
+class CannotFit(ValueError):
+    """There is nothing to fit an exit score to."""
+
+
 @dataclasses.dataclass(frozen=True)
 class ScoreFit:
     """hidden: units of the network. epochs, batch_size, learning_rate, weight_decay: of AdamW, with a cosine decay to 0. seed:
@@ -33,10 +37,10 @@ class ScoreFit:
 def fit_score(statistics: Float[np.ndarray, "N F"], agree: Float[np.ndarray, " N"], fit: ScoreFit) -> ScoreNetwork:
     """The network with the least cross entropy on N boundaries. agree: 0 or 1, or the share of forced answers that agree.
 
-    Raises ValueError where all boundaries agree alike.
+    Raises CannotFit where all boundaries agree alike.
     """
     if len(agree) == 0 or np.ptp(agree) == 0:
-        raise ValueError(
+        raise CannotFit(
             f"An exit score needs boundaries that agree and others that do not, but all {len(agree)} are alike."
         )
     centre, spread = statistics.mean(axis=0), statistics.std(axis=0)

@@ -13,7 +13,7 @@ from specexit_jax.evaluation.score_quality import auc
 from specexit_jax.exits.labels import confidence_targets
 from specexit_jax.exits.score import ScoreNetwork
 from specexit_jax.models.draft import DraftBundle
-from specexit_jax.training.score_fit import ScoreFit, fit_score
+from specexit_jax.training.score_fit import CannotFit, ScoreFit, fit_score
 
 _HELD_OUT = 10  # one trace in so many is held out to tell how well a network like this does
 
@@ -30,8 +30,9 @@ def fitted_score(
     """The network fitted on a split's boundaries of these kinds, for the session's draft.
 
     confidence: which label (`exits.labels.confidence_targets`). Traces that never closed their thinking have no answer to agree
-    with, and are left out. name: the file of the draft's signals along the split. Says the AUC on every tenth trace, by a
-    network fitted without these. Raises ValueError where the split was not annotated at these kinds.
+    with, and are left out. name: the file of the draft's signals along the split. Says the AUC on every tenth trace by a
+    network fitted without these. Raises CannotFit where all boundaries
+    agree alike, and ValueError where the split was not annotated at these kinds.
     """
     traces, labels = annotated_split(session, folder, kinds)
     draft = DraftBundle(session.draft, session.params.draft, session.params.d2t)
@@ -40,17 +41,21 @@ def fitted_score(
     traces, labels = [traces[place] for place in closed], [labels[place] for place in closed]
     seen = statistics_at_boundaries(session.draft.signal_names, traces, labels, along)
     wanted = [np.asarray(confidence_targets(label, confidence), np.float32) for label in labels]
-    held = [place % _HELD_OUT == 0 for place in range(len(traces))]
-    apart = [place for place, out in enumerate(held) if not out], [place for place, out in enumerate(held) if out]
-    (fitted, targets), (others, _) = ((_joined(seen, side), _joined(wanted, side)) for side in apart)
-    agree = np.concatenate([np.asarray(labels[place]["agree"], bool) for place in apart[1]])
-    found = np.asarray(fit_score(fitted, targets, fit).logits(others))
-    everything = range(len(traces))
-    network = fit_score(_joined(seen, everything), _joined(wanted, everything), fit)
-    told = f"fitted on {sum(map(len, wanted))} boundaries of {len(traces)} traces of {folder.name}"
-    say(f"score: {told}; AUC {auc(agree, found):.4f} on {len(agree)} held-out boundaries")
+    agree = [np.asarray(label["agree"], bool) for label in labels]
+    if not labels:
+        raise CannotFit(f"An exit score needs traces that closed their thinking, but {folder.name} has none.")
+    network = fit_score(np.concatenate(seen), np.concatenate(wanted), fit)
+    say(f"score: fitted on {sum(map(len, wanted))} boundaries of {len(traces)} traces of {folder.name}")
+    kept, out = ([n for n in range(len(traces)) if (n % _HELD_OUT == 0) == held] for held in (False, True))
+    known = np.concatenate([agree[n] for n in out])
+    try:
+        found = fit_score(_joined(seen, kept), _joined(wanted, kept), fit).logits(_joined(seen, out))
+    except CannotFit:
+        return network
+    if 0 < known.sum() < len(known):
+        say(f"score: AUC {auc(known, np.asarray(found)):.4f} on {len(known)} held-out boundaries, fitted without them")
     return network
 
 
 def _joined(parts: Sequence[np.ndarray], places: Sequence[int]) -> np.ndarray:
-    return np.concatenate([parts[place] for place in places])
+    return np.concatenate([parts[place] for place in places] or [parts[0][:0]])
