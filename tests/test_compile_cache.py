@@ -5,6 +5,9 @@ import subprocess
 import sys
 
 import compile_cache
+import jax
+import jax.numpy as jnp
+from jax._src import compilation_cache as theirs
 from jax._src.compilation_cache import compress_executable
 
 
@@ -50,3 +53,20 @@ def test_a_program_is_found_in_whichever_folder_a_run_has(tmp_path):
         subprocess.run([sys.executable, "-c", code], env=os.environ | given, check=True)
         found.append(sorted(entry.name for entry in folder.glob("jit__lambda*-cache")))
     assert found[0] and found[0] == found[1]
+
+
+def test_half_an_entry_is_no_error(tmp_path, monkeypatch):
+    """JAX writes an entry in place: another worker may read half of it. It says so, and compiles the program itself."""
+    monkeypatch.setattr(theirs, "_cache", None)
+    monkeypatch.setattr(theirs, "_cache_initialized", False)
+    before = jax.config.jax_compilation_cache_dir
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path))
+    try:
+        for _ in range(2):
+            assert jax.jit(lambda x: x + jnp.float32(7.25))(jnp.float32(1)) == 8.25
+            for entry in tmp_path.glob("jit__lambda*-cache"):
+                entry.write_bytes(entry.read_bytes()[:-9])
+            jax.clear_caches()
+        assert list(tmp_path.glob("jit__lambda*-cache"))
+    finally:
+        jax.config.update("jax_compilation_cache_dir", before)
