@@ -84,6 +84,32 @@ def test_statistics_are_those_of_the_text_so_far(text):
             np.testing.assert_allclose(found[row, token], expected, rtol=2e-4, atol=2e-4)
 
 
+def test_the_score_of_a_boundary_stands_until_the_next(text):
+    columns, boundary = (jnp.asarray(values) for values in text)
+    score = Score(network(), PAPER)
+    found = np.asarray(score.scan(score.init(2), columns, boundary))[..., -1]
+    each = np.asarray(network()(statistics_of(PAPER, columns, boundary)))
+    for row in range(2):
+        standing = 0.0
+        for token in range(TOKENS):
+            standing = each[row, token] if boundary[row, token] else standing
+            np.testing.assert_allclose(found[row, token], standing, rtol=1e-5)
+    assert not boundary[:, 0].any() and len(np.unique(found)) > 8
+
+
+def test_a_network_may_read_some_of_the_statistics(text):
+    columns, boundary = (jnp.asarray(values) for values in text)
+    names = tuple(name for name in statistic_names(PAPER) if "entropy" not in name)
+    some = np.isin(statistic_names(PAPER), names)
+    whole = network()
+    part = {name: getattr(whole, name)[some] for name in ("centre", "spread", "weights")}
+    fewer, zeroed = whole.replace(statistics=names, **part), whole.replace(weights=jnp.where(some[:, None], whole.weights, 0))
+    found, same = (Score(one, PAPER).scan(Score(one, PAPER).init(2), columns, boundary) for one in (fewer, zeroed))
+    np.testing.assert_allclose(found, same, rtol=1e-5, atol=1e-6)
+    back = from_json(to_json(fewer, PAPER), PAPER)
+    assert back.statistics == names and back.weights.shape == (len(names), 5)
+
+
 @pytest.mark.parametrize("parts", [[41], [1] * 41, [4] * 10 + [1], [17, 3, 21]])
 def test_a_score_does_not_depend_on_how_the_text_is_divided(text, parts):
     """Each part is seen with 3 more tokens, which are then not kept."""
@@ -107,7 +133,9 @@ def test_a_network_comes_back_from_json_and_a_broken_one_is_refused():
     jax.tree.map(np.testing.assert_array_equal, back, network())
     for broken, reason in [
         ({"hidden": 4}, "weights .* are not"),
-        ({"statistics": ["tokens"]}, "other statistics"),
+        ({"statistics": ["tokens", "of tea leaves"]}, "other statistics"),
+        ({"statistics": ["paragraphs", "tokens"]}, "other statistics"),
+        ({"statistics": ["tokens"]}, "centre .* are not 1"),
         ({"centre": "!"}, "centre"),
         ({"hidden": True}, "hidden units"),
         ({"spread": to_json(network().replace(spread=jnp.full((53,), jnp.nan)), PAPER)["spread"]}, "finite"),

@@ -4,7 +4,10 @@ They are of the thinking so far: of the whole trace, of the current paragraph an
 is updated token by token, so that the values do not depend on how verify steps divide the text.
 """
 
+from typing import Any
+
 import flax.struct
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
@@ -13,6 +16,7 @@ from specexit_jax.exits.signals import deactivate
 
 SURPRISED = 1.0  # nats from which on a token counts as surprising
 _R = len(WRITTEN)
+_SUMS = (_R, 2 * _R, 2 * _R + 1, 2 * _R + 2, 2 * _R + 3)  # where the parts of `Statistics.sums` begin
 
 
 @flax.struct.dataclass
@@ -20,20 +24,20 @@ class Statistics:
     """The state after some tokens. Leaves [B, 3] have a column for each reading in WRITTEN, those [B, P] one for each signal
     and one for the reading `closing`.
 
-    sums, largest, second: of the trace: the sum, the largest value and the second largest. paragraph_sums, paragraph_largest: of
-    the current paragraph. first: mean and largest value of the first paragraph, or of what there is of it. worst: the largest
-    mean of a finished paragraph. counts: tokens of the trace and of the paragraph, finished paragraphs, surprising tokens of the
-    trace and of the paragraph. highest, lowest, previous, total: of the raw signals and of closing at the boundaries so far.
+    A token adds to `sums` and raises `largest` and `second`; only a boundary changes the others.
+
+    sums: of the readings in the trace, then in the current paragraph; numbers of tokens in both, of surprising tokens in both.
+    largest: the largest readings of the trace, then of the paragraph. second: the second largest of the trace. paragraphs: the
+    finished ones. first: mean and largest value of the first paragraph. worst: the largest mean of a finished paragraph. highest,
+    lowest, previous, total: of the raw signals and of closing at the boundaries so far.
     """
 
-    sums: Float[Array, "B 3"]
-    largest: Float[Array, "B 3"]
+    sums: Float[Array, "B 10"]
+    largest: Float[Array, "B 6"]
     second: Float[Array, "B 3"]
-    paragraph_sums: Float[Array, "B 3"]
-    paragraph_largest: Float[Array, "B 3"]
+    paragraphs: Float[Array, "B 1"]
     first: Float[Array, "B 6"]
     worst: Float[Array, "B 3"]
-    counts: Float[Array, "B 5"]
     highest: Float[Array, "B P"]
     lowest: Float[Array, "B P"]
     previous: Float[Array, "B P"]
@@ -42,68 +46,88 @@ class Statistics:
 
 def no_statistics(batch: int, signals: int) -> Statistics:
     """The state before the first token of thinking."""
-    of_readings, of_signals = jnp.zeros((batch, _R), jnp.float32), jnp.zeros((batch, signals + 1), jnp.float32)
-    counts, first = jnp.zeros((batch, 5), jnp.float32), jnp.zeros((batch, 2 * _R), jnp.float32)
-    return Statistics(*[of_readings] * 5, first, of_readings, counts, *[of_signals] * 4)
+    widths = (2 * _R + 4, 2 * _R, _R, 1, 2 * _R, _R, *[signals + 1] * 4)
+    return Statistics(*(jnp.zeros((batch, width), jnp.float32) for width in widths))
+
+
+def with_token(
+    signals: int, state: Statistics, values: Float[Array, "B C"], counted: Bool[Array, " B"] | None = None
+) -> Statistics:
+    """The state after one more token, which may end its paragraph (`with_boundary`). signals: the number of the draft's.
+
+    counted: the rows that have this token; None: all.
+    """
+    seen = values[:, signals : signals + _R]
+    one, surprised = jnp.ones_like(seen[:, :1]), (seen[:, :1] > SURPRISED).astype(jnp.float32)
+    added, raised = (
+        jnp.concatenate([seen, seen, one, one, surprised, surprised], axis=1),
+        jnp.concatenate([seen] * 2, axis=1),
+    )
+    keep = (lambda after, before: after) if counted is None else (lambda *each: jnp.where(counted[:, None], *each))
+    return state.replace(
+        sums=keep(state.sums + added, state.sums),
+        largest=keep(jnp.maximum(state.largest, raised), state.largest),
+        second=keep(jnp.maximum(state.second, jnp.minimum(state.largest[:, :_R], seen)), state.second),
+    )
+
+
+def with_boundary(
+    names: tuple[str, ...], state: Statistics, values: Float[Array, "B C"]
+) -> tuple[Statistics, Float[Array, "B F"]]:
+    """(the state after the last token has ended its paragraph, the statistics that include it: those of `statistic_names`).
+
+    names: of the S signals. state: after `with_token`. values: the token's signals, activated, then its readings. Where the token
+    is no boundary the state is of no use.
+    """
+    signals, seen, ahead = jnp.split(values, (len(names), len(names) + _R), axis=1)
+    signals = jnp.concatenate([deactivate(signals, names), ahead[:, :1]], axis=1)  # those whose past is kept
+    sums, paragraph_sums, tokens, length, surprising, surprising_here = jnp.split(state.sums, _SUMS, axis=1)
+    largest, paragraph_largest = jnp.split(state.largest, 2, axis=1)
+    mean = paragraph_sums / jnp.maximum(length, 1)
+    past = state.paragraphs > 0
+    first = jnp.where(past, state.first, jnp.concatenate([mean, paragraph_largest], axis=1))
+    worst = jnp.maximum(state.worst, mean)
+    highest, lowest = (jnp.where(past, known, signals) for known in (state.highest, state.lowest))
+    previous = jnp.where(past, state.previous, signals)
+    usual = jnp.where(past, state.total / jnp.maximum(state.paragraphs, 1), signals)
+    told = [sums / jnp.maximum(tokens, 1), largest, state.second, mean, paragraph_largest, first, worst, seen]
+    told += [jnp.log1p(tokens), jnp.log1p(length), jnp.log1p(state.paragraphs)]
+    told += [surprising / jnp.maximum(tokens, 1), surprising_here / jnp.maximum(length, 1)]
+    told += [ahead[:, 1:], signals, highest, lowest, previous, usual]
+    none = jnp.zeros_like(length)
+    ended = Statistics(
+        sums=jnp.concatenate([sums, jnp.zeros_like(paragraph_sums), tokens, none, surprising, none], axis=1),
+        largest=jnp.concatenate([largest, jnp.zeros_like(largest)], axis=1),
+        second=state.second,
+        paragraphs=state.paragraphs + 1,
+        first=first,
+        worst=worst,
+        highest=jnp.maximum(highest, signals),
+        lowest=jnp.minimum(lowest, signals),
+        previous=signals,
+        total=state.total + signals,
+    )
+    return ended, jnp.concatenate(told, axis=1)
 
 
 def statistics_step(
     names: tuple[str, ...], state: Statistics, values: Float[Array, "B C"], boundary: Bool[Array, " B"]
 ) -> tuple[Statistics, Float[Array, "B F"]]:
-    """(the state after one more token, the statistics that include it: a column for each of `statistic_names`).
-
-    names: of the S signals. values: the token's signals, activated, then its readings. boundary: whether the token ends a
-    paragraph; it still belongs to it.
+    """(the state after one more token, the statistics that include it). boundary: whether the token ends a paragraph; it still
+    belongs to it. The other arguments are those of `with_boundary`.
     """
-    signals, seen, ahead = jnp.split(values, (len(names), len(names) + _R), axis=1)
-    signals = jnp.concatenate([deactivate(signals, names), ahead[:, :1]], axis=1)  # those whose past is kept
-    tokens, length, paragraphs, surprising, surprising_here = jnp.split(state.counts, 5, axis=1)
-    surprised = (seen[:, :1] > SURPRISED).astype(jnp.float32)
-    tokens, length = tokens + 1, length + 1
-    surprising, surprising_here = surprising + surprised, surprising_here + surprised
-    sums, paragraph_sums = state.sums + seen, state.paragraph_sums + seen
-    largest = jnp.maximum(state.largest, seen)
-    second = jnp.maximum(state.second, jnp.minimum(state.largest, seen))
-    paragraph_largest = jnp.maximum(state.paragraph_largest, seen)
-    mean = paragraph_sums / length
-    first = jnp.where(paragraphs == 0, jnp.concatenate([mean, paragraph_largest], axis=1), state.first)
-    worst = jnp.maximum(state.worst, mean)
-    past = paragraphs > 0
-    highest, lowest = (jnp.where(past, known, signals) for known in (state.highest, state.lowest))
-    previous = jnp.where(past, state.previous, signals)
-    usual = jnp.where(past, state.total / jnp.maximum(paragraphs, 1), signals)
-    counted = [
-        jnp.log1p(tokens),
-        jnp.log1p(length),
-        jnp.log1p(paragraphs),
-        surprising / tokens,
-        surprising_here / length,
-    ]
-    told = [sums / tokens, largest, second, mean, paragraph_largest, first, worst, seen, *counted]
-    told += [ahead[:, 1:], signals, highest, lowest, previous, usual]
-    ends = boundary[:, None]
-    counts = [
-        tokens,
-        jnp.where(ends, 0, length),
-        paragraphs + ends.astype(jnp.float32),
-        surprising,
-        jnp.where(ends, 0, surprising_here),
-    ]
-    after = Statistics(
-        sums=sums,
-        largest=largest,
-        second=second,
-        paragraph_sums=jnp.where(ends, 0, paragraph_sums),
-        paragraph_largest=jnp.where(ends, 0, paragraph_largest),
-        first=first,
-        worst=jnp.where(ends, worst, state.worst),
-        counts=jnp.concatenate(counts, axis=1),
-        highest=jnp.where(ends, jnp.maximum(highest, signals), state.highest),
-        lowest=jnp.where(ends, jnp.minimum(lowest, signals), state.lowest),
-        previous=jnp.where(ends, signals, state.previous),
-        total=jnp.where(ends, state.total + signals, state.total),
-    )
-    return after, jnp.concatenate(told, axis=1)
+    state = with_token(len(names), state, values)
+    ended, told = with_boundary(names, state, values)
+    return where_rows(boundary, ended, state), told
+
+
+def where_rows(rows: Bool[Array, " B"], those: Any, others: Any) -> Any:
+    """The pytree `those` in these rows, and `others` in the others; leaves [B, ...]."""
+
+    def choose(one: Array, other: Array) -> Array:
+        return jnp.where(rows.reshape(rows.shape + (1,) * (one.ndim - 1)), one, other)
+
+    return jax.tree.map(choose, those, others)
 
 
 def statistic_names(signals: tuple[str, ...]) -> tuple[str, ...]:
