@@ -1,11 +1,11 @@
 """Ablations of the exit, certified in the same way and used on the same test traces: WORKDIR/ablations.{json,md}.
 
 python -m launch.ablate --config=configs/embedded.py --workdir=runs/embedded [--epsilon=0.01] [--delta=0.05] [--limit=200]
-Tables: every subset of the signals, every smoother, every kind of boundary, both places of the signals (a draft trained with
---config.train.signals=fc, named by config.ablate.draft); the released rule, which is decoded, and DEER's, by its own threshold
-and by a certified one, beside the default rule. All against eagle3, with 95 % intervals of a paired bootstrap over problems,
-several seeds each. Development and calibration splits, and for the exit score the draft's, must be rolled out and annotated
-(launch.rollout, launch.annotate); what test lacks is decoded here.
+Tables: every subset of the signals, the exit score without each of its parts, every smoother, every kind of boundary, both
+places of the signals (a draft trained with --config.train.signals=fc, named by config.ablate.draft); the released rule, which
+is decoded, and DEER's, by its own threshold and by a certified one, beside the default rule. All against eagle3, with 95 %
+intervals of a paired bootstrap over problems, several seeds each. Development and calibration splits, and for the exit score the
+draft's, must be rolled out and annotated (launch.rollout, launch.annotate); what test lacks is decoded here.
 """
 
 import dataclasses
@@ -65,8 +65,8 @@ def main() -> None:
     strictness.report(conditions.unlike(sessions["own"], workdir / settings.certify_on, setting.max_new_tokens))
     goal = Goal(_EPSILON.value, _DELTA.value, path_split=settings.split, split=settings.certify_on)
 
-    def fit(name: str, kinds: tuple[str, ...]):
-        return scores.fitted(config, sessions[name], kinds, ablating.signals_file(name))
+    def fit(name: str, kinds: tuple[str, ...], without: tuple[str, ...]):
+        return scores.fitted(config, sessions[name], kinds, ablating.signals_file(name), without)
 
     rows = ablating.rows_of(
         ablation.arms(settings.smoothers, places), ablating.SeenSplits(sessions, splits, fit), goal, test, door.say

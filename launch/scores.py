@@ -19,16 +19,20 @@ def split_of(config: ml_collections.ConfigDict) -> list[str]:
 
 
 def fitted(
-    config: ml_collections.ConfigDict, session: Session, kinds: Sequence[str], name: str = "signals.npz"
+    config: ml_collections.ConfigDict,
+    session: Session,
+    kinds: Sequence[str],
+    name: str = "signals.npz",
+    without: Sequence[str] = (),
 ) -> ScoreNetwork:
     """The network fitted for the session's draft at boundaries of these kinds. Raises CannotFit.
 
-    name: the file of the draft's signals in the split's folder.
+    name: the file of the draft's signals in the split's folder. without: further parts of the statistics that it does not read.
     """
     settings = dict(config.calibrate.score.items())
-    folder = Path(flags.FLAGS.workdir) / settings.pop("split")
+    folder, left_out = Path(flags.FLAGS.workdir) / settings.pop("split"), (*settings.pop("without"), *without)
     return scoring.fitted_score(
-        session, folder, kinds, config.annotate.confidence, ScoreFit(**settings), door.say, name
+        session, folder, kinds, config.annotate.confidence, ScoreFit(**settings), door.say, name, left_out
     )
 
 

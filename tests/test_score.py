@@ -231,7 +231,12 @@ def test_calibration_fits_a_score_and_exits_by_it_where_it_saves_more(split, tmp
 
 def test_a_score_that_cannot_be_fitted_is_left_out_where_others_are_asked_for(split, capsys, monkeypatch):
     session, folder, _ = split
-    told = {"calibrate": {"smoothers": ("score", "none"), "score": {"split": "draft", "hidden": 2, "epochs": 1}}}
+    told = {
+        "calibrate": {
+            "smoothers": ("score", "none"),
+            "score": {"split": "draft", "hidden": 2, "epochs": 1, "without": ()},
+        }
+    }
     config = ml_collections.ConfigDict(told | {"annotate": {"confidence": "one"}})
     monkeypatch.setattr(scores.flags, "FLAGS", SimpleNamespace(workdir=str(folder.parent)))
     smoothers, network = scores.smoothers_and_score(config, session, ("paragraph", "marker"))

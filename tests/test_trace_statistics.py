@@ -103,7 +103,10 @@ def test_a_network_may_read_some_of_the_statistics(text):
     some = np.isin(statistic_names(PAPER), names)
     whole = network()
     part = {name: getattr(whole, name)[some] for name in ("centre", "spread", "weights")}
-    fewer, zeroed = whole.replace(statistics=names, **part), whole.replace(weights=jnp.where(some[:, None], whole.weights, 0))
+    fewer, zeroed = (
+        whole.replace(statistics=names, **part),
+        whole.replace(weights=jnp.where(some[:, None], whole.weights, 0)),
+    )
     found, same = (Score(one, PAPER).scan(Score(one, PAPER).init(2), columns, boundary) for one in (fewer, zeroed))
     np.testing.assert_allclose(found, same, rtol=1e-5, atol=1e-6)
     back = from_json(to_json(fewer, PAPER), PAPER)

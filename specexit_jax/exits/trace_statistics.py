@@ -4,6 +4,8 @@ They are of the thinking so far: of the whole trace, of the current paragraph an
 is updated token by token, so that the values do not depend on how verify steps divide the text.
 """
 
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.struct
@@ -130,6 +132,10 @@ def where_rows(rows: Bool[Array, " B"], those: Any, others: Any) -> Any:
     return jax.tree.map(choose, those, others)
 
 
+def _is_of(reading: str, name: str) -> bool:
+    return name.endswith(f" {reading}") or (reading == "surprisal" and name.endswith("surprising"))
+
+
 def statistic_names(signals: tuple[str, ...]) -> tuple[str, ...]:
     """The names of the columns of `statistics_step`, for a draft with these signals."""
     of_text = ("mean", "largest", "second", "paragraph mean", "paragraph largest", "first mean", "first largest")
@@ -141,3 +147,28 @@ def statistic_names(signals: tuple[str, ...]) -> tuple[str, ...]:
         *(f"{part} {name}" for part in ("raw", "highest", "lowest", "previous", "usual") for name in kept),
     ]
     return tuple(found)
+
+
+_COUNTS = ("tokens", "paragraph tokens", "paragraphs", "surprising", "paragraph surprising")
+_PAST = ("highest", "lowest", "previous", "usual")
+# Parts that a score can do without, by name. A statistic may belong to several.
+PARTS: dict[str, Callable[[str], bool]] = {
+    **{reading: functools.partial(_is_of, reading) for reading in (*WRITTEN, "closing")},
+    "next_entropy": lambda name: name == "next_entropy",
+    "readings": lambda name: any(PARTS[part](name) for part in (*WRITTEN, "closing", "next_entropy")),
+    "signals": lambda name: name.startswith(("raw", *_PAST)) and not PARTS["closing"](name),
+    "past": lambda name: name.startswith(_PAST),
+    "paragraphs": lambda name: name.startswith(("paragraph", "first", "worst")),
+    "counts": lambda name: name in _COUNTS[:3],
+}
+
+
+def statistics_without(signals: tuple[str, ...], parts: Sequence[str]) -> tuple[str, ...]:
+    """The names of the statistics that belong to none of these parts. Raises ValueError on a part that is none of PARTS, and
+    where nothing is left."""
+    if unknown := [part for part in parts if part not in PARTS]:
+        raise ValueError(f"an exit score has no part {unknown[0]!r}: choose among {', '.join(PARTS)}")
+    left = tuple(name for name in statistic_names(signals) if not any(PARTS[part](name) for part in parts))
+    if not left:
+        raise ValueError(f"without {', '.join(parts)} an exit score has nothing to read")
+    return left

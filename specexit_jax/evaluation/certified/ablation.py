@@ -12,6 +12,7 @@ from specexit_jax.exits.calibration import exit_boundaries, results_at
 from specexit_jax.exits.risk import CannotCertify
 from specexit_jax.exits.score import SCORE
 from specexit_jax.exits.signals import PAPER
+from specexit_jax.exits.trace_statistics import PARTS
 
 PARAGRAPHS = ("paragraph",)
 KINDS = (PARAGRAPHS, ("marker",), ("paragraph", "marker"))
@@ -20,7 +21,8 @@ KINDS = (PARAGRAPHS, ("marker",), ("paragraph", "marker"))
 @dataclasses.dataclass(frozen=True)
 class Arm:
     """One row of a table: the signals it exits by, the smoothers it may choose among, its boundaries and its draft
-    (a name; `own` is the session's). signals None: all that the draft has."""
+    (a name; `own` is the session's). signals None: all that the draft has. without: parts of the statistics that its exit score
+    does not read."""
 
     table: str
     name: str
@@ -28,6 +30,7 @@ class Arm:
     smoothers: tuple[str, ...] = ()
     kinds: tuple[str, ...] = PARAGRAPHS
     draft: str = "own"
+    without: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,13 +48,17 @@ class Paired:
 
 
 def arms(smoothers: Sequence[str], places: Mapping[str, str], signals: Sequence[str] = PAPER) -> list[Arm]:
-    """Every subset of the signals, the exit score if it is among the smoothers, every smoother, every kind of boundary, every
-    draft; places: where drafts have their signals, by the name of the draft; signals: of the session's own draft."""
+    """Every subset of the signals, the exit score and each of its parts if it is among the smoothers, every smoother, every kind
+    of boundary, every draft; places: where drafts have their signals, by the name of the draft; signals: of the session's own
+    draft."""
     smoothers = tuple(smoothers)
     subsets = [names for size in range(1, 1 + len(signals)) for names in itertools.combinations(signals, size)]
     plain = tuple(name for name in smoothers if name != SCORE)
     found = [Arm("signals", " + ".join(names), names, plain) for names in subsets if plain]
     found += [Arm("signals", "exit score", smoothers=(SCORE,))] if SCORE in smoothers else []
+    if SCORE in smoothers:
+        parts = [Arm("exit score", f"without {part}", smoothers=(SCORE,), without=(part,)) for part in PARTS]
+        found += [Arm("exit score", "whole", smoothers=(SCORE,)), *parts]
     found += [Arm("smoother", name, smoothers=(name,)) for name in smoothers]
     found += [Arm("boundaries", " + ".join(kinds), smoothers=smoothers, kinds=kinds) for kinds in KINDS]
     return found + [

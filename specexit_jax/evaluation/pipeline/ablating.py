@@ -50,7 +50,7 @@ def test_split(
     return Split(folder, traces, annotated(session, traces, kinds, setting, folder))
 
 
-Fit = Callable[[str, tuple[str, ...]], ScoreNetwork]
+Fit = Callable[[str, tuple[str, ...], tuple[str, ...]], ScoreNetwork]
 
 
 def signals_file(draft: str) -> str:
@@ -62,7 +62,7 @@ class SeenSplits:
     """The outcomes of thresholds on several splits, by draft, kind of boundary and smoother; each is computed on first
     use.
 
-    fit: makes the network of an exit score, for a draft's name and kinds of boundaries.
+    fit: makes the network of an exit score, for a draft's name, kinds of boundaries, and parts that it does not read.
     """
 
     def __init__(self, sessions: Mapping[str, Session], splits: Sequence[Split], fit: Fit):
@@ -75,20 +75,20 @@ class SeenSplits:
         found = []
         for number in range(len(self._splits)):
             for smoother in arm.smoothers:
-                self._see(number, arm.draft, arm.kinds, smoother)
-            found.append({name: self._seen[number, arm.draft, arm.kinds, name] for name in arm.smoothers})
+                self._see(number, arm.draft, arm.kinds, smoother, arm.without)
+            found.append({name: self._seen[number, arm.draft, arm.kinds, name, arm.without] for name in arm.smoothers})
         return found
 
-    def _see(self, number: int, draft: str, kinds: tuple[str, ...], smoother: str) -> None:
-        if (number, draft, kinds, smoother) in self._seen:
+    def _see(self, number: int, draft: str, kinds: tuple[str, ...], smoother: str, without: tuple[str, ...]) -> None:
+        if (number, draft, kinds, smoother, without) in self._seen:
             return
         session, split = self._sessions[draft], self._splits[number]
         labels = labels_at(split.traces, split.labels, session.boundaries(kinds))
         signals, end = self._along(draft)[number], len(session.end_think_ids)
-        network = self._fit(draft, kinds) if smoother == SCORE else None
+        network = self._fit(draft, kinds, without) if smoother == SCORE else None
         made = smoother_named(smoother, session.draft.signal_names, network)
         seen = outcomes(made, split.traces, labels, signals, end)
-        self._seen[number, draft, kinds, smoother] = seen
+        self._seen[number, draft, kinds, smoother, without] = seen
 
     def _along(self, draft: str) -> list[Mapping[str, np.ndarray]]:
         if draft not in self._signals:
