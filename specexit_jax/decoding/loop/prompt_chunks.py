@@ -15,7 +15,7 @@ from specexit_jax.models.cache import Cache
 from specexit_jax.models.target import Target
 
 # Columns of a chunk. A CPU computes few of them as fast as its caches allow; an accelerator needs many to be busy.
-ON_CPU, ELSEWHERE = 32, 512
+ON_CPU, ELSEWHERE = 16, 512
 
 
 @flax.struct.dataclass

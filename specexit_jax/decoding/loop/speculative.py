@@ -9,6 +9,7 @@ large, each while the longest active row fits.
 """
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -44,10 +45,21 @@ def decode(
     prefixes = spec.prefixes_after(width)
     state = empty_state(loop, batch, spec.capacities_for(prefixes[0]))
     state = prefill(loop, (width, prefixes[0]), state, rows, jnp.zeros((batch,), jnp.int32))
-    for live in prefixes:
-        state = resized(spec, live, state)
-        state = jax.lax.while_loop(functools.partial(can_step, spec, live), functools.partial(step, loop, live), state)
-    return result_of(state, rows.prompt_length, spec.buffer_length)
+    return finished(loop, prefixes, rows, state)
+
+
+def finished(loop: LoopContext, prefixes: Sequence[int], rows: PromptRows, state: DecodeState) -> DecodeResult:
+    """The result of a loop for each of these live prefixes. Where all rows are done, the others are left out on a CPU, where
+    each would copy the caches."""
+    spec, live, later = loop.spec, prefixes[0], prefixes[1:]
+    state = resized(spec, live, state)
+    state = jax.lax.while_loop(functools.partial(can_step, spec, live), functools.partial(step, loop, live), state)
+    end = lambda state: result_of(state, rows.prompt_length, spec.buffer_length)  # noqa: E731
+    if not later:
+        return end(state)
+    if not on_cpu():
+        return finished(loop, later, rows, state)
+    return jax.lax.cond(jnp.all(state.done), end, functools.partial(finished, loop, later, rows), state)
 
 
 def make_loop(spec: DecodeSpec, params: DecodeParams, policy: Any, boundaries: Any) -> LoopContext:
