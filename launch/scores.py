@@ -29,11 +29,25 @@ def fitted(
 
     name: the file of the draft's signals in the split's folder. without: further parts of the statistics that it does not read.
     """
+    return scoring.fitted_score(table_of(config, session, kinds, name, without), fit_of(config), door.say)
+
+
+def table_of(
+    config: ml_collections.ConfigDict,
+    session: Session,
+    kinds: Sequence[str],
+    name: str = "signals.npz",
+    without: Sequence[str] = (),
+) -> scoring.BoundaryTable:
+    """The boundaries that the network is fitted on. The arguments are those of `fitted`."""
+    settings = config.calibrate.score
+    folder, left_out = Path(flags.FLAGS.workdir) / settings.split, (*settings.without, *without)
+    return scoring.boundary_table(session, folder, kinds, config.annotate.confidence, name, left_out)
+
+
+def fit_of(config: ml_collections.ConfigDict) -> ScoreFit:
     settings = dict(config.calibrate.score.items())
-    folder, left_out = Path(flags.FLAGS.workdir) / settings.pop("split"), (*settings.pop("without"), *without)
-    return scoring.fitted_score(
-        session, folder, kinds, config.annotate.confidence, ScoreFit(**settings), door.say, name, left_out
-    )
+    return ScoreFit(**{name: value for name, value in settings.items() if name not in ("split", "without")})
 
 
 def smoothers_and_score(

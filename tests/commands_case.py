@@ -8,7 +8,18 @@ from pathlib import Path
 from specexit_jax.evaluation.report.pages import pages_of
 
 ROOT = Path(__file__).resolve().parent.parent
-STAGES = ("annotate", "ablate", "benchmark", "calibrate", "evaluate", "foresight", "lm_eval", "rollout", "train")
+STAGES = (
+    "annotate",
+    "ablate",
+    "benchmark",
+    "calibrate",
+    "evaluate",
+    "foresight",
+    "learning_curve",
+    "lm_eval",
+    "rollout",
+    "train",
+)
 OTHERS = ("chat", "export", "generate", "pages", "smollm2")
 LINE = re.compile(r"python -m launch|bash launch|sbatch|TPU=")
 # What stands for a value in a synopsis, and what an ellipsis stands for.

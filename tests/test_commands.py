@@ -68,6 +68,8 @@ REFUSED = [
     ("train", [], "fresh", "draft/traces.jsonl does not exist"),
     ("train", [], "unlabelled", "1 of 2 traces have no label (b): annotate them first (launch.annotate --splits=draft)"),
     ("train", ["--config.train.signals=both"], "work", "--config.train.signals: unknown name 'both'"),
+    ("learning_curve", [], "fresh", "development/traces.jsonl does not exist"),
+    ("learning_curve", ["--epsilon=2"], "work", "--epsilon lies between 0 and 1"),
     ("foresight", [], "fresh", "development/traces.jsonl does not exist"),
     ("ablate", [], "fresh", "development/traces.jsonl does not exist"),
     ("ablate", ["--config.ablate.draft=nowhere"], "work", "config.ablate.draft names nowhere, which is not a folder"),

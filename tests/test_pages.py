@@ -229,6 +229,10 @@ def test_certified_runs_become_tables(tmp_path):
     text = pages.filled("<!-- results: a table -->\n<!-- end -->", tmp_path)
     assert "| rule | default | −50.0 (−60.0 to −40.0) | −1.00 (−2.00 to 0.00) | 3 | 1 |" in text
     assert "| rule | deer | refused | – | – | – |" in text
+    rows = [{"traces": 4798, "boundaries": 88777.0, "auc": 0.97154, "saved": 0.6531}]
+    digest.save_digest(tmp_path / "l.json", "learning_curve", "c", digest.of_rows("learning_curve", rows))
+    text = pages.filled("<!-- results: l table -->\n<!-- end -->", tmp_path)
+    assert "| 4,798 | 88,777 | 0.9715 | 65.3 % |" in text
 
 
 def test_a_mark_that_names_nothing_is_refused(tmp_path):

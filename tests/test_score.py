@@ -209,9 +209,8 @@ def split(tmp_path, monkeypatch):
 def test_calibration_fits_a_score_and_exits_by_it_where_it_saves_more(split, tmp_path):
     session, folder, along = split
     kinds, said = ("paragraph", "marker"), []
-    made = scoring.fitted_score(
-        session, folder, kinds, "one", ScoreFit(hidden=4, epochs=200, batch_size=32), said.append
-    )
+    table = scoring.boundary_table(session, folder, kinds, "one")
+    made = scoring.fitted_score(table, ScoreFit(hidden=4, epochs=200, batch_size=32), said.append)
     assert "fitted on 240 boundaries of 60 traces of draft" in said[0]
     assert "AUC 1.0000 on 24 held-out boundaries" in said[1]
     seen = calibrating.seen_split(session, folder, ("score", "none"), kinds, print, made)
@@ -227,6 +226,21 @@ def test_calibration_fits_a_score_and_exits_by_it_where_it_saves_more(split, tmp
     )
     kept = replay(alone.policy(), traces, labels, along, (END,))
     assert calibrating.with_score(alone, made) == alone and sum(one.tokens for one in kept) > 60 * 7
+
+
+def test_a_learning_curve_goes_from_few_traces_to_all(split):
+    session, folder, _ = split
+    table = scoring.boundary_table(session, folder, ("paragraph", "marker"), "one", without=("entropy", "past"))
+    every = range(len(table.seen))
+    rows = scoring.learning_curve(
+        table, ScoreFit(hidden=4, epochs=20, batch_size=8), 2, lambda network: {"auc": table.auc(network, every)[0]}
+    )
+    assert [row["traces"] for row in rows] == [1, 3, 7, 15, 30, 60] and rows[-1]["boundaries"] == 240
+    assert rows[-1]["auc"] == 1.0 and all(0 <= row["auc"] <= 1 for row in rows)
+    assert not [name for name in table.statistics if name.endswith(" entropy")]
+    assert table.seen[0].shape == (4, len(table.statistics))
+    with pytest.raises(ValueError, match="no part 'tea leaves': choose among surprisal"):
+        scoring.boundary_table(session, folder, ("paragraph",), "one", without=("tea leaves",))
 
 
 def test_a_score_that_cannot_be_fitted_is_left_out_where_others_are_asked_for(split, capsys, monkeypatch):
@@ -256,7 +270,8 @@ def test_a_score_that_cannot_be_fitted_is_left_out_where_others_are_asked_for(sp
 def test_a_frontier_by_the_score_is_judged_beside_a_policy_by_signals(split, tmp_path):
     """The network comes from frontier.json where the policy has none."""
     session, folder, along = split
-    made = scoring.fitted_score(session, folder, ("paragraph", "marker"), "one", ScoreFit(4, 200, 32), print)
+    table = scoring.boundary_table(session, folder, ("paragraph", "marker"), "one")
+    made = scoring.fitted_score(table, ScoreFit(4, 200, 32), print)
     row = {
         "epsilon": 0.1,
         "delta": 0.1,

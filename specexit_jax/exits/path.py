@@ -89,10 +89,10 @@ def choose_path(scored: Sequence[Scored], epsilon: float) -> Path:
     """The path with the fewest tokens on average over levels of harm up to epsilon."""
     if not scored:
         raise ValueError("a path needs at least one smoother to choose from")
-    return min(scored, key=lambda one: _tokens_below(epsilon, one)).path
+    return min(scored, key=lambda one: tokens_below(epsilon, one)).path
 
 
-def _tokens_below(epsilon: float, scored: Scored) -> float:
+def tokens_below(epsilon: float, scored: Scored) -> float:
     """The mean over levels of harm of the fewest tokens at a step with at most that harm, or of `full` where there is none."""
     levels = np.linspace(_LEAST * epsilon, epsilon, _LEVELS)
     allowed = np.where(scored.harm[None, :] <= levels[:, None], scored.tokens[None, :], scored.full)

@@ -1,5 +1,6 @@
 """The exit score of a session's draft, fitted on an annotated split that neither fixes the path nor certifies."""
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -16,51 +17,106 @@ from specexit_jax.exits.trace_statistics import statistic_names, statistics_with
 from specexit_jax.models.draft import DraftBundle
 from specexit_jax.training.score_fit import CannotFit, ScoreFit, fit_score
 
+_MOST_OFTEN = 4  # times as often as all traces are read; with more, few traces are learned by heart
 _HELD_OUT = 10  # one trace in so many is held out to tell how well a network like this does
 
 
-def fitted_score(
+@dataclasses.dataclass(frozen=True)
+class BoundaryTable:
+    """The boundaries of a split's traces that closed their thinking, an array for each trace. The others have no answer to agree
+    with.
+
+    statistics: names of the F columns of `seen`; None: all. seen: [boundaries, F]. wanted: the label that a score is fitted to.
+    agree: whether the answer forced there agrees.
+    """
+
+    split: str
+    statistics: tuple[str, ...] | None
+    seen: list[np.ndarray]
+    wanted: list[np.ndarray]
+    agree: list[np.ndarray]
+
+    def fitted(self, rows: Sequence[int], fit: ScoreFit) -> ScoreNetwork:
+        """The network fitted to these traces. Raises CannotFit where all their boundaries agree alike."""
+        return fit_score(_joined(self.seen, rows), _joined(self.wanted, rows), fit).replace(statistics=self.statistics)
+
+    def auc(self, network: ScoreNetwork, rows: Sequence[int]) -> tuple[float, int]:
+        """(the AUC on these traces, their boundaries); nan where all of them agree or none does."""
+        known = _joined(self.agree, rows)
+        if not 0 < known.sum() < len(known):
+            return float("nan"), len(known)
+        return auc(known, np.asarray(network.logits(_joined(self.seen, rows)))), len(known)
+
+
+def boundary_table(
     session: Session,
     folder: Path,
     kinds: Sequence[str],
     confidence: str,
-    fit: ScoreFit,
-    say: Callable[[str], None],
     name: str = "signals.npz",
     without: Sequence[str] = (),
-) -> ScoreNetwork:
-    """The network fitted on a split's boundaries of these kinds, for the session's draft.
+) -> BoundaryTable:
+    """The boundaries of these kinds of an annotated split, for the session's draft.
 
-    confidence: which label (`exits.labels.confidence_targets`). Traces that never closed their thinking have no answer to agree
-    with, and are left out. name: the file of the draft's signals along the split. without: parts of the statistics that it does
-    not read (`trace_statistics.PARTS`). Says the AUC on every tenth trace by a network fitted without these traces. Raises
-    CannotFit where all boundaries agree alike, and ValueError where the split was not annotated at these kinds.
+    confidence: which label (`exits.labels.confidence_targets`). name: the file of the draft's signals along the split. without:
+    parts of the statistics that are left out (`trace_statistics.PARTS`). Raises ValueError where the split was not annotated at
+    these kinds.
     """
     names = statistics_without(session.draft.signal_names, without)
+    read = np.isin(statistic_names(session.draft.signal_names), names)
     traces, labels = annotated_split(session, folder, kinds)
     draft = DraftBundle(session.draft, session.params.draft, session.params.d2t)
     along = extracted(session, traces, draft, folder, name=name).signals
     closed = [place for place, trace in enumerate(traces) if trace["think_end"] is not None]
     traces, labels = [traces[place] for place in closed], [labels[place] for place in closed]
-    read = np.isin(statistic_names(session.draft.signal_names), names)
-    seen = [rows[:, read] for rows in statistics_at_boundaries(session.draft.signal_names, traces, labels, along)]
-    wanted = [np.asarray(confidence_targets(label, confidence), np.float32) for label in labels]
-    agree = [np.asarray(label["agree"], bool) for label in labels]
-    if not labels:
-        raise CannotFit(f"An exit score needs traces that closed their thinking, but {folder.name} has none.")
-    network = fit_score(np.concatenate(seen), np.concatenate(wanted), fit)
-    if without:
-        network = network.replace(statistics=names)
-    say(f"score: fitted on {sum(map(len, wanted))} boundaries of {len(traces)} traces of {folder.name}")
-    kept, out = ([n for n in range(len(traces)) if (n % _HELD_OUT == 0) == held] for held in (False, True))
-    known = np.concatenate([agree[n] for n in out])
+    seen = statistics_at_boundaries(session.draft.signal_names, traces, labels, along)
+    return BoundaryTable(
+        folder.name,
+        names if without else None,
+        [rows[:, read] for rows in seen],
+        [np.asarray(confidence_targets(label, confidence), np.float32) for label in labels],
+        [np.asarray(label["agree"], bool) for label in labels],
+    )
+
+
+def fitted_score(table: BoundaryTable, fit: ScoreFit, say: Callable[[str], None]) -> ScoreNetwork:
+    """The network fitted on all traces of a split. Says the AUC on every tenth trace by one that was fitted without these.
+    Raises CannotFit where all boundaries agree alike."""
+    every = range(len(table.seen))
+    if not every:
+        raise CannotFit(f"An exit score needs traces that closed their thinking, but {table.split} has none.")
+    network = table.fitted(every, fit)
+    say(f"score: fitted on {sum(map(len, table.wanted))} boundaries of {len(every)} traces of {table.split}")
+    kept, out = ([n for n in every if (n % _HELD_OUT == 0) == held] for held in (False, True))
     try:
-        found = fit_score(_joined(seen, kept), _joined(wanted, kept), fit).logits(_joined(seen, out))
+        found, boundaries = table.auc(table.fitted(kept, fit), out)
     except CannotFit:
         return network
-    if 0 < known.sum() < len(known):
-        say(f"score: AUC {auc(known, np.asarray(found)):.4f} on {len(known)} held-out boundaries, fitted without them")
+    if not np.isnan(found):
+        say(f"score: AUC {found:.4f} on {boundaries} held-out boundaries, fitted without them")
     return network
+
+
+def learning_curve(
+    table: BoundaryTable, fit: ScoreFit, seeds: int, judged: Callable[[ScoreNetwork], dict[str, float]]
+) -> list[dict[str, float]]:
+    """What scores fitted on 1/32, 1/16, ... and all of a split's traces are worth, least first.
+
+    fit: of all traces; half of them are read twice as often, and fewer four times. seeds: fits of each size, with other traces
+    and first weights, whose results are averaged. judged: what a network is worth.
+    """
+    rows = []
+    for part in reversed(range(6)):
+        size, found = len(table.seen) >> part, []
+        if size == 0:
+            continue
+        for seed in range(seeds):
+            chosen = np.random.default_rng(seed).permutation(len(table.seen))[:size]
+            epochs = fit.epochs * min(1 << part, _MOST_OFTEN)
+            network = table.fitted(chosen, dataclasses.replace(fit, seed=fit.seed + seed, epochs=epochs))
+            found.append(judged(network) | {"boundaries": sum(len(table.wanted[row]) for row in chosen)})
+        rows.append({"traces": size} | {name: float(np.mean([one[name] for one in found])) for name in found[0]})
+    return rows
 
 
 def _joined(parts: Sequence[np.ndarray], places: Sequence[int]) -> np.ndarray:

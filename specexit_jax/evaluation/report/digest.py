@@ -5,6 +5,7 @@ A digest is a small JSON file, docs/results/NAME.json: {kind, command, device, r
               them, specexit_eagle3 (of `results.compare`), share_of_ceiling, risk, signals
   frontier    of frontier.json: rows of {epsilon, tokens_ratio, harmed, problems, risk_upper} or {epsilon, refused}
   ablations   of ablations.json: rows of {table, arm, tokens_ratio, accuracy_difference, harmed, mended} or {table, arm, refused}
+  learning_curve  of learning_curve.json: rows of {traces, boundaries, auc, saved}
   table       columns and rows of text: what a person measured and wrote down
 Numbers keep the keys and units of the file that they are taken from.
 """
@@ -23,6 +24,7 @@ _SIGNALS = ("auc", "correlation_with_correct", "correlation_of_agreement_with_co
 _ROW_KEYS = {
     "frontier": ("epsilon", "tokens_ratio", "harmed", "problems", "risk_upper", "refused"),
     "ablations": ("table", "arm", "tokens_ratio", "accuracy_difference", "harmed", "mended", "refused"),
+    "learning_curve": ("traces", "boundaries", "auc", "saved"),
 }
 _DIGITS = 5  # significant ones, more than any table shows
 
@@ -49,7 +51,7 @@ def of_results(results: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def of_rows(kind: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The `frontier` or `ablations` digest of a run that has just been made on this machine."""
+    """The `frontier`, `ablations` or `learning_curve` digest of a run that has just been made on this machine."""
     made = provenance()
     own = [{key: row[key] for key in _ROW_KEYS[kind] if key in row} for row in rows]
     return {"device": made["device"], "revision": made["git_revision"], "rows": own}

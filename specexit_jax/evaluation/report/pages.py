@@ -154,6 +154,14 @@ def _ablations(digest: Digest) -> str:
     return f"{markdown_table(header, rows)}\n\n{_source(digest)}"
 
 
+def _learning_curve(digest: Digest) -> str:
+    rows = [
+        [f"{row['traces']:,}", f"{row['boundaries']:,.0f}", f"{row['auc']:.4f}", f"{100 * row['saved']:.1f} %"]
+        for row in digest["rows"]
+    ]
+    return f"{markdown_table(['traces', 'boundaries', 'AUC', 'tokens saved'], rows)}\n\n{_source(digest)}"
+
+
 def _change(ratio: float) -> str:
     return f"{100 * (ratio - 1):+.1f} %".replace("-", "−")
 
@@ -176,5 +184,6 @@ _VIEWS: dict[tuple[str, str], Callable[[Digest], str]] = {
     ("evaluation", "summary"): _summary,
     ("frontier", "table"): _frontier,
     ("ablations", "table"): _ablations,
+    ("learning_curve", "table"): _learning_curve,
     ("table", "table"): _table,
 }
