@@ -6,12 +6,13 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from annotated_case import traces_and_labels, write_split
 from calibration_case import random_outcomes
 
 from specexit_jax.annotation.kinds import labels_at
 from specexit_jax.evaluation.certified.ablation import Paired, arms, compared, row_of, strata, table_of
 from specexit_jax.evaluation.certified.certify import Goal
-from specexit_jax.evaluation.pipeline.ablating import Split
+from specexit_jax.evaluation.pipeline.ablating import Split, annotated_arms
 from specexit_jax.evaluation.pipeline.deer_trials import trial_rows
 from specexit_jax.exits.boundaries import make_boundaries
 
@@ -23,7 +24,18 @@ def test_arms_are_all_subsets_smoothers_kinds_and_places():
     names = {table: [arm.name for arm in found if arm.table == table] for table in {arm.table for arm in found}}
     assert len(names["signals"]) == 7 and "confidence + remain" in names["signals"]
     assert names["smoother"] == ["none", "ewma"] and names["signals' place"] == ["draft (own)", "fc (other)"]
-    assert names["boundaries"] == ["paragraph", "marker", "paragraph + marker"]
+    assert names["boundaries"] == ["paragraph", "marker", "paragraph + marker", "sentence"]
+
+
+def test_arms_at_boundaries_that_were_not_annotated_are_left_out(tmp_path):
+    said = []
+    splits = [Split(write_split(tmp_path / name, [], traces_and_labels(2, kinds)[1], kinds=kinds), [], [])
+              for name, kinds in (("development", ("paragraph", "marker")), ("test", ("sentence", "paragraph")))]  # fmt: skip
+    left = annotated_arms(arms(("none",), {"own": "draft"}), splits, said.append)
+    assert [arm.name for arm in left if arm.table == "boundaries"] == ["paragraph"] and len(left) == 10
+    assert said == [
+        "boundaries: marker, sentence left out: not every split was annotated at them (--config.annotate.kinds)"
+    ]
 
 
 def test_seeds_of_a_problem_are_one_observation():

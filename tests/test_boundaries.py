@@ -23,8 +23,8 @@ def test_every_paragraph_ending_token_is_a_boundary():
 )
 def test_a_paragraph_ends_in_a_blank_line_however_lines_end(ends, goes_on):
     assert make_boundaries((*ends, *goes_on)).always.tolist() == [True] * len(ends) + [False] * len(goes_on)
-    lines = make_boundaries(("\r\n", ".\r\n", "\u2028", "\n", "\r", "x\n "), ("marker",)).ends_line
-    assert lines.tolist() == [True, True, True, True, False, False]
+    lines = make_boundaries(("\r\n", ".\r\n", "\u2028", "\n", "\r", "x\n "), ("marker",)).before
+    assert lines.tolist() == [1, 1, 1, 1, 0, 0]
 
 
 def test_released_kind_is_the_six_texts_only():
@@ -40,6 +40,22 @@ def test_marker_cuts_before_a_marker_at_a_line_start():
     assert np.flatnonzero(boundaries.mask(tokens, following)[0]).tolist() == want
 
 
+SENTENCES = ["x", ".", " It", "?", "3", "\n\n", " ok.)", "!\n", "。", "...", "wait. No", ' end."', "\n", ".\n\n", ""]
+
+
+def test_sentence_cuts_where_a_sentence_ends_before_white_space():
+    boundaries = make_boundaries(SENTENCES, ("sentence",))
+    texts = ["x", ".", " It", "?", "3", ".", "3", " ok.)", " It", "!\n", "x", "。", "x", "...", "\n", "wait. No", ' end."', " It",
+             ".\n\n", "x", "\n\n", ".", ""]  # fmt: skip
+    ids = [SENTENCES.index(text) for text in texts]
+    found = boundary_positions(boundaries, ids, len(ids))
+    assert found == [1, 7, 9, 11, 13, 16, 18, 20]  # neither "?3" nor "3.3" nor "." before what is no text
+    tokens, following = jnp.array([ids[:-1]], jnp.int32), jnp.array([ids[1:]], jnp.int32)
+    assert np.flatnonzero(boundaries.mask(tokens, following)[0]).tolist() == found
+    both = make_boundaries([*SENTENCES, "Wait"], ("marker", "sentence"))
+    assert boundary_positions(both, [0, 12, 15, 1, 15, 1, 2], 7) == [1, 5]  # a marker's bit does not meet a sentence's
+
+
 def test_paragraph_kind_ignores_what_follows():
     boundaries = make_boundaries(TEXTS)
     tokens = jnp.array([[4, 1, 0]], jnp.int32)
@@ -53,7 +69,7 @@ def test_positions_stop_where_thinking_does():
 @pytest.mark.parametrize(
     "texts, kinds, message",
     [
-        (TEXTS, ("sentence",), "unknown boundary kind sentence"),
+        (TEXTS, ("clause",), "unknown boundary kind clause"),
         (TEXTS, (), "none given"),
         (["a", "b"], ("paragraph",), "no exit is possible"),
     ],

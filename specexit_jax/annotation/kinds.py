@@ -10,7 +10,8 @@ from specexit_jax.exits.labels import sufficient_boundary
 from specexit_jax.storage.shards import read_shards, settings_of, shard_files
 
 _EACH = ("boundaries", "forced_ids", "forced", "finished", "agree", "correct", "logprob", "agree_share")
-_WITHIN = {"released": "paragraph"}  # every boundary of the first kind is also one of the second
+# Every boundary of the first kind is also one of the others.
+_WITHIN = {"released": ("paragraph", "sentence"), "paragraph": ("sentence",)}
 
 
 def labels_at(traces: Sequence[dict], labels: Sequence[dict], boundaries: Boundaries) -> list[dict]:
@@ -59,7 +60,7 @@ def missing_kinds(folder: Path, kinds: Sequence[str]) -> list[str]:
     there = annotated_kinds(folder)
     if there is None:
         return []
-    return [kind for kind in kinds if kind not in there and _WITHIN.get(kind) not in there]
+    return [kind for kind in kinds if not {kind, *_WITHIN.get(kind, ())} & set(there)]
 
 
 def require_kinds(folder: Path, kinds: Sequence[str]) -> None:

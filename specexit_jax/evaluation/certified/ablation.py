@@ -15,7 +15,7 @@ from specexit_jax.exits.signals import PAPER
 from specexit_jax.exits.trace_statistics import PARTS
 
 PARAGRAPHS = ("paragraph",)
-KINDS = (PARAGRAPHS, ("marker",), ("paragraph", "marker"))
+KINDS = (PARAGRAPHS, ("marker",), ("paragraph", "marker"), ("sentence",))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from specexit_jax.annotation.joined import join_labels
-from specexit_jax.annotation.kinds import labels_at
+from specexit_jax.annotation.kinds import labels_at, missing_kinds
 from specexit_jax.annotation.replay import outcomes
 from specexit_jax.annotation.unfinished import require_finished
 from specexit_jax.data.splits import Problem
@@ -48,6 +48,19 @@ def test_split(
     """The traces of these problems under every seed, decoded and annotated where they are not yet."""
     traces = decoded_traces(session, problems, "eagle3", setting, folder)
     return Split(folder, traces, annotated(session, traces, kinds, setting, folder))
+
+
+def annotated_arms(arms: Sequence[Arm], splits: Sequence[Split], say: Callable[[str], None]) -> list[Arm]:
+    """The arms whose boundaries are annotated in all splits; says which kinds of the others are not."""
+    missing = {
+        kinds: {kind for split in splits for kind in missing_kinds(split.folder, kinds)}
+        for kinds in {arm.kinds for arm in arms}
+    }
+    if absent := sorted(set().union(*missing.values())):
+        say(
+            f"boundaries: {', '.join(absent)} left out: not every split was annotated at them (--config.annotate.kinds)"
+        )
+    return [arm for arm in arms if not missing[arm.kinds]]
 
 
 Fit = Callable[[str, tuple[str, ...], tuple[str, ...]], ScoreNetwork]
