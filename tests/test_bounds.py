@@ -122,6 +122,18 @@ def test_no_exit_after_the_last_token_of_a_trace_that_ran_out_of_room():
     assert table.first[1] == bounds.NO_EXIT and not table.closed[1]
 
 
+def test_the_ceiling_reads_statistics():
+    """Features that tell nothing, and statistics that tell all that there is."""
+    traces, labels, known = _annotated(300, 8)
+    rng, found = np.random.default_rng(1), []
+    noise = {name: rng.normal(size=rows.shape).astype(np.float32) for name, rows in known.items()}
+    for statistics in (None, known):
+        table = bounds.gather_boundaries(traces, labels, noise, statistics=statistics)
+        found.append(max(ceiling.fit_ceiling(table, trees=25).held_out.values()))
+    assert found[1] > 0.9 > found[0] + 0.02
+    assert bounds.select(table, table.row == 0).statistics.shape == known[traces[0]["id"]].shape
+
+
 def test_mismatched_files_are_refused():
     traces, labels, features = _annotated(4, 7)
     with pytest.raises(ValueError, match="1 traces have no labels"):

@@ -27,7 +27,8 @@ class Boundaries:
     answers. first: int32[N], place among the n of the earliest agreeing boundary, NO_EXIT where none agrees. full_*:
     the trace without an exit, [N]. closed: bool[N], whether it closed its thinking itself. features: float32[n, A]
     captured features of the boundary token (A may be 0: the oracle needs none). extra: float32[n, E] further causal
-    columns, e.g. smoothed signals (E may be 0).
+    columns whose past tells more, e.g. smoothed signals (E may be 0). statistics: float32[n, F], columns that hold their past
+    already (F may be 0).
     """
 
     ids: tuple[str, ...]
@@ -51,6 +52,7 @@ class Boundaries:
     closed: np.ndarray
     features: np.ndarray
     extra: np.ndarray
+    statistics: np.ndarray
 
     @property
     def starts(self) -> np.ndarray:
@@ -64,10 +66,12 @@ def gather_boundaries(
     features: Mapping[str, np.ndarray] | None = None,
     extra: Mapping[str, np.ndarray] | None = None,
     end_think_length: int = 1,
+    statistics: Mapping[str, np.ndarray] | None = None,
 ) -> Boundaries:
     """Boundaries of traces.jsonl and labels.jsonl rows, joined by id.
 
-    features, extra: id -> [boundaries, A] and [boundaries, E], rows in the order of the label's boundaries.
+    features, extra, statistics: id -> [boundaries, A], [boundaries, E] and [boundaries, F], rows in the order of the label's
+    boundaries.
     end_think_length: ids of `</think>`, which forced_ids do not repeat.
     A boundary that leaves no room for `</think>` is left out, because no exit is possible there. Raises ValueError for
     a trace without labels, or arrays that do not match the boundaries.
@@ -113,6 +117,7 @@ def gather_boundaries(
         closed=np.asarray([end is not None for end in own], bool),
         features=_join(traces, counts, features, "features"),
         extra=_join(traces, counts, extra, "extra columns"),
+        statistics=_join(traces, counts, statistics, "statistics"),
     )
     pairs = zip(traces, chosen, strict=True)
     last = np.asarray([leavable_tokens(trace, label, end_think_length) for trace, label in pairs], np.int32)
@@ -124,7 +129,7 @@ def select(boundaries: Boundaries, kept: np.ndarray) -> Boundaries:
     moved = np.where(kept, np.cumsum(kept) - 1, NO_EXIT).astype(np.int32)
     first = boundaries.first.copy()
     first[first != NO_EXIT] = moved[first[first != NO_EXIT]]
-    fields = ("row", "index", "agree", "correct", "finished", "tokens", "features", "extra")
+    fields = ("row", "index", "agree", "correct", "finished", "tokens", "features", "extra", "statistics")
     arrays = {name: getattr(boundaries, name)[kept] for name in fields}
     answers = tuple(boundaries.answers[i] for i in np.flatnonzero(kept))
     return dataclasses.replace(boundaries, **arrays, answers=answers, first=first)

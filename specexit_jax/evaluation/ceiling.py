@@ -42,7 +42,7 @@ class Ceiling:
         return 1.0 / (1.0 + np.exp(-np.mean([_logit(model, columns) for model in self.models], axis=0)))
 
 
-def fit_ceiling(train: Boundaries, max_boundaries: int = 60_000, seed: int = 0, trees: int = 150) -> Ceiling:
+def fit_ceiling(train: Boundaries, max_boundaries: int = 100_000, seed: int = 0, trees: int = 150) -> Ceiling:
     """Fits the probe on boundaries of the draft-training split, whole traces subsampled to about `max_boundaries`.
 
     trees: boosting rounds. Raises ValueError without features, or when all boundaries agree or none does.
@@ -83,8 +83,8 @@ def causal_columns(boundaries: Boundaries, projected: np.ndarray, first: np.ndar
     """float32[n, F]: what is known at each boundary, from its own trace's prefix only.
 
     projected: [n, P] features; first: [n] first-stage logits. Columns: the features, their mean over the boundaries so
-    far and their step since the last one, counts of boundaries and tokens, and for the score and every extra column
-    its value, previous value, running maximum, mean of the last three and running mean.
+    far and their step since the last one, counts of boundaries and tokens, for the score and every extra column its value,
+    previous value, running maximum, mean of the last three and running mean, and the statistics.
     """
     starts = boundaries.starts[boundaries.row]
     here = np.arange(len(starts)) - starts  # number of earlier boundaries
@@ -104,7 +104,7 @@ def causal_columns(boundaries: Boundaries, projected: np.ndarray, first: np.ndar
         for trace in np.split(np.arange(len(here)), np.flatnonzero(here == 0)[1:]):
             highest[trace] = np.maximum.accumulate(column[trace], axis=0)
         columns += [column, _shift(column, here, 1), highest, recent, _running_mean(column, here)]
-    return np.concatenate(columns, axis=1, dtype=np.float32)
+    return np.concatenate([*columns, boundaries.statistics], axis=1, dtype=np.float32)
 
 
 def _shift(values: np.ndarray, here: np.ndarray, steps: int) -> np.ndarray:

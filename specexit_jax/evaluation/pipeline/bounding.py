@@ -2,7 +2,7 @@
 
 from specexit_jax.annotation.features import Extracted
 from specexit_jax.annotation.joined import join_labels
-from specexit_jax.annotation.replay import smoothed_at_boundaries
+from specexit_jax.annotation.replay import smoothed_at_boundaries, statistics_at_boundaries
 from specexit_jax.engine.session import Session
 from specexit_jax.evaluation.bounds import (
     Boundaries,
@@ -23,9 +23,12 @@ def boundaries_of(session: Session, policy: Threshold, traces, labels, along: Ex
     """Annotated traces in the form that bounds use; if features were extracted, with the ceiling's inputs."""
     if not along.features:
         return gather_boundaries(traces, labels, None, None, len(session.end_think_ids))
-    seen = smoothed_at_boundaries(policy.smoother, traces, join_labels(traces, labels), along.signals)
-    smoothed = {trace["id"]: rows for trace, rows in zip(traces, seen, strict=True)}
-    return gather_boundaries(traces, labels, along.features, smoothed, len(session.end_think_ids))
+    asked = traces, join_labels(traces, labels), along.signals
+    smoothed = smoothed_at_boundaries(policy.smoother, *asked)
+    statistics = statistics_at_boundaries(session.draft.signal_names, *asked)
+    by_id = ({trace["id"]: rows for trace, rows in zip(traces, found, strict=True)} for found in (smoothed, statistics))
+    known, past = by_id
+    return gather_boundaries(traces, labels, along.features, known, len(session.end_think_ids), past)
 
 
 def ceiling_records(
