@@ -10,7 +10,7 @@ from annotated_case import traces_and_labels, write_split
 from calibration_case import random_outcomes
 
 from specexit_jax.annotation.kinds import labels_at
-from specexit_jax.evaluation.certified.ablation import Paired, arms, compared, row_of, strata, table_of
+from specexit_jax.evaluation.certified.ablation import Paired, against_single, arms, compared, row_of, strata, table_of
 from specexit_jax.evaluation.certified.certify import Goal
 from specexit_jax.evaluation.pipeline.ablating import Split, annotated_arms
 from specexit_jax.evaluation.pipeline.deer_trials import trial_rows
@@ -55,18 +55,23 @@ def test_seeds_of_a_problem_are_one_observation():
 def test_an_arm_is_certified_on_calibration_and_used_on_test():
     splits = [{"none": random_outcomes(seed, size)} for seed, size in ((1, 1200), (2, 3000), (3, 800))]
     tasks, problems = ["a"] * 200 + ["b"] * 600, [str(number // 2) for number in range(800)]
-    rows = [
-        row_of(arm, splits, Goal(0.08, 0.05), tasks, problems)
-        for arm in arms(("none",), {"own": "fc"})
-        if arm.name in ("confidence", "remain")
-    ]
-    confident, remaining = rows
+    own = [arm for arm in arms(("none",), {"own": "fc"}) if arm.name in ("confidence", "remain", "confidence + remain")]
+    rows, results = zip(*(row_of(arm, splits, Goal(0.08, 0.05), tasks, problems) for arm in own), strict=True)
+    confident, remaining, both = rows
     assert confident["tokens_ratio"]["value"] < 0.8 < 0.88 < remaining["tokens_ratio"]["value"], "remain is noise here"
     assert confident["problems"] == 400 and confident["traces"] == 800
     assert confident["harmed"] / 800 < 0.1
-    refused = row_of(arms(("none",), {"own": "fc"})[0], splits, Goal(0.0001, 0.05), tasks, problems)
-    assert "can never certify" in refused["refused"]
-    table = table_of([*rows, refused], "signals")
+    refused, nothing = row_of(own[0], splits, Goal(0.0001, 0.05), tasks, problems)
+    assert "can never certify" in refused["refused"] and nothing is None
+    against = against_single(own, rows, results)
+    assert against["arm"] == "confidence + remain, against confidence" and against["traces"] == 800
+    assert against["tokens_ratio"]["value"] == pytest.approx(both["tokens"] / confident["tokens"])
+    assert against["harmed"] == (results[0].correct & ~results[2].correct).sum()
+    assert (
+        against_single(own, [refused] * 3, [None] * 3) is None
+        and against_single(own[:1], rows[:1], results[:1]) is None
+    )
+    table = table_of([confident, remaining, refused], "signals")
     assert table.count("\n") == 5 and "| confidence | " in table and "never certify" in table
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from specexit_jax.evaluation import statistics
-from specexit_jax.evaluation.certified.certify import Goal, Seen, certify, scored
+from specexit_jax.evaluation.certified.certify import Goal, Seen, certify, scored, use
 from specexit_jax.exits.calibration import exit_boundaries, results_at
 from specexit_jax.exits.risk import CannotCertify
 from specexit_jax.exits.score import SCORE
@@ -66,10 +66,12 @@ def arms(smoothers: Sequence[str], places: Mapping[str, str], signals: Sequence[
     ]
 
 
-def row_of(arm: Arm, splits: Sequence[Seen], goal: Goal, tasks: Sequence[str], problems: Sequence[str]) -> dict:
-    """The arm's row: certified on the first two of (development, calibration, test), used on the third.
+def row_of(
+    arm: Arm, splits: Sequence[Seen], goal: Goal, tasks: Sequence[str], problems: Sequence[str]
+) -> tuple[dict, Paired | None]:
+    """(the arm's row: certified on the first two of (development, calibration, test), used on the third; its results there).
 
-    tasks, problems: of the test traces.
+    tasks, problems: of the test traces. Without results where nothing can be certified.
     """
     development, calibration, test = ({name: seen[name] for name in arm.smoothers} for seen in splits)
     named = {"table": arm.table, "arm": arm.name}
@@ -77,14 +79,28 @@ def row_of(arm: Arm, splits: Sequence[Seen], goal: Goal, tasks: Sequence[str], p
         own = dataclasses.replace(goal, signals=arm.signals)
         path, found = certify(scored(development, own), calibration, own)
     except CannotCertify as refusal:
-        return named | {"refused": str(refusal)}
+        return named | {"refused": str(refusal)}, None
     seen = test[path.smoothing]
     exits = exit_boundaries(seen, np.asarray([found.thresholds]), goal.budget)[0]
     pairs = Paired(
         tasks, problems, *results_at(seen, exits), seen.full_tokens, seen.full_correct, exits < seen.present.shape[1]
     )
     chosen = {"smoothing": path.smoothing, "thresholds": list(found.thresholds), "certified_harm": found.harmed}
-    return named | chosen | compared(pairs)
+    there = use(calibration[path.smoothing], found.thresholds, goal.budget)["tokens_ratio"]
+    return named | chosen | {"calibration_tokens_ratio": there} | compared(pairs), pairs
+
+
+def against_single(arms: Sequence[Arm], rows: Sequence[dict], results: Sequence[Paired | None]) -> dict | None:
+    """The row of all that the policy can exit by, the exit score where there is one, against the single signal that saves most on
+    the calibration split at the same certificate. None where one of both is not certified."""
+    signals = [number for number, arm in enumerate(arms) if arm.table == "signals"]
+    single = [number for number in signals if len(arms[number].signals or ()) == 1 and results[number]]
+    if not single or results[signals[-1]] is None or signals[-1] in single:
+        return None
+    best = min(single, key=lambda number: rows[number]["calibration_tokens_ratio"])
+    own, other = results[signals[-1]], results[best]
+    pairs = dataclasses.replace(own, full_tokens=other.tokens, full_correct=other.correct)
+    return {"table": "signals", "arm": f"{arms[signals[-1]].name}, against {arms[best].name}"} | compared(pairs)
 
 
 def compared(pairs: Paired) -> dict:

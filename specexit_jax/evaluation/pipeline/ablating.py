@@ -14,7 +14,7 @@ from specexit_jax.annotation.unfinished import require_finished
 from specexit_jax.data.splits import Problem
 from specexit_jax.engine.methods import make_method
 from specexit_jax.engine.session import Session
-from specexit_jax.evaluation.certified.ablation import Arm, Paired, compared, row_of
+from specexit_jax.evaluation.certified.ablation import Arm, Paired, against_single, compared, row_of
 from specexit_jax.evaluation.certified.certify import Goal, Seen
 from specexit_jax.evaluation.pipeline.harness import Setting, annotated, decoded_by, decoded_traces, extracted
 from specexit_jax.exits.released import released
@@ -115,16 +115,24 @@ class SeenSplits:
 
 
 def rows_of(arms: Sequence[Arm], seen: SeenSplits, goal: Goal, test: Split, say: Callable[[str], None]) -> list[dict]:
-    """A row an arm."""
+    """A row an arm, and one of all signals against the best of them."""
     tasks, problems = _names(test.traces)
-    rows = []
+    rows, results = [], []
     for arm in arms:
-        row = row_of(arm, seen.of(arm), goal, tasks, problems)
-        ratio = row.get("tokens_ratio")
-        text = f"{100 * (ratio['value'] - 1):+.1f} % tokens, {row['harmed']} harmed" if ratio else row["refused"]
-        say(f"{arm.table}: {arm.name}: {text}")
+        row, found = row_of(arm, seen.of(arm), goal, tasks, problems)
+        _tell(row, say)
+        rows.append(row)
+        results.append(found)
+    if row := against_single(arms, rows, results):
+        _tell(row, say)
         rows.append(row)
     return rows
+
+
+def _tell(row: dict, say: Callable[[str], None]) -> None:
+    ratio = row.get("tokens_ratio")
+    text = f"{100 * (ratio['value'] - 1):+.1f} % tokens, {row['harmed']} harmed" if ratio else row["refused"]
+    say(f"{row['table']}: {row['arm']}: {text}")
 
 
 def released_row(
