@@ -12,8 +12,8 @@ from absl import flags
 
 from launch import checks, door, loading, stages
 from specexit_jax.annotation.annotate import annotate, require_alike
-from specexit_jax.annotation.world_statistics import world_statistics
-from specexit_jax.storage.shards import read_shards, require_settings
+from specexit_jax.annotation.world_statistics import split_statistics
+from specexit_jax.storage.shards import require_settings
 
 _SPLITS = flags.DEFINE_list(
     "splits", None, "Splits to annotate, separated by commas; default: those of config.rollout.per_task."
@@ -49,8 +49,9 @@ def main() -> None:
             f"{took['read_tokens']} tokens of it; {took['unfinished'].summary()}"
         )
         if shard.count == 1 and not config.source.name:
-            statistics = world_statistics(read_shards(folder, "traces"), read_shards(folder, "labels"))
-            door.say(f"{folder}: " + ", ".join(f"{name} {value:.4g}" for name, value in statistics.items()))
+            statistics = split_statistics(session, folder) or {}
+            if statistics:
+                door.say(f"{folder}: " + ", ".join(f"{name} {value:.4g}" for name, value in statistics.items()))
 
 
 if __name__ == "__main__":

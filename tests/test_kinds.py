@@ -9,10 +9,12 @@ from annotated_case import IDS, KINDS, PARAGRAPHS, SESSION, sure_everywhere, tra
 from specexit_jax.annotation.documents import Traces
 from specexit_jax.annotation.features import Extracted
 from specexit_jax.annotation.kinds import annotated_split, kinds_to_annotate, require_kinds
+from specexit_jax.annotation.world_statistics import split_statistics
 from specexit_jax.evaluation.certified.certify import use
 from specexit_jax.evaluation.pipeline import bounding, calibrating, exit_records, harness
 from specexit_jax.exits.policy_file import PolicyFile
 from specexit_jax.models.config import DraftConfig
+from specexit_jax.storage.jsonl import append_jsonl
 
 OPEN = (-1e6, -1e6, 1e6)
 
@@ -40,6 +42,18 @@ def test_a_policy_is_calibrated_at_the_boundaries_that_it_exits_at(both, markers
     assert harmed == {("paragraph",): 0, KINDS: 60, ("marker",): 60}
     with pytest.raises(ValueError, match="was annotated at marker boundaries, not at paragraph ones: annotate with"):
         calibrating.seen_split(SESSION, markers, ("none",), ("paragraph",), print)
+
+
+def test_the_world_is_described_at_paragraphs_whichever_kinds_were_annotated(both, markers):
+    traces, labels = traces_and_labels(3)
+    world = {"text": "the answer is 4.\n\nb.\n\n</think>4", "reference": "4", "checker": "world"}
+    for folder, kept in ((both, labels), (markers, traces_and_labels(3, ("marker",))[1])):
+        for stem, rows in (("traces", [trace | world for trace in traces]), ("labels", kept)):
+            (folder / f"{stem}.jsonl").unlink()
+            append_jsonl(folder / f"{stem}.jsonl", rows)
+    told = split_statistics(SESSION, both)
+    assert told["first_answer"] == 1 and told["beyond_oracle"] == pytest.approx(4 / 8) and told["causeless_flips"] == 0
+    assert split_statistics(SESSION, markers) is None
 
 
 def test_kinds_that_hold_others(both, markers, tmp_path):

@@ -2,15 +2,27 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 
 from specexit_jax.annotation.joined import join_labels
+from specexit_jax.annotation.kinds import annotated_split, missing_kinds
 from specexit_jax.data.checkers import agrees
+from specexit_jax.engine.session import Session
+
+PARAGRAPHS = ("paragraph",)
+
+
+def split_statistics(session: Session, folder: Path) -> dict[str, float] | None:
+    """`world_statistics` of an annotated split; None where it was not annotated at the ends of paragraphs."""
+    return (
+        None if missing_kinds(folder, PARAGRAPHS) else world_statistics(*annotated_split(session, folder, PARAGRAPHS))
+    )
 
 
 def world_statistics(traces: Sequence[dict], labels: Sequence[dict]) -> dict[str, float]:
-    """Fractions over traces; accuracies are means over tasks.
+    """Fractions over traces; accuracies are means over tasks. labels: at the ends of paragraphs.
 
     think: accuracy of full thinking; first_answer: of stopping at the first boundary after an answer is stated;
     beyond_oracle: thinking tokens after the oracle's exit, of all; causeless_flips: pairs of neighbouring boundaries
