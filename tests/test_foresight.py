@@ -119,7 +119,10 @@ def test_confidence_beside_what_could_be_known():
     agree = np.array([row["agree"] for row in rows])
     vague = chances + rng.normal(0, 0.3, 600)
     told = summary(rows, vague, resamples=200)
-    assert told["auc"]["confidence"]["value"] == auc(agree, vague)
+    assert told["auc"]["confidence"]["value"] == auc(agree, vague) and "score" not in told["auc"]
+    clear = summary(rows, vague, resamples=200, score=chances)["auc"]
+    assert clear["score"]["value"] == auc(agree, chances) > clear["score"]["ci95"][0] > clear["confidence"]["ci95"][1]
+    assert clear["share"] == told["auc"]["share"]
     assert told["auc"]["share"]["ci95"][0] < told["auc"]["share"]["value"] < told["auc_of_probability"]
     assert told["auc"]["share_minus_confidence"]["ci95"][0] > 0
     by = told["auc_by_continuations"]

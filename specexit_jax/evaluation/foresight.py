@@ -8,7 +8,7 @@ distribution over the boundaries.
 """
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -143,21 +143,28 @@ def _row(place: Place, answers: Sequence[str | None]) -> dict[str, Any]:
     }
 
 
-def summary(rows: Sequence[dict], confidence: Sequence[float], resamples: int = 1000, seed: int = 0) -> dict[str, Any]:
-    """AUC of agreement by the shares, by the probability that they estimate, and by the confidence at the same boundaries;
-    95 % intervals from a bootstrap over problems, each with all of its traces' boundaries."""
+def summary(
+    rows: Sequence[dict],
+    confidence: Sequence[float],
+    resamples: int = 1000,
+    seed: int = 0,
+    score: Sequence[float] | None = None,
+) -> dict[str, Any]:
+    """AUC of agreement by the shares, by the probability that they estimate, and by confidence and exit score (None: there is
+    none) at the same boundaries; 95 % intervals from a bootstrap over problems, each with all of its traces' boundaries."""
     agree = np.asarray([row["agree"] for row in rows], bool)
     stands = np.asarray([row["stands"] for row in rows], bool)
-    confidence = np.asarray(confidence, np.float64)
+    judges = {"confidence": np.asarray(confidence, np.float64), "share": stands.mean(axis=1)}
+    if score is not None:
+        judges["score"] = np.asarray(score, np.float64)
     problems = [problem_of(row | {"id": row["trace"]}) for row in rows]
-    drawn = [_aucs(agree[own], stands[own], confidence[own]) for own in resampled(problems, resamples, seed)]
-    low, high = np.nanquantile(np.asarray(drawn), (0.025, 0.975), axis=0)
-    names = ("confidence", "share", "share_minus_confidence")
-    value = _aucs(agree, stands, confidence)
-    told = {
-        name: {"value": v, "ci95": [a, b]}
-        for name, v, a, b in zip(names, value, low.tolist(), high.tolist(), strict=True)
-    }
+    value = _aucs(agree, judges)
+    drawn = [
+        _aucs(agree[own], {name: values[own] for name, values in judges.items()})
+        for own in resampled(problems, resamples, seed)
+    ]
+    low, high = np.nanquantile(np.asarray([list(one.values()) for one in drawn]), (0.025, 0.975), axis=0).tolist()
+    told = {name: {"value": v, "ci95": [a, b]} for (name, v), a, b in zip(value.items(), low, high, strict=True)}
     halves = [1 << n for n in range(stands.shape[1].bit_length()) if 1 << n < stands.shape[1]]
     return {
         "boundaries": len(rows),
@@ -170,9 +177,9 @@ def summary(rows: Sequence[dict], confidence: Sequence[float], resamples: int = 
     }
 
 
-def _aucs(agree: np.ndarray, stands: np.ndarray, confidence: np.ndarray) -> tuple[float, float, float]:
-    own, share = auc(agree, confidence), auc(agree, stands.mean(axis=1))
-    return own, share, share - own
+def _aucs(agree: np.ndarray, judges: Mapping[str, np.ndarray]) -> dict[str, float]:
+    found = {name: auc(agree, values) for name, values in judges.items()}
+    return found | {"share_minus_confidence": found["share"] - found["confidence"]}
 
 
 def best_auc(counts: np.ndarray, trials: int) -> float:
