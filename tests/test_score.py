@@ -28,7 +28,7 @@ from specexit_jax.exits.policy_file import PolicyFile, load_policy, save_policy
 from specexit_jax.exits.readings import READINGS
 from specexit_jax.exits.score import Score, ScoreNetwork, to_json
 from specexit_jax.exits.signals import PAPER, open_limits
-from specexit_jax.exits.smoothers import smoother_named
+from specexit_jax.exits.smoothers import SMOOTHERS, smoother_named
 from specexit_jax.exits.trace_statistics import statistic_names
 from specexit_jax.models.draft import DraftBundle
 from specexit_jax.training.score_fit import CannotFit, ScoreFit, fit_score
@@ -109,6 +109,32 @@ def test_replayed_scores_are_those_of_decoding():
             np.testing.assert_allclose(score, rows[:, 3], rtol=1e-4, atol=1e-5)
             seen += 1
     assert seen >= 8
+
+
+@pytest.mark.parametrize("name", [*SMOOTHERS, "score"])
+def test_both_at_once_are_what_each_is_alone(name):
+    """Also where no exit is possible any more, and with a budget; a row that exits has no use for its state."""
+    rng = np.random.default_rng(4)
+    signals = jnp.asarray(rng.uniform(0.1, 0.9, (64, 4, 8)), jnp.float32)
+    boundary = jnp.asarray(rng.random((64, 4)) < 0.4)
+    thinking = jnp.asarray(np.arange(4)[None] < rng.integers(0, 5, (64, 1)))
+    possible = thinking & jnp.asarray(rng.random((64, 1)) < 0.7)
+    smoother, limits = smoother_named(name, score=network()), (0.5, 0.3, 0.7)
+    policy = Threshold(
+        jnp.asarray(limits if name != "score" else (*open_limits(PAPER), 0.5), jnp.float32), smoother, jnp.int32(60)
+    )
+    columns = signals[..., : len(smoother.reads)]
+    tokens, state, exits = jnp.zeros((64, 4), jnp.int32), policy.init(64), 0
+    for _ in range(4):
+        seen = state, tokens, columns, boundary
+        (column, smoothed), after = policy.decide_and_commit(*seen, possible, thinking)
+        alone, each = policy.decide(*seen, possible)
+        np.testing.assert_array_equal(column, alone)
+        np.testing.assert_allclose(np.asarray(smoothed)[thinking], np.asarray(each)[thinking], rtol=1e-6)
+        expected = policy.commit(*seen, thinking, jnp.full((64,), 4, jnp.int32))
+        jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, rtol=1e-6), after, expected)
+        state, exits = after, exits + int((column < 4).sum())
+    assert exits > 20
 
 
 def test_another_network_does_not_compile_anew():

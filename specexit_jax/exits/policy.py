@@ -73,8 +73,15 @@ class Threshold(Rule):
         return self.smoother.init(batch), None if self.budget is None else jnp.zeros((batch,), jnp.int32)
 
     def decide(self, state, tokens, signals, boundary, valid, closes=None) -> Decision:
-        smoothing, thought = state
-        smoothed = self.smoother.scan(smoothing, signals, boundary)
+        return self._decision(state[1], self.smoother.scan(state[0], signals, boundary), boundary, valid)
+
+    def decide_and_commit(self, state, tokens, signals, boundary, valid, thinking, closes=None):
+        (smoothing, thought), count = state, jnp.sum(thinking.astype(jnp.int32), axis=1)
+        smoothed, smoothing = self.smoother.scan_and_commit(smoothing, signals, boundary, count)
+        after = smoothing, None if thought is None else thought + count
+        return self._decision(thought, smoothed, boundary, valid), after
+
+    def _decision(self, thought, smoothed, boundary, valid) -> Decision:
         granted = functools.reduce(operator.and_, passed(smoothed, self.thresholds, self.signals))
         if self.budget is not None:
             granted = granted | (thought[:, None] + jnp.cumsum(valid, axis=1, dtype=jnp.int32) >= self.budget)

@@ -58,6 +58,16 @@ class Policy(Protocol):
         """The state after the first `count[b]` tokens of each row. The other arguments are those of `decide`."""
         return state
 
+    def decide_and_commit(
+        self, state: Any, tokens, signals, boundary, valid, thinking: Bool[Array, "B T"], closes=None
+    ) -> tuple[Decision, Any]:
+        """(what `decide` says, the state after all accepted thinking tokens, or None where `commit` is to compute it).
+
+        For policies that compute both at once; the loop calls it. Exits are final, so a row that exits needs no state. valid: the
+        tokens of `thinking` after which an exit is possible.
+        """
+        return self.decide(state, tokens, signals, boundary, valid, closes), None
+
 
 class TrialPolicy(Policy, Protocol):
     """A policy with on_trial, whose exits can be taken back. max_answer: the most tokens of an answer on trial."""

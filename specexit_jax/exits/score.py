@@ -94,11 +94,18 @@ class Score:
         return ScoreState(no_statistics(batch, len(self.draft_signals)), jnp.zeros((batch,), jnp.float32))
 
     def scan(self, state: ScoreState, signals: Signals, boundary: Boundary) -> Signals:
-        score = self._after(state, signals, boundary, _all(boundary))[1]
-        return jnp.concatenate([signals[..., : len(self.draft_signals)], score[..., None]], axis=-1)
+        return self.scan_and_commit(
+            state, signals, boundary, jnp.full(boundary.shape[:1], boundary.shape[1], jnp.int32)
+        )[0]
 
     def commit(self, state: ScoreState, signals: Signals, boundary: Boundary, count: Count) -> ScoreState:
         return self._after(state, signals, boundary, count)[0]
+
+    def scan_and_commit(
+        self, state: ScoreState, signals: Signals, boundary: Boundary, count: Count
+    ) -> tuple[Signals, ScoreState]:
+        after, score = self._after(state, signals, boundary, count)
+        return jnp.concatenate([signals[..., : len(self.draft_signals)], score[..., None]], axis=-1), after
 
     def _after(
         self, state: ScoreState, signals: Signals, boundary: Boundary, count: Count
@@ -160,10 +167,6 @@ class Score:
         if self.network.statistics not in (None, known):
             statistics = statistics[..., np.asarray([known.index(name) for name in self.network.statistics])]
         return self.network(statistics)
-
-
-def _all(boundary: Boundary) -> Count:
-    return jnp.full((boundary.shape[0],), boundary.shape[1], jnp.int32)
 
 
 def columns_read(draft_signals: tuple[str, ...]) -> tuple[str, ...]:

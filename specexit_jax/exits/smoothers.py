@@ -9,6 +9,7 @@ divide them: `scan` over a sequence equals any chain of `scan` and `commit` over
   init(batch) -> state
   scan(state, signals [B, T, R], boundary [B, T]) -> value after each token [B, T, S]
   commit(state, signals, boundary, count [B]) -> the state after the first `count[b]` tokens of each row
+  scan_and_commit(state, signals, boundary, count) -> both; the value after each of the first `count[b]` tokens alone counts
 """
 
 import dataclasses
@@ -34,6 +35,9 @@ class _Columns:
     @property
     def reads(self) -> tuple[str, ...]:
         return self.signals
+
+    def scan_and_commit(self, state: Any, signals: Signals, boundary: Boundary, count: Count) -> tuple[Signals, Any]:
+        return self.scan(state, signals, boundary), self.commit(state, signals, boundary, count)
 
 
 @dataclasses.dataclass(frozen=True)

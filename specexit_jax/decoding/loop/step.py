@@ -1,5 +1,7 @@
 """One iteration of the loop: verify, accept, decide, commit, draft. No row depends on another."""
 
+from typing import Any
+
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -48,11 +50,13 @@ class Observed:
 
 @flax.struct.dataclass
 class ExitDecision:
-    """The rows that exit, the column of the last token that they keep, and the smoothed signals of all columns."""
+    """The rows that exit, the column of the last token that they keep, and the smoothed signals of all columns; the policy's state
+    after the accepted thinking tokens, where it has computed that too (else None)."""
 
     exits: Bool[Array, " B"]
     column: Int[Array, " B"]
     smoothed: Float[Array, "B T S"]
+    policy_state: Any
 
 
 def step(loop: LoopContext, live: int, state: DecodeState) -> DecodeState:
@@ -143,10 +147,9 @@ def decide(
     room = verify.exits_below(state.max_length, len(loop.spec.end_think_ids))
     valid = accepted.valid & state.may_exit[:, None] & (verified.positions < room[:, None])
     closes = accepted.closing < width
-    cut, smoothed = loop.policy.decide(
-        state.policy_state, verified.candidates, signals_read(loop, observed), observed.boundary, valid, closes
-    )
-    return ExitDecision(exits=cut < width, column=cut, smoothed=smoothed)
+    seen = verified.candidates, signals_read(loop, observed), observed.boundary
+    (cut, smoothed), after = loop.policy.decide_and_commit(state.policy_state, *seen, valid, accepted.valid, closes)
+    return ExitDecision(cut < width, cut, smoothed, after)
 
 
 def commit(
@@ -176,6 +179,10 @@ def commit(
     opening = state.length + accepted.closing + 1 - accepted.closing_ids
     think_end = jnp.where(decision.exits, length, jnp.where(closes, opening, state.think_end))
     kept = jnp.minimum(count, jnp.sum(accepted.valid.astype(jnp.int32), axis=1))  # of thinking
+    policy_state = decision.policy_state
+    if policy_state is None:
+        seen = verified.candidates, signals_read(loop, observed), observed.boundary
+        policy_state = loop.policy.commit(state.policy_state, *seen, accepted.valid, count)
     signals = state.signals
     if spec.record_signals:
         seen, own = observed.signals, observed.signals.shape[-1]
@@ -189,14 +196,7 @@ def commit(
         root_readings=None if verified.readings is None else column(verified.readings, count - 1),
         target_cache=verified.cache,
         draft_cache=state.draft_cache if observed.pairs is None else observed.pairs.cache,
-        policy_state=loop.policy.commit(
-            state.policy_state,
-            verified.candidates,
-            signals_read(loop, observed),
-            observed.boundary,
-            accepted.valid,
-            count,
-        ),
+        policy_state=policy_state,
         thinking=state.thinking & ~decision.exits & ~closes,
         done=state.done | finished | (length >= state.max_length),
         finished=finished,
