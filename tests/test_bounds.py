@@ -134,6 +134,22 @@ def test_the_ceiling_reads_statistics():
     assert bounds.select(table, table.row == 0).statistics.shape == known[traces[0]["id"]].shape
 
 
+def test_samples_of_a_problem_are_on_one_side_of_every_split():
+    traces, labels, features = _annotated(90, 9)
+    for number, (trace, label) in enumerate(zip(traces, labels, strict=True)):
+        name, sample = f"a/train/{number // 3}", number % 3
+        features[name := name + (f"/sample-{sample}" if sample else "")] = features.pop(trace["id"])
+        trace.update(id=name, sample=sample)
+        label.update(id=name)
+    table = bounds.gather_boundaries(traces, labels, features)
+    subset, place = ceiling._subset(table, np.random.default_rng(0), 300)
+    sides = {}
+    for row, number in zip(subset.row, place, strict=True):
+        sides.setdefault(table.problems[row], set()).add(number)
+    assert len(table.row) > 1.5 * len(subset.row) and len(sides) > 10
+    assert all(len(numbers) == 1 for numbers in sides.values()) and len({*map(tuple, sides.values())}) == len(sides)
+
+
 def test_mismatched_files_are_refused():
     traces, labels, features = _annotated(4, 7)
     with pytest.raises(ValueError, match="1 traces have no labels"):

@@ -254,6 +254,19 @@ def test_calibration_fits_a_score_and_exits_by_it_where_it_saves_more(split, tmp
     assert calibrating.with_score(alone, made) == alone and sum(one.tokens for one in kept) > 60 * 7
 
 
+def test_samples_of_a_held_out_problem_are_held_out_together():
+    """Each problem has features and a label of its own, alike in its three samples: nothing can be known of another problem."""
+    rng, said = np.random.default_rng(0), []
+    own = rng.normal(size=(120, 6)).astype(np.float32)
+    seen, agree = [own[n // 3][None] for n in range(360)], [np.array([n // 3 % 3 == 0]) for n in range(360)]
+    wanted, problems = [one.astype(np.float32) for one in agree], [f"p/{n // 3}" for n in range(360)]
+    table = scoring.BoundaryTable("draft", None, seen, wanted, agree, problems)
+    network = scoring.fitted_score(table, ScoreFit(hidden=32, epochs=300, batch_size=64), said.append)
+    assert table.auc(network, range(360))[0] > 0.99
+    told = float(said[1].split("AUC ")[1].split(" ")[0])
+    assert 0.1 < told < 0.9 and "36 held-out boundaries" in said[1]
+
+
 def test_a_learning_curve_goes_from_few_traces_to_all(split):
     session, folder, _ = split
     table = scoring.boundary_table(session, folder, ("paragraph", "marker"), "one", without=("entropy", "past"))

@@ -1,8 +1,8 @@
 """`ceiling`: the best causal exit that the captured features allow, a large offline probe of P(forced answer agrees).
 
-Two stages. A small network on the features of the boundary token gives a first score, cross-fitted by trace; gradient
+Two stages. A small network on the features of the boundary token gives a first score, cross-fitted by problem; gradient
 boosted trees and a larger network then see that score, its past, and the features and their past. The better of the
-two, or their mean, by AUC on held-out traces of the training split, is the probe. It is thresholded like every exit
+two, or their mean, by AUC on held-out problems of the training split, is the probe. It is thresholded like every exit
 (`bounds.choose_threshold` on the development split).
 """
 
@@ -20,7 +20,7 @@ from specexit_jax.evaluation.score_quality import auc
 
 _COMPONENTS = 320  # principal components of the boundary token's features, all of them where there are fewer
 _PAST = 32  # leading components whose past is also an input
-_HELD_OUT = 7  # one trace in this many is held out to choose between the models
+_HELD_OUT = 7  # one problem in this many is held out to choose between the models
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,15 +120,16 @@ def _running_mean(values: np.ndarray, here: np.ndarray) -> np.ndarray:
 
 
 def _subset(train: Boundaries, rng: np.random.Generator, most: int) -> tuple[Boundaries, np.ndarray]:
-    """Whole traces in random order until `most` boundaries, and each boundary's place of its trace in that order.
+    """Whole traces, in random order of problems until `most` boundaries, and the place of each boundary's problem in that order.
 
     A trace that never closed its thinking has no answer to agree with, and is left out.
     """
-    place = np.empty(len(train.ids), np.int64)
-    place[rng.permutation(len(train.ids))] = np.arange(len(train.ids))
+    problems, problem = np.unique(np.asarray(train.problems), return_inverse=True)
+    place = rng.permutation(len(problems))[problem]
     counts = np.diff(train.starts) * train.closed
     reached = np.empty(len(counts), np.int64)
-    reached[np.argsort(place)] = np.cumsum(counts[np.argsort(place)])
+    order = np.argsort(place, kind="stable")
+    reached[order] = np.cumsum(counts[order])
     chosen = train.closed & (reached <= max(most, counts.max(initial=0)))
     subset = select(train, chosen[train.row])
     return subset, place[subset.row]

@@ -14,11 +14,12 @@ from specexit_jax.evaluation.score_quality import auc
 from specexit_jax.exits.labels import confidence_targets
 from specexit_jax.exits.score import ScoreNetwork
 from specexit_jax.exits.trace_statistics import statistic_names, statistics_without
+from specexit_jax.exits.units import problem_of
 from specexit_jax.models.draft import DraftBundle
 from specexit_jax.training.score_fit import CannotFit, ScoreFit, fit_score
 
 _MOST_OFTEN = 4  # times as often as all traces are read; with more, few traces are learned by heart
-_HELD_OUT = 10  # one trace in so many is held out to tell how well a network like this does
+_HELD_OUT = 10  # one problem in so many is held out to tell how well a network like this does
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +28,7 @@ class BoundaryTable:
     with.
 
     statistics: names of the F columns of `seen`; None: all. seen: [boundaries, F]. wanted: the label that a score is fitted to.
-    agree: whether the answer forced there agrees.
+    agree: whether the answer forced there agrees. problems: of the traces.
     """
 
     split: str
@@ -35,6 +36,7 @@ class BoundaryTable:
     seen: list[np.ndarray]
     wanted: list[np.ndarray]
     agree: list[np.ndarray]
+    problems: list[str]
 
     def fitted(self, rows: Sequence[int], fit: ScoreFit) -> ScoreNetwork:
         """The network fitted to these traces. Raises CannotFit where all their boundaries agree alike."""
@@ -76,18 +78,22 @@ def boundary_table(
         [rows[:, read] for rows in seen],
         [np.asarray(confidence_targets(label, confidence), np.float32) for label in labels],
         [np.asarray(label["agree"], bool) for label in labels],
+        [problem_of(trace) for trace in traces],
     )
 
 
 def fitted_score(table: BoundaryTable, fit: ScoreFit, say: Callable[[str], None]) -> ScoreNetwork:
-    """The network fitted on all traces of a split. Says the AUC on every tenth trace by one that was fitted without these.
-    Raises CannotFit where all boundaries agree alike."""
+    """The network fitted on all traces of a split. Says the AUC on every tenth problem by one that was fitted without these.
+
+    Raises CannotFit where all boundaries agree alike.
+    """
     every = range(len(table.seen))
     if not every:
         raise CannotFit(f"An exit score needs traces that closed their thinking, but {table.split} has none.")
     network = table.fitted(every, fit)
     say(f"score: fitted on {sum(map(len, table.wanted))} boundaries of {len(every)} traces of {table.split}")
-    kept, out = ([n for n in every if (n % _HELD_OUT == 0) == held] for held in (False, True))
+    number = {problem: n for n, problem in enumerate(dict.fromkeys(table.problems))}
+    kept, out = ([n for n in every if (number[table.problems[n]] % _HELD_OUT == 0) == held] for held in (False, True))
     try:
         found, boundaries = table.auc(table.fitted(kept, fit), out)
     except CannotFit:
