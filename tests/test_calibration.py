@@ -86,3 +86,11 @@ def test_traces_without_boundaries():
     outcomes = random_outcomes(4, most=1)
     empty = Outcomes(**{**vars(outcomes), "present": np.zeros_like(outcomes.present)})
     assert choose_thresholds(empty, threshold_grid(empty), bound=0.01).exit_rate == 0
+
+
+def test_a_signal_that_is_alone_has_a_fine_grid():
+    """Between two thresholds of a coarse one, the exit may go from harmless to a loss of several points."""
+    outcomes = random_outcomes(5, 400)
+    alone = threshold_grid(outcomes, signals=("progress",))
+    assert len(alone) > 400 and set(alone[:, 0]) == {open_limits(PAPER)[0]}
+    assert len(threshold_grid(outcomes)) <= 65 * 7 * 7

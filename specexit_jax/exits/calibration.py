@@ -13,7 +13,8 @@ from jaxtyping import Bool, Float, Int
 from specexit_jax.exits.signals import PAPER, SIGNALS, exit_signals, never_limits, open_limits
 from specexit_jax.exits.units import Units, sums_of
 
-FIRST, OTHERS = 64, 6  # number of thresholds in a grid: of the first signal, and of each other one
+# Number of thresholds in a grid: of the first signal, of each other one, and of one that is alone.
+FIRST, OTHERS, ALONE = 64, 6, 512
 CHUNK = 128  # number of settings that are scored at a time
 LOWEST_BIT = np.array([(byte & -byte).bit_length() - 1 for byte in range(256)])
 
@@ -103,7 +104,7 @@ def threshold_grid(
     """All combinations of each signal's thresholds: quantiles of its values at boundaries, denser at the strict end, and an
     open threshold.
 
-    sizes: number of thresholds of each signal (None: FIRST for the first and for one that is alone, else OTHERS). signals: names
+    sizes: number of thresholds of each signal (None: FIRST for the first, ALONE for one that is alone, else OTHERS). signals: names
     of the signals to exit by (None: all); an exit score is the only one. The others have open thresholds only.
 
     Every threshold lies midway between two observed values. So rounding errors of the smoothed signals, which can differ
@@ -111,7 +112,8 @@ def threshold_grid(
     """
     names = outcomes.signals
     own = exit_signals(names, signals)
-    sizes = [FIRST if name == names[0] or len(own) == 1 else OTHERS for name in names] if sizes is None else sizes
+    usual = dict.fromkeys(names, OTHERS) | {names[0]: FIRST} | (dict.fromkeys(own, ALONE) if len(own) == 1 else {})
+    sizes = [usual[name] for name in names] if sizes is None else sizes
     axes = [
         threshold_axis(outcomes, column, size) if name in own else np.array(open_limits([name]))
         for column, (name, size) in enumerate(zip(names, sizes, strict=True))
