@@ -1,5 +1,6 @@
 """Boundaries of the kinds that are asked for, of all that were annotated, wherever labels are used."""
 
+import dataclasses
 from types import SimpleNamespace
 
 import numpy as np
@@ -90,7 +91,13 @@ def test_the_draft_learns_from_the_boundaries_that_are_asked_for(both):
 def test_an_evaluation_takes_its_kinds_from_a_folder_with_more(both, monkeypatch):
     asked, traces = [], traces_and_labels(60)[0]
     monkeypatch.setattr(harness, "annotate", lambda session, folder, kinds, *_, **__: asked.append(kinds))
-    labels = harness.annotated(SESSION, traces, ("paragraph",), harness.Setting("test", *[None] * 8), both)
+    setting = harness.Setting("test", *[None] * 8)
+    monkeypatch.setattr(harness, "require_settings", lambda *_: None)
+    monkeypatch.setattr(harness, "_rollout", lambda _: SimpleNamespace(settings=lambda _: {}))
+    monkeypatch.setattr(harness, "require_alike_labels", lambda session, folder, kinds, *_: asked.append(kinds))
+    harness.require_alike(SESSION, dataclasses.replace(setting, methods=()), both, ("paragraph",))
+    assert asked.pop() == KINDS  # refused before anything is decoded only where they are not there
+    labels = harness.annotated(SESSION, traces, ("paragraph",), setting, both)
     assert asked == [KINDS] and labels[0]["boundaries"] == PARAGRAPHS and labels[0]["first"] == 0
 
 

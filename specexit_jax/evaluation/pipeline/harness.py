@@ -81,7 +81,8 @@ def require_alike(session: Session, setting: Setting, folder: Path, kinds: Seque
     for stem in ("traces", *(name for name in ("think", "nothink") if name in setting.methods)):
         require_settings(folder, report_of(stem), settings)
     if kinds is not None:
-        require_alike_labels(session, folder, kinds, setting.forcing, setting.target, setting.source)
+        own = kinds_to_annotate(folder, kinds)
+        require_alike_labels(session, folder, own, setting.forcing, setting.target, setting.source)
 
 
 def _rollout(setting: Setting) -> Rollout:
