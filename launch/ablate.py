@@ -68,7 +68,8 @@ def main() -> None:
     def fit(name: str, kinds: tuple[str, ...], without: tuple[str, ...]):
         return scores.fitted(config, sessions[name], kinds, ablating.signals_file(name), without)
 
-    arms = ablating.annotated_arms(ablation.arms(settings.smoothers, places), splits, door.say)
+    folders = [*(split.folder for split in splits), *(workdir / name for name in scores.split_of(config))]
+    arms = ablating.annotated_arms(ablation.arms(settings.smoothers, places), folders, door.say)
     rows = ablating.rows_of(arms, ablating.SeenSplits(sessions, splits, fit), goal, test, door.say)
     default = next(row for row in rows if row["table"] == "signals' place")
     rows.append(default | {"table": "rule", "arm": "default, certified"})

@@ -29,9 +29,9 @@ def test_arms_are_all_subsets_smoothers_kinds_and_places():
 
 def test_arms_at_boundaries_that_were_not_annotated_are_left_out(tmp_path):
     said = []
-    splits = [Split(write_split(tmp_path / name, [], traces_and_labels(2, kinds)[1], kinds=kinds), [], [])
-              for name, kinds in (("development", ("paragraph", "marker")), ("test", ("sentence", "paragraph")))]  # fmt: skip
-    left = annotated_arms(arms(("none",), {"own": "draft"}), splits, said.append)
+    folders = [write_split(tmp_path / name, [], traces_and_labels(2, kinds)[1], kinds=kinds)
+               for name, kinds in (("development", ("paragraph", "marker")), ("test", ("sentence", "paragraph")))]  # fmt: skip
+    left = annotated_arms(arms(("none",), {"own": "draft"}), folders, said.append)
     assert [arm.name for arm in left if arm.table == "boundaries"] == ["paragraph"] and len(left) == 10
     assert said == [
         "boundaries: marker, sentence left out: not every split was annotated at them (--config.annotate.kinds)"

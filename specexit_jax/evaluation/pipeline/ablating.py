@@ -50,16 +50,13 @@ def test_split(
     return Split(folder, traces, annotated(session, traces, kinds, setting, folder))
 
 
-def annotated_arms(arms: Sequence[Arm], splits: Sequence[Split], say: Callable[[str], None]) -> list[Arm]:
-    """The arms whose boundaries are annotated in all splits; says which kinds of the others are not."""
-    missing = {
-        kinds: {kind for split in splits for kind in missing_kinds(split.folder, kinds)}
-        for kinds in {arm.kinds for arm in arms}
-    }
+def annotated_arms(arms: Sequence[Arm], folders: Sequence[Path], say: Callable[[str], None]) -> list[Arm]:
+    """The arms whose boundaries are annotated in the splits of all these folders; says which kinds of the others are not."""
+    kinds = {arm.kinds for arm in arms}
+    missing = {each: {kind for folder in folders for kind in missing_kinds(folder, each)} for each in kinds}
     if absent := sorted(set().union(*missing.values())):
-        say(
-            f"boundaries: {', '.join(absent)} left out: not every split was annotated at them (--config.annotate.kinds)"
-        )
+        named = ", ".join(absent)
+        say(f"boundaries: {named} left out: not every split was annotated at them (--config.annotate.kinds)")
     return [arm for arm in arms if not missing[arm.kinds]]
 
 
