@@ -4,8 +4,8 @@
 
 python -m launch.benchmark --preset=smollm2-135m --context=512 --draft_tokens=3 --simulate_accept_length=3 [--json]
 --batch_size=B, --buffer=S, --tree=depth,top_k,total, --dtype, --iterations, --repeats shape the run. --attention=pallas: a
-kernel for TPU reads the caches (also in way 4). --signals: the share of signals and exit rule. --peers: a loop driven by
-the host, and transformers' generate (needs torch) on the same weights; on a GPU that they share, with
+kernel for TPU reads the caches (also in way 4). --signals: the share of signals, exit score and exit rule. --peers: a loop driven
+by the host, and transformers' generate (needs torch) on the same weights; on a GPU that they share, with
 XLA_PYTHON_CLIENT_PREALLOCATE=false. NPROC: threads on a CPU (one, for one row).
 
 2. Signals and exit rule of a real model, by unreachable thresholds against a loop without, interleaved:

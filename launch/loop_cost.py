@@ -30,7 +30,9 @@ flags.DEFINE_enum(
 )
 flags.DEFINE_integer("iterations", 50, "Iterations of the loop in each run.", lower_bound=1)
 flags.DEFINE_integer("repeats", 5, "Interleaved runs of every part; the median is reported.", lower_bound=1)
-flags.DEFINE_bool("signals", False, "Also time a loop without signals and exit rule, and report their share.")
+flags.DEFINE_bool(
+    "signals", False, "Also time a loop without signals, exit score and exit rule, and report their share."
+)
 flags.DEFINE_bool("peers", False, "Also time a loop that the host drives and, where torch is installed, transformers.")
 
 

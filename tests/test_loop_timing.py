@@ -11,6 +11,7 @@ from decoding_case import QUICK
 from specexit_jax.decoding.trees import TreeShape
 from specexit_jax.evaluation.loop import report as loop_report
 from specexit_jax.evaluation.loop.host_loop import decode_from_host
+from specexit_jax.evaluation.loop.latency import Ratio
 from specexit_jax.evaluation.loop.peers import compare
 from specexit_jax.evaluation.loop.roofline import copy_bandwidth, traffic
 from specexit_jax.evaluation.loop.timing import LoopTimer, make_case
@@ -129,3 +130,26 @@ def test_without_drafts_there_is_no_share_of_signals():
     case = make_case(TARGET, None, draft_tokens=0, context=24, iterations=2)
     with pytest.raises(ValueError, match="reads no signals"):
         loop_report.signal_share(types.SimpleNamespace(case=case), params=None)
+
+
+def test_the_share_of_signals_is_that_of_a_loop_which_scores(monkeypatch):
+    case = make_case(TARGET, draft_for(TARGET), context=24, iterations=20, draft_tokens=2)
+    params, made = random_params(TARGET, case.spec.draft), []
+
+    class Kept(LoopTimer):
+        def __init__(self, *told, **settings):
+            super().__init__(*told, QUICK, **settings)
+            made.append(self)
+
+    def in_turns(first, second, rounds):
+        first(), second()
+        return Ratio(1.1, 1.0, 1.2, 1.0, 1.1, rounds)
+
+    monkeypatch.setattr(loop_report, "LoopTimer", Kept)
+    monkeypatch.setattr(loop_report, "interleaved_ratio", in_turns)
+    found = loop_report.signal_share(types.SimpleNamespace(case=case), params)
+    assert found == {"share": pytest.approx(0.1), "low": 0.0, "high": pytest.approx(0.2), "rounds": 50}
+    without, within = made
+    assert not without.loop.reads_signals and within.loop.takes_readings
+    np.testing.assert_array_equal(without.tokens(), within.tokens())
+    assert (within.tokens() % 16 == 0).any() and 0 < float(within.state.seen_signals[0, -1]) < 1

@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 
 from specexit_jax.decoding.spec import DecodeParams
+from specexit_jax.exits.score import ScoreNetwork
+from specexit_jax.exits.trace_statistics import statistic_names
 from specexit_jax.models.config import DraftConfig, TargetConfig
 from specexit_jax.models.draft import init_draft
 from specexit_jax.models.target import init_target
@@ -24,6 +26,14 @@ def random_params(target: TargetConfig, draft: DraftConfig | None = None, seed: 
         return found
     drawn = _filled(functools.partial(init_draft, draft), draft.dtype, seed + 1)
     return found.replace(draft=drawn, d2t=jnp.arange(draft.draft_vocab_size, dtype=jnp.int32))
+
+
+def random_score(signals: tuple[str, ...], hidden: int = 128, seed: int = 0) -> ScoreNetwork:
+    """The network of an exit score for a draft with these signals."""
+    size = len(statistic_names(signals))
+    shapes = {"centre": (size,), "spread": (size,), "weights": (size, hidden), "bias": (hidden,), "out": (hidden + 1,)}
+    drawn = {name: noise(seed + number, shape, "float32") for number, (name, shape) in enumerate(shapes.items())}
+    return ScoreNetwork(**drawn | {"spread": 2 + drawn["spread"]})
 
 
 def noise(seed: int, shape: tuple[int, ...], dtype: str) -> jax.Array:

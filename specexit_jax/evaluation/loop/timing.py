@@ -91,17 +91,24 @@ class LoopTimer:
     """Times the parts of a case: `whole`, `verify` and, where there are drafts, `draft`, each compiled when first run.
 
     All parts work on one state that is passed from call to call, so its caches exist once. compile_seconds: of each
-    part that was run. policy: default, one that reads signals wherever there are any, and never exits.
+    part that was run. policy: default, one that reads signals wherever there are any, and never exits. boundary_every: of how
+    many tokens of the vocabulary one is a boundary; 0: none.
     """
 
     def __init__(
-        self, case: Case, params: DecodeParams, compiler_options: dict | None = None, policy: Policy | None = None
+        self,
+        case: Case,
+        params: DecodeParams,
+        compiler_options: dict | None = None,
+        policy: Policy | None = None,
+        boundary_every: int = 0,
     ):
         self.case = case
         if policy is None:
             policy = unreachable(signals=case.spec.draft.signal_names) if case.spec.has_signals else NeverExit()
-        nowhere = TokenBoundaries(jnp.zeros((case.spec.target.vocab_size,), bool))
-        self.loop = make_loop(case.spec, params, policy, nowhere)
+        ids = jnp.arange(case.spec.target.vocab_size, dtype=jnp.int32)
+        boundaries = ids % boundary_every == 0 if boundary_every else jnp.zeros(ids.shape, bool)
+        self.loop = make_loop(case.spec, params, policy, TokenBoundaries(boundaries))
         self.state = _filled(open_slots(self.loop, case.batch, case.live))
         self.compile_seconds: dict[str, float] = {}
         self._options, self._compiled = compiler_options, {}
