@@ -125,13 +125,14 @@ def test_both_at_once_are_what_each_is_alone(name):
     )
     columns = signals[..., : len(smoother.reads)]
     tokens, state, exits = jnp.zeros((64, 4), jnp.int32), policy.init(64), 0
+    both, decide, commit = map(jax.jit, (policy.decide_and_commit, policy.decide, policy.commit))
     for _ in range(4):
         seen = state, tokens, columns, boundary
-        (column, smoothed), after = policy.decide_and_commit(*seen, possible, thinking)
-        alone, each = policy.decide(*seen, possible)
+        (column, smoothed), after = both(*seen, possible, thinking)
+        alone, each = decide(*seen, possible)
         np.testing.assert_array_equal(column, alone)
         np.testing.assert_allclose(np.asarray(smoothed)[thinking], np.asarray(each)[thinking], rtol=1e-6)
-        expected = policy.commit(*seen, thinking, jnp.full((64,), 4, jnp.int32))
+        expected = commit(*seen, thinking, jnp.full((64,), 4, jnp.int32))
         jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, rtol=1e-6), after, expected)
         state, exits = after, exits + int((column < 4).sum())
     assert exits > 20

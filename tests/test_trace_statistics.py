@@ -123,10 +123,11 @@ def test_a_score_does_not_depend_on_how_the_text_is_divided(text, parts):
     np.testing.assert_array_equal(whole[..., :3], columns[..., :3])
     wide, marks = jnp.pad(columns, ((0, 0), (0, 3), (0, 0)), constant_values=0.5), jnp.pad(boundary, ((0, 0), (0, 3)))
     state, start, found = score.init(2), 0, []
+    scan, commit = jax.jit(score.scan), jax.jit(score.commit)
     for size in parts:
         seen = wide[:, start : start + size + 3], marks[:, start : start + size + 3]
-        found.append(score.scan(state, *seen)[:, :size])
-        state, start = score.commit(state, *seen, jnp.full((2,), size, jnp.int32)), start + size
+        found.append(scan(state, *seen)[:, :size])
+        state, start = commit(state, *seen, jnp.full((2,), size, jnp.int32)), start + size
     np.testing.assert_allclose(jnp.concatenate(found, axis=1), whole, rtol=1e-5, atol=1e-6)
 
 
