@@ -12,6 +12,7 @@ from specexit_jax.exits.boundaries import KINDS
 from specexit_jax.exits.score import SCORE
 from specexit_jax.exits.signals import SIGNALS
 from specexit_jax.exits.smoothers import SMOOTHERS
+from specexit_jax.exits.trace_statistics import PARTS
 from specexit_jax.storage.shards import has_rows, ids_of
 
 _WRITERS = {"traces": "launch.rollout", "labels": "launch.annotate"}
@@ -86,10 +87,13 @@ def known(key: str, names: Sequence[str], all_names: Sequence[str]) -> None:
 
 
 def names_of(config: ml_collections.ConfigDict) -> None:
-    """Refuses unknown kinds of boundaries, signals and smoothers."""
+    """Refuses unknown kinds of boundaries, signals, smoothers and parts of the exit score."""
     known("annotate.kinds", config.annotate.kinds, KINDS)
     known("calibrate.signals", config.calibrate.signals, SIGNALS)
     known("calibrate.smoothers", config.calibrate.smoothers, (*SMOOTHERS, SCORE))
+    if SCORE in config.calibrate.smoothers:
+        for part in config.calibrate.score.get("without", ()):
+            door.known("config.calibrate.score.without", part, PARTS)
 
 
 def chance(flag: str, value: float) -> None:

@@ -41,7 +41,7 @@ def table_of(
 ) -> scoring.BoundaryTable:
     """The boundaries that the network is fitted on. The arguments are those of `fitted`."""
     settings = config.calibrate.score
-    folder, left_out = Path(flags.FLAGS.workdir) / settings.split, (*settings.without, *without)
+    folder, left_out = Path(flags.FLAGS.workdir) / settings.split, (*settings.get("without", ()), *without)
     return scoring.boundary_table(session, folder, kinds, config.annotate.confidence, name, left_out)
 
 

@@ -57,6 +57,7 @@ REFUSED = [
     ("calibrate", ["--per_task"], "work", "--per_task is of certified policies: give --epsilon too"),
     ("calibrate", ["--epsilon=0.001"], "work", "400 problems of calibration can never certify"),
     ("calibrate", ["--epsilon=0.01", "--simultaneous"], "work", "give --per_task too"),
+    ("calibrate", ["--config.calibrate.score.without=('tea_leaves',)"], "work", "score.without"),
     ("calibrate", ["--epsilon=2"], "work", "--epsilon lies between 0 and 1, but it is 2."),
     ("calibrate", ["--config.calibrate.signals=confidense,"], "work", "--config.calibrate.signals: unknown name 'confidense'"),
     ("calibrate", ["--config.calibrate.signals="], "work", "config.calibrate.signals is empty"),
