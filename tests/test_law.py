@@ -53,7 +53,8 @@ LITTLE = TreeShape(depth=2, top_k=3, total=5)  # quicker to compile
 @pytest.mark.parametrize(
     ("sampling", "tree"),
     [
-        (PLAIN, LITTLE),
+        # its tokens are those of a chain, one by one (test_trees.py), and the law of chains is tested a million times
+        pytest.param(PLAIN, LITTLE, marks=pytest.mark.slow),
         (REJECTION, None),
         pytest.param(dataclasses.replace(REJECTION, temperature=0.8, **FILTERS), LITTLE, marks=pytest.mark.slow),
     ],
