@@ -26,7 +26,7 @@ the solution), acceptance 0.94. With signals at `draft` and signal weights of 1:
 layer the token loss needs the larger weight.
 
 The network of the bundled exit score was fitted on 20,340 traces, three of each of 6,780 problems of the draft split
-(docs/score.md): AUC 0.980 on development boundaries, where the 4,800 traces of the draft's training gave 0.973.
+(docs/score.md, with the learning curve).
 
 The place of labels, compared with signals at `fc` solved on 29,117 boundary tokens and scored on 13,661 development boundaries:
 AUC of confidence 0.913 with labels of the token's own paragraph end, 0.845 with those of the next boundary. Solved on the

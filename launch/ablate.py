@@ -16,7 +16,7 @@ from absl import flags
 from launch import checks, digest, door, loading, scores, stages, strictness
 from specexit_jax.evaluation.certified import ablation, conditions
 from specexit_jax.evaluation.certified.certify import Goal
-from specexit_jax.evaluation.pipeline import ablating
+from specexit_jax.evaluation.pipeline import ablating, scoring
 from specexit_jax.evaluation.pipeline.calibrating import require_problems
 from specexit_jax.evaluation.pipeline.deer_trials import trial_rows
 from specexit_jax.evaluation.records import write_atomically
@@ -66,7 +66,8 @@ def main() -> None:
     goal = Goal(_EPSILON.value, _DELTA.value, path_split=settings.split, split=settings.certify_on)
 
     def fit(name: str, kinds: tuple[str, ...], without: tuple[str, ...]):
-        return scores.fitted(config, sessions[name], kinds, ablating.signals_file(name), without)
+        table = scores.table_of(config, sessions[name], kinds, ablating.signals_file(name), without)
+        return scoring.fitted_score(table, scores.fit_of(config), door.say)
 
     folders = [*(split.folder for split in splits), *(workdir / name for name in scores.split_of(config))]
     arms = ablating.annotated_arms(ablation.arms(settings.smoothers, places), folders, door.say)

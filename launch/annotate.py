@@ -49,8 +49,7 @@ def main() -> None:
             f"{took['read_tokens']} tokens of it; {took['unfinished'].summary()}"
         )
         if shard.count == 1 and not config.source.name:
-            statistics = split_statistics(session, folder) or {}
-            if statistics:
+            if statistics := split_statistics(session, folder):
                 door.say(f"{folder}: " + ", ".join(f"{name} {value:.4g}" for name, value in statistics.items()))
 
 

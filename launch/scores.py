@@ -18,20 +18,6 @@ def split_of(config: ml_collections.ConfigDict) -> list[str]:
     return [config.calibrate.score.split] if SCORE in config.calibrate.smoothers else []
 
 
-def fitted(
-    config: ml_collections.ConfigDict,
-    session: Session,
-    kinds: Sequence[str],
-    name: str = "signals.npz",
-    without: Sequence[str] = (),
-) -> ScoreNetwork:
-    """The network fitted for the session's draft at boundaries of these kinds. Raises CannotFit.
-
-    name: the file of the draft's signals in the split's folder. without: further parts of the statistics that it does not read.
-    """
-    return scoring.fitted_score(table_of(config, session, kinds, name, without), fit_of(config), door.say)
-
-
 def table_of(
     config: ml_collections.ConfigDict,
     session: Session,
@@ -39,10 +25,19 @@ def table_of(
     name: str = "signals.npz",
     without: Sequence[str] = (),
 ) -> scoring.BoundaryTable:
-    """The boundaries that the network is fitted on. The arguments are those of `fitted`."""
+    """The boundaries of these kinds that a network for the session's draft is fitted on.
+
+    name: the file of the draft's signals in the split's folder. without: parts of the statistics that it does not read, beside
+    those of the config.
+    """
     settings = config.calibrate.score
-    folder, left_out = Path(flags.FLAGS.workdir) / settings.split, (*settings.get("without", ()), *without)
+    folder, left_out = Path(flags.FLAGS.workdir) / settings.split, (*left_out_of(config), *without)
     return scoring.boundary_table(session, folder, kinds, config.annotate.confidence, name, left_out)
+
+
+def left_out_of(config: ml_collections.ConfigDict) -> tuple[str, ...]:
+    """The parts of the statistics that the config's score does not read."""
+    return tuple(config.calibrate.score.get("without", ()))
 
 
 def fit_of(config: ml_collections.ConfigDict) -> ScoreFit:
@@ -61,7 +56,7 @@ def smoothers_and_score(
     if SCORE not in smoothers:
         return smoothers, None
     try:
-        return smoothers, fitted(config, session, kinds)
+        return smoothers, scoring.fitted_score(table_of(config, session, kinds), fit_of(config), door.say)
     except CannotFit as reason:
         others = tuple(name for name in smoothers if name != SCORE)
         if not others:

@@ -149,7 +149,7 @@ def statistic_names(signals: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(found)
 
 
-_COUNTS = ("tokens", "paragraph tokens", "paragraphs", "surprising", "paragraph surprising")
+_COUNTS = ("tokens", "paragraph tokens", "paragraphs")
 _PAST = ("highest", "lowest", "previous", "usual")
 # Parts that a score can do without, by name. A statistic may belong to several.
 PARTS: dict[str, Callable[[str], bool]] = {
@@ -159,7 +159,7 @@ PARTS: dict[str, Callable[[str], bool]] = {
     "signals": lambda name: name.startswith(("raw", *_PAST)) and not PARTS["closing"](name),
     "past": lambda name: name.startswith(_PAST),
     "paragraphs": lambda name: name.startswith(("paragraph", "first", "worst")),
-    "counts": lambda name: name in _COUNTS[:3],
+    "counts": lambda name: name in _COUNTS,
 }
 
 

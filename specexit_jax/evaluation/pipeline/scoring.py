@@ -18,7 +18,6 @@ from specexit_jax.exits.units import problem_of
 from specexit_jax.models.draft import DraftBundle
 from specexit_jax.training.score_fit import CannotFit, ScoreFit, fit_score
 
-_MOST_OFTEN = 4  # times as often as all traces are read; with more, few traces are learned by heart
 _HELD_OUT = 10  # one problem in so many is held out to tell how well a network like this does
 
 
@@ -108,8 +107,8 @@ def learning_curve(
 ) -> list[dict[str, float]]:
     """What scores fitted on 1/32, 1/16, ... and all of a split's traces are worth, least first.
 
-    fit: of all traces; half of them are read twice as often, and fewer four times. seeds: fits of each size, with other traces
-    and first weights, whose results are averaged. judged: what a network is worth.
+    Each is read as many times. seeds: fits of each size, with other traces and first weights, whose results are averaged. judged:
+    what a network is worth.
     """
     rows = []
     for part in reversed(range(6)):
@@ -118,8 +117,7 @@ def learning_curve(
             continue
         for seed in range(seeds):
             chosen = np.random.default_rng(seed).permutation(len(table.seen))[:size]
-            epochs = fit.epochs * min(1 << part, _MOST_OFTEN)
-            network = table.fitted(chosen, dataclasses.replace(fit, seed=fit.seed + seed, epochs=epochs))
+            network = table.fitted(chosen, dataclasses.replace(fit, seed=fit.seed + seed))
             found.append(judged(network) | {"boundaries": sum(len(table.wanted[row]) for row in chosen)})
         rows.append({"traces": size} | {name: float(np.mean([one[name] for one in found])) for name in found[0]})
     return rows
