@@ -23,7 +23,7 @@ from specexit_jax.engine.methods import read_policy
 from specexit_jax.evaluation.pipeline import calibrating, scoring
 from specexit_jax.evaluation.report.exit_sections import exit_sections
 from specexit_jax.evaluation.score_quality import auc
-from specexit_jax.exits.policy import NeverExit, Threshold
+from specexit_jax.exits.policy import NeverExit, Threshold, unreachable
 from specexit_jax.exits.policy_file import PolicyFile, load_policy, save_policy
 from specexit_jax.exits.readings import READINGS
 from specexit_jax.exits.score import Score, ScoreNetwork, to_json
@@ -136,6 +136,25 @@ def test_both_at_once_are_what_each_is_alone(name):
         jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, rtol=1e-6), after, expected)
         state, exits = after, exits + int((column < 4).sum())
     assert exits > 20
+
+
+def test_a_row_that_may_not_exit_has_the_same_scores():
+    """Also up to the end of its room, where no exit fits any more."""
+    spec, params = tiny_spec(3, draft=LATE, record_signals=True), tiny_params(draft=LATE)
+    rows, never = Requests.random(8, 1).rows(), unreachable(Score(network(), PAPER))
+    barred = rows.replace(may_exit=np.zeros_like(rows.may_exit))
+    expected, found = (run(spec, params, each, never, boundary_table()) for each in (rows, barred))
+    np.testing.assert_array_equal(found.tokens, expected.tokens)
+    np.testing.assert_array_equal(found.signals, expected.signals)
+    np.testing.assert_array_equal(found.seen_signals, expected.seen_signals)
+    assert len(np.unique(expected.signals[..., -1])) >= 8
+    plain = tiny_spec(0, draft=LATE, record_signals=True)  # one token a step
+    alone = run(plain, params, rows, never, boundary_table())
+    same = (alone.tokens == expected.tokens).all(axis=1)
+    assert same.sum() >= 7
+    last = np.arange(alone.tokens.shape[1])[None] == alone.length[same][:, None] - 1  # a step may end with it, unseen
+    seen = np.where(last[..., None], expected.signals[same], alone.signals[same])
+    np.testing.assert_allclose(seen, expected.signals[same], rtol=2e-3, atol=2e-4)
 
 
 def test_another_network_does_not_compile_anew():
