@@ -72,6 +72,8 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
                 "min_p": config_dict.placeholder(float),
                 "repetition_penalty": config_dict.placeholder(float),
             },
+            # processes that dear checkers (math, choice, code) run in; None: processors less one; 0: the process that decodes
+            "grading": {"workers": config_dict.placeholder(int)},
             # per_task: problems of each split (reasoning world: of each task and split); samples: traces of each problem
             "rollout": {
                 "per_task": {"draft": 800, "development": 400, "calibration": 1000, "test": 1000},

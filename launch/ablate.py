@@ -58,7 +58,7 @@ def main() -> None:
     if config.ablate.draft:
         sessions["other"] = loading.open_session(config, config.ablate.draft)
     places = {name: session.draft.signals for name, session in sessions.items()}
-    setting = stages.setting_of(config, seeds=config.ablate.seeds)
+    setting = stages.setting_of(config, seeds=config.ablate.seeds, grader=stages.grader_of(config))
     problems = stages.source_of(config).problems(setting.split, _LIMIT.value or config.ablate.per_task)
     test = ablating.test_split(sessions["own"], problems, config.annotate.kinds, setting, workdir / setting.split)
     splits = [*(ablating.read_split(workdir / name) for name in (settings.split, settings.certify_on)), test]

@@ -37,12 +37,13 @@ def main() -> None:
     shard = stages.shard()
     stages.claim_share("labels", door.splits(_SPLITS.value, door.config().rollout.per_task), shard)
     config, wanted, forcing, source = check()
+    grader = stages.grader_of(config)
     session, name = loading.open_session(config), stages.target_name(config)
     folders = [Path(flags.FLAGS.workdir) / split for split in wanted]
     for folder in folders:
         require_alike(session, folder, config.annotate.kinds, forcing, name, source)
     for folder in folders:
-        took = annotate(session, folder, config.annotate.kinds, forcing, shard, name, source)
+        took = annotate(session, folder, config.annotate.kinds, forcing, shard, name, source, grader)
         door.say(
             f"{folder}: {took['boundaries']} boundaries, {1e3 * took['seconds_a_boundary']:.2f} ms each; {took['tokens']} "
             f"tokens forced in {took['computed']} computed rows; the prefix read {took['reads']} times, "

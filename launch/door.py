@@ -7,7 +7,7 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import ml_collections
 from absl import app, flags, logging
@@ -35,6 +35,7 @@ class _WordsParser(tuple_parser.TupleParser):
 
 
 config_flags.register_flag_parser_for_type(tuple, _WordsParser())
+T = TypeVar("T")
 _CONFIG = None
 _HELD = contextlib.ExitStack()
 flags.DEFINE_bool("traceback", False, "On an error, also print the Python traceback.")
@@ -152,6 +153,11 @@ def claim(*paths: Path) -> None:
     """
     for path in paths:
         _HELD.enter_context(locked(path))
+
+
+def until_end(resource: contextlib.AbstractContextManager[T]) -> T:
+    """Enters a context that is left when `main` ends, however it ends."""
+    return _HELD.enter_context(resource)
 
 
 def claim_stage(stage: str) -> None:

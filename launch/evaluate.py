@@ -76,7 +76,8 @@ def main() -> None:
 
 
 def _evaluated(config, methods: tuple[str, ...], draft: str, policy: Path | None) -> dict:
-    setting = stages.setting_of(config, methods, _TASKS.value, _seeds(config.seed), _BATCH.value)
+    sizes = _seeds(config.seed), _BATCH.value
+    setting = stages.setting_of(config, methods, _TASKS.value, *sizes, stages.grader_of(config))
     problems = stages.source_of(config, _TASKS.value).problems(setting.split, _LIMIT.value or config.evaluate.per_task)
     session = loading.open_session(config, draft)
     file = None if policy is None else load_policy(policy, session.draft_digest)

@@ -58,7 +58,7 @@ def main() -> None:
     signals = extracted(session, traces, draft, folder).signals
     places = chosen_places(traces, labels, setting.boundaries, setting.seed)
     method = make_method(session, "eagle3", draft_tokens=config.evaluate.draft_tokens)
-    rows = go_on(session, places, method, setting, folder)
+    rows = go_on(session, places, method, setting, folder, stages.grader_of(config))
     column = agreement_column(session.draft.signal_names)
     confidence = [signals[place.trace["id"]][place.token, column] for place in places]
     found = summary(rows, confidence, score=_scores(session, config, places, signals))

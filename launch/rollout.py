@@ -58,6 +58,7 @@ def main() -> None:
     shard = stages.shard()  # starts JAX, whose thread settings cannot change afterwards
     stages.claim_share("traces", wanted, shard)
     problems = {split: source.problems(split, count) for split, count in counts.items()}
+    grader = stages.grader_of(config)
     session = loading.open_session(config, config.draft if config.draft and Path(config.draft).is_dir() else None)
     method = make_method(session, "eagle3" if session.draft else "think", draft_tokens=config.evaluate.draft_tokens)
     rollout = Rollout(
@@ -73,7 +74,7 @@ def main() -> None:
     for folder in folders.values():
         require_settings(folder, "rollout", rollout.settings(session))
     for split, folder in folders.items():
-        found = roll_out(session, problems[split], method, folder, rollout)
+        found = roll_out(session, problems[split], method, folder, rollout, grader=grader)
         pace = f", {found['tokens_per_second']:.0f} tokens a second" if found["tokens"] else ""
         door.say(
             f"{folder}: {found['traces']} traces of {len(problems[split])} problems, {found['tokens']} tokens{pace}"

@@ -12,12 +12,14 @@ from absl import flags
 from launch import door
 from specexit_jax.annotation.forcing import Forcing
 from specexit_jax.data.benchmarks import BENCHMARKS, Benchmarks, benchmarks
+from specexit_jax.data.grading.grader import Grader
 from specexit_jax.data.programs import require_sandbox
 from specexit_jax.data.sources import Table, World
 from specexit_jax.data.world.tasks import TASKS, require_task
 from specexit_jax.engine.session import local_folder
 from specexit_jax.evaluation.pipeline.harness import Setting
 from specexit_jax.models.checkpoints.content import target_digest
+from specexit_jax.parallel.host import spare_processors
 from specexit_jax.storage.shards import WHOLE, Shard, require_settings
 
 
@@ -59,6 +61,13 @@ def require_source(config: ml_collections.ConfigDict, folder: Path) -> None:
         require_settings(folder, "rollout", {"source": named_source(config).label})
 
 
+def grader_of(config: ml_collections.ConfigDict) -> Grader:
+    """Judges answers in as many processes as config.grading.workers says, which start when a dear checker is first asked; ended
+    when the stage ends."""
+    workers = config.get("grading", {}).get("workers")
+    return door.until_end(Grader(spare_processors() if workers is None else workers))
+
+
 def forcing_of(config: ml_collections.ConfigDict) -> Forcing:
     """How answers are forced. Refuses a kind of confidence that the labels could not give."""
     settings = config.annotate
@@ -79,6 +88,7 @@ def setting_of(
     tasks: Sequence[str] | None = None,
     seeds: int = 1,
     batch_size: int | None = None,
+    grader: Grader | None = None,
 ) -> Setting:
     """The settings of an evaluation from the config. batch_size: overrides the config's."""
     settings = config.evaluate
@@ -95,6 +105,7 @@ def setting_of(
         target=target_name(config),
         source=source_of(config, tasks).label,
         seeds=seeds,
+        grader=grader,
     )
 
 

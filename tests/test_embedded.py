@@ -97,7 +97,7 @@ def test_replay_equals_decoding_on_the_bundled_model(session):
     problems = sample("test", 2, TASKS)
     policy, kinds = read_policy(session, EMBEDDED / "policy.json")
     asked = [(problem, 0) for problem in problems]
-    full = [t for t, _ in traces(session, asked, make_method(session, "eagle3"), Rollout(0, 12, NEW_TOKENS))]
+    full = list(traces(session, asked, make_method(session, "eagle3"), Rollout(0, 12, NEW_TOKENS)))
     shown = replayed(session, full, policy, kinds)
     exits = 0
     method = make_method(session, "specexit", policy, kinds)

@@ -6,7 +6,6 @@ ground truth nor equality of strings is used for that (docs/method.md §1).
 """
 
 import dataclasses
-import functools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ import numpy as np
 from specexit_jax.annotation.forcing import Forcing, force_batch, make_forcer, room_of
 from specexit_jax.annotation.joined import thinking_tokens
 from specexit_jax.annotation.unfinished import count_unfinished
-from specexit_jax.data.checkers import accepts, agrees
+from specexit_jax.data.grading.grader import Grade, Grader, Later, together
 from specexit_jax.data.world.tasks import final_answer
 from specexit_jax.decoding.forced.one_at_a_time import Forced
 from specexit_jax.decoding.forced.queue import ForceCost, Forcer
@@ -28,13 +27,23 @@ from specexit_jax.exits.labels import sufficient_boundary
 from specexit_jax.monitoring.progress import Progress
 from specexit_jax.storage.shards import WHOLE, Shard, held, own_rows, read_shards, require_settings
 
+_WAITING = 64  # traces whose labels may wait for grades; a long one takes some megabytes
 
-def label_of(session: Session, trace: dict, places: list[int], forced: Forced, row: int) -> dict:
-    """One line of labels.jsonl. Answers are those under the trace's own key, which an exit would give. With several
-    keys, `agree_share` is the share of them under which the answer agrees. An answer that did not end within max_answer
-    or the buffer is not `finished`: it is not graded and does not agree."""
-    checks = functools.partial(accepts, trace.get("checker", "world"), trace["task"])
-    stands = functools.partial(agrees, trace.get("checker", "world"), trace["task"])
+
+def label_of(
+    session: Session, trace: dict, places: list[int], forced: Forced, row: int, grader: Grader | None = None
+) -> dict:
+    """One line of labels.jsonl; waits for its grades. Answers are those under the trace's own key, which an exit would
+    give. With several keys, `agree_share` is the share of them under which the answer agrees. An answer that did not end
+    within max_answer or the buffer is not `finished`: it is not graded and does not agree."""
+    return label_later(session, trace, places, forced, row, grader or Grader()).value()
+
+
+def label_later(
+    session: Session, trace: dict, places: list[int], forced: Forced, row: int, grader: Grader
+) -> Later[dict]:
+    """`label_of`, once its answers are graded."""
+    judged_by = trace.get("checker", "world"), trace["task"]
 
     def answer(place: int, key: int) -> str | None:
         if not forced.finished[row, place, key]:
@@ -44,49 +53,67 @@ def label_of(session: Session, trace: dict, places: list[int], forced: Forced, r
     def ids(place: int, key: int) -> list[int]:
         return forced.ids[row, place, key, : forced.length[row, place, key]].tolist()
 
+    def stands(answer: str | None) -> Grade:
+        return grader.agrees(*judged_by, answer, trace["answer"], trace["reference"])
+
     keys, number = forced.length.shape[2], len(places)
     answers = [answer(place, 0) for place in range(number)]
-    agree = [stands(found, trace["answer"], trace["reference"]) for found in answers]
+    grades = [stands(found) for found in answers]
+    grades += [grader.accepts(*judged_by, found, trace["reference"]) for found in answers]
+    grades += [stands(answer(place, key)) for place in range(number) for key in range(1, keys)]
     label = {
         "id": trace["id"],
         "boundaries": places,
         "forced_ids": [ids(place, 0) for place in range(number)],
         "forced": answers,
         "finished": [bool(value) for value in forced.finished[row, :number, 0]],
-        "agree": agree,
-        "correct": [checks(found, trace["reference"]) for found in answers],
+        "agree": None,
+        "correct": None,
         "logprob": [round(float(value), 6) for value in forced.log_probability[row, :number, 0]],
-        "first": sufficient_boundary(agree, "first"),
-        "stable": sufficient_boundary(agree, "stable"),
     }
-    if keys > 1:
-        more = [
-            [stands(answer(place, key), trace["answer"], trace["reference"]) for key in range(1, keys)]
-            for place in range(number)
-        ]
-        label["agree_share"] = [float(np.mean([own, *others])) for own, others in zip(agree, more, strict=True)]
-    return label
+
+    def graded(found: list[bool]) -> dict:
+        agree, more = found[:number], found[2 * number :]
+        told = label | {"agree": agree, "correct": found[number : 2 * number]}
+        told |= {kind: sufficient_boundary(agree, kind) for kind in ("first", "stable")}
+        if keys > 1:
+            others = np.reshape(more, (number, keys - 1))
+            told["agree_share"] = [float(np.mean([own, *row])) for own, row in zip(agree, others, strict=True)]
+        return told
+
+    return Later(grades, graded)
 
 
 def labels(
-    session: Session, traces: Sequence[dict], boundaries: Boundaries, forcer: Forcer, forcing: Forcing
+    session: Session,
+    traces: Sequence[dict],
+    boundaries: Boundaries,
+    forcer: Forcer,
+    forcing: Forcing,
+    grader: Grader | None = None,
 ) -> Iterator[list[dict]]:
-    """Labels batch by batch, shortest traces first. `exits_before` of each: the number of leading tokens after which an
-    exit fits."""
+    """Labels batch by batch as their grades arrive, shortest traces first; forcing goes on while grades are awaited.
+    `exits_before` of each: the number of leading tokens after which an exit fits."""
+    grader = grader or Grader()
 
     def room(trace: dict) -> int:
         most = room_of(trace, forcing, session.target.max_position)
         return min(exits_below(most, len(session.end_think_ids)), thinking_tokens(trace))
 
-    ordered = sorted(traces, key=lambda trace: len(trace["prompt_ids"]) + len(trace["ids"]))
-    for start in range(0, len(ordered), forcing.rows):
-        chosen = ordered[start : start + forcing.rows]
-        places = [boundary_positions(boundaries, trace["ids"], thinking_tokens(trace)) for trace in chosen]
-        forced = force_batch(forcer, forcing, chosen, places)
-        yield [
-            label_of(session, trace, own, forced, row) | {"exits_before": room(trace)}
-            for row, (trace, own) in enumerate(zip(chosen, places, strict=True))
-        ]
+    def one(trace: dict, places: list[int], forced: Forced, row: int) -> Later[dict]:
+        exits_before = room(trace)
+        label = label_later(session, trace, places, forced, row, grader)
+        return label.then(lambda found: found | {"exits_before": exits_before})
+
+    def ungraded() -> Iterator[Later[list[dict]]]:
+        ordered = sorted(traces, key=lambda trace: len(trace["prompt_ids"]) + len(trace["ids"]))
+        for start in range(0, len(ordered), forcing.rows):
+            chosen = ordered[start : start + forcing.rows]
+            places = [boundary_positions(boundaries, trace["ids"], thinking_tokens(trace)) for trace in chosen]
+            forced = force_batch(forcer, forcing, chosen, places)
+            yield together([one(*row, forced, number) for number, row in enumerate(zip(chosen, places, strict=True))])
+
+    return grader.arrived(ungraded(), max(1, _WAITING // forcing.rows))
 
 
 def require_alike(
@@ -115,10 +142,11 @@ def annotate(
     shard: Shard = WHOLE,
     target: str = "",
     source: str = "",
+    grader: Grader | None = None,
 ) -> dict[str, Any]:
     """Appends the labels that are missing for the shard's traces. Returns what this run took, which annotate.json also
     records, and how many of all answers are `unfinished`. target, source: names recorded with the labels ("": not
-    compared).
+    compared). grader: judges the answers, by default in this process.
 
     Raises ValueError as `require_alike`.
     """
@@ -131,13 +159,15 @@ def annotate(
         forcer = make_forcer(session, forcing)
         unfinished = count_unfinished(traces, before, forcing.max_answer)
         progress, count = Progress(len(missing), f"annotate {folder.name} "), 0
-        for batch in labels(session, missing, session.boundaries(kinds), forcer, forcing):
+        grader = grader or Grader()
+        graded = grader.tally()
+        for batch in labels(session, missing, session.boundaries(kinds), forcer, forcing, grader):
             rows.append(batch)
             count += len(batch)
             unfinished += count_unfinished([by_id[label["id"]] for label in batch], batch, forcing.max_answer)
             progress.update(count, f"{forcer.cost.boundaries} boundaries, {_pace(forcer.cost)}")
         measured = {"traces": count, "rows": forcing.rows, "branches": forcing.branches}
-        measured |= dataclasses.asdict(forcer.cost)
+        measured |= dataclasses.asdict(forcer.cost) | grader.measured(graded)
         measured["seconds_a_boundary"] = forcer.cost.seconds / max(forcer.cost.boundaries, 1)
         if missing:
             rows.report(measured | {"unfinished": unfinished.to_json()})

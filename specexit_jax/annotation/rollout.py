@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from specexit_jax.data.checkers import accepts
+from specexit_jax.data.grading.grader import Grader, Later
 from specexit_jax.data.shares import DEFAULT, written
 from specexit_jax.data.splits import Problem
 from specexit_jax.data.world.tasks import final_answer
@@ -26,7 +26,8 @@ from specexit_jax.monitoring.progress import Progress
 from specexit_jax.notes import note
 from specexit_jax.storage.shards import WHOLE, OwnRows, Shard, held, own_rows
 
-_FLUSH = 1.0  # seconds of finished traces that a kill may lose
+_FLUSH = 1.0  # seconds of finished and graded traces that a kill may lose
+_WAITING = 256  # traces that may wait for their grades; a long one takes half a megabyte
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,14 +62,22 @@ def request_of(session: Session, problem: Problem, seed: int, sample: int = 0) -
     return Request(name_of(problem, sample), tuple(chat_ids(session, problem.question)), seed + sample)
 
 
-def trace_of(session: Session, problem: Problem, outcome: Outcome, sample: int = 0) -> dict:
-    """One line of traces.jsonl. cut: as in `Outcome`. draft: the digest of the draft whose acceptance it has, None where none
-    speculated."""
+def trace_of(
+    session: Session, problem: Problem, outcome: Outcome, sample: int = 0, grader: Grader | None = None
+) -> dict:
+    """One line of traces.jsonl; waits for its grade. cut: as in `Outcome`. draft: the digest of the draft whose acceptance it
+    has, None where none speculated."""
+    return trace_later(session, problem, outcome, sample, grader or Grader()).value()
+
+
+def trace_later(session: Session, problem: Problem, outcome: Outcome, sample: int, grader: Grader) -> Later[dict]:
+    """`trace_of`, once its answer is graded."""
     text = text_of(session, outcome.ids)
     # if the prompt closed the thinking, everything generated is the answer
     closed = "" if is_thinking(session, outcome.prompt_ids) else "</think>"
     answer = final_answer(closed + text) if outcome.finished else None
-    return {
+    grade = grader.accepts(problem.checker, problem.task, answer, problem.answer)
+    trace = {
         "id": outcome.id,
         "problem": problem.id,
         "sample": sample,
@@ -83,7 +92,7 @@ def trace_of(session: Session, problem: Problem, outcome: Outcome, sample: int =
         "think_end": outcome.think_end,
         "thinking_tokens": outcome.thinking_tokens,
         "answer": answer,
-        "correct": accepts(problem.checker, problem.task, answer, problem.answer),
+        "correct": None,
         "finish": "stop" if outcome.finished else "length",
         "cut": outcome.cut,
         "seed": outcome.seed,
@@ -93,6 +102,7 @@ def trace_of(session: Session, problem: Problem, outcome: Outcome, sample: int =
         "exit": outcome.exit,
         "trial_tokens": outcome.trial_tokens,
     }
+    return Later([grade], lambda grades: trace | {"correct": grades[0]})
 
 
 def traces(
@@ -101,17 +111,23 @@ def traces(
     method: Method,
     rollout: Rollout,
     clock: Clock | None = None,
-) -> Iterator[tuple[dict, Outcome]]:
-    """(trace, outcome) of every (problem, sample), as each is done. Requests whose prompt fills the context come first,
-    without an answer."""
+    grader: Grader | None = None,
+) -> Iterator[dict]:
+    """The trace of every (problem, sample), as each is done and graded; decoding goes on while grades are awaited. Requests
+    whose prompt fills the context come first, without an answer."""
     requests = [request_of(session, problem, rollout.seed, sample) for problem, sample in problems]
     asked = {request.id: pair for request, pair in zip(requests, problems, strict=True)}
     settings = DecodeSettings(max_new_tokens=rollout.max_new_tokens)
     prepared, unanswered = prepare_fitting(session, requests, method, settings)
     found = decode_prepared(prepared, Placement(rollout.batch_size, in_order=False), clock)
-    for outcome in itertools.chain(unanswered, found):
-        problem, sample = asked[outcome.id]
-        yield trace_of(session, problem, outcome, sample), outcome
+    grader = grader or Grader()
+
+    def ungraded() -> Iterator[Later[dict]]:
+        for outcome in itertools.chain(unanswered, found):
+            problem, sample = asked[outcome.id]
+            yield trace_later(session, problem, outcome, sample, grader)
+
+    return grader.arrived(ungraded(), _WAITING)
 
 
 def require_same_shares(folder: Path, source: str) -> None:
@@ -144,9 +160,10 @@ def roll_out(
     folder: Path,
     rollout: Rollout,
     stem: str = "traces",
+    grader: Grader | None = None,
 ) -> dict[str, Any]:
     """Appends the shard's traces that are missing in the folder. Returns what this run measured, which the report also
-    records.
+    records. grader: judges the answers, by default in this process.
 
     Raises ValueError if the folder holds traces that were sampled under other settings.
     """
@@ -158,7 +175,7 @@ def roll_out(
         done = {trace["id"] for trace in before}
         every = [(problem, sample) for problem in problems for sample in range(rollout.samples)]
         wanted = [pair for pair in rollout.shard.own(every) if name_of(*pair) not in done]
-        measured = _write(session, wanted, method, rollout, rows, f"rollout {folder.name} ")
+        measured = _write(session, wanted, method, rollout, rows, f"rollout {folder.name} ", grader or Grader())
         if wanted:
             rows.report(measured)
     return measured
@@ -176,13 +193,14 @@ def _write(
     rollout: Rollout,
     rows: OwnRows,
     title: str,
+    grader: Grader,
 ) -> dict[str, Any]:
     """Appends the traces as they are done; returns time and counts."""
-    clock, written, tokens, cut = Clock(), [], 0, 0
+    clock, written, tokens, cut, before = Clock(), [], 0, 0, grader.tally()
     progress, flushed = Progress(len(wanted), title), time.monotonic()
     try:
-        found = traces(session, wanted, method, rollout, clock)
-        for count, (trace, _) in enumerate(found, start=1):
+        found = traces(session, wanted, method, rollout, clock, grader)
+        for count, trace in enumerate(found, start=1):
             written.append(trace)
             tokens, cut = tokens + len(trace["ids"]), cut + trace["cut"]
             if time.monotonic() - flushed > _FLUSH:
@@ -202,4 +220,4 @@ def _write(
         "tokens_per_second": tokens / clock.seconds if clock.seconds else None,
         "method": method.name,
         "batch_size": rollout.batch_size,
-    }
+    } | grader.measured(before)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from specexit_jax.data.checkers import agrees
+from specexit_jax.data.grading.grader import Grader, Later
 from specexit_jax.data.world.tasks import final_answer
 from specexit_jax.engine.generate import stream
 from specexit_jax.engine.keys import noise_of
@@ -31,6 +31,7 @@ from specexit_jax.monitoring.progress import Progress
 from specexit_jax.storage.shards import held, own_rows
 
 _GRID, _ROUNDS = np.linspace(0, 1, 201), 3000
+_WAITING = 256  # boundaries that may wait for grades
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,28 +88,36 @@ def request_from(place: Place, seed: int) -> Request:
 
 
 def go_on(
-    session: Session, places: Sequence[Place], method: Method, setting: Foresight, folder: Path
+    session: Session,
+    places: Sequence[Place],
+    method: Method,
+    setting: Foresight,
+    folder: Path,
+    grader: Grader | None = None,
 ) -> list[dict[str, Any]]:
     """One row per boundary, stored in FOLDER/foresight.jsonl: whether its own trace and each continuation end in the
     forced answer.
 
-    Continues where a killed run stopped. method: one without an exit. Raises ValueError if the folder holds rows of
-    other settings.
+    Continues where a killed run stopped. method: one without an exit. grader: judges the answers, by default in this
+    process. Raises ValueError if the folder holds rows of other settings.
     """
     settings = {name: getattr(setting, name) for name in ("continuations", "seed", "max_new_tokens", "target")}
     settings |= {"sampling": session.sampling.settings()} | noise_of(session.sampling)
     with own_rows(folder, "foresight", "foresight", settings) as kept:
         found = {row["id"]: row for row in held(folder, "foresight")}
         missing = [place for place in places if place.id not in found]
-        bar = Progress(len(missing), f"foresight {folder.name} ")
-        for count, row in enumerate(_rows(session, missing, method, setting), start=1):
+        bar, grader = Progress(len(missing), f"foresight {folder.name} "), grader or Grader()
+        graded = grader.arrived(_rows(session, missing, method, setting, grader), _WAITING)
+        for count, row in enumerate(graded, start=1):
             kept.append([row])
             found[row["id"]] = row
             bar.update(count)
     return [found[place.id] for place in places]
 
 
-def _rows(session: Session, places: Sequence[Place], method: Method, setting: Foresight) -> Iterator[dict[str, Any]]:
+def _rows(
+    session: Session, places: Sequence[Place], method: Method, setting: Foresight, grader: Grader
+) -> Iterator[Later[dict[str, Any]]]:
     by_id = {place.id: (place, {}) for place in places}
     requests = [
         request_from(place, setting.seed + number) for place in places for number in range(setting.continuations)
@@ -118,7 +127,7 @@ def _rows(session: Session, places: Sequence[Place], method: Method, setting: Fo
         place, ends = by_id[outcome.id]
         ends[outcome.seed] = answer_of(session, place, outcome, setting.max_new_tokens)
         if len(ends) == setting.continuations:
-            yield _row(place, [ends[seed] for seed in sorted(ends)])
+            yield _row(place, [ends[seed] for seed in sorted(ends)], grader)
 
 
 def answer_of(session: Session, place: Place, outcome: Outcome, max_new_tokens: int) -> str | None:
@@ -128,10 +137,10 @@ def answer_of(session: Session, place: Place, outcome: Outcome, max_new_tokens: 
     return final_answer(text_of(session, outcome.ids))
 
 
-def _row(place: Place, answers: Sequence[str | None]) -> dict[str, Any]:
+def _row(place: Place, answers: Sequence[str | None], grader: Grader) -> Later[dict[str, Any]]:
     trace, label, number = place.trace, place.label, place.number
     checker, forced = trace.get("checker", "world"), label["forced"][number]
-    return {
+    row = {
         "id": place.id,
         "trace": trace["id"],
         "problem": problem_of(trace),
@@ -139,8 +148,9 @@ def _row(place: Place, answers: Sequence[str | None]) -> dict[str, Any]:
         "agree": label["agree"][number],
         "forced": forced,
         "answers": list(answers),
-        "stands": [agrees(checker, trace["task"], forced, answer, trace["reference"]) for answer in answers],
     }
+    grades = [grader.agrees(checker, trace["task"], forced, answer, trace["reference"]) for answer in answers]
+    return Later(grades, lambda found: row | {"stands": found})
 
 
 def summary(

@@ -17,6 +17,7 @@ from specexit_jax.annotation.joined import join_labels
 from specexit_jax.annotation.kinds import kinds_to_annotate, labels_at
 from specexit_jax.annotation.replay import replay
 from specexit_jax.annotation.rollout import Rollout, name_of, report_of, roll_out
+from specexit_jax.data.grading.grader import Grader
 from specexit_jax.data.splits import Problem
 from specexit_jax.engine.methods import DECODED, Method, make_method, policy_of
 from specexit_jax.engine.session import Session
@@ -32,7 +33,8 @@ REPLAYED = ("first_answer", "deer", "deer_eagle3", "specexit", "probe")
 @dataclasses.dataclass(frozen=True)
 class Setting:
     """The settings of an evaluation beside the models. target, source: see `annotation.rollout.Rollout`; seeds: their
-    number, from `seed` on; loop_parts: whether timed requests are also reported by part and by position."""
+    number, from `seed` on; loop_parts: whether timed requests are also reported by part and by position; grader: judges the
+    answers, None: this process."""
 
     split: str
     methods: tuple[str, ...]
@@ -46,6 +48,7 @@ class Setting:
     target: str = ""
     source: str = ""
     seeds: int = 1
+    grader: Grader | None = None
 
     @property
     def max_new_tokens(self) -> int:
@@ -94,7 +97,7 @@ def decoded_by(
     session: Session, problems: Sequence[Problem], method: Method, setting: Setting, folder: Path, stem: str
 ) -> list[dict]:
     """The method's traces, kept in FOLDER/STEM.jsonl."""
-    roll_out(session, problems, method, folder, _rollout(setting), stem)
+    roll_out(session, problems, method, folder, _rollout(setting), stem, setting.grader)
     by_id = {trace["id"]: trace for trace in read_shards(folder, stem)}
     wanted = [name_of(problem, sample) for problem in problems for sample in range(setting.seeds)]
     return [_without_others_steps(session, method, by_id[name]) for name in wanted]
@@ -111,7 +114,8 @@ def annotated(
 ) -> list[dict]:
     """Labels of these traces at boundaries of these kinds, annotating what is missing; a folder that was annotated at more
     kinds goes on with all of them."""
-    annotate(session, folder, kinds_to_annotate(folder, kinds), setting.forcing, target=setting.target)
+    own = kinds_to_annotate(folder, kinds)
+    annotate(session, folder, own, setting.forcing, target=setting.target, grader=setting.grader)
     return labels_at(traces, join_labels(traces, read_shards(folder, "labels")), session.boundaries(kinds))
 
 

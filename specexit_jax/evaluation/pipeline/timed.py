@@ -52,7 +52,8 @@ def timed_records(
             batch = batches[name, problem.id]
             (outcome,) = outcomes(batch, jax.block_until_ready(execute(batch)))
             latency = float(np.median(seconds[name][row]))
-            records.append(record_of_trace(name, trace_of(session, problem, outcome), latency))
+            trace = trace_of(session, problem, outcome, grader=setting.grader)
+            records.append(record_of_trace(name, trace, latency))
     return records
 
 

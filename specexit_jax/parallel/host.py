@@ -1,0 +1,44 @@
+"""The processors of this host that this process may use, beside the other processes of its run."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+_QUOTA = Path("/sys/fs/cgroup/cpu.max")  # of a container: microseconds of processor time in a period of microseconds
+_LOCAL = ("127.0.0.1", "localhost", "[::1]")
+
+
+def spare_processors(environment: Mapping[str, str] = os.environ) -> int:
+    """Processors of this process less the one that it decodes with; at least 1.
+
+    A process's own are those that it is bound to, at most the quota of its container. Processes of one run on one host, as
+    `launch/local_cluster.sh` starts them, share them evenly; under Slurm each has SLURM_CPUS_PER_TASK. Processes that
+    --shard numbers do not know of each other.
+    """
+    return max(1, _processors(environment) // _processes(environment) - 1)
+
+
+def _processors(environment: Mapping[str, str]) -> int:
+    bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    given = environment.get("SLURM_CPUS_PER_TASK", "")
+    return max(1, min(bound, _quota() or bound, int(given) if given.isdecimal() else bound))
+
+
+def _processes(environment: Mapping[str, str]) -> int:
+    """Processes of the run on this host that share its processors."""
+    address, count = environment.get("JAX_COORDINATOR_ADDRESS", ""), environment.get("JAX_NUM_PROCESSES", "")
+    if address.rpartition(":")[0] in _LOCAL and count.isdecimal():
+        return max(1, int(count))
+    if "SLURM_CPUS_PER_TASK" in environment:
+        return 1
+    tasks = environment.get("SLURM_NTASKS_PER_NODE", "")
+    return max(1, int(tasks)) if tasks.isdecimal() else 1
+
+
+def _quota() -> int | None:
+    """Whole processors that the container may use; None without a limit."""
+    try:
+        granted, period = _QUOTA.read_text().split()
+        return None if granted == "max" else max(1, int(granted) // int(period))
+    except (OSError, ValueError):
+        return None
