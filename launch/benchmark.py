@@ -1,4 +1,4 @@
-"""Measures the cost of decoding, in five ways.
+"""Measures the cost of decoding, in six ways.
 
 1. At the shapes of a model, with random weights, beside the bytes it must move at this device's copy bandwidth:
 
@@ -21,11 +21,15 @@ FLOPs too, and their time at 40 % of the peak.
 
 5. Answers forced at the boundaries of a long trace, one at a time and many on one prefix, with random weights:
 python -m launch.benchmark --annotation --preset=bundled --context=16384 [--branches=8,32] [--boundary_every=64] [--json]
+
+6. Rollouts of the config's own model whose answers a slow checker grades, in other processes and in this one:
+python -m launch.benchmark --config=configs/embedded.py --workdir=runs/embedded --grading --limit=20 --rounds=7
+--checker=busy computes where the default waits, 0.3 s a pair; --workers=8 processes.
 """
 
 from absl import flags
 
-from launch import annotation_cost, compile_only, door, loop_cost, signal_cost, throughput
+from launch import annotation_cost, compile_only, door, grading_cost, loop_cost, signal_cost, throughput
 from specexit_jax.models.config import ATTENTIONS
 from specexit_jax.sizing.presets import TARGETS
 
@@ -51,7 +55,7 @@ flags.DEFINE_bool("json", False, "Print the result as one line of JSON.")
 
 def check():
     """Returns the mode that the flags choose, after checking what it needs."""
-    ways = (annotation_cost, compile_only, throughput, signal_cost)
+    ways = (annotation_cost, compile_only, throughput, grading_cost, signal_cost)
     way = next((way for way in ways if way.wanted()), loop_cost)
     way.check()
     return way

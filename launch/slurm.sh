@@ -25,6 +25,10 @@ set -euo pipefail
 }
 # sbatch runs a copy of this file: the repository is where it was submitted from.
 export PYTHONPATH=$SLURM_SUBMIT_DIR${PYTHONPATH:+:$PYTHONPATH}
+# srun takes the processors of a task from this variable alone; beside decoding, they grade answers.
+if [[ -n ${SLURM_CPUS_PER_TASK:-} ]]; then
+  export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK
+fi
 # JAX reads process count, number and the coordinator's node from Slurm's variables.
 export SPECEXIT_CLUSTER=slurm
 exec srun --kill-on-bad-exit=1 --label "${PYTHON:-python3}" -P -m "$@"

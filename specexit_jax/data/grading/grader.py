@@ -106,6 +106,11 @@ class Grader:
             self._wait(waiting)
             yield from _taken(waiting)
 
+    def start(self) -> None:
+        """Starts all processes now, for who times the work."""
+        for _ in range(self.workers):
+            self._idle.append(self._worker(fresh=True))
+
     def tally(self) -> dict[str, float]:
         """Of the dear checkers so far: pairs asked, those that were known already, those that no process could grade, and the
         seconds in which nothing was done but to wait for grades."""
