@@ -128,9 +128,10 @@ def fail(sentence: str) -> None:
     _end(1)
 
 
-def say(text: str) -> None:
-    """Prints without buffering, so that a pipe has it at once. Of several processes only the first prints."""
-    if distributed.is_first():
+def say(text: str, by_any: bool = False) -> None:
+    """Prints without buffering, so that a pipe has it at once. Of several processes only the first prints, unless by_any: what
+    one process says for all."""
+    if by_any or distributed.is_first():
         print(text, flush=True)
 
 

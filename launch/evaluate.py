@@ -3,22 +3,26 @@
 python -m launch.evaluate --config=configs/embedded.py --workdir=runs/embedded [--methods=a,b] [--tasks=a,b] [--limit=N]
 --config.source.name=gsm8k,math500,aime,humaneval_plus,gpqa_diamond,arc_challenge takes those benchmarks instead of the world.
 --limit: problems a task. The draft and policy are WORKDIR's where training left them there, else the config's.
+Processes that a launcher has joined, or that --shard=0/8 numbers, share the decoding of all methods, tasks and seeds; the one
+that is done last makes the report. Goes on where it was killed, with any number of processes.
 --from_records: makes tables and reports again from the files in WORKDIR; decodes nothing.
 --digest=docs/results/evaluation.json keeps the numbers that the pages show; launch.pages writes them there.
 """
 
+import dataclasses
 from pathlib import Path
 
 from absl import flags
 
 from launch import checks, digest, door, from_records, loading, stages, strictness
 from specexit_jax.engine.binding import uncovered
-from specexit_jax.evaluation.pipeline import harness
+from specexit_jax.evaluation.pipeline import harness, sharing
 from specexit_jax.evaluation.pipeline.calibrating import require_problems
 from specexit_jax.evaluation.pipeline.evaluate import evaluate
 from specexit_jax.evaluation.pipeline.exit_records import CeilingSetting
 from specexit_jax.evaluation.report.tables import terminal_table
 from specexit_jax.exits.policy_file import load_policy
+from specexit_jax.storage.shards import WHOLE, Shard
 
 _METHODS = flags.DEFINE_list(
     "methods", None, "Methods to evaluate, separated by commas; default: config.evaluate.methods."
@@ -38,9 +42,9 @@ _DECODING = ("methods", "tasks", "limit", "seeds", "batch_size")
 
 def check():
     """Returns (config, methods, draft, policy) after checking that everything needed exists; decodes nothing."""
-    door.alone("evaluation")
     config = door.config()
     if from_records.wanted():
+        door.alone("making a report from records")
         if ignored := [name for name in _DECODING if flags.FLAGS[name].value is not None]:
             raise ValueError(
                 f"--{ignored[0]} says what to decode, and --from_records decodes nothing: leave one of them out."
@@ -60,22 +64,27 @@ def check():
 
 def main() -> None:
     door.decode_on_one_thread()
-    door.claim_stage("evaluate")
+    shard = WHOLE if from_records.wanted() else stages.shard()
+    if shard.count == 1:
+        door.claim_stage("evaluate")
     if not from_records.wanted():
         for stem in ("traces", "labels"):  # as launch.rollout and launch.annotate do
-            stages.claim_share(stem, [door.config().evaluate.split])
+            stages.claim_share(stem, [door.config().evaluate.split], shard)
     config, methods, draft, policy = check()
     workdir = Path(flags.FLAGS.workdir)
     if from_records.wanted():
         results = from_records.results(config, workdir, policy)
     else:
-        results = _evaluated(config, methods, draft, policy)
-    door.say(terminal_table(results))
+        results = _evaluated(config, methods, draft, policy, shard)
+    if results is None:
+        return
+    door.say(terminal_table(results), by_any=True)
     digest.offered("evaluation", results)
-    door.say(f"\nreport: {workdir / 'report.html'}")
+    door.say(f"\nreport: {workdir / 'report.html'}", by_any=True)
 
 
-def _evaluated(config, methods: tuple[str, ...], draft: str, policy: Path | None) -> dict:
+def _evaluated(config, methods: tuple[str, ...], draft: str, policy: Path | None, shard: Shard) -> dict | None:
+    """The results; None where other processes have not decoded their shares yet, or one of them makes the report."""
     sizes = _seeds(config.seed), _BATCH.value
     setting = stages.setting_of(config, methods, _TASKS.value, *sizes, stages.grader_of(config))
     problems = stages.source_of(config, _TASKS.value).problems(setting.split, _LIMIT.value or config.evaluate.per_task)
@@ -83,9 +92,26 @@ def _evaluated(config, methods: tuple[str, ...], draft: str, policy: Path | None
     file = None if policy is None else load_policy(policy, session.draft_digest)
     if file is not None:
         strictness.report(uncovered(file, session, policy, max_new_tokens=setting.max_new_tokens))
+    workdir = Path(flags.FLAGS.workdir)
+    if shard.count > 1:
+        sharing.decode_share(session, problems, file, dataclasses.replace(setting, shard=shard), workdir)
+        if (left := sharing.missing(problems, file, setting, workdir)) or not _reports():
+            told = ", ".join(f"{count} {stem}" for stem, count in left.items())
+            missing = f"{told} are missing still: whoever decodes the last makes" if left else "another process makes"
+            door.say(f"share {shard.index}/{shard.count} is decoded; {missing} the report.", by_any=True)
+            return None
     rules = config.calibrate
     ceiling = CeilingSetting(rules.split, rules.bound, rules.standard_errors, rules.certify_on)
-    return evaluate(session, problems, file, setting, ceiling, Path(flags.FLAGS.workdir))
+    return evaluate(session, problems, file, setting, ceiling, workdir)
+
+
+def _reports() -> bool:
+    """Whether this process makes the report; False where another one is at it."""
+    try:
+        door.claim(Path(flags.FLAGS.workdir) / ".evaluate.lock")
+    except ValueError:
+        return False
+    return True
 
 
 def _without_ceiling(config, methods: tuple[str, ...], policy: Path | None) -> tuple[str, ...]:
@@ -116,5 +142,6 @@ def _seeds(first: int) -> int:
 
 
 if __name__ == "__main__":
+    stages.define_shard()
     door.define_config()
     door.run(main)

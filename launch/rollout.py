@@ -8,15 +8,15 @@ Problems come from the reasoning world, from a benchmark, or from a table of que
 --config.sampling.temperature=0.6 (top_k, top_p, min_p) samples otherwise than the target's own generation_config.json says.
 --config.source.name=problems.jsonl --config.source.question=problem --config.source.answer=solution --config.source.checker=math
 Processes that a launcher has joined, or that --shard numbers, share the prompts, each on its own devices, and write
-traces-00000-of-00008.jsonl. Resumes where it was killed, with any number of processes. Speculates where the config's draft
-exists: sampling is keyed by position, so the traces are the same with or without it, only sooner.
+traces-00000-of-00008.jsonl. Resumes where it was killed, with any number of processes. Speculates where training has
+left a draft in WORKDIR, or the config's exists: sampling is keyed by position, so the traces are the same without it, only later.
 """
 
 from pathlib import Path
 
 from absl import flags
 
-from launch import door, loading, stages
+from launch import checks, door, loading, stages
 from specexit_jax.annotation.rollout import Rollout, roll_out
 from specexit_jax.engine.methods import make_method
 from specexit_jax.storage.shards import require_settings
@@ -59,7 +59,8 @@ def main() -> None:
     stages.claim_share("traces", wanted, shard)
     problems = {split: source.problems(split, count) for split, count in counts.items()}
     grader = stages.grader_of(config)
-    session = loading.open_session(config, config.draft if config.draft and Path(config.draft).is_dir() else None)
+    draft = checks.draft_of(config, needed=False)
+    session = loading.open_session(config, draft if draft and Path(draft).is_dir() else None)
     method = make_method(session, "eagle3" if session.draft else "think", draft_tokens=config.evaluate.draft_tokens)
     rollout = Rollout(
         config.seed,

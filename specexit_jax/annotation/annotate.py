@@ -6,7 +6,7 @@ ground truth nor equality of strings is used for that (docs/method.md §1).
 """
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -143,10 +143,12 @@ def annotate(
     target: str = "",
     source: str = "",
     grader: Grader | None = None,
+    names: Collection[str] | None = None,
 ) -> dict[str, Any]:
     """Appends the labels that are missing for the shard's traces. Returns what this run took, which annotate.json also
     records, and how many of all answers are `unfinished`. target, source: names recorded with the labels ("": not
-    compared). grader: judges the answers, by default in this process.
+    compared). grader: judges the answers, by default in this process; names: the traces
+    to label instead of the shard's.
 
     Raises ValueError as `require_alike`.
     """
@@ -155,7 +157,8 @@ def annotate(
         traces = sorted(read_shards(folder, "traces"), key=lambda trace: trace["id"])  # of all processes
         before, by_id = held(folder, "labels"), {trace["id"]: trace for trace in traces}
         done = {label["id"] for label in before}
-        missing = [trace for trace in traces if shard.has(trace["id"]) and trace["id"] not in done]
+        mine = shard.has if names is None else names.__contains__
+        missing = [trace for trace in traces if mine(trace["id"]) and trace["id"] not in done]
         forcer = make_forcer(session, forcing)
         unfinished = count_unfinished(traces, before, forcing.max_answer)
         progress, count = Progress(len(missing), f"annotate {folder.name} "), 0

@@ -39,12 +39,13 @@ def grading_cost(
     seconds: dict[str, list[float]] = {way: [] for way in WAYS}
     ids: dict[str, list] = {}
     tally: dict[str, Any] = {}
+    cpu: dict[str, float] = {}
 
     def one(way: str, own: Sequence[Problem], grader: Grader) -> float:
         with tempfile.TemporaryDirectory() as folder:
-            began = time.perf_counter()
+            began, computed = time.perf_counter(), time.process_time()
             roll_out(session, own, method, Path(folder), rollout, grader=grader)
-            taken = time.perf_counter() - began
+            taken, cpu[way] = time.perf_counter() - began, time.process_time() - computed
             rows = map(json.loads, (Path(folder) / "traces.jsonl").read_text().splitlines())
             ids[way] = sorted((row["id"], row["ids"]) for row in rows)
         return taken
@@ -71,6 +72,7 @@ def grading_cost(
         "tokens": tokens,
         "tokens_per_second": pace,
         "ratio": {way: float(np.median(np.array(plain[: len(seconds[way])]) / seconds[way])) for way in WAYS[1:]},
+        "processor_seconds": cpu,  # of the process that decodes, in the last round
         "waited_seconds": tally[WAYS[1]]["waited_seconds"],
         "rounds": rounds,
     }

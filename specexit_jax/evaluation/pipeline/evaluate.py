@@ -9,13 +9,12 @@ from specexit_jax.engine.session import Session
 from specexit_jax.evaluation.pipeline import harness
 from specexit_jax.evaluation.pipeline.exit_records import CeilingSetting, exit_records
 from specexit_jax.evaluation.pipeline.loop_sections import loop_sections
+from specexit_jax.evaluation.pipeline.sharing import WITHOUT_EXIT
 from specexit_jax.evaluation.pipeline.timed import timed_records
 from specexit_jax.evaluation.records import record_of_trace, write_records
 from specexit_jax.evaluation.report.publish import publish
 from specexit_jax.evaluation.report.shown import Shown
 from specexit_jax.exits.policy_file import PolicyFile
-
-_WITHOUT_EXIT = ("eagle3", "think", "nothink")
 
 
 def evaluate(
@@ -28,7 +27,8 @@ def evaluate(
 ) -> dict:
     """The results, as `publish` writes them. file: the policy's, None if no method exits.
 
-    records.jsonl is written as it grows, so that a killed evaluation leaves the records so far.
+    What shares (`sharing.decode_share`) have decoded is read. records.jsonl is written as it grows, so that a killed evaluation
+    leaves the records so far.
     """
     folder, records, shown = workdir / setting.split, [], Shown()
     policy, kinds = (None, ("paragraph",)) if file is None else (file.policy(), file.boundary_kinds)
@@ -37,7 +37,7 @@ def evaluate(
     traces = harness.decoded_traces(session, problems, "eagle3", setting, folder)
     if cut := sum(trace.get("cut", False) for trace in traces):
         notes.append(f"{cut} of {len(traces)} traces of eagle3 ended at the target's context, counted as unfinished")
-    for name in (name for name in _WITHOUT_EXIT if name in setting.methods):
+    for name in (name for name in WITHOUT_EXIT if name in setting.methods):
         rows = traces if name == "eagle3" else harness.decoded_traces(session, problems, name, setting, folder)
         records += [record_of_trace(name, trace) for trace in rows]
         write_records(workdir / "records.jsonl", records)

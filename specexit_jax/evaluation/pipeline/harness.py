@@ -3,6 +3,7 @@
 Files in WORKDIR/SPLIT are appended to or written once, so a killed run continues where it stopped.
 """
 
+import contextlib
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,7 +25,7 @@ from specexit_jax.engine.session import Session
 from specexit_jax.evaluation.records import Record, record_of_replay
 from specexit_jax.exits.policy import Policy
 from specexit_jax.storage.identity import same
-from specexit_jax.storage.shards import read_shards, require_settings
+from specexit_jax.storage.shards import WHOLE, Shard, read_shards, require_settings, shard_files
 
 BOUNDS = ("oracle", "ceiling")
 REPLAYED = ("first_answer", "deer", "deer_eagle3", "specexit", "probe")
@@ -34,7 +35,7 @@ REPLAYED = ("first_answer", "deer", "deer_eagle3", "specexit", "probe")
 class Setting:
     """The settings of an evaluation beside the models. target, source: see `annotation.rollout.Rollout`; seeds: their
     number, from `seed` on; loop_parts: whether timed requests are also reported by part and by position; grader: judges the
-    answers, None: this process."""
+    answers, None: this process; shard: this process's share of what is decoded."""
 
     split: str
     methods: tuple[str, ...]
@@ -49,6 +50,7 @@ class Setting:
     source: str = ""
     seeds: int = 1
     grader: Grader | None = None
+    shard: Shard = WHOLE
 
     @property
     def max_new_tokens(self) -> int:
@@ -71,10 +73,22 @@ def decoded_traces(
     session: Session, problems: Sequence[Problem], name: str, setting: Setting, folder: Path
 ) -> list[dict]:
     """Traces of a method that exits nowhere (`think`, `nothink`, `eagle3`) for exactly these problems, every seed of each."""
-    stem = "traces" if name == "eagle3" else name
-    return decoded_by(
-        session, problems, make_method(session, name, draft_tokens=setting.draft_tokens), setting, folder, stem
-    )
+    return decoded_by(session, problems, _method(session, name, setting), setting, folder, stem_of(name))
+
+
+def decode(session: Session, problems: Sequence[Problem], name: str, setting: Setting, folder: Path) -> None:
+    """Decodes the shard's traces of such a method that no process has written yet."""
+    method = _method(session, name, setting)
+    roll_out(session, problems, method, folder, _rollout(setting), stem_of(name), setting.grader)
+
+
+def stem_of(name: str) -> str:
+    """The stem of the file with a method's traces."""
+    return "traces" if name == "eagle3" else name
+
+
+def _method(session: Session, name: str, setting: Setting) -> Method:
+    return make_method(session, name, draft_tokens=setting.draft_tokens)
 
 
 def require_alike(session: Session, setting: Setting, folder: Path, kinds: Sequence[str] | None) -> None:
@@ -90,7 +104,7 @@ def require_alike(session: Session, setting: Setting, folder: Path, kinds: Seque
 
 def _rollout(setting: Setting) -> Rollout:
     names = {"target": setting.target, "source": setting.source}
-    return Rollout(setting.seed, setting.batch_size, setting.max_new_tokens, setting.seeds, **names)
+    return Rollout(setting.seed, setting.batch_size, setting.max_new_tokens, setting.seeds, setting.shard, **names)
 
 
 def decoded_by(
@@ -127,11 +141,13 @@ def extracted(
     labels: Sequence[dict] = (),
     name: str = "signals.npz",
 ) -> Extracted:
-    """The signals of the session's draft along these traces, cached in FOLDER/NAME; with `labels` also the features at
-    their boundaries, which are too large to cache."""
+    """The signals of the session's draft along these traces, cached in FOLDER/NAME (and by shares in files of their own); with
+    `labels` also the features at their boundaries, which are too large to cache."""
     path = folder / name
-    kept = _kept_signals(path, session.draft_digest)
+    kept = _kept_signals(folder, name, session.draft_digest)
     missing = [trace for trace in traces if trace["id"] not in kept]
+    if not missing and not path.is_file():
+        save_signals(path, kept, session.draft_digest)
     if not missing and not labels:
         return Extracted(kept, {})
     wanted = traces if labels else missing
@@ -143,12 +159,23 @@ def extracted(
     return Extracted(kept, found.features)
 
 
-def _kept_signals(path: Path, digest: str) -> dict[str, np.ndarray]:
-    """The file's signals; none if it is absent or of another draft."""
-    try:
-        return load_signals(path, digest)
-    except (FileNotFoundError, ValueError):
-        return {}
+def extract_share(session: Session, traces: Sequence[dict], draft, folder: Path, shard: Shard) -> None:
+    """Leaves the signals along these traces, as far as no process has them, for `extracted`."""
+    kept = _kept_signals(folder, "signals.npz", session.draft_digest)
+    if missing := [trace for trace in traces if trace["id"] not in kept]:
+        found = extract(session.target, session.params.target, session.end_think_ids, missing, draft).signals
+        path = shard.path(folder, "signals", ".npz")
+        own = {name: kept[name] for name in (trace["id"] for trace in traces) if name in kept}
+        save_signals(path, own | found, session.draft_digest)
+
+
+def _kept_signals(folder: Path, name: str, digest: str) -> dict[str, np.ndarray]:
+    """The signals in the files of all processes; none of a file of another draft."""
+    kept: dict[str, np.ndarray] = {}
+    for path in shard_files(folder, Path(name).stem, Path(name).suffix):
+        with contextlib.suppress(FileNotFoundError, ValueError):
+            kept |= load_signals(path, digest)
+    return kept
 
 
 def replayed_records(

@@ -130,7 +130,7 @@ def acceptance_figure(histograms: Mapping[str, np.ndarray]) -> Figure:
         return figure
 
 
-def reliability_figure(bins: Reliability, auc: float, brier: float) -> Figure:
+def reliability_figure(bins: Reliability, auc: float | None, brier: float) -> Figure:
     """Confidence against how often the forced answer agrees, with the count of boundaries beneath."""
     with styled():
         figure = Figure(figsize=(6.2, 5.6), layout="constrained")
@@ -147,8 +147,9 @@ def reliability_figure(bins: Reliability, auc: float, brier: float) -> Figure:
         axes.set(ylabel="forced answer agrees", title="Reliability of confidence")
         # Digits that the counts support.
         NearOne.of(np.concatenate([bins.observed, bins.low, bins.high])).on(axes.yaxis)
+        ranked = "–" if auc is None else f"{auc:.3f}"
         summary = (
-            f"AUC {auc:.3f}\nBrier {brier:.3f}\ncalibration error {bins.error:.3f}\n{bins.count.sum():,} boundaries"
+            f"AUC {ranked}\nBrier {brier:.3f}\ncalibration error {bins.error:.3f}\n{bins.count.sum():,} boundaries"
         )
         place = {"transform": axes.transAxes, "ha": "right", "va": "bottom"}
         axes.text(0.97, 0.04, summary, **place, fontsize=8.5, color=INK, linespacing=1.5)

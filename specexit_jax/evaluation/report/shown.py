@@ -29,9 +29,12 @@ class Shown:
 
 def signal_sections(policy: Threshold, traces: Sequence[dict], labels: Sequence[dict], signals) -> dict:
     """`signals` and `reliability`: how well confidence predicts agreement at boundaries, as the head's output and as
-    smoothed by the policy, or by its exit score where it has one."""
+    smoothed by the policy, or by its exit score where it has one. The AUC is None where all agree or none does; without any
+    boundary there are no sections."""
     closed = [i for i, trace in enumerate(traces) if trace["think_end"] is not None]
     traces, labels = [traces[i] for i in closed], [labels[i] for i in closed]
+    if not any(label["boundaries"] for label in labels):
+        return {}
     agree = np.concatenate([np.asarray(label["agree"], bool) for label in labels])
     correct = np.concatenate([np.asarray(label["correct"], bool) for label in labels])
     raw = np.concatenate(
@@ -43,8 +46,8 @@ def signal_sections(policy: Threshold, traces: Sequence[dict], labels: Sequence[
     metrics = {
         "boundaries": len(agree),
         "agreeing": float(agree.mean()),
-        "auc": score_quality.auc(agree, raw),
-        "auc_smoothed": score_quality.auc(agree, smoothed),
+        "auc": _defined(score_quality.auc(agree, raw)),
+        "auc_smoothed": _defined(score_quality.auc(agree, smoothed)),
         "brier": score_quality.brier(agree, raw),
         # Confidence predicts agreement, not that the answer is right. This is how closely agreement itself corresponds
         # to a right answer.
@@ -55,6 +58,10 @@ def signal_sections(policy: Threshold, traces: Sequence[dict], labels: Sequence[
     bins = score_quality.reliability(agree, raw, problems=problems, edges=score_quality.NEAR_ONE)
     curve = {name: np.asarray(value).tolist() for name, value in bins._asdict().items()}
     return {"signals": metrics, "reliability": curve}
+
+
+def _defined(value: float) -> float | None:
+    return None if np.isnan(value) else value
 
 
 def offsets_of(records: Sequence[Record], labels: Sequence[dict]) -> dict:
