@@ -19,7 +19,8 @@ def published(target: str, draft_sizes: dict[str, int], max_new_tokens: int) -> 
     config.target, config.draft, config.policy = target, "", ""
     config.dtype = "bfloat16"
     config.mesh.tensor = -1
-    # no rollouts of test: launch.evaluate decodes it, with the trained draft
+    # no rollouts of test before the draft is trained, whose acceptance they are to have: launch.evaluate decodes it on all
+    # processes, or launch.rollout --splits=test
     config.rollout.per_task = {"draft": 800, "development": 400, "calibration": 1000}
     config.rollout.batch_size = 32
     config.rollout.max_new_tokens = max_new_tokens

@@ -43,7 +43,9 @@ def report(as_json: bool) -> str:
         + (f" ({found['ratio'][way]:.3f})" if way in found["ratio"] else "")
         for way in WAYS
     ]
+    share = found["decoding_share"]
     return (
         f"{found['traces']} traces, a checker of {found['checker']}, {found['workers']} processes; tokens/s and the ratio to the "
-        f"first: {', '.join(ways)}; {found['waited_seconds']:.1f} s of a round only waited for grades"
+        f"first: {', '.join(ways)}; the device decodes in {100 * share[WAYS[0]]:.1f}, {100 * share[WAYS[1]]:.1f} and "
+        f"{100 * share[WAYS[2]]:.1f} % of the time"
     )

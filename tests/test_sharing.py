@@ -2,9 +2,14 @@
 
 import dataclasses
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
+from tiny_folders import write_tiny
 
 from specexit_jax.annotation import annotate as annotate_module
 from specexit_jax.annotation import rollout as rollout_module
@@ -18,6 +23,7 @@ from specexit_jax.evaluation.report.shown import signal_sections
 from specexit_jax.exits.policy_file import load_policy
 from specexit_jax.storage.shards import Shard, ids_of, read_shards
 
+ROOT = Path(__file__).resolve().parent.parent
 METHODS = ("think", "nothink", "first_answer", "eagle3", "specexit", "probe", "oracle")
 CEILING = CeilingSetting("development", 0.005, 1.0)
 
@@ -120,3 +126,40 @@ def test_without_exits_nothing_is_annotated(session, problems, setting, tmp_path
     sharing.decode_share(session, problems, None, own, tmp_path)
     assert sharing.missing(problems, None, own, tmp_path) == {"traces": 3, "nothink": 3}
     assert not list((tmp_path / "test").glob("labels*"))
+
+
+@pytest.mark.slow
+def test_joined_processes_evaluate_a_published_models_config(tmp_path):
+    """The test split of configs/qwen3_8b.py on a tiny checkpoint of its architecture: shared by two processes, and by one."""
+    tiny, rows = write_tiny(tmp_path / "tiny"), [{"question": f"{i}+{i}?", "answer": str(2 * i)} for i in range(40)]
+    (tmp_path / "own.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    values = {
+        "target": tiny / "target", "draft": tiny / "draft", "policy": tiny / "policy.json", "source.name": tmp_path / "own.jsonl",
+        "source.checker": "math", "rollout.max_new_tokens": 40, "annotate.max_answer": 12, "annotate.branches": 2,
+        "evaluate.latency_per_task": 1, "evaluate.latency_rounds": 1, "evaluate.loop_parts": False, "evaluate.draft_tokens": 2,
+        "dtype": "float32",  # so that batches of other rows round alike
+    }  # fmt: skip
+    options = [
+        f"--config={ROOT / 'configs' / 'qwen3_8b.py'}",
+        *(f"--config.{key}={value}" for key, value in values.items()),
+    ]
+    environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHON": sys.executable, "DEVICES": "1"}
+    found = {}
+    for count in ("1", "2"):
+        command = [
+            "bash",
+            str(ROOT / "launch" / "local_cluster.sh"),
+            count,
+            "launch.evaluate",
+            f"--workdir={tmp_path / count}",
+        ]
+        flags = ["--limit=4", "--seeds=0,1", f"--methods={','.join(METHODS)}"]
+        done = subprocess.run(
+            [*command, *options, *flags], env=environment, capture_output=True, text=True, timeout=900
+        )
+        assert done.returncode == 0, done.stderr
+        found[count] = json.loads((tmp_path / count / "results.json").read_text())
+    assert len(list((tmp_path / "2" / "test").glob("traces-0000?-of-00002.jsonl"))) == 2
+    for name, method in found["1"]["methods"].items():
+        for key in ("n", "accuracy", "tokens_mean", "thinking_tokens_mean", "tau_mean"):
+            assert found["2"]["methods"][name]["overall"][key] == method["overall"][key]

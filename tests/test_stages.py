@@ -9,7 +9,7 @@ from programs_case import unboxed
 from tiny_folders import write_tiny
 
 from configs.embedded import get_config
-from launch import stages
+from launch import rollout, stages
 from specexit_jax.data.sources import Table, World
 from specexit_jax.storage.identity import file_digest, same
 from specexit_jax.storage.shards import Shard
@@ -32,6 +32,27 @@ def test_the_shard_is_the_flags_or_the_launchers(flag, monkeypatch):
     flag("0/2")
     with pytest.raises(ValueError, match="share the work by themselves: leave --shard out"):
         stages.shard()
+
+
+def test_rollouts_speculate_with_the_draft_that_training_left(tmp_path, monkeypatch):
+    """So that traces of test have its acceptance; else with the config's, where that is a folder."""
+    config, opened = get_config(), []
+
+    def stop(_, draft):
+        opened.append(draft)
+        raise InterruptedError
+
+    monkeypatch.setattr(stages.flags, "FLAGS", SimpleNamespace(workdir=str(tmp_path), shard=None))
+    monkeypatch.setattr(rollout, "check", lambda: (config, {}, None))
+    monkeypatch.setattr(rollout.loading, "open_session", stop)
+    wanted = [config.draft, None, str(tmp_path / "draft_model")]
+    for draft, made in ((config.draft, False), ("", False), ("", True)):
+        config.draft = draft
+        if made:
+            (tmp_path / "draft_model").mkdir()
+        with pytest.raises(InterruptedError):
+            rollout.main()
+    assert opened == wanted
 
 
 @pytest.mark.parametrize(

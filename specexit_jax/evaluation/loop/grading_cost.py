@@ -40,12 +40,14 @@ def grading_cost(
     ids: dict[str, list] = {}
     tally: dict[str, Any] = {}
     cpu: dict[str, float] = {}
+    shares: dict[str, list[float]] = {}
 
     def one(way: str, own: Sequence[Problem], grader: Grader) -> float:
         with tempfile.TemporaryDirectory() as folder:
             began, computed = time.perf_counter(), time.process_time()
-            roll_out(session, own, method, Path(folder), rollout, grader=grader)
+            measured = roll_out(session, own, method, Path(folder), rollout, grader=grader)
             taken, cpu[way] = time.perf_counter() - began, time.process_time() - computed
+            shares.setdefault(way, []).append(measured["seconds"] / taken)
             rows = map(json.loads, (Path(folder) / "traces.jsonl").read_text().splitlines())
             ids[way] = sorted((row["id"], row["ids"]) for row in rows)
         return taken
@@ -72,7 +74,9 @@ def grading_cost(
         "tokens": tokens,
         "tokens_per_second": pace,
         "ratio": {way: float(np.median(np.array(plain[: len(seconds[way])]) / seconds[way])) for way in WAYS[1:]},
+        # of a round's time, in which the device decodes (in batches of one row): other programs on the machine change it little
+        "decoding_share": {way: float(np.median(taken)) for way, taken in shares.items()},
         "processor_seconds": cpu,  # of the process that decodes, in the last round
-        "waited_seconds": tally[WAYS[1]]["waited_seconds"],
+        "grading": tally[WAYS[1]],  # of the last round
         "rounds": rounds,
     }

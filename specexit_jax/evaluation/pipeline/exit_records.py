@@ -13,7 +13,6 @@ from specexit_jax.evaluation.records import Record
 from specexit_jax.evaluation.report.exit_sections import exit_sections
 from specexit_jax.evaluation.report.shown import Shown, chosen_views, offsets_of, signal_sections, told_exits
 from specexit_jax.exits.policy_file import PolicyFile
-from specexit_jax.exits.risk import CannotCertify
 from specexit_jax.models.draft import DraftBundle
 from specexit_jax.notes import note
 
@@ -55,7 +54,7 @@ def exit_records(
         try:
             made, sections["ceiling"] = _ceiling(session, file, draft, test, ceiling, workdir)
             records += made
-        except CannotCertify as refusal:  # hours of decoding must give results even without this bound
+        except ValueError as refusal:  # also CannotCertify: hours of decoding must give results even without this bound
             note(f"The method ceiling is left out: {refusal}")
     if (unfinished := count_unfinished(traces, labels, setting.max_answer)).any:
         sections["unfinished_answers"] = unfinished.to_json() | {"told": unfinished.summary()}
