@@ -14,6 +14,9 @@ def judge(checker, task, answer, reference, own=None):
     if word == "crash":
         os.kill(os.getpid(), signal.SIGKILL)
     if word == "hang":
+        if rest:
+            with open(rest, "a") as file:
+                file.write(f"{os.getpid()}\n")
         time.sleep(600)
     if word == "once" and not os.path.exists(rest):
         open(rest, "w").close()

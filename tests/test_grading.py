@@ -12,6 +12,7 @@ import pytest
 
 from specexit_jax.data.checkers import accepts, agrees
 from specexit_jax.data.grading.grader import Grader, Later, together
+from specexit_jax.data.programs import CodeTests, require_sandbox
 
 TESTS = Path(__file__).resolve().parent
 CASE = {"judge": "grading_case:judge", "dear": {"text": 30.0}, "paths": (str(TESTS),)}
@@ -36,6 +37,19 @@ def test_grades_of_processes_are_those_of_the_checkers():
                 assert value(pool.agrees(checker, "task", answer, reference, "7")) is wanted
                 assert agrees(checker, "task", answer, reference, "7") is wanted
         assert pool.agrees("math", "task", "1", None, "1") is False
+
+
+def test_programs_run_in_their_sandbox_from_a_grading_process():
+    try:
+        require_sandbox()
+    except ValueError as absent:
+        pytest.skip(str(absent))
+    tests = CodeTests("def half(n):\n", "def check(candidate):\n    assert candidate(4) == 2", "half").reference()
+    right, same, wrong = (f"```python\ndef half(n):\n    return {text}\n```" for text in ("n / 2", "n * 0.5", "n - 1"))
+    with Grader(1) as pool:
+        asked = [pool.accepts("code", "any", answer, tests) for answer in (right, wrong)]
+        asked += [pool.agrees("code", "any", answer, right, tests) for answer in (same, wrong)]
+        assert [value(grade) for grade in asked] == [True, False, True, False]
 
 
 def test_cheap_checkers_and_no_workers_start_no_process(monkeypatch):
@@ -127,8 +141,9 @@ def test_rows_whose_grades_are_there_keep_their_order_and_wait_for_none():
 def test_closing_ends_processes_in_the_midst_of_a_pair(tmp_path):
     met = tmp_path / "met"
     pool = Grader(1, **CASE)
-    value(pool.accepts("text", "t", f"pid {met}", ""))
-    slow, queued = pool.accepts("text", "t", "hang", ""), pool.accepts("text", "t", "later", "")
+    slow, queued = pool.accepts("text", "t", f"hang {met}", ""), pool.accepts("text", "t", "later", "")
+    while not (met.exists() and met.read_text().endswith("\n")):
+        time.sleep(0.01)
     began = time.monotonic()
     pool.close()
     assert time.monotonic() - began < 5 and queued.cancelled() and slow.done()
@@ -143,8 +158,8 @@ def test_processes_end_with_the_one_that_asks(tmp_path, end):
         "import os, signal, time\n"
         "from specexit_jax.data.grading.grader import Grader\n"
         f"pool = Grader(1, 'grading_case:judge', {{'text': 30.0}}, paths=({str(TESTS)!r},))\n"
-        f"pool.accepts('text', 't', 'pid {met}', '').result()\n"
-        "pool.accepts('text', 't', 'hang', '')\n"
+        f"pool.accepts('text', 't', 'hang {met}', '')\n"
+        f"while not (os.path.exists({str(met)!r}) and open({str(met)!r}).read().endswith('\\n')): time.sleep(0.01)\n"
         "print('asked', flush=True)\n"
         "time.sleep(100)\n"
     )
