@@ -15,6 +15,7 @@ Segments = Int32[Array, "B T"]
 Lengths = Int32[Array, "B"]
 Queries = Float[Array, "B K G T H"]
 Keys = Float[Array, "B K H S"]
+CachedKeys = Float[Array, "B K _ _"]  # Keys, or like Values where `backend.keys_like_values`
 Values = Float[Array, "B K S H"]
 Bias = Float32[Array, "#B T S"]
 Angles = Float32[Array, "B T H"]

@@ -16,6 +16,15 @@ def on_cpu() -> bool:
     return platform() == "cpu"
 
 
+def keys_like_values() -> bool:
+    """Whether a cache's keys lie like its values, [B, K, S, H]: on GPUs, whose products read both orders equally fast.
+
+    Rows of H numbers are then written whole, and kernels that want positions before H read the cache where it lies. Elsewhere
+    positions are last (`models.cache.Cache`).
+    """
+    return platform() == "gpu"
+
+
 def platform() -> str:
     """What is traced for: "cpu", "tpu", "gpu"."""
     return _CHOSEN.get() or jax.default_backend()

@@ -103,12 +103,14 @@ class DecodeSpec:
     def capacities_for(self, live: int) -> tuple[int, int]:
         """Capacities of the target's cache and of the draft's for the live prefix `live`.
 
-        On CPU a cache is as long as its live prefix, plus SPARE where steps are of one token. Elsewhere it holds a full buffer.
+        A cache is as long as its live prefix; on CPU it is SPARE longer where steps are of one token. With the ragged kernel it
+        holds a full buffer.
         """
         if self.ragged:
             return self.capacity, self.capacity
-        whole = (live if on_cpu() else self.capacity) + SPARE
-        return (live if self.draft_tokens and on_cpu() else whole, whole)
+        if not on_cpu():
+            return live, live
+        return (live if self.draft_tokens else live + SPARE, live + SPARE)
 
     def prefixes_after(self, width: int) -> tuple[int, ...]:
         """The live prefixes that fit prompts padded to `width` and one step after them, ascending."""
@@ -137,15 +139,20 @@ class DecodeSpec:
 
     @property
     def prompt_capacities(self) -> tuple[int, ...]:
-        """The capacities of caches for a prefill: the live prefixes, which prefill reads without the ragged kernel."""
-        return prefixes_of(self.live_prefixes, self.buffer_length + self.reach, LANES if self.ragged else 16)
+        """The capacities of caches for a prefill: the live prefixes, which prefill reads without the ragged kernel.
+
+        Off CPU all are multiples of LANES: products of other lengths make the compiler copy the cache into a padded one.
+        """
+        return prefixes_of(
+            self.live_prefixes, self.buffer_length + self.reach, 16 if on_cpu() and not self.ragged else LANES
+        )
 
 
 def prefixes_of(chosen: tuple[int, ...], longest: int, multiple: int = 16) -> tuple[int, ...]:
-    """The chosen live prefixes below `longest` ((): 256, 512, 1024, ...), then `longest` itself, rounded up to a multiple."""
+    """The chosen live prefixes below `longest` ((): 256, 512, 1024, ...), then `longest` itself, all rounded up to a multiple."""
     whole = -(-longest // multiple) * multiple
-    chosen = chosen or tuple(2**power for power in range(8, 31))
-    return (*sorted(size for size in set(chosen) if size < whole), whole)
+    chosen = {-(-size // multiple) * multiple for size in chosen} or {2**power for power in range(8, 31)}
+    return (*sorted(size for size in chosen if size < whole), whole)
 
 
 @flax.struct.dataclass

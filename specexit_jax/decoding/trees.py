@@ -10,7 +10,7 @@ import flax.struct
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
 
-from specexit_jax.models.cache import Cache, put
+from specexit_jax.models.cache import VALUE_AXIS, Cache, key_axis, put
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,8 +129,8 @@ def deepest(topology: Topology, depth: int) -> Int[Array, "B P"]:
 
 def compact(cache: Cache, start: Int[Array, " B"], path: Int[Array, "B P"]) -> Cache:
     """The cache with the nodes of `path` at positions start .. start + P - 1. Before, node n is at position start + n."""
-    keys = tuple(_moved(k, start, path, 3) for k in cache.k)
-    values = tuple(_moved(v, start, path, 2) for v in cache.v)
+    keys = tuple(_moved(k, start, path, key_axis()) for k in cache.k)
+    values = tuple(_moved(v, start, path, VALUE_AXIS) for v in cache.v)
     return cache.replace(k=keys, v=values)
 
 

@@ -4,10 +4,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from specexit_jax.backend import keys_like_values, platform
 from specexit_jax.models.branches import BranchLayer, attend_branches
 from specexit_jax.models.cache import write
-from specexit_jax.models.layers import attend, normal, rms_norm, rotate
-from specexit_jax.models.ragged_attention import MOST_TOKENS, attend_ragged
+from specexit_jax.models.cached_attention import attend_cache
+from specexit_jax.models.layers import normal, rms_norm, rotate
+from specexit_jax.models.prefix_attention import Reach, attend_prefix
 from specexit_jax.models.row_attention import attend_rows
 
 
@@ -55,20 +57,26 @@ class Attention(nn.Module):
         qkv = jnp.transpose(qkv, (0, 2, 3, 1, 4))
         qk, value = qkv[:, :, :-1], qkv[:, :, -1]
         if self.qk_norm:
-            scale = jnp.stack([self.q_norm] * self.group + [self.k_norm])[:, None]
-            qk = rms_norm(qk, scale, self.eps)
+            is_key = jnp.arange(self.group + 1)[:, None, None] == self.group
+            scale = jnp.where(is_key, self.k_norm, self.q_norm)
+            qk = rms_norm(qk, scale, self.eps, apart=True)
         qk = rotate(qk, cos, sin)
         return qk[:, :, :-1], qk[:, :, -1], value
 
     def merge(self, mixed: jax.Array) -> jax.Array:
         """Heads [B, K, G, T, H] to the output projection [B, T, out]."""
-        return jnp.einsum("bkgth,kghd->btd", mixed, self.o.astype(mixed.dtype))
+        out = self.o.astype(mixed.dtype)
+        if platform() != "gpu":
+            return jnp.einsum("bkgth,kghd->btd", mixed, out)
+        # As one plain product. Left to itself the compiler lays the kernel out again in every step.
+        rows = jnp.transpose(mixed, (0, 3, 1, 2, 4)).reshape(mixed.shape[0], mixed.shape[3], -1)
+        return jnp.einsum("btf,fd->btd", rows, out.reshape(-1, out.shape[-1]))
 
     def __call__(self, x, cos, sin, bias, kv=None, length=None):
         """Self attention over x [B, T, in], or over `kv` (one layer of a cache) after writing x there.
 
-        `bias` is the mask of `row_mask` or, with a cache, additive [B, T, S'] over the S' positions that are read. For
-        branches, `kv` and `bias` are those of `BranchCache`. Returns ([B, T, out], kv).
+        `bias` is the mask of `row_mask` or, with a cache, additive [B, T, S'] over the S' positions that are read, or a `Reach`.
+        For branches, `kv` and `bias` are those of `BranchCache`. Returns ([B, T, out], kv).
         """
         q, k, v = self.project(x, cos, sin)
         if isinstance(kv, BranchLayer):
@@ -76,8 +84,7 @@ class Attention(nn.Module):
             return self.merge(mixed), kv
         if kv is None:
             return self.merge(attend_rows(q, k, v, bias)), None
-        kv = write(kv, jnp.swapaxes(k, 2, 3), v, length)
-        tokens, live = bias.shape[-2:]
-        if self.kernel == "pallas" and tokens <= MOST_TOKENS:
-            return self.merge(attend_ragged(q, *kv, bias, length + jnp.int32(tokens))), kv
-        return self.merge(attend(q, kv[0][..., :live], kv[1][:, :, :live], bias)), kv
+        kv = write(kv, k if keys_like_values() else jnp.swapaxes(k, 2, 3), v, length)
+        if isinstance(bias, Reach):
+            return self.merge(attend_prefix(q, *kv, bias)), kv
+        return self.merge(attend_cache(self.kernel, q, *kv, bias, length + jnp.int32(x.shape[1]))), kv

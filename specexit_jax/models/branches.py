@@ -13,8 +13,8 @@ from jaxtyping import Array, Float, Int
 
 from specexit_jax.array_typing import Queries, Values
 from specexit_jax.backend import heads_apart
-from specexit_jax.models.cache import Cache
-from specexit_jax.models.layers import MASKED, reduce_last
+from specexit_jax.models.cache import Cache, key_axis, live_of
+from specexit_jax.models.layers import MASKED, reduce_last, scores_of
 
 
 class BranchLayer(NamedTuple):
@@ -100,9 +100,7 @@ def attend_branches(
     own_values = heads_apart(jnp.where(here[:, None, :, :, None], fresh, own_values))
     q = q * jnp.asarray(size**-0.5, q.dtype)
     folded = q.reshape(batch, heads, group * branches, size)
-    shared = jnp.einsum("bkth,bkhs->bkts", folded, prefix_keys[..., :live], preferred_element_type=jnp.float32).reshape(
-        batch, heads, group, branches, live
-    )
+    shared = scores_of(folded, live_of(prefix_keys, live, key_axis())).reshape(batch, heads, group, branches, live)
     shared = shared + prefix_bias[:, None, None]
     own = jnp.einsum("bkgnh,bknhm->bkgnm", q, own_keys, preferred_element_type=jnp.float32) + own_bias[:, None, None]
     top = jnp.maximum(reduce_last("max", shared), reduce_last("max", own))

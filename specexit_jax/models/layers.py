@@ -6,10 +6,21 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool
+from jaxtyping import Array, Bool, Float, Float32
 
-from specexit_jax.array_typing import Angles, Bias, Keys, Lengths, Positions, Queries, Segments, Values, typed
-from specexit_jax.backend import on_cpu
+from specexit_jax.array_typing import (
+    Angles,
+    Bias,
+    CachedKeys,
+    Keys,
+    Lengths,
+    Positions,
+    Queries,
+    Segments,
+    Values,
+    typed,
+)
+from specexit_jax.backend import keys_like_values, on_cpu, platform
 from specexit_jax.models.config import RopeScaling
 
 # Finite, so that a fully masked row stays finite; far below any score, so that exp of it is exactly 0.
@@ -30,10 +41,16 @@ class RMSNorm(nn.Module):
         return rms_norm(x, scale, self.eps)
 
 
-def rms_norm(x: jax.Array, scale: jax.Array, eps: float) -> jax.Array:
-    """x / rms(x) * scale over the last axis; `scale` is broadcast by the caller where it has more than one axis."""
+def rms_norm(x: jax.Array, scale: jax.Array, eps: float, apart: bool = False) -> jax.Array:
+    """x / rms(x) * scale over the last axis; `scale` is broadcast by the caller where it has more than one axis.
+
+    apart: on GPUs the sums are a kernel of their own, so that what follows the norm is one kernel with it.
+    """
     x32 = x.astype(jnp.float32)
-    inverse = jax.lax.rsqrt(reduce_last("sum", jnp.square(x32)) / x.shape[-1] + eps)
+    total = reduce_last("sum", jnp.square(x32))
+    if apart and platform() == "gpu":
+        total = jax.lax.optimization_barrier(total)
+    inverse = jax.lax.rsqrt(total / x.shape[-1] + eps)
     scale = jnp.reshape(scale, (1,) * (x.ndim - scale.ndim) + scale.shape).astype(jnp.float32)
     return (x32 * inverse * scale).astype(x.dtype)
 
@@ -53,12 +70,12 @@ def rotary_angles(positions: Positions, head_dim: int, theta: float, scaling: Ro
     """Cosines and sines [B, T, H] for `rotate` in float32, computed once per call and shared by its layers.
 
     The sine of the first half is negative. The barrier stops XLA from fusing the computation into every layer (5 % of a
-    verify step on CPU).
+    verify step on CPU). A GPU computes it anew in the kernel that rotates, which is cheaper than kernels of its own.
     """
     angles = positions.astype(jnp.float32)[:, :, None] * inverse_frequencies(head_dim, theta, scaling)[None, None, :]
     cos, sin = jnp.cos(angles), jnp.sin(angles)
     doubled = jnp.concatenate([cos, cos], axis=-1), jnp.concatenate([-sin, sin], axis=-1)
-    return jax.lax.optimization_barrier(doubled)
+    return doubled if platform() == "gpu" else jax.lax.optimization_barrier(doubled)
 
 
 def rotate(x: jax.Array, cos: Angles, sin: Angles) -> jax.Array:
@@ -123,6 +140,12 @@ def cached_bias(length: Lengths, tokens: int, live: int, visible: Bool[Array, "B
         before = (place < 0) & (place >= -window) if window else place < 0
         allowed = jnp.where(inside[:, None, :], shown, before[:, None, :])
     return jnp.where(allowed, jnp.float32(0), jnp.float32(MASKED))
+
+
+def scores_of(queries: Float[Array, "B K R H"], keys: CachedKeys) -> Float32[Array, "B K R S"]:
+    """The products of R queries with a cache's keys, which lie as the platform wants them (`models.cache.Cache`)."""
+    order = "bkth,bksh->bkts" if keys_like_values() else "bkth,bkhs->bkts"
+    return jnp.einsum(order, queries, keys, preferred_element_type=jnp.float32)
 
 
 @typed

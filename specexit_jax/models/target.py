@@ -13,6 +13,7 @@ from specexit_jax.models.branches import BranchCache
 from specexit_jax.models.cache import Cache, init_cache
 from specexit_jax.models.config import TargetConfig
 from specexit_jax.models.layers import FeedForward, RMSNorm, cached_bias, normal, rotary_angles
+from specexit_jax.models.prefix_attention import Reach, in_blocks
 from specexit_jax.models.row_attention import row_mask
 
 
@@ -148,7 +149,7 @@ def attention_bias(
     visible: jax.Array | None = None,
     window: int = 0,
 ):
-    """The mask of a call, shared by its layers: additive over a cache's positions, or `row_mask`'s for `path`."""
+    """The mask of a call, shared by its layers: additive over a cache's positions, `row_mask`'s for `path`, or a `Reach`."""
     count = tokens.shape[1]
     if cache is None:
         return row_mask(path, segment_ids, count, window)
@@ -159,6 +160,8 @@ def attention_bias(
     live = cache.capacity if live is None else live
     if live > cache.capacity:
         raise ValueError(f"Asked to read {live} positions of a cache whose capacity is {cache.capacity}: lower `live`.")
+    if visible is None and in_blocks(count, live):
+        return Reach(cache.length, window, live)
     return cached_bias(cache.length, count, live, visible, window)
 
 

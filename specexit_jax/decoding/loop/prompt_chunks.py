@@ -32,9 +32,8 @@ class Read:
 
 
 def chunk_of(width: int) -> int:
-    """The columns of a chunk for prompts padded to `width`: a divisor of it."""
-    size = ON_CPU if on_cpu() else ELSEWHERE
-    return size if width > size and width % size == 0 else width
+    """The columns of a chunk for prompts padded to `width`."""
+    return min(width, ON_CPU if on_cpu() else ELSEWHERE)
 
 
 def read_prompts(
@@ -57,7 +56,7 @@ def read_prompts(
     after = jnp.concatenate([prompts[:, 1:], prompts[:, :1]], axis=1)
 
     def one(number: Int[Array, ""], read: Read) -> Read:
-        first = number * size
+        first = jnp.minimum(number * size, jnp.int32(width - size))  # the last chunk may lie over the one before it
         cut = lambda values: jax.lax.dynamic_slice_in_dim(values, first, size, 1)  # noqa: E731
         begin = start + first
         positions = begin[:, None] + jnp.arange(size, dtype=jnp.int32)[None, :]

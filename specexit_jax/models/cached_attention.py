@@ -1,0 +1,37 @@
+"""Attention of few tokens over a cache that holds them already, in the form that the platform computes fastest."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float32
+
+from specexit_jax.array_typing import Bias, CachedKeys, Lengths, Queries, Values, typed
+from specexit_jax.backend import keys_like_values
+from specexit_jax.models.cache import VALUE_AXIS, key_axis, live_of
+from specexit_jax.models.layers import attend, scores_of
+from specexit_jax.models.ragged_attention import MOST_TOKENS, attend_ragged
+
+
+@typed
+def attend_cache(
+    kernel: str, q: Queries, k: CachedKeys, v: Values, bias: Float32[Array, "B T R"], length: Lengths
+) -> Queries:
+    """T queries of each row over its keys and values, of which the first R positions, those of `bias`, are read.
+
+    kernel: "xla" or "pallas" (`ragged_attention`, for up to MOST_TOKENS tokens). length: of each row, these tokens included.
+    """
+    tokens, live = bias.shape[-2:]
+    if kernel == "pallas" and tokens <= MOST_TOKENS:
+        return attend_ragged(q, k, v, bias, length)
+    k, v = live_of(k, live, key_axis()), live_of(v, live, VALUE_AXIS)
+    return attend_fused(q, k, v, bias) if keys_like_values() else attend(q, k, v, bias)
+
+
+def attend_fused(q: Queries, k: Values, v: Values, bias: Bias) -> Queries:
+    """`layers.attend` in three kernels of a GPU: scores, their softmax, which is one kernel with its rounding, and the mix."""
+    batch, heads, group, tokens, size = q.shape
+    q = q * jnp.asarray(size**-0.5, q.dtype)
+    scores = scores_of(q.reshape(batch, heads, group * tokens, size), k)
+    scores = scores.reshape(batch, heads, group, tokens, -1) + bias[:, None, None]
+    weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype).reshape(batch, heads, group * tokens, -1)
+    mixed = jnp.einsum("bkts,bksh->bkth", weights, v, preferred_element_type=jnp.float32)
+    return mixed.reshape(q.shape).astype(q.dtype)
