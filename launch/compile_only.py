@@ -1,7 +1,8 @@
-"""launch.benchmark --compile_only: a program compiled for a described TPU slice, and the memory it takes there.
+"""launch.benchmark --compile_only: a program compiled for a described TPU slice or for GPUs, and the memory it takes there.
 
 --preset, --batch_size, --context and --attention are those of launch.benchmark. For a training step it also reports the
-FLOPs (training/flops.py) and their time at 40 % of the devices' peak.
+FLOPs (training/flops.py) and their time at 40 % of the devices' peak; for a GPU what an iteration of the loop launches, moves
+and writes (sizing/program_text.py), beside the least that it must move (evaluation/loop/roofline.py); for a mesh the collectives.
 """
 
 import dataclasses
@@ -11,9 +12,12 @@ import time
 from absl import flags
 
 from launch import loading
+from specexit_jax.decoding.spec import DecodeSpec
+from specexit_jax.evaluation.loop.roofline import traffic
 from specexit_jax.models.config import ROW_ATTENTIONS
 from specexit_jax.sizing import compile_ahead
 from specexit_jax.sizing.presets import TARGETS, draft_for
+from specexit_jax.sizing.program_text import collectives_of, iteration_of
 from specexit_jax.training.draft import DraftTrainingConfig
 from specexit_jax.training.flops import draft_step_flops
 
@@ -21,7 +25,11 @@ FLAGS = flags.FLAGS
 flags.DEFINE_bool(
     "compile_only", False, "Compile ahead of time for --topology; nothing runs, and no such device is needed."
 )
-flags.DEFINE_string("topology", "v5e:2x2", "TPU slice to compile for: v5e:1x1, v5e:2x2, v5e:4x4, v4:2x2x1, ...")
+flags.DEFINE_string(
+    "topology",
+    "v5e:2x2",
+    "What to compile for: a TPU slice, as v5e:1x1, v5e:4x4, v4:2x2x1, or GPUs, as h100:1, h100:8, a100:4.",
+)
 flags.DEFINE_enum(
     "program", "decode", ["decode", "train"], "Program to compile: the decoding loop, or a step of draft training."
 )
@@ -61,7 +69,7 @@ def report(as_json: bool) -> str:
     batch, context = FLAGS.batch_size or 8, FLAGS.context or 4096
     decodes = FLAGS.program == "decode"
     sizes = loading.mesh_sizes(FLAGS.mesh) if FLAGS.mesh else (1, 1, -1) if decodes else (1, -1, 1)
-    mesh = compile_ahead.tpu_mesh(FLAGS.topology, *sizes)
+    mesh = compile_ahead.device_mesh(FLAGS.topology, *sizes)
     target = dataclasses.replace(
         TARGETS[FLAGS.preset], dtype="bfloat16", attention=FLAGS.attention, row_attention=FLAGS.row_attention
     )
@@ -73,12 +81,30 @@ def report(as_json: bool) -> str:
     start = time.perf_counter()
     if decodes:
         compiled = compile_ahead.compile_decode(mesh, target, draft, batch, FLAGS.prompt, context)
+        found |= _iteration(compiled, mesh, target, draft, batch, context)
     else:
         config = DraftTrainingConfig(steps=4, teacher_chunk=FLAGS.chunk, loss_chunk=FLAGS.chunk, remat=True)
         compiled = compile_ahead.compile_draft_step(mesh, target, draft, batch, context, config)
         flops = draft_step_flops(target, draft, batch, context, config.steps)
+        found |= {"collectives": collectives_of(compiled.as_text())} if mesh.size > 1 else {}
         found |= {"flops": flops, "seconds_at_40_percent": compile_ahead.seconds_at(0.4, flops, mesh, FLAGS.topology)}
     memory = compile_ahead.memory_of(compiled)
     found["compile_seconds"] = round(time.perf_counter() - start, 1)
     found["bytes_a_device"] = {**dataclasses.asdict(memory), "total": memory.total}
     return json.dumps(found) if as_json else compile_ahead.sentence(found)
+
+
+def _iteration(compiled, mesh, target, draft, batch: int, context: int) -> dict:
+    """What an iteration of the loop does: kernels and bytes where the program is a GPU's, collectives where there is a mesh."""
+    text = compiled.as_text()
+    found = {"collectives": iteration_of(text).collectives} if mesh.size > 1 else {}
+    if compile_ahead.platform_of(mesh) != "gpu":
+        return found
+    told, spec = iteration_of(text), DecodeSpec(target, context, (0,), (1,), draft, 3)
+    return found | {
+        "kernels_an_iteration": told.launches,
+        "kernels": told.kernels,
+        "moved_bytes": told.moved,
+        "floor_bytes": traffic(spec, batch, context).whole // mesh.size,
+        "written_bytes": [dataclasses.asdict(each) for each in told.written],
+    }

@@ -7,12 +7,18 @@ import dataclasses
 import importlib.util
 import re
 
+import jax
 import pytest
 
 from specexit_jax.backend import on_cpu, tracing_for
+from specexit_jax.decoding.spec import DecodeSpec
+from specexit_jax.evaluation.loop.roofline import traffic
+from specexit_jax.models.target import init_target
 from specexit_jax.parallel.sharding import make_mesh
 from specexit_jax.sizing import compile_ahead
+from specexit_jax.sizing.devices import device_of
 from specexit_jax.sizing.presets import TARGETS, draft_for
+from specexit_jax.sizing.program_text import iteration_of
 from specexit_jax.training.draft import DraftTrainingConfig
 
 HBM = 16 * 2**30  # of a v5e chip
@@ -29,13 +35,14 @@ def test_tracing_for_another_platform():
 @pytest.mark.skipif(importlib.util.find_spec("libtpu") is not None, reason="libtpu is installed")
 def test_without_the_compiler_one_sentence_says_so():
     with pytest.raises(ValueError, match="install libtpu"):
-        compile_ahead.tpu_mesh("v5e:2x2")
+        compile_ahead.device_mesh("v5e:2x2")
 
 
 def test_what_was_compiled_is_said_in_words():
     mesh = make_mesh(2, 4)
     assert compile_ahead.seconds_at(0.5, 8 * 197e12, mesh, "v5e:2x4") == 2.0
-    assert compile_ahead.seconds_at(0.5, 1.0, mesh, "v99:1x1") is None
+    with pytest.raises(ValueError, match="No device 'v99' is known"):
+        compile_ahead.seconds_at(0.5, 1.0, mesh, "v99:1x1")
     found = {
         "program": "train",
         "preset": "tiny",
@@ -51,8 +58,15 @@ def test_what_was_compiled_is_said_in_words():
     assert compile_ahead.sentence(found) == plain
     found |= {"flops": 5e15, "seconds_at_40_percent": 1.25}
     assert compile_ahead.sentence(found) == plain + "; 5,000 TFLOP a step, 1.2 s at 40 % of the devices' peak"
-    found["seconds_at_40_percent"] = None
-    assert compile_ahead.sentence(found) == plain + "; 5,000 TFLOP a step"
+    found = {name: value for name, value in found.items() if name not in ("flops", "seconds_at_40_percent")}
+    found |= {
+        "kernels_an_iteration": 700,
+        "moved_bytes": 3 * 10**9,
+        "floor_bytes": 2 * 10**9,
+        "collectives": {"all-reduce": 9},
+    }
+    iteration = "; an iteration launches 700 kernels and moves 3.00 GB, 1.50 times the least; collectives: 9 all-reduce"
+    assert compile_ahead.sentence(found) == plain + iteration
 
 
 @pytest.mark.slow
@@ -69,7 +83,7 @@ def test_what_was_compiled_is_said_in_words():
     ],
 )
 def test_programs_fit_their_chips(preset, program, topology, sizes):
-    mesh = compile_ahead.tpu_mesh(topology, *sizes)
+    mesh = compile_ahead.device_mesh(topology, *sizes)
     attention = "pallas" if program.endswith("kernel") else "xla"
     target = dataclasses.replace(TARGETS[preset], dtype="bfloat16", attention=attention)
     if program.startswith("decode"):
@@ -86,3 +100,40 @@ def test_programs_fit_their_chips(preset, program, topology, sizes):
     memory = compile_ahead.memory_of(compiled)
     print(f"\n{program} of {preset} on {topology}: {memory} total {memory.total / 2**30:.2f} GiB a device")
     assert memory.arguments > 0 and memory.total < HBM
+
+
+cuda = pytest.mark.skipif(importlib.util.find_spec("jax_cuda12_plugin") is None, reason="no compiler for GPUs")
+
+
+@pytest.mark.skipif(importlib.util.find_spec("jax_cuda12_plugin") is not None, reason="the compiler is installed")
+def test_without_the_compiler_for_gpus_one_sentence_says_so():
+    with pytest.raises(ValueError, match="install jax-cuda12-plugin"):
+        compile_ahead.device_mesh("h100:1")
+
+
+@pytest.mark.slow
+@cuda
+@pytest.mark.parametrize(
+    ("preset", "rows", "context", "most_kernels", "most_moved"),
+    [("qwen3-4b", 8, 4096, 720, 1.25), ("llama-8b", 1, 2048, 625, 1.05), ("qwen-1.5b", 64, 2048, 560, 1.6)],
+)
+def test_an_iteration_on_an_h100_lays_nothing_out_again(preset, rows, context, most_kernels, most_moved):
+    """No weight is transposed, no cache copied, padded or sliced; bars of kernels and bytes."""
+    mesh = compile_ahead.device_mesh("h100:1")
+    target = dataclasses.replace(TARGETS[preset], dtype="bfloat16")
+    draft = draft_for(target)
+    compiled = compile_ahead.compile_decode(mesh, target, draft, batch=rows, prompt=512, context=context)
+    found = iteration_of(compiled.as_text())
+    weights = {
+        leaf.size * 2 for leaf in jax.tree.leaves(jax.eval_shape(lambda: init_target(target, jax.random.key(0))))
+    }
+    again = [each for each in found.written if not each.in_place and each.bytes // each.number in weights]
+    assert not [each for each in again if each.bytes > 1 << 20]
+    capacity = DecodeSpec(target, context, (0,), (1,), draft, 3, live_prefixes=(1 << 30,))
+    with tracing_for("gpu"):
+        one = rows * target.num_kv_heads * target.head_dim * capacity.capacity * 2  # bytes of one layer's keys
+    assert not [each for each in found.written if not each.in_place and each.bytes // each.number >= one]
+    ratio = found.moved / traffic(capacity, rows, context).whole
+    print(f"\n{preset}, {rows} rows of {context}: {found.launches} kernels, {ratio:.2f} times the least bytes")
+    assert found.launches <= most_kernels and ratio <= most_moved
+    assert compile_ahead.memory_of(compiled).total < device_of("h100").memory

@@ -1,7 +1,8 @@
 """Programs compiled ahead of time for accelerators that this machine does not have, with their memory use.
 
-A topology ("v5e:2x2") is a description; compiling for it needs the TPU compiler (the package libtpu) and no TPU. Nothing is
-allocated: parameters, caches and batches are shapes with shardings.
+A topology ("v5e:2x2", "h100:4") is a description. Compiling for it needs the compiler alone: the package libtpu for TPUs;
+jax-cuda12-plugin and jax-cuda12-pjrt of jax's version for GPUs (`pip install --no-deps`). Nothing is allocated: parameters,
+caches and batches are shapes with shardings. For GPUs products are not tuned, and Pallas and cuDNN kernels do not compile so.
 """
 
 import dataclasses
@@ -27,9 +28,9 @@ from specexit_jax.models.target import Target, init_target
 from specexit_jax.parallel.layouts import laid_out
 from specexit_jax.parallel.sharding import make_mesh, tree_shardings
 from specexit_jax.parallel.tree_paths import flatten
+from specexit_jax.sizing.devices import Device, device_of, gpu_target
 from specexit_jax.training.draft import DraftTrainingConfig, draft_step, init_draft_state
 from specexit_jax.training.optimizer import OptimizerConfig, make_optimizer
-from specexit_jax.training.speed import peak_flops
 
 P = PartitionSpec
 
@@ -50,23 +51,42 @@ class Memory:
         return self.arguments + self.outputs + self.temporaries + self.program - self.aliased
 
 
-def tpu_mesh(topology: str, data: int = 1, fsdp: int = 1, tensor: int = -1) -> Mesh:
-    """A (data, fsdp, tensor) mesh of a described TPU slice. Raises ValueError where it cannot be described."""
-    alone = {"chips_per_host_bounds": [1, 1, 1]} if topology.endswith(":1x1") else {}  # hosts of v5e have 2x2
+def device_mesh(topology: str, data: int = 1, fsdp: int = 1, tensor: int = -1) -> Mesh:
+    """A (data, fsdp, tensor) mesh of a described TPU slice ("v5e:2x2") or of GPUs of one host ("h100:4").
+
+    Raises ValueError where the device is not known, or its compiler not installed.
+    """
+    device = device_of(topology)
     try:
-        devices = topologies.get_topology_desc(platform="tpu", topology_name=topology, **alone).devices
-    except Exception as error:  # the compiler's plugin raises types of its own
+        devices = _gpus(device, topology) if device.gpu else _tpus(topology)
+    except Exception as error:  # the compilers' plugins raise types of their own
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        needs = "jax-cuda12-plugin and jax-cuda12-pjrt" if device.gpu else "libtpu"
         raise ValueError(
-            f"No TPU topology {topology!r} ({reason}): install libtpu beside jax, and name one like v5e:2x2."
+            f"No topology {topology!r} ({reason}): install {needs} beside jax, and name one like v5e:2x2 or h100:4."
         ) from None
     return make_mesh(data, fsdp, tensor, devices=devices)
 
 
-def seconds_at(share: float, flops: float, mesh: Mesh, topology: str) -> float | None:
-    """Seconds that `flops` take on all devices of the mesh at a share of their peak; None if the peak is not known."""
-    peak = peak_flops("TPU " + topology.split(":")[0])
-    return None if peak is None else flops / (share * peak * mesh.size)
+def _tpus(topology: str) -> list:
+    alone = {"chips_per_host_bounds": [1, 1, 1]} if topology.endswith(":1x1") else {}  # hosts of v5e have 2x2
+    return topologies.get_topology_desc(platform="tpu", topology_name=topology, **alone).devices
+
+
+def _gpus(device: Device, topology: str) -> list:
+    number = int(topology.split(":")[1]) if ":" in topology else 1
+    described = {"target_config": gpu_target(device), "topology": f"1x1x{number}"}
+    return topologies.get_topology_desc(platform="cuda", **described).devices
+
+
+def seconds_at(share: float, flops: float, mesh: Mesh, topology: str) -> float:
+    """Seconds that `flops` take on all devices of the mesh at a share of their peak."""
+    return flops / (share * device_of(topology).peak * mesh.size)
+
+
+def platform_of(mesh: Mesh) -> str:
+    """What programs for the mesh are traced for: "tpu" or "gpu"."""
+    return mesh.devices.flat[0].platform
 
 
 def compile_decode(
@@ -98,7 +118,7 @@ def compile_decode(
         jax.tree.map(lambda leaf: _whole(mesh, leaf.shape, leaf.dtype), unreachable(signals=draft.signal_names)),
         TokenBoundaries(_whole(mesh, (target.vocab_size,), "bool")),
     )
-    with tracing_for("tpu"), jax.set_mesh(mesh):
+    with tracing_for(platform_of(mesh)), jax.set_mesh(mesh):
         return decode.lower(spec, params, *arguments).compile()
 
 
@@ -130,7 +150,7 @@ def compile_draft_step(
     step = functools.partial(draft_step, target=Target(target), draft=Draft(draft), optimizer=optimizer, config=config)
     parameters = _placed(mesh, functools.partial(init_target, target), target.dtype)
     d2t = _whole(mesh, (draft.draft_vocab_size,), "int32")
-    with tracing_for("tpu"), jax.set_mesh(mesh):
+    with tracing_for(platform_of(mesh)), jax.set_mesh(mesh):
         return jax.jit(step, donate_argnums=0).lower(state, inputs, parameters, d2t).compile()
 
 
@@ -147,16 +167,22 @@ def memory_of(compiled: jax.stages.Compiled) -> Memory:
 
 
 def sentence(found: dict) -> str:
-    """What was compiled, as a sentence: its sizes, GiB per device and, for a training step, its FLOPs."""
+    """What was compiled, in words: its sizes, GiB a device; of a step its FLOPs; of a GPU's loop what an iteration does."""
     parts = ", ".join(f"{name} {size / 2**30:.2f}" for name, size in found["bytes_a_device"].items())
     shape = " x ".join(f"{name} {size}" for name, size in found["mesh"].items())
     head = f"{found['program']} of {found['preset']}, {found['rows']} rows of {found['tokens']}"
     told = f"{head}, on {found['topology']} ({shape}): GiB a device: {parts}"
+    if "kernels_an_iteration" in found:
+        told += (
+            f"; an iteration launches {found['kernels_an_iteration']} kernels and moves {found['moved_bytes'] / 1e9:.2f} GB, "
+            f"{found['moved_bytes'] / found['floor_bytes']:.2f} times the least"
+        )
+    if found.get("collectives"):
+        told += "; collectives: " + ", ".join(f"{number} {name}" for name, number in found["collectives"].items())
     if "flops" not in found:
         return told
     seconds = found["seconds_at_40_percent"]
-    time = "" if seconds is None else f", {seconds:.1f} s at 40 % of the devices' peak"
-    return f"{told}; {found['flops'] / 1e12:,.0f} TFLOP a step{time}"
+    return f"{told}; {found['flops'] / 1e12:,.0f} TFLOP a step, {seconds:.1f} s at 40 % of the devices' peak"
 
 
 def _placed(mesh: Mesh, init, dtype: str) -> Any:
