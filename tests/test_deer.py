@@ -25,8 +25,8 @@ from decoding_case import (
 from specexit_jax.annotation.replay import replay
 from specexit_jax.decoding import verify
 from specexit_jax.decoding.drafts import drafting
-from specexit_jax.decoding.filters import keyed_sample
 from specexit_jax.decoding.forced.one_at_a_time import ForceSpec, force_answers
+from specexit_jax.decoding.keyed import keyed_sample
 from specexit_jax.decoding.loop.prefill import empty_state, prefill
 from specexit_jax.decoding.loop.segments import result_of_row
 from specexit_jax.decoding.loop.speculative import decode, make_loop

@@ -7,7 +7,8 @@ import pytest
 import scipy.stats
 
 from specexit_jax.decoding import filters
-from specexit_jax.decoding.filters import filtered_scores, keyed_sample
+from specexit_jax.decoding.filters import filtered_scores
+from specexit_jax.decoding.keyed import keyed_sample
 from specexit_jax.decoding.sampling import (
     Sampling,
     SamplingRows,
@@ -141,14 +142,12 @@ def test_every_row_has_its_own_filters_whether_few_are_ranked_or_all(monkeypatch
         Sampling(1, 5), Sampling(1, 7, 0.6), Sampling(1, 2, min_p=0.2), Sampling(),
         Sampling(1, 9), Sampling(1, 0, 0.8), Sampling(0.5), Sampling(1.5, min_p=0.1), Sampling(0.3, 20, 0.9),
     ][asked]  # fmt: skip
-    scores = random_logits(9, 4, 30, seed=4)[asked]
+    scores, untraced = random_logits(9, 4, 30, seed=4)[asked], filters._least_kept.__wrapped__
     expected = [filtered_scores(scores[i : i + 1], SamplingRows.of([row]))[0] for i, row in enumerate(rows)]
     for small, ranked in ((8192, 128), (4, 8)):
         monkeypatch.setattr(filters, "SMALL", small)
         monkeypatch.setattr(filters, "RANKED", ranked)
-        monkeypatch.setattr(
-            filters, "least_kept", filters.least_kept.__wrapped__ if small == 8192 else filters.least_kept
-        )
+        monkeypatch.setattr(filters, "_least_kept", untraced)
         np.testing.assert_array_equal(filtered_scores(scores, SamplingRows.of(rows)), expected)
 
 

@@ -1,8 +1,9 @@
 """The least score that top-k and top-p keep, found without sorting the vocabulary.
 
-Sorting a vocabulary that is split over devices would gather all scores [B, T, V] on every device in every step. Counts and
-sums over the parts need no gathering. The least kept score is found by a radix search over the bits of the scores: eight
-rounds of four bits, each with one sum over the vocabulary for every value of the four bits.
+Sorting a large vocabulary takes 25 times as long as reading it, and one that is split over devices would gather all scores
+[B, T, V] on every device in every step. Counts and sums need neither. The least kept score is found by a radix search over the
+bits of the scores: eight rounds of four bits, each with one sum over the vocabulary for every value of the four bits; on a CPU
+32 rounds of one bit, because there a round costs its sums, and elsewhere its launch or its exchange between devices.
 """
 
 import jax
@@ -10,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, UInt32
 
-from specexit_jax.backend import axes_apart
+from specexit_jax.backend import axes_apart, on_cpu
 
-_DIGIT, _ROUNDS = 4, 8
+_BITS = 32
 _SIGN = np.uint32(1 << 31)
 
 
@@ -33,7 +34,11 @@ def edge_of(
     """
     order, few, all_but = _ordered(scores), top_k[..., 0], top_p[..., 0]
     likely = jnp.exp(scores - jnp.max(scores, axis=-1, keepdims=True))
-    edge_k = _least(order, lambda above: jnp.sum(above.astype(jnp.int32), axis=-1) < few[None])
+    edge_k = jax.lax.cond(
+        jnp.any(few > 0),
+        lambda: _least(order, lambda above: jnp.sum(above.astype(jnp.int32), axis=-1) < few[None]),
+        lambda: jnp.zeros((*order.shape[:-1], 1), jnp.uint32),
+    )
     above = order > edge_k
     count, mass = jnp.sum(above.astype(jnp.int32), axis=-1), jnp.sum(jnp.where(above, likely, 0.0), axis=-1)
     at_edge = jnp.max(jnp.where(order == edge_k, likely, 0.0), axis=-1)
@@ -47,19 +52,20 @@ def edge_of(
 def _least(order: UInt32[Array, "... V"], enough) -> UInt32[Array, "... 1"]:
     """The least number n for which `enough` holds of the mask "order > n". It must hold for every greater n too.
 
-    enough: masks [15, ..., V] of 15 candidates to truth values [15, ...].
+    enough: masks [C, ..., V] of C candidates to truth values [C, ...].
     """
-    digits = jnp.arange(2**_DIGIT - 1, dtype=jnp.uint32)
-    digits = digits.reshape(-1, *(1,) * order.ndim)
+    width = 1 if on_cpu() else 4
+    rounds, last = _BITS // width, jnp.uint32(2**width - 1)
+    digits = jnp.arange(2**width - 1, dtype=jnp.uint32).reshape(-1, *(1,) * order.ndim)
 
     def one(number: jax.Array, found: jax.Array) -> jax.Array:
-        shift = jnp.uint32(_DIGIT) * (jnp.uint32(_ROUNDS - 1) - jnp.uint32(number))
-        tried = (found[None] & ~(jnp.uint32(2**_DIGIT - 1) << shift)) | (digits << shift)  # the lower bits are all ones
+        shift = jnp.uint32(width) * (jnp.uint32(rounds - 1) - jnp.uint32(number))
+        tried = (found[None] & ~(last << shift)) | (digits << shift)  # the lower bits are all ones
         fails = jnp.sum(1 - enough(order[None] > tried).astype(jnp.uint32), axis=0, dtype=jnp.uint32)[..., None]
-        return (found & ~(jnp.uint32(2**_DIGIT - 1) << shift)) | (fails << shift)
+        return (found & ~(last << shift)) | (fails << shift)
 
     highest = jnp.full((*order.shape[:-1], 1), 2**32 - 1, jnp.uint32)
-    return jax.lax.fori_loop(0, _ROUNDS, one, highest)
+    return jax.lax.fori_loop(0, rounds, one, highest)
 
 
 def _ordered(scores: Float[Array, "... V"]) -> UInt32[Array, "... V"]:

@@ -8,13 +8,16 @@ import functools
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
+from specexit_jax.backend import on_cpu, platform
 from specexit_jax.decoding.edges import edge_of, is_split
-from specexit_jax.decoding.sampling import SamplingRows, best_token, noise_for, per_row
+from specexit_jax.decoding.sampling import SamplingRows, best_token, per_row
 
-RANKED = 128  # of a large vocabulary only so many scores are sorted, if every row's top_k is at most this; else all are
-SMALL = 8192  # up to this size a vocabulary is always sorted whole: a second branch would cost more compilation than it saves
+# Of a large vocabulary a CPU sorts only so many scores, where a row's top_k is at most this; elsewhere, and for other rows, the
+# least kept score is searched (`edges`).
+RANKED = 128
+SMALL = 8192  # up to this size a vocabulary is sorted whole: a second branch would cost more compilation than it saves
 
 
 def filtered_scores(logits: Float[Array, "B ... V"], sampling: SamplingRows) -> Float[Array, "B ... V"]:
@@ -22,7 +25,7 @@ def filtered_scores(logits: Float[Array, "B ... V"], sampling: SamplingRows) -> 
 
     Tokens that tie with the least kept score are kept. Greedy rows get the plain logits.
     """
-    scores = _scaled(logits, sampling)
+    scores = scaled(logits, sampling)
     return jnp.where(scores >= least_kept(logits, sampling), scores, -jnp.inf)
 
 
@@ -45,45 +48,41 @@ def distribution_scores(logits: Float[Array, "B ... V"], sampling: SamplingRows)
     return jnp.where(others, -jnp.inf, scores)
 
 
-def keyed_sample(
-    logits: Float[Array, "B T V"], keys: Array, positions: Int[Array, "B T"], sampling: SamplingRows
-) -> Int[Array, "B T"]:
-    """The token of each position. positions: those of the sampled tokens, one after the position of the logits' input.
-
-    keys: [B] typed PRNG keys, one a request. Returns ids [B, T].
-    """
-    noise = noise_for(keys, positions, logits.shape[-1], sampling)
-    return best_token(perturbed_scores(logits, noise, sampling))
-
-
-@jax.jit  # traced once for each shape, although the loop calls it for every live prefix
 def least_kept(logits: Float[Array, "B ... V"], sampling: SamplingRows) -> Float[Array, "B ... 1"]:
-    """The least score (logits / temperature) that the filters keep; -inf for rows without filters.
+    """The least score (logits / temperature) that the filters keep; -inf for rows without filters."""
+    return _least_kept(platform(), logits, sampling)
+
+
+@functools.partial(
+    jax.jit, static_argnums=0
+)  # traced once for each shape, although the loop calls it for every live prefix
+def _least_kept(platform: str, logits: Float[Array, "B ... V"], sampling: SamplingRows) -> Float[Array, "B ... 1"]:
+    """platform: what is traced for.
 
     The branches return only this number, and each scales the logits itself, so that no scores are copied where nothing is
     filtered.
     """
     vocabulary = logits.shape[-1]
-    if is_split(logits):
-        tops = (functools.partial(_split_edge, sampling),)
+    if is_split(logits) or (vocabulary > SMALL and not on_cpu()):
+        top = functools.partial(_searched_edge, sampling)
+    elif vocabulary > SMALL:
+        top = functools.partial(_mixed_edge, sampling)
     else:
-        numbers = (vocabulary,) if vocabulary <= SMALL else (RANKED, vocabulary)
-        tops = tuple(functools.partial(_ranked_edge, sampling, number) for number in numbers)
-    whole = ((sampling.top_k > RANKED) | ((sampling.top_k == 0) & (sampling.top_p < 1))).any()
-    kind = jnp.where(_filters(sampling).any(), jnp.where(whole, len(tops), 1), 0).astype(jnp.int32)
+        top = functools.partial(_ranked_edge, sampling)
 
-    def edge(top) -> Float[Array, "B ... 1"]:
-        scores = _scaled(logits, sampling)
+    def edge() -> Float[Array, "B ... 1"]:
+        scores = scaled(logits, sampling)
         least = jnp.max(scores, axis=-1, keepdims=True) + per_row(sampling.log_min_p, scores.ndim)
         return jnp.maximum(top(scores), least)
 
     def none() -> Float[Array, "B ... 1"]:
         return jnp.full((*logits.shape[:-1], 1), -jnp.inf, jnp.float32)
 
-    return jax.lax.switch(kind, (none, *(functools.partial(edge, top) for top in tops)))
+    return jax.lax.cond(_filters(sampling).any(), edge, none)
 
 
-def _scaled(logits: Float[Array, "B ... V"], sampling: SamplingRows) -> Float[Array, "B ... V"]:
+def scaled(logits: Float[Array, "B ... V"], sampling: SamplingRows) -> Float[Array, "B ... V"]:
+    """float32 logits / temperature; greedy rows as they are."""
     return logits.astype(jnp.float32) * per_row(sampling.inverse_temperature, logits.ndim)
 
 
@@ -95,19 +94,30 @@ def _ranks(sampling: SamplingRows) -> Array:
     return (sampling.top_k > 0) | (sampling.top_p < 1)
 
 
-def _ranked_edge(sampling: SamplingRows, number: int, scores: Float[Array, "B ... V"]) -> Float[Array, "B ... 1"]:
-    """The least score that top_k and top_p keep, from the `number` best scores; -inf for rows that have neither filter.
+def _ranked_edge(sampling: SamplingRows, scores: Float[Array, "B ... V"]) -> Float[Array, "B ... 1"]:
+    """The least score that top_k and top_p keep, from all scores in order; -inf for rows that have neither filter."""
+    ranked, _ = jax.lax.top_k(scores, scores.shape[-1])
+    return jnp.where(per_row(_ranks(sampling), scores.ndim), _edge_among(sampling, ranked), -jnp.inf)
 
-    A row that needs only RANKED scores uses only these, also where all scores are sorted because another row needs them: sums
-    over a different number of scores can round differently, and what a row keeps must not depend on other rows.
+
+def _mixed_edge(sampling: SamplingRows, scores: Float[Array, "B ... V"]) -> Float[Array, "B ... 1"]:
+    """The same from the RANKED best scores; searched for rows that keep more.
+
+    What a row keeps does not depend on other rows: sums in another order can round differently, and each row has its own way.
     """
-    top_k = per_row(sampling.top_k, scores.ndim)
-    ranked, _ = jax.lax.top_k(scores, number)
-    edge = _edge_among(sampling, ranked)
-    if number > max(RANKED, SMALL):
-        few = (top_k > 0) & (top_k <= RANKED)
-        edge = jnp.where(few, _edge_among(sampling, ranked[..., :RANKED]), edge)
-    return jnp.where(per_row(_ranks(sampling), scores.ndim), edge, -jnp.inf)
+    ranked, _ = jax.lax.top_k(scores, RANKED)
+    top_k, top_p, ranks = (per_row(each, scores.ndim) for each in (sampling.top_k, sampling.top_p, _ranks(sampling)))
+    few = (top_k > 0) & (top_k <= RANKED)
+    best = jnp.max(scores, axis=-1, keepdims=True)  # a slice of `ranked` would make XLA sort all scores
+    total = jnp.sum(jnp.exp(scores - best), axis=-1, keepdims=True)
+    mass = jnp.cumsum(jnp.exp(ranked - best), axis=-1)
+    wanted = top_p * total
+    reached = jnp.sum((mass < wanted).astype(jnp.int32), axis=-1, keepdims=True)  # the place of the last kept score
+    by_mass = jnp.take_along_axis(ranked, jnp.minimum(reached, RANKED - 1), axis=-1)
+    edge = jnp.where(few, _edge_among(sampling, ranked), by_mass)
+    enough = ~ranks | few | ((top_k == 0) & (reached < RANKED))
+    edge = jax.lax.cond(enough.all(), lambda: edge, lambda: jnp.where(enough, edge, _searched_edge(sampling, scores)))
+    return jnp.where(ranks, edge, -jnp.inf)
 
 
 def _edge_among(sampling: SamplingRows, ranked: Float[Array, "B ... N"]) -> Float[Array, "B ... 1"]:
@@ -124,7 +134,7 @@ def _edge_among(sampling: SamplingRows, ranked: Float[Array, "B ... N"]) -> Floa
     return jnp.take_along_axis(ranked, jnp.broadcast_to(kept, (*ranked.shape[:-1], 1)) - 1, axis=-1)
 
 
-def _split_edge(sampling: SamplingRows, scores: Float[Array, "B ... V"]) -> Float[Array, "B ... 1"]:
-    """The same for a vocabulary that is split over devices (`edges`)."""
+def _searched_edge(sampling: SamplingRows, scores: Float[Array, "B ... V"]) -> Float[Array, "B ... 1"]:
+    """The same without a sort (`edges`)."""
     top_k, top_p, ranks = (per_row(each, scores.ndim) for each in (sampling.top_k, sampling.top_p, _ranks(sampling)))
     return jnp.where(ranks, edge_of(scores, top_k, top_p), -jnp.inf)

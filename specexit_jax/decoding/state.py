@@ -46,7 +46,6 @@ class DecodeState:
     root: Int[Array, " B"]
     drafts: Int[Array, "B K"]
     topology: Topology | None  # of the draft tree; None for a chain
-    noise: Float[Array, "B T V"] | None  # of the positions after `length`, shared by drafts and target; keyed rule only
     proposal: Float[Array, "B M W"] | None  # q of the children of nodes 0 .. M - 1; rejection sampling only
     target_cache: Cache
     draft_cache: Cache | None

@@ -4,7 +4,6 @@ A step commits tokens up to position length - 1 and chooses a new root. The draf
 first draft after the root. Further steps of the layer, each on its own last output, predict the others.
 """
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
@@ -13,9 +12,8 @@ from specexit_jax.decoding.drafts import layer_calls
 from specexit_jax.decoding.drafts.layer_calls import Pairs
 from specexit_jax.decoding.drafts.sampled_drafts import draw
 from specexit_jax.decoding.drafts.tree_drafting import propose_tree
-from specexit_jax.decoding.filters import perturbed_scores
-from specexit_jax.decoding.sampling import best_token, noise_for
-from specexit_jax.decoding.spec import DecodeSpec, LoopContext
+from specexit_jax.decoding.keyed import keyed_sample
+from specexit_jax.decoding.spec import LoopContext
 from specexit_jax.decoding.state import DecodeState, column
 from specexit_jax.models.cache import Cache
 
@@ -32,23 +30,20 @@ def propose(
     spec = loop.spec
     hidden = column(pairs.hidden, last)[:, None]
     cache = pairs.cache
-    noise = state.noise[:, : spec.draft_tokens, loop.params.d2t]
-    drafts = [_best(loop, state, hidden, noise, 0)]
+    drafts = [_best(loop, state, hidden, 0)]
     for step in range(spec.draft_tokens - 1):
         out = layer_calls.chain_step(loop, cache, state.length, step, hidden, drafts[-1], live)
         hidden, cache = out.hidden, out.cache
-        drafts.append(_best(loop, state, hidden, noise, step + 1))
+        drafts.append(_best(loop, state, hidden, step + 1))
     return jnp.concatenate(drafts, axis=1), cache
 
 
 def make_drafts(
     loop: LoopContext, live: int | None, state: DecodeState, pairs: Pairs, last: Int[Array, " B"]
 ) -> DecodeState:
-    """The state with new drafts after its root, the noise of their positions, and (signal placement 'draft') the root's
-    raw signals."""
+    """The state with new drafts after its root and (signal placement 'draft') the root's raw signals."""
     spec, cache, drafts = loop.spec, pairs.cache, state.drafts
     if spec.draft_tokens:
-        state = state.replace(noise=_noise(spec, state))
         if spec.rejects:
             state, drafts, cache = draw(loop, state, pairs, last, live)
         elif spec.tree is None:
@@ -66,16 +61,8 @@ def make_drafts(
     return state.replace(drafts=drafts, draft_cache=cache, root_signals=root_signals)
 
 
-def _best(loop: LoopContext, state: DecodeState, hidden: Float[Array, "B 1 E"], noise, index: int) -> Int[Array, "B 1"]:
+def _best(loop: LoopContext, state: DecodeState, hidden: Float[Array, "B 1 E"], index: int) -> Int[Array, "B 1"]:
     """The draft at `index` of the chain, as a target id."""
-    scores = perturbed_scores(layer_calls.head(loop, hidden), noise[:, index : index + 1], state.sampling)
-    return loop.params.d2t[best_token(scores)]
-
-
-def _noise(spec: DecodeSpec, state: DecodeState) -> Float[Array, "B T V"] | None:
-    """The noise of the T = K + 1 positions after the root. The drafts and the step that verifies them share it. None for
-    rejection sampling, which keys its own."""
-    if spec.rejects:
-        return None
-    positions = state.length[:, None] + jnp.arange(1, spec.draft_tokens + 2, dtype=jnp.int32)[None, :]
-    return jax.lax.optimization_barrier(noise_for(state.keys, positions, spec.target.vocab_size, state.sampling))
+    logits, positions = layer_calls.head(loop, hidden), state.length[:, None] + jnp.int32(index + 1)
+    vocabulary, names = loop.spec.target.vocab_size, loop.params.d2t
+    return names[keyed_sample(logits, state.keys, positions, state.sampling, vocabulary, names)]

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, Int
 
 from specexit_jax.decoding.drafts import layer_calls
 from specexit_jax.decoding.filters import perturbed_scores
+from specexit_jax.decoding.sampling import noise_for
 from specexit_jax.decoding.spec import LoopContext
 from specexit_jax.decoding.state import DecodeState, column
 from specexit_jax.decoding.trees import Topology
@@ -55,7 +56,8 @@ def _children(loop: LoopContext, state: DecodeState, hidden: Float[Array, "B k E
     """(the top_k most likely tokens [B, k, top_k] after each node of a depth as target ids, their log-probabilities)."""
     spec, params = loop.spec, loop.params
     logits = layer_calls.head(loop, hidden)
-    noise = state.noise[:, depth : depth + 1, params.d2t]
+    positions = state.length[:, None] + jnp.int32(depth + 1)
+    noise = noise_for(state.keys, positions, spec.target.vocab_size, state.sampling, params.d2t)
     scores = jax.nn.log_softmax(perturbed_scores(logits, noise, state.sampling), axis=-1)
     worth, best = jax.lax.top_k(scores, spec.tree.top_k)
     return params.d2t[best], worth

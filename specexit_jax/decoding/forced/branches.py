@@ -14,8 +14,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from specexit_jax.decoding import verify
-from specexit_jax.decoding.filters import keyed_sample
 from specexit_jax.decoding.forced.one_at_a_time import ForceSpec, seen_by_traces
+from specexit_jax.decoding.keyed import keyed_sample
 from specexit_jax.decoding.penalty import penalised, seen_along
 from specexit_jax.decoding.sampling import SamplingRows, token_log_probability
 from specexit_jax.models.branches import BranchCache, branch_cache, resize_branches

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from specexit_jax.decoding import verify
-from specexit_jax.decoding.filters import keyed_sample
+from specexit_jax.decoding.keyed import keyed_sample
 from specexit_jax.decoding.penalty import penalised, seen_along, seen_before
 from specexit_jax.decoding.sampling import Sampling, SamplingRows, token_log_probability
 from specexit_jax.decoding.spec import prefixes_of

@@ -8,9 +8,10 @@ from jaxtyping import Array, Float, Int
 
 from specexit_jax.decoding import trees, verify
 from specexit_jax.decoding.drafts import rejection
-from specexit_jax.decoding.filters import keyed_sample, perturbed_scores
+from specexit_jax.decoding.filters import perturbed_scores
+from specexit_jax.decoding.keyed import keyed_sample
 from specexit_jax.decoding.penalty import penalised_if_any, seen_by_nodes
-from specexit_jax.decoding.sampling import best_token, token_log_probability
+from specexit_jax.decoding.sampling import best_token, noise_for, token_log_probability
 from specexit_jax.decoding.spec import DecodeSpec, LoopContext
 from specexit_jax.decoding.state import DecodeState
 from specexit_jax.exits.readings import readings_ahead, written_readings
@@ -68,12 +69,11 @@ def sample(loop: LoopContext, state: DecodeState, logits: Float[Array, "B T V"],
     """The token of each position. positions: those of the sampled tokens, one after the position of the logits' input."""
     if loop.spec.rejects:
         return rejection.sample(loop, state, logits)
-    if state.noise is None:
+    if state.topology is None:
         return keyed_sample(logits, state.keys, positions, state.sampling)
-    noise = state.noise
-    if state.topology is not None:
-        ahead = trees.node_depths(state.topology)
-        noise = jnp.take_along_axis(noise, ahead[:, :, None], axis=1)
+    ahead = state.length[:, None] + jnp.arange(1, loop.spec.draft_tokens + 2, dtype=jnp.int32)[None, :]
+    noise = noise_for(state.keys, ahead, logits.shape[-1], state.sampling)  # of each depth once
+    noise = jnp.take_along_axis(noise, trees.node_depths(state.topology)[:, :, None], axis=1)
     return best_token(perturbed_scores(logits, noise, state.sampling))
 
 

@@ -8,7 +8,7 @@ from jaxtyping import Array, Int
 
 from specexit_jax.decoding import verify
 from specexit_jax.decoding.drafts import drafting, layer_calls
-from specexit_jax.decoding.filters import keyed_sample
+from specexit_jax.decoding.keyed import keyed_sample
 from specexit_jax.decoding.loop.prompt_chunks import read_prompts
 from specexit_jax.decoding.loop.trials import no_trials
 from specexit_jax.decoding.penalty import penalised_if_any, seen_before
@@ -29,12 +29,10 @@ def empty_state(loop: LoopContext, batch: int, capacities: tuple[int, int]) -> D
     zero, never = jnp.zeros((batch,), jnp.int32), jnp.zeros((batch,), bool)
     nowhere = jnp.full((batch,), -1, jnp.int32)
     drafts = jnp.zeros((batch, spec.drafted), jnp.int32)
-    noise, proposal = None, None
+    proposal = None
     if spec.rejects:
         nodes = 1 + spec.drafted - (spec.tree.sizes[-1] if spec.tree else 1)
         proposal = jnp.zeros((batch, nodes, spec.draft.draft_vocab_size), jnp.float32)
-    elif spec.draft_tokens:
-        noise = jnp.zeros((batch, spec.draft_tokens + 1, spec.target.vocab_size), jnp.float32)
     draft_cache = None
     if loop.runs_draft:
         draft_cache = init_draft_cache(spec.draft, batch, capacities[1])
@@ -47,7 +45,6 @@ def empty_state(loop: LoopContext, batch: int, capacities: tuple[int, int]) -> D
         root=zero,
         drafts=drafts,
         topology=Topology(drafts, drafts) if spec.tree else None,
-        noise=noise,
         proposal=proposal,
         target_cache=init_target_cache(spec.target, batch, capacities[0]),
         draft_cache=draft_cache,
@@ -69,7 +66,7 @@ def empty_state(loop: LoopContext, batch: int, capacities: tuple[int, int]) -> D
 
 
 def resized(spec: DecodeSpec, live: int, state: DecodeState) -> DecodeState:
-    """The state with caches for the live prefix `live`: grown or cut on CPU, unchanged elsewhere (`spec.capacities_for`)."""
+    """The state with caches for the live prefix `live`, grown or cut (`spec.capacities_for`)."""
     capacities = spec.capacities_for(live)
     draft_cache = state.draft_cache and resize(state.draft_cache, capacities[1])
     return state.replace(target_cache=resize(state.target_cache, capacities[0]), draft_cache=draft_cache)
