@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import weakref
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 from decoding_case import SAMPLED, VOCABULARY, Requests, boundary_table, run, slot_request, tiny_params, tiny_spec
 
+from specexit_jax.decoding.loop import segments
 from specexit_jax.decoding.loop.speculative import make_loop
 from specexit_jax.decoding.rows import SlotRequest
 from specexit_jax.decoding.sampling import Sampling
@@ -82,6 +84,46 @@ def test_pieces_of_the_loop_change_nothing():
             np.testing.assert_array_equal(result.tokens[0, seen:length], alone.tokens[row, seen:length])
             seen = length
         assert_same(slots.result(1), alone, row)
+
+
+def test_other_rows_decode_between_the_pieces_of_a_long_prompt(monkeypatch):
+    """And every request is what it is alone."""
+    monkeypatch.setattr("specexit_jax.engine.slots.CHUNK", 8)
+    monkeypatch.setattr("specexit_jax.engine.slots.SHORTEST", 4)
+    monkeypatch.setattr("specexit_jax.engine.scheduler.BETWEEN", 2)
+    spec = dataclasses.replace(SPECS["chain"], buffer_length=80, stop_ids=())
+    prompts = np.random.default_rng(5).integers(7, VOCABULARY, (4, 40)).astype(np.int32)
+    lengths, keys = np.array([5, 40, 33, 7], np.int32), jax.random.split(jax.random.key(1), 4)
+    limits, thinking = lengths + 30, np.ones((4,), bool)
+    alone = run(spec, params(), Requests(prompts, lengths, keys, thinking, limits).rows(), POLICY, boundary_table())
+    asked = [
+        SlotRequest(tuple(prompts[row, : lengths[row]].tolist()), words(1, 4)[row], True, int(limits[row]), SAMPLED)
+        for row in range(4)
+    ]
+    slots, happened = Slots(loop_of(spec), 2), []
+    absorb, decode = segments.absorb_row, slots.run
+    monkeypatch.setattr(segments, "absorb_row", lambda *given: happened.append("read") or absorb(*given))
+    monkeypatch.setattr(slots, "run", lambda **given: happened.append(given.get("steps")) or decode(**given))
+    found = {row: result for row, result, _ in serve(slots, enumerate(asked))}
+    assert happened[:6] == ["read", 2] * 3, "a chunk of the second prompt, then two iterations of the first"
+    for row in range(4):
+        assert_same(found[row], alone, row)
+
+
+def test_growing_caches_frees_each_array_before_the_next():
+    slots = Slots(loop_of(dataclasses.replace(SPECS["chain"], buffer_length=80)), 2)
+    held = [weakref.ref(leaf) for leaf in (*slots.cache.k, *slots.cache.v)]
+    call, alive = slots._programs.call, []
+
+    def counted(function, *given):
+        if function is segments.resize_array:
+            alive.append(sum(each() is not None for each in held))
+        return call(function, *given)
+
+    slots._programs.call = counted
+    slots._resize(slots.loop.spec.prefixes[-1])
+    assert alive[: len(held)] == list(range(len(held), 0, -1))
+    assert slots.cache.capacity == slots.loop.spec.capacities_for(slots.loop.spec.prefixes[-1])[0]
 
 
 def test_a_long_prompt_goes_in_by_pieces(monkeypatch):

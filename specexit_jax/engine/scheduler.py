@@ -12,6 +12,10 @@ from specexit_jax.engine.requests import PreparedRequests
 from specexit_jax.engine.slots import Slots, slots_for
 from specexit_jax.engine.specs import spec_of
 
+BETWEEN = 8  # iterations of the other rows between two chunks of a prompt, which take about as long
+
+_READ = object()  # of a prompt that is read to its end
+
 
 def decode_in_slots(prepared: PreparedRequests, placement: Placement, clock: Clock) -> Iterator[Outcome]:
     """Decodes the requests in slots of one buffer length, which is enough for each of them."""
@@ -25,25 +29,37 @@ def decode_in_slots(prepared: PreparedRequests, placement: Placement, clock: Clo
 def serve(slots: Slots, requests: Iterable[tuple[Any, SlotRequest]]) -> Iterator[tuple[Any, DecodeResult, float]]:
     """(name, result, seconds) of every named request when it is finished. A free slot takes the next request at once.
 
-    seconds: from its admission, without compilation. A result depends on its request alone.
+    A long prompt is read in chunks, and the other rows decode between them. seconds: from its admission, without compilation. A
+    result depends on its request alone.
     """
     queue = iter(requests)
     names: list[Any] = [None] * slots.size
     admitted, free = [0.0] * slots.size, list(range(slots.size))
+    entering: tuple[int, Iterator[None]] | None = None  # the slot whose prompt is being read, and what is left of it
+
+    def finished(row: int) -> tuple[Any, DecodeResult, float]:
+        free.append(row)
+        return names[row], slots.result(row), time.perf_counter() - slots.compile_seconds - admitted[row]
+
     while True:
-        while free and (following := next(queue, None)) is not None:
-            row = free.pop(0)
-            names[row], request = following
-            admitted[row] = time.perf_counter() - slots.compile_seconds
-            slots.admit(row, request)
+        while entering or (free and (following := next(queue, None)) is not None):
+            if entering is None:
+                row = free.pop(0)
+                names[row], request = following
+                admitted[row] = time.perf_counter() - slots.compile_seconds
+                entering = row, slots.admitting(row, request)
+            row, chunks = entering
+            if next(chunks, _READ) is not _READ:
+                break
+            entering = None
             if slots.done[row]:  # finished by its first token
-                yield names[row], slots.result(row), time.perf_counter() - slots.compile_seconds - admitted[row]
-                free.append(row)
-        if not slots.active:
+                yield finished(row)
+        if slots.active:
+            steps = {"steps": BETWEEN} if entering else {}
+            for row in slots.run(**steps, enough=slots.size - slots.active + 1):
+                yield finished(row)
+        elif not entering:
             return
-        for row in slots.run(enough=slots.size - slots.active + 1):
-            yield names[row], slots.result(row), time.perf_counter() - slots.compile_seconds - admitted[row]
-            free.append(row)
 
 
 def _decoded(prepared: PreparedRequests, slots: Slots, clock: Clock) -> Iterator[tuple[int, Outcome]]:

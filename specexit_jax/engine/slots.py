@@ -3,6 +3,8 @@
 The loop runs in segments. Between two segments the host reads the lengths and done flags of the rows, and no more.
 """
 
+from collections.abc import Iterator
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,7 +19,7 @@ from specexit_jax.decoding.state import DecodeResult
 from specexit_jax.decoding.timed_programs import TimedPrograms
 from specexit_jax.engine.methods import Method
 from specexit_jax.engine.session import Session
-from specexit_jax.models.cache import Cache
+from specexit_jax.models.cache import VALUE_AXIS, Cache, key_axis
 
 CHUNK = 1024  # prompt tokens of one prefill pass
 SHORTEST = 128  # the least padded length of a prompt's last chunk, so that most prompts share a program
@@ -54,19 +56,28 @@ class Slots:
         return self._state.target_cache
 
     def admit(self, row: int, request: SlotRequest, held: int = 0) -> int:
-        """Prefills a request's prompt into a slot. Returns how many prompt tokens were computed.
+        """Prefills a request's prompt into a slot, as `admitting`, to its end. Returns how many prompt tokens were computed."""
+        for _ in self.admitting(row, request, held):
+            pass
+        return len(request.prompt) - _begin(request, held)
 
-        held: tokens at the prompt's beginning that the slot's caches hold already. Only a single slot can keep them: with
-        several, each iteration also writes into the caches of idle rows. Raises ValueError if the prompt is longer than the
-        buffer.
+    def admitting(self, row: int, request: SlotRequest, held: int = 0) -> Iterator[None]:
+        """Prefills a prompt into a slot chunk by chunk, and yields between two of them, so that the other rows can decode.
+
+        The slot stays done until the last chunk is read. held: tokens at the prompt's beginning that the slot's caches hold
+        already. Only a single slot can keep them: with several, each iteration also writes into the caches of idle rows. Raises
+        ValueError if the prompt is longer than the buffer.
         """
         spec, prompt = self.loop.spec, request.prompt
         if not 0 < len(prompt) <= spec.buffer_length:
             raise ValueError(f"A prompt of {len(prompt)} tokens does not fit a buffer of {spec.buffer_length}.")
         if held and self.size > 1:
             raise ValueError(f"Only a single slot keeps its tokens from request to request, but there are {self.size}.")
-        # The last held token is computed again: the draft pairs its features with the next token, which may differ now.
-        start = first = max(min(held, len(prompt)) - 1, 0)
+        return self._chunks(row, request, held)
+
+    def _chunks(self, row: int, request: SlotRequest, held: int) -> Iterator[None]:
+        spec, prompt = self.loop.spec, request.prompt
+        start = _begin(request, held)
         rest = len(prompt) - start
         tail = rest - CHUNK * ((rest - 1) // CHUNK)  # tokens of the last chunk
         width = min(max(SHORTEST, 1 << (tail - 1).bit_length()), spec.buffer_length - (len(prompt) - tail))
@@ -81,12 +92,13 @@ class Slots:
             after = np.asarray(prompt[start + CHUNK : start + CHUNK + 1], np.int32)
             fresh = self._programs.call(segments.absorb_row, self.loop, live, fresh, chunk, after, _one(start))
             start += CHUNK
+            yield
         rows = PromptRows.of([request], 1, width, start)
         fresh = self._programs.call(segments.prefill_row, self.loop, (room, room), fresh, rows, _one(start))
+        self._room(len(prompt) - tail + width)  # the other rows may have changed the caches since
         self._state = self._programs.call(segments.put_row, self._state, fresh, jnp.int32(row))
         self.requests[row] = request
         self._look()
-        return len(prompt) - first
 
     def run(self, steps: int = _FOREVER, enough: int | None = None) -> list[int]:
         """Iterates until `enough` slots are done (default: all), at most `steps` times. Returns the slots that became done."""
@@ -123,8 +135,27 @@ class Slots:
     def _resize(self, live: int) -> None:
         spec = self.loop.spec
         if spec.capacities_for(live) != spec.capacities_for(self._live):
-            self._state = self._programs.call(segments.resize_caches, spec, live, self._state)
+            target, draft = spec.capacities_for(live)
+            state, self._state = self._state, None
+            caches = {"target_cache": state.target_cache, "draft_cache": state.draft_cache}
+            state = state.replace(target_cache=None, draft_cache=None)
+            self._resize_cache(caches, "target_cache", target)
+            self._resize_cache(caches, "draft_cache", draft)
+            self._state = state.replace(**caches)
         self._live = live
+
+    def _resize_cache(self, caches: dict[str, Cache | None], name: str, capacity: int) -> None:
+        """Grows or cuts a cache array by array, each freed before the next: the old and the new are never held whole at once."""
+        cache = caches.pop(name)
+        if cache is None:
+            caches[name] = None
+            return
+        keys, values, length = list(cache.k), list(cache.v), cache.length
+        del cache
+        for arrays, axis in ((keys, key_axis()), (values, VALUE_AXIS)):
+            for number in range(len(arrays)):
+                arrays[number] = self._programs.call(segments.resize_array, arrays[number], capacity, axis)
+        caches[name] = Cache(tuple(keys), tuple(values), length)
 
     def _segment(self, steps: int, enough: int) -> jax.Array:
         arguments = self.loop, self._live, self._state, jnp.int32(steps), jnp.int32(enough)
@@ -149,3 +180,9 @@ def slots_for(session: Session, method: Method, spec: DecodeSpec, size: int) -> 
 
 def _one(number: int) -> np.ndarray:
     return np.array([number], np.int32)
+
+
+def _begin(request: SlotRequest, held: int) -> int:
+    """The first token of a prompt to compute. The last held one is computed again: the draft pairs its features with the next
+    token, which may differ now."""
+    return max(min(held, len(request.prompt)) - 1, 0)

@@ -10,13 +10,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
-from specexit_jax.decoding.loop.prefill import absorb, empty_state, prefill, resized
+from specexit_jax.backend import heads_apart
+from specexit_jax.decoding.loop.prefill import absorb, empty_state, prefill
 from specexit_jax.decoding.loop.speculative import can_step
 from specexit_jax.decoding.loop.step import step
 from specexit_jax.decoding.loop.trials import settled
 from specexit_jax.decoding.spec import DecodeSpec, LoopContext
 from specexit_jax.decoding.state import DecodeResult, DecodeState, result_of
-from specexit_jax.models.cache import Cache, resize
+from specexit_jax.models.cache import Cache, resize, with_positions
 
 
 @functools.partial(jax.jit, static_argnums=(1, 2))
@@ -25,7 +26,10 @@ def open_slots(loop: LoopContext, batch: int, live: int) -> DecodeState:
     return empty_state(loop, batch, loop.spec.capacities_for(live))
 
 
-resize_caches = jax.jit(resized, static_argnums=(0, 1))
+# One array of a cache, grown or cut.
+resize_array = jax.jit(
+    lambda array, capacity, axis: heads_apart(with_positions(array, capacity, axis)), static_argnums=(1, 2)
+)
 
 
 @functools.partial(jax.jit, static_argnums=1, donate_argnums=2)
@@ -90,6 +94,6 @@ def result_of_row(
     spec: DecodeSpec, state: DecodeState, row: Int[Array, ""], prompt_length: Int[Array, " 1"]
 ) -> DecodeResult:
     """The result of slot `row` so far, as a batch of one row. An answer on trial is left out."""
-    bare = settled(state).replace(target_cache=None, draft_cache=None, noise=None)
+    bare = settled(state).replace(target_cache=None, draft_cache=None)
     one = jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, row, 1), bare)
     return result_of(one, prompt_length, spec.buffer_length)
