@@ -84,7 +84,9 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
             },
             # batch_size: traces at a time; branches: boundaries of each at a time; max_answer: the most tokens of a forced answer;
             # kind: of T* (stable or first); kinds: of boundaries; request_keys: answers forced at each boundary; confidence: its
-            # label (one, keys or deer)
+            # label (one, keys or deer). Of the splits in sparse_splits alone: every, most: one boundary in so many, and at most
+            # so many of a trace (0: no limit); search: force few boundaries, those that the search for T* asks for, and
+            # `verify` of them after it, `width` at a time
             "annotate": {
                 "batch_size": 8,
                 "branches": 8,
@@ -93,6 +95,12 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
                 "kinds": ("paragraph",),
                 "request_keys": 1,
                 "confidence": "one",
+                "every": 1,
+                "most": 0,
+                "search": False,
+                "verify": 1,
+                "width": 2,
+                "sparse_splits": ("draft",),
             },
             "train": draft_training(),
             "calibrate": calibration(),

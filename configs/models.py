@@ -25,9 +25,12 @@ def published(target: str, draft_sizes: dict[str, int], max_new_tokens: int) -> 
     config.rollout.batch_size = 32
     config.rollout.max_new_tokens = max_new_tokens
     config.annotate.max_answer = 1024
-    # Thinking of 32 k tokens has hundreds of boundaries, so one trace at a time is enough for all branches. 32 branches need
-    # cache for up to 32 answers in addition to the trace's own.
-    config.annotate.batch_size, config.annotate.branches = 1, 32
+    # Thinking of 32 k tokens has hundreds of boundaries. Of the draft split's, only those around T* are forced, and the three
+    # after it that make it stable: about 16 of 200, four at a time (docs/scale.md). So several traces are searched at once; they
+    # need the cache of as many rows in decoding, and the branches that of an answer each. The other splits are forced at every
+    # boundary, which certificates need.
+    config.annotate.batch_size, config.annotate.branches = 8, 4
+    config.annotate.search, config.annotate.verify, config.annotate.width = True, 3, 4
     config.train.update(draft_sizes)
     config.train.mesh.data, config.train.mesh.fsdp = 1, -1
     config.train.steps = 20_000

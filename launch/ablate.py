@@ -38,8 +38,9 @@ def check():
     if config.ablate.draft and not Path(config.ablate.draft).is_dir():
         raise FileNotFoundError(f"config.ablate.draft names {config.ablate.draft}, which is not a folder.")
     draft = checks.draft_of(config)
-    for split in (config.calibrate.split, config.calibrate.certify_on, *scores.split_of(config)):
-        checks.annotated(workdir / split)
+    chosen_on = config.calibrate.split, config.calibrate.certify_on
+    for split in (*chosen_on, *scores.split_of(config)):
+        checks.annotated(workdir / split, whole=split in chosen_on)
     require_problems(workdir / config.calibrate.certify_on, _EPSILON.value, _DELTA.value)
     return config, draft
 

@@ -49,7 +49,7 @@ def check():
     draft = checks.draft_of(config)
     chosen_on = (config.calibrate.split, *([config.calibrate.certify_on] if certified else []))
     for split in (*chosen_on, *scores.split_of(config)):
-        checks.annotated(workdir / split)
+        checks.annotated(workdir / split, whole=split in chosen_on)
         stages.require_source(config, workdir / split)
     if certified:
         calibrating.require_problems(workdir / config.calibrate.certify_on, _EPSILON.value, _DELTA.value)

@@ -7,6 +7,7 @@ import ml_collections
 from absl import flags
 
 from launch import door
+from specexit_jax.annotation.kinds import require_every_boundary
 from specexit_jax.engine.session import Session
 from specexit_jax.exits.boundaries import KINDS
 from specexit_jax.exits.score import SCORE
@@ -27,8 +28,8 @@ def rows(folder: Path, stem: str) -> None:
         )
 
 
-def annotated(folder: Path) -> None:
-    """Raises FileNotFoundError or ValueError if a split is not completely rolled out and annotated."""
+def annotated(folder: Path, whole: bool = True) -> None:
+    """Raises FileNotFoundError or ValueError if a split is not completely rolled out and annotated; whole: at every boundary."""
     rows(folder, "traces")
     rows(folder, "labels")
     traces = ids_of(folder, "traces")
@@ -38,6 +39,8 @@ def annotated(folder: Path) -> None:
             f"{folder}: {len(missing)} of {len(traces)} traces have no label ({min(missing)}): annotate them first "
             f"(launch.annotate --splits={folder.name})."
         )
+    if whole:
+        require_every_boundary(folder)
 
 
 def draft_of(config: ml_collections.ConfigDict, needed: bool = True) -> str | None:

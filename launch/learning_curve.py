@@ -27,7 +27,7 @@ def check():
     checks.names_of(config)
     draft = checks.draft_of(config)
     for split in (config.calibrate.split, config.calibrate.score.split):
-        checks.annotated(workdir / split)
+        checks.annotated(workdir / split, whole=split == config.calibrate.split)
         stages.require_source(config, workdir / split)
     return config, draft
 

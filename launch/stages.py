@@ -11,6 +11,7 @@ from absl import flags
 
 from launch import door
 from specexit_jax.annotation.forcing import Forcing
+from specexit_jax.annotation.schedule import ALL, Schedule
 from specexit_jax.data.benchmarks import BENCHMARKS, Benchmarks, benchmarks
 from specexit_jax.data.grading.grader import Grader
 from specexit_jax.data.programs import require_sandbox
@@ -80,6 +81,13 @@ def forcing_of(config: ml_collections.ConfigDict) -> Forcing:
         config.rollout.max_new_tokens,
         settings.request_keys,
     )
+
+
+def schedule_of(config: ml_collections.ConfigDict, split: str) -> Schedule:
+    """Which boundaries of a split are forced; all of them where config.annotate.sparse_splits does not name it."""
+    settings, fields = config.annotate, ("every", "most", "search", "verify", "width")
+    given = Schedule(**{name: settings[name] for name in fields if name in settings})  # refused whatever the split
+    return given if split in settings.get("sparse_splits", ("draft",)) else ALL
 
 
 def setting_of(

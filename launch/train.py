@@ -32,7 +32,7 @@ def check():
         if config.train.signals == "none":
             checks.rows(folder, "traces")
         else:
-            checks.annotated(folder)
+            checks.annotated(folder, whole=False)
         stages.require_source(config, folder)
     return config
 

@@ -39,13 +39,18 @@ def judge(checker, task, answer, reference, own=None):
     return answer == reference
 
 
-def late(*question):
-    """A coin thrown by the question, after 0 to 5 ms, so that grades arrive in another order than they were asked for."""
-    time.sleep(random.uniform(0, 0.005))
+def coin(*question):
+    """A coin thrown by the question."""
     return zlib.crc32(repr(question).encode()) % 2 == 0
+
+
+def late(*question):
+    """The same after 0 to 5 ms, so that grades arrive in another order than they were asked for."""
+    time.sleep(random.uniform(0, 0.005))
+    return coin(*question)
 
 
 def slow(*question):
     """The same after 50 ms."""
     time.sleep(0.05)
-    return zlib.crc32(repr(question).encode()) % 2 == 0
+    return coin(*question)

@@ -36,7 +36,7 @@ def params():
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     """Compiles with QUICK, which takes less time."""
-    for name, static in {"absorb": 0, "segment": 0, "open_branches": (0, 1, 2)}.items():
+    for name, static in {"absorb": 0, "assign": 0, "segment": 0, "open_branches": (0, 1, 2)}.items():
         plain = getattr(branches, name).__wrapped__
         monkeypatch.setattr(branches, name, jax.jit(plain, static_argnums=static, compiler_options=QUICK))
 
@@ -129,6 +129,100 @@ def test_what_was_read_is_counted(params):
     assert (cost.boundaries, cost.tokens) == (11, 44)
     assert (cost.reads, cost.computed) == (steps * 2, steps * 2 * 4)
     assert (cost.read_tokens, cost.prefilled) == (steps * 2 * 256, 2 * 256)
+
+
+@pytest.mark.parametrize("penalty", [1.0, 1.4])
+def test_rows_that_ask_for_more_do_not_wait(params, monkeypatch, penalty):
+    """Answers that are asked for one after the other are those that are forced at once, and every row goes on by itself."""
+    monkeypatch.setattr(queue, "PREFIX", 64)
+    spec = dataclasses.replace(SPEC, sampling=Sampling(1.0, repetition_penalty=penalty))
+    forcer, (tokens, boundaries, keys, limit) = Forcer(spec, params, 2), ragged(5)
+    every = Forcer(spec, params, 3).force(tokens, boundaries, keys[:, None], limit)
+    wanted = [[int(place) for place in row[row >= 0]] for row in boundaries]
+    rng = np.random.default_rng(0)
+    left, found = [list(rng.permutation(len(row))) for row in wanted], [{} for _ in wanted]
+    last: list[list[int]] = [[] for _ in wanted]
+    steps = [0] * len(wanted)  # that each row takes by itself
+
+    def ask(row, forced):
+        steps[row] += max((forced.length[row, at, 0] for at in range(len(last[row]))), default=0)
+        for at, number in enumerate(last[row]):
+            found[row][number] = [part[row, at] for part in (forced.ids, forced.length, forced.finished)]
+        last[row] = sorted(left[row].pop() for _ in range(min(len(left[row]), 1 if row else 2)))
+        return [wanted[row][number] for number in last[row]]
+
+    forcer.force_asked(tokens, int(boundaries.max()) + 1, 2, keys[:, None], limit, ask)
+    for row, own in enumerate(found):
+        assert own.keys() == set(range(len(wanted[row])))
+        for number, (ids, length, finished) in own.items():
+            np.testing.assert_array_equal(ids, every.ids[row, number])
+            assert length == every.length[row, number] and finished == every.finished[row, number]
+    assert forcer.cost.tokens == every.length.sum() and forcer.cost.boundaries == (boundaries >= 0).sum()
+    # With a round for all rows, every row would take as long as the longest answer of each round.
+    assert forcer.cost.reads == len(tokens) * max(steps)
+
+
+def test_a_row_that_does_not_know_what_comes_next_holds_up_no_other(params, monkeypatch):
+    """The first row, whose answers are graded last of all: the process waits for them once the others are done, and not before."""
+    monkeypatch.setattr(queue, "PREFIX", 64)
+    forcer, (tokens, boundaries, keys, limit) = Forcer(SPEC, params, 2), ragged(5)
+    every = Forcer(SPEC, params, 3).force(tokens, boundaries, keys[:, None], limit)
+    left = [list(range(int((row >= 0).sum()))) for row in boundaries]
+    found, now, ended, waits, unknown = [{} for _ in left], [None] * len(left), set(), [], []
+
+    def ask(row, forced):
+        if forced is not None:
+            found[row][now[row]] = forced.ids[row, 0, 0]
+        if row == 0 and len(found[0]) == 2 and not waits:
+            unknown.append(len(ended))
+            return None
+        if not left[row]:
+            ended.add(row)
+            return []
+        now[row] = left[row].pop()
+        return [int(boundaries[row, now[row]])]
+
+    def wait():
+        waits.append(set(ended))
+
+    forcer.force_asked(tokens, int(boundaries.max()) + 1, 2, keys[:, None], limit, ask, wait)
+    others = set(range(1, len(tokens)))
+    assert waits == [others] and unknown[0] < len(others) and len(unknown) > 2
+    for row, own in enumerate(found):
+        assert own.keys() == set(range(int((boundaries[row] >= 0).sum())))
+        for number, ids in own.items():
+            np.testing.assert_array_equal(ids, every.ids[row, number, 0])
+
+
+def test_a_row_is_asked_again_while_the_others_answer(params, monkeypatch):
+    """Not only when one of their answers ends."""
+    monkeypatch.setattr(queue, "_POLLED", 3)
+    spec = dataclasses.replace(SPEC, stop_ids=())  # answers of exactly 13 tokens
+    forcer, steps, ended = Forcer(spec, params, 2), [], [0, 0]
+    monkeypatch.setattr(branches, "segment", counted := _Counted(branches.segment))
+
+    def ask(row, forced):
+        ended[row] += forced is not None
+        if row == 0 and ended == [1, 0] and len(steps) < 2:
+            steps.append(counted.steps)
+            return None
+        return [5] if ended[row] < 2 - row else []
+
+    tokens, limit = np.full((2, 50), 5, np.int32), np.array([10, 90], np.int32)
+    forcer.force_asked(tokens, 6, 1, jax.random.split(jax.random.key(0), (2, 1)), limit, ask)
+    assert steps[1] - steps[0] == 3
+
+
+class _Counted:
+    """A segment that keeps the number of steps so far."""
+
+    def __init__(self, segment):
+        self.segment, self.steps = segment, 0
+
+    def __call__(self, *arguments):
+        state, outlook = self.segment(*arguments)
+        self.steps = int(outlook[3])
+        return state, outlook
 
 
 def test_no_boundary_at_all(params):

@@ -14,6 +14,8 @@ import numpy as np
 
 from specexit_jax.annotation.forcing import Forcing, force_batch, make_forcer, room_of
 from specexit_jax.annotation.joined import thinking_tokens
+from specexit_jax.annotation.schedule import ALL, Schedule
+from specexit_jax.annotation.scheduled import label_some
 from specexit_jax.annotation.unfinished import count_unfinished
 from specexit_jax.data.grading.grader import Grade, Grader, Later, together
 from specexit_jax.data.world.tasks import final_answer
@@ -42,7 +44,7 @@ def label_of(
 def label_later(
     session: Session, trace: dict, places: list[int], forced: Forced, row: int, grader: Grader
 ) -> Later[dict]:
-    """`label_of`, once its answers are graded."""
+    """`label_of`, once its answers are graded. Its grades begin with whether the answer at each place agrees."""
     judged_by = trace.get("checker", "world"), trace["task"]
 
     def answer(place: int, key: int) -> str | None:
@@ -91,6 +93,7 @@ def labels(
     forcer: Forcer,
     forcing: Forcing,
     grader: Grader | None = None,
+    schedule: Schedule = ALL,
 ) -> Iterator[list[dict]]:
     """Labels batch by batch as their grades arrive, shortest traces first; forcing goes on while grades are awaited.
     `exits_before` of each: the number of leading tokens after which an exit fits."""
@@ -110,14 +113,24 @@ def labels(
         for start in range(0, len(ordered), forcing.rows):
             chosen = ordered[start : start + forcing.rows]
             places = [boundary_positions(boundaries, trace["ids"], thinking_tokens(trace)) for trace in chosen]
-            forced = force_batch(forcer, forcing, chosen, places)
-            yield together([one(*row, forced, number) for number, row in enumerate(zip(chosen, places, strict=True))])
+            if schedule.whole:
+                forced = force_batch(forcer, forcing, chosen, places)
+                made = [one(*pair, forced, row) for row, pair in enumerate(zip(chosen, places, strict=True))]
+            else:
+                made = label_some(session, forcer, forcing, schedule, chosen, places, one, grader)
+            yield together(made)
 
     return grader.arrived(ungraded(), max(1, _WAITING // forcing.rows))
 
 
 def require_alike(
-    session: Session, folder: Path, kinds: Sequence[str], forcing: Forcing, target: str = "", source: str = ""
+    session: Session,
+    folder: Path,
+    kinds: Sequence[str],
+    forcing: Forcing,
+    target: str = "",
+    source: str = "",
+    schedule: Schedule = ALL,
 ) -> dict[str, Any]:
     """The settings that labels of a folder depend on, as annotate.json records them; target, source: see
     `annotation.rollout.Rollout`.
@@ -129,6 +142,7 @@ def require_alike(
     sampled |= noise_of(session.sampling)  # answers are sampled with the noise of their trace
     require_settings(folder, "rollout", sampled | named)
     settings = {"kinds": list(kinds), "max_answer": forcing.max_answer, "keys": forcing.keys} | sampled
+    settings |= {"schedule": schedule.text()}
     settings |= {"target": target} if target else {}
     require_settings(folder, "annotate", settings)
     return settings
@@ -144,32 +158,36 @@ def annotate(
     source: str = "",
     grader: Grader | None = None,
     names: Collection[str] | None = None,
+    schedule: Schedule = ALL,
 ) -> dict[str, Any]:
     """Appends the labels that are missing for the shard's traces. Returns what this run took, which annotate.json also
     records, and how many of all answers are `unfinished`. target, source: names recorded with the labels ("": not
-    compared). grader: judges the answers, by default in this process; names: the traces
-    to label instead of the shard's.
+    compared). grader: judges the answers, by default in this process; names: the traces to label instead of the
+    shard's; schedule: which boundaries are forced.
 
     Raises ValueError as `require_alike`.
     """
-    settings = require_alike(session, folder, kinds, forcing, target, source)
+    settings = require_alike(session, folder, kinds, forcing, target, source, schedule)
     with own_rows(folder, "labels", "annotate", settings, shard) as rows:
         traces = sorted(read_shards(folder, "traces"), key=lambda trace: trace["id"])  # of all processes
         before, by_id = held(folder, "labels"), {trace["id"]: trace for trace in traces}
         done = {label["id"] for label in before}
         mine = shard.has if names is None else names.__contains__
         missing = [trace for trace in traces if mine(trace["id"]) and trace["id"] not in done]
+        if schedule.search:  # which asks for few boundaries of a trace at a time: more branches would idle
+            forcing = dataclasses.replace(forcing, branches=min(forcing.branches, max(schedule.width, schedule.verify)))
         forcer = make_forcer(session, forcing)
         unfinished = count_unfinished(traces, before, forcing.max_answer)
-        progress, count = Progress(len(missing), f"annotate {folder.name} "), 0
+        progress, count, unforced = Progress(len(missing), f"annotate {folder.name} "), 0, 0
         grader = grader or Grader()
         graded = grader.tally()
-        for batch in labels(session, missing, session.boundaries(kinds), forcer, forcing, grader):
+        for batch in labels(session, missing, session.boundaries(kinds), forcer, forcing, grader, schedule):
             rows.append(batch)
             count += len(batch)
+            unforced += sum(len(label.get("unforced", ())) for label in batch)
             unfinished += count_unfinished([by_id[label["id"]] for label in batch], batch, forcing.max_answer)
             progress.update(count, f"{forcer.cost.boundaries} boundaries, {_pace(forcer.cost)}")
-        measured = {"traces": count, "rows": forcing.rows, "branches": forcing.branches}
+        measured = {"traces": count, "rows": forcing.rows, "branches": forcing.branches, "unforced": unforced}
         measured |= dataclasses.asdict(forcer.cost) | grader.measured(graded)
         measured["seconds_a_boundary"] = forcer.cost.seconds / max(forcer.cost.boundaries, 1)
         if missing:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from specexit_jax.annotation.kinds import labels_at
+from specexit_jax.annotation.sparse import filled
 from specexit_jax.data.jsonl_index import JsonlIndex
 from specexit_jax.data.packing import Columns, PackedRows
 from specexit_jax.exits.boundaries import Boundaries
@@ -35,6 +36,9 @@ class Traces:
     A document's columns: tokens, loss_mask (what the model wrote) and, for labelled traces, labels and label_mask [n, S]
     (a column for each of `draft_signals`), boundary (bool), agree (0 or 1 at boundaries), phase (thinking BEFORE T* and
     AFTER it; 0 elsewhere).
+
+    A split that was annotated at some of its boundaries has them all (`sparse.filled`): progress and remain are exact, and
+    confidence is masked where it is not known.
 
     boundaries: the kinds that are used, of those in the labels (None: all). int64 [documents] each: `lengths`, cut to
     `longest`; `whole`, before the cut; `prompts`. `cut`: how many documents were cut. Traces are read from disk when
@@ -82,7 +86,7 @@ class Traces:
 
     def __getitem__(self, number: int) -> Columns:
         trace = self.traces[self._trace_of[number]]
-        label = None if self._labels is None else self._labels[self._label_of[number]]
+        label = None if self._labels is None else filled(self._labels[self._label_of[number]])
         if label is not None and self.boundaries is not None:
             (label,) = labels_at([trace], [label], self.boundaries)
         columns = document(trace, label, self.options)

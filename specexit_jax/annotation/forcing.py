@@ -1,13 +1,13 @@
 """Answers forced at the boundaries of batches of traces, under the trace's own key and others."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
 
 from specexit_jax.decoding.forced.one_at_a_time import Forced, ForceSpec
-from specexit_jax.decoding.forced.queue import Forcer
+from specexit_jax.decoding.forced.queue import Ask, Forcer
 from specexit_jax.engine.keys import request_keys
 from specexit_jax.engine.session import Session
 
@@ -45,17 +45,51 @@ def room_of(trace: dict, forcing: Forcing, context: int) -> int:
 
 def force_batch(forcer: Forcer, forcing: Forcing, traces: Sequence[dict], places: Sequence[list[int]]) -> Forced:
     """Forced answers of up to `rows` traces, [rows, N, keys, ...]; `places` index into each trace's generated ids."""
-    longest = max(len(trace["prompt_ids"]) + len(trace["ids"]) for trace in traces)
-    tokens = np.zeros((forcing.rows, longest), np.int32)
-    positions = np.full((forcing.rows, max(1, *map(len, places))), -1, np.int32)
-    limit = np.zeros((forcing.rows,), np.int32)
-    for row, (trace, own) in enumerate(zip(traces, places, strict=True)):
-        prompt = len(trace["prompt_ids"])
-        ids = [*trace["prompt_ids"], *trace["ids"]]
-        tokens[row, : len(ids)] = ids
-        positions[row, : len(own)] = np.asarray(own, np.int32) + prompt
-        limit[row] = prompt + room_of(trace, forcing, forcer.spec.target.max_position)
-    return forcer.force(tokens, positions, _keys(traces, forcing), limit)
+    batch = _Batch(forcer, forcing, traces)
+    return forcer.force(batch.tokens, batch.positions(places), batch.keys, batch.limit)
+
+
+def force_asked(
+    forcer: Forcer,
+    forcing: Forcing,
+    traces: Sequence[dict],
+    places: Sequence[list[int]],
+    most: int,
+    ask: Ask,
+    wait: Callable[[], None],
+) -> None:
+    """Forces the `places` that ask(trace's number, its new answers [rows, `most`, keys, ...]) names next, until it names none.
+
+    Each trace is read once, and goes on as soon as its own answers are there. ask, wait: as of `Forcer.force_asked`.
+    """
+    batch = _Batch(forcer, forcing, traces)
+    longest = int(batch.positions(places).max()) + 1
+
+    def asked(row: int, forced: Forced | None) -> list[int] | None:
+        own = ask(row, forced) if row < len(traces) else []
+        return None if own is None else [batch.prompts[row] + place for place in own]
+
+    forcer.force_asked(batch.tokens, longest, most, batch.keys, batch.limit, asked, wait)
+
+
+class _Batch:
+    """The arrays of up to `rows` traces: tokens, keys and the limit of their lengths."""
+
+    def __init__(self, forcer: Forcer, forcing: Forcing, traces: Sequence[dict]):
+        self.prompts, self.keys = [len(trace["prompt_ids"]) for trace in traces], _keys(traces, forcing)
+        longest = max(len(trace["prompt_ids"]) + len(trace["ids"]) for trace in traces)
+        self.tokens, self.limit = np.zeros((forcing.rows, longest), np.int32), np.zeros((forcing.rows,), np.int32)
+        for row, trace in enumerate(traces):
+            ids = [*trace["prompt_ids"], *trace["ids"]]
+            self.tokens[row, : len(ids)] = ids
+            self.limit[row] = self.prompts[row] + room_of(trace, forcing, forcer.spec.target.max_position)
+
+    def positions(self, places: Sequence[list[int]]) -> np.ndarray:
+        """int32 [rows, N], padded with -1."""
+        found = np.full((len(self.tokens), max(1, *map(len, places))), -1, np.int32)
+        for row, (own, prompt) in enumerate(zip(places, self.prompts, strict=True)):
+            found[row, : len(own)] = np.asarray(own, np.int32) + prompt
+        return found
 
 
 def _keys(traces: Sequence[dict], forcing: Forcing) -> jax.Array:

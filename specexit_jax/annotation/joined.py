@@ -3,6 +3,7 @@
 from collections.abc import Collection, Sequence
 from itertools import pairwise
 
+from specexit_jax.annotation.sparse import require_whole
 from specexit_jax.decoding.verify import exits_below
 
 
@@ -28,10 +29,11 @@ def ended(trace: dict) -> bool:
     return trace["think_end"] is not None and trace.get("finish", "stop") == "stop"
 
 
-def join_labels(traces: Sequence[dict], labels: Sequence[dict]) -> list[dict]:
+def join_labels(traces: Sequence[dict], labels: Sequence[dict], whole: bool = True) -> list[dict]:
     """The label of each trace, in the order of the traces, each with `finished` (see `finished_of`).
 
-    Raises ValueError if they do not fit together.
+    whole: every boundary must have been forced, as where the answer of any exit is asked for. Raises ValueError if they do not
+    fit together.
     """
     by_id = {label["id"]: label for label in labels}
     absent = [trace["id"] for trace in traces if trace["id"] not in by_id]
@@ -40,6 +42,8 @@ def join_labels(traces: Sequence[dict], labels: Sequence[dict]) -> list[dict]:
     chosen = [by_id[trace["id"]] for trace in traces]
     for trace, label in zip(traces, chosen, strict=True):
         _check_label(trace, label)
+    if whole:
+        require_whole(chosen)
     if all("finished" in label for label in chosen):
         return chosen
     stops = stop_ids_in(traces)

@@ -4,12 +4,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from specexit_jax.annotation.joined import join_labels, thinking_tokens
+from specexit_jax.annotation.schedule import ALL
+from specexit_jax.annotation.sparse import filled, require_whole
 from specexit_jax.engine.session import Session
 from specexit_jax.exits.boundaries import Boundaries, boundary_positions
 from specexit_jax.exits.labels import sufficient_boundary
 from specexit_jax.storage.shards import read_shards, settings_of, shard_files
 
-_EACH = ("boundaries", "forced_ids", "forced", "finished", "agree", "correct", "logprob", "agree_share")
+_EACH = ("boundaries", "forced_ids", "forced", "finished", "agree", "correct", "logprob", "agree_share", "known")
 # Every boundary of the first kind is also one of the others.
 _WITHIN = {"released": ("paragraph", "sentence"), "paragraph": ("sentence",)}
 
@@ -17,8 +19,10 @@ _WITHIN = {"released": ("paragraph", "sentence"), "paragraph": ("sentence",)}
 def labels_at(traces: Sequence[dict], labels: Sequence[dict], boundaries: Boundaries) -> list[dict]:
     """The labels (one per trace, in order) reduced to the boundaries `boundaries`, with T* computed again among them.
 
-    Raises ValueError if one of them was not annotated.
+    Labels with every boundary, or those that `sparse.filled` made so; among the latter T* is the next one at or after it. Raises
+    ValueError if one of the boundaries was not annotated.
     """
+    require_whole(labels)
     found = []
     for trace, label in zip(traces, labels, strict=True):
         places = {place: number for number, place in enumerate(label["boundaries"])}
@@ -28,20 +32,46 @@ def labels_at(traces: Sequence[dict], labels: Sequence[dict], boundaries: Bounda
                 f"label {label['id']} has no boundary at token {absent[0]}: annotate with all the kinds that are used"
             )
         own = {key: [label[key][places[place]] for place in wanted] for key in _EACH if key in label}
-        ends = {kind: sufficient_boundary(own["agree"], kind) for kind in ("first", "stable")}
+        if "known" in label:
+            ends = {kind: _next(wanted, label, kind) for kind in ("first", "stable")}
+        else:
+            ends = {kind: sufficient_boundary(own["agree"], kind) for kind in ("first", "stable")}
         found.append(label | own | ends)
     return found
 
 
-def annotated_split(session: Session, folder: Path, kinds: Sequence[str]) -> tuple[list[dict], list[dict]]:
+def _next(wanted: Sequence[int], label: dict, kind: str) -> int | None:
+    """The number of the first of these boundaries at or after T*; None where there is none."""
+    if label[kind] is None:
+        return None
+    end = label["boundaries"][label[kind]]
+    return next((number for number, place in enumerate(wanted) if place >= end), None)
+
+
+def annotated_split(
+    session: Session, folder: Path, kinds: Sequence[str], whole: bool = True
+) -> tuple[list[dict], list[dict]]:
     """The traces of an annotated split and the label of each, reduced to boundaries of these kinds.
 
-    Raises ValueError if a kind was not annotated, FileNotFoundError if the split was not annotated.
+    whole: refuse a split that was annotated at some of its boundaries; else its labels are `sparse.filled`. Raises ValueError if
+    a kind was not annotated, FileNotFoundError if the split was not annotated.
     """
     require_kinds(folder, kinds)
+    if whole:
+        require_every_boundary(folder)
     traces = read_shards(folder, "traces")
-    labels = join_labels(traces, read_shards(folder, "labels"))
+    rows = read_shards(folder, "labels")
+    labels = join_labels(traces, rows) if whole else [filled(label) for label in join_labels(traces, rows, False)]
     return traces, labels_at(traces, labels, session.boundaries(kinds))
+
+
+def require_every_boundary(folder: Path) -> None:
+    """Raises ValueError if a split was annotated at some of its boundaries (annotate.every, most or search)."""
+    if (schedule := annotate_settings(folder).get("schedule", ALL.text())) != ALL.text():
+        raise ValueError(
+            f"{folder} was annotated at some of its boundaries ({schedule}), but this needs the answer at every one: annotate it "
+            f"in a new workdir, with a config.annotate.sparse_splits that does not name {folder.name}"
+        )
 
 
 def annotated_kinds(folder: Path) -> tuple[str, ...] | None:

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from specexit_jax.annotation.joined import join_labels
-from specexit_jax.annotation.kinds import annotated_split, missing_kinds
+from specexit_jax.annotation.kinds import annotate_settings, annotated_split, missing_kinds
+from specexit_jax.annotation.schedule import ALL
 from specexit_jax.data.checkers import agrees
 from specexit_jax.engine.session import Session
 
@@ -15,10 +16,10 @@ PARAGRAPHS = ("paragraph",)
 
 
 def split_statistics(session: Session, folder: Path) -> dict[str, float] | None:
-    """`world_statistics` of an annotated split; None where it was not annotated at the ends of paragraphs."""
-    return (
-        None if missing_kinds(folder, PARAGRAPHS) else world_statistics(*annotated_split(session, folder, PARAGRAPHS))
-    )
+    """`world_statistics` of an annotated split; None where it was not annotated at the ends of all paragraphs."""
+    if missing_kinds(folder, PARAGRAPHS) or annotate_settings(folder).get("schedule", ALL.text()) != ALL.text():
+        return None
+    return world_statistics(*annotated_split(session, folder, PARAGRAPHS))
 
 
 def world_statistics(traces: Sequence[dict], labels: Sequence[dict]) -> dict[str, float]:

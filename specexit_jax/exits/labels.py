@@ -42,7 +42,8 @@ def sufficient_boundary(agree: Sequence[float], kind: str = "stable", m: int = 3
 
 
 def confidence_targets(label: dict, kind: str = "one") -> list[float]:
-    """The label of confidence, in [0, 1], at each boundary of a row of labels.jsonl.
+    """The label of confidence, in [0, 1], at each boundary of a row of labels.jsonl; nan where it is not known (see
+    `annotation.sparse.filled`).
 
     kind `one`: whether the answer forced there under the trace's own key agrees. `keys`: the share of several keys under which it
     agrees. `deer`: exp of the mean log-probability of the forced answer's tokens; 0 where it has none. Raises ValueError on an
@@ -51,16 +52,17 @@ def confidence_targets(label: dict, kind: str = "one") -> list[float]:
     if kind not in CONFIDENCES:
         raise ValueError(f"unknown confidence '{kind}': choose one of {', '.join(CONFIDENCES)}")
     if kind == "one":
-        return [float(agree) for agree in label["agree"]]
+        known = label.get("known", [True] * len(label["agree"]))
+        return [float(agree) if sure else math.nan for agree, sure in zip(label["agree"], known, strict=True)]
     if kind == "deer":
         pairs = zip(label["logprob"], label["forced_ids"], strict=True)
-        return [min(math.exp(mean), 1.0) if ids else 0.0 for mean, ids in pairs]
+        return [math.nan if ids is None else min(math.exp(mean), 1.0) if ids else 0.0 for mean, ids in pairs]
     if "agree_share" not in label:
         raise ValueError(
             f"the labels of {label['id']} were made with one key, but confidence 'keys' needs several: annotate with "
             "--config.annotate.request_keys=4 in a new workdir"
         )
-    return [float(share) for share in label["agree_share"]]
+    return [math.nan if share is None else float(share) for share in label["agree_share"]]
 
 
 def token_labels(
@@ -74,8 +76,9 @@ def token_labels(
 ) -> TokenLabels:
     """Labels of a trace of `length` generated tokens whose `</think>` is at index `think_end` (None: never closed).
 
-    boundaries: indices of the boundary tokens inside the thinking, ascending. agree: the agreement at each. sufficient: an index
-    into `boundaries`, or None. signals: names of the columns; None: those that a new draft is trained with.
+    boundaries: indices of the boundary tokens inside the thinking, ascending. agree: the agreement at each; nan where it is not
+    known, and what depends on it is masked. sufficient: an index into `boundaries`, or None. signals: names of the columns; None:
+    those that a new draft is trained with.
 
     T* is the number of thinking tokens up to and including the sufficient boundary. A trace that closes its thinking without a
     sufficient boundary has T* at `</think>`, because the answer there is the final one. For the same reason the tokens after the
@@ -102,7 +105,8 @@ def token_labels(
     trace = Labelled(np.asarray([*agree, 1.0], np.float32)[own], seen, enough)
     for column, name in enumerate(names):
         if (label := SIGNALS[name].label(trace)) is not None:
-            values[:thinking, column], mask[:thinking, column] = label, 1.0
+            known = np.isfinite(label)
+            values[:thinking, column], mask[:thinking, column] = np.where(known, label, 0.0), known
     return TokenLabels(values, mask)
 
 

@@ -21,7 +21,7 @@ from specexit_jax.storage.workdir_lock import locked
 
 T = TypeVar("T")
 ROWS = {"rollout": "traces", "annotate": "labels"}  # the stem of a report's rows, where it differs from the report's
-_ONCE = {"noise": "crc32"}  # settings that older reports do not record, and their value then
+_ONCE = {"noise": "crc32", "schedule": "all"}  # settings that older reports do not record, and their value then
 _ID = re.compile(rb'\{"id": ("(?:[^"\\]|\\.)*")')  # as rows are written: the id comes first
 _NUMBERED = re.compile(r"-\d{5}-of-\d{5}")
 

@@ -100,11 +100,19 @@ class Grader:
             waiting.append(row)
             yield from _taken(waiting)
             while len(waiting) >= most:
-                self._wait(waiting)
+                self.wait(waiting)
                 yield from _taken(waiting)
         while waiting:
-            self._wait(waiting)
+            self.wait(waiting)
             yield from _taken(waiting)
+
+    def wait(self, waiting: Sequence[Later]) -> None:
+        """Returns once one of the grades that these await is there."""
+        pending = [grade for row in waiting for grade in row.pending()]
+        if pending:
+            began = time.monotonic()
+            wait(pending, return_when=FIRST_COMPLETED)
+            self._waited += time.monotonic() - began
 
     def start(self) -> None:
         """Starts all processes now, for who times the work."""
@@ -201,13 +209,6 @@ class Grader:
         worker.end()
         worker.close()
         self._all.discard(worker)
-
-    def _wait(self, waiting: Sequence[Later]) -> None:
-        pending = [grade for row in waiting for grade in row.pending()]
-        if pending:
-            began = time.monotonic()
-            wait(pending, return_when=FIRST_COMPLETED)
-            self._waited += time.monotonic() - began
 
 
 def _taken(waiting: list[Later[T]]) -> Iterator[T]:

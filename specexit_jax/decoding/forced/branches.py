@@ -113,7 +113,7 @@ def resize_own(capacity: int, state: BranchState) -> BranchState:
     return state.replace(k=cache.k, v=cache.v)
 
 
-@functools.partial(jax.jit, static_argnums=0, donate_argnums=6)
+@functools.partial(jax.jit, static_argnums=0, donate_argnums=8)
 def segment(
     spec: ForceSpec,
     target_params: dict,
@@ -121,9 +121,12 @@ def segment(
     tasks: Tasks,
     shorter: Int[Array, ""],
     fewer: Int[Array, ""],
+    last: Int[Array, ""],
+    asking: Bool[Array, " B"],
     state: BranchState,
-) -> tuple[BranchState, Int[Array, " 4"]]:
-    """Runs steps until no task is left, or until the caches should be resized; returns the state and its `outlook`.
+) -> tuple[BranchState, Int[Array, " 5"]]:
+    """Runs steps until no task is left, until a row that is `asking` for more has none, until there were `last` steps in all, or
+    until the caches should be resized; returns the state and its `outlook`.
 
     The caches should be resized when a branch needs more own positions than it has, when all branches need at most `shorter`
     positions of the prefix, or when they need at most `fewer` own positions (-1: never).
@@ -131,18 +134,45 @@ def segment(
     capacity = state.v[0].shape[3]
 
     def continues(state: BranchState) -> Bool[Array, ""]:
-        active, prefix_needed, own_needed, _ = outlook(tasks, state)
-        return (active > 0) & (prefix_needed > shorter) & (own_needed <= capacity) & (own_needed > fewer)
+        active, prefix_needed, own_needed, steps, waiting = outlook(tasks, state, asking)
+        goes_on = (active > 0) & (waiting == 0) & (steps < last)
+        return goes_on & (prefix_needed > shorter) & (own_needed <= capacity) & (own_needed > fewer)
 
     state = jax.lax.while_loop(continues, functools.partial(step, spec, target_params, prefix, tasks), state)
-    return state, outlook(tasks, state)
+    return state, outlook(tasks, state, asking)
 
 
-def outlook(tasks: Tasks, state: BranchState) -> Int[Array, " 4"]:
-    """(active branches, prefix positions that the next step reads, own positions that it needs, steps so far)."""
+@functools.partial(jax.jit, static_argnums=0, donate_argnums=3)
+def assign(spec: ForceSpec, tasks: Tasks, given: Bool[Array, " B"], state: BranchState) -> BranchState:
+    """The state in which `given` rows, whose tasks were done, begin those of `tasks`; what was found for the others stays."""
+    waiting = jnp.sum((tasks.boundaries >= 0).astype(jnp.int32), axis=1) * tasks.keys.shape[1]
+    waiting = jnp.where(given, waiting, state.waiting)
+    task, waiting = _take(state.task, waiting, jnp.broadcast_to(given[:, None], state.task.shape))
+    fresh = lambda values: jnp.where(given[:, None], jnp.zeros((), values.dtype), values)  # noqa: E731
+    seen = state.seen
+    if spec.sampling.penalises:
+        seen = jnp.where(given[:, None, None], seen_by_traces(spec, tasks.tokens, tasks.start(task)), seen)
+    return state.replace(
+        used=fresh(state.used),
+        task=task,
+        waiting=waiting,
+        token=jnp.where(given[:, None], jnp.int32(spec.end_think_ids[0]), state.token),
+        ids=fresh(state.ids),
+        log_probabilities=fresh(state.log_probabilities),
+        counts=fresh(state.counts),
+        finished=fresh(state.finished),
+        seen=seen,
+    )
+
+
+def outlook(tasks: Tasks, state: BranchState, asking: Bool[Array, " B"]) -> Int[Array, " 5"]:
+    """(active branches, prefix positions that the next step reads, own positions that it needs, steps so far, `asking` rows
+    without a task)."""
     active = state.task >= 0
     used = jnp.where(active, state.used + 1, 0)
-    return jnp.stack([jnp.sum(active.astype(jnp.int32)), jnp.max(tasks.start(state.task)), jnp.max(used), state.steps])
+    waiting = asking & ~jnp.any(active, axis=1)
+    counts = [jnp.sum(flags.astype(jnp.int32)) for flags in (active, waiting)]
+    return jnp.stack([counts[0], jnp.max(tasks.start(state.task)), jnp.max(used), state.steps, counts[1]])
 
 
 def step(spec: ForceSpec, target_params: dict, prefix: Cache, tasks: Tasks, state: BranchState) -> BranchState:

@@ -1,7 +1,9 @@
 """The host's part of forced answers in parallel: it prefills the traces in chunks and runs segments until no task is left."""
 
+import contextlib
 import dataclasses
 import time
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +19,9 @@ from specexit_jax.models.cache import Cache
 CHUNK = 512  # tokens of a trace that one call prefills: its scores are [CHUNK, prefix], never [T, T]
 PREFIX, TASKS = 256, 64  # the least prefix capacity and the least number of boundaries that are compiled for
 _NEVER = 2**30
+_POLLED = 16  # steps between questions to a row whose next boundaries are not known yet
+# of a row and its new answers (None where there are none): the boundaries to force next; [] ends it, None: not known yet
+Ask = Callable[[int, Forced | None], list[int] | None]
 OWN = 32  # the capacity of a branch's own cache at first; it grows fourfold
 
 
@@ -56,26 +61,85 @@ class Forcer:
 
     def force(self, tokens: np.ndarray, boundaries: np.ndarray, keys: jax.Array, max_length: np.ndarray) -> Forced:
         """The answers of `force_answers`, under each of C keys [B, C], as host arrays [B, N, C, ...] without features."""
-        began, compiled = time.perf_counter(), self._programs.compile_seconds
-        number = boundaries.shape[1]
-        padded = np.full((len(tokens), rung(number, TASKS)), -1, np.int32)
-        padded[:, :number] = boundaries
+        with self._timed():
+            number = boundaries.shape[1]
+            padded = np.full((len(tokens), rung(number, TASKS)), -1, np.int32)
+            padded[:, :number] = boundaries
+            prefix = self.prefill(tokens, int(padded.max()) + 1)
+            forced = self.answer(prefix, self._tasks(tokens, padded, keys, max_length))
+        return Forced(*(part[:, :number] for part in dataclasses.astuple(forced)[:-1]), None)
+
+    def force_asked(
+        self,
+        tokens: np.ndarray,
+        longest: int,
+        most: int,
+        keys: jax.Array,
+        max_length: np.ndarray,
+        ask: Ask,
+        wait: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`force` where the boundaries of a row depend on its answers so far; rows do not wait for each other.
+
+        longest: boundaries are below this position. most: boundaries of a row that are asked for at a time. wait: called where no
+        row has an answer to decode, and the next boundaries of some are not known yet.
+        """
+        with self._timed():
+            prefix = self.prefill(tokens, longest)
+        rows, boundaries, state, forced = len(tokens), np.full((len(tokens), most), -1, np.int32), None, None
+        asking, busy, done = np.ones(rows, bool), np.zeros(rows, bool), np.zeros(rows, bool)
+        while asking.any():
+            given = np.zeros(rows, bool)
+            for row in np.flatnonzero(asking & ~busy):
+                own = ask(int(row), forced if done[row] else None)
+                if own is not None:
+                    asking[row] = given[row] = bool(own)
+                    boundaries[row] = [*own, *[-1] * (most - len(own))]
+            busy, done = busy | given, np.zeros(rows, bool)
+            if not busy.any():
+                if asking.any():
+                    wait()
+                continue
+            with self._timed():
+                tasks = self._tasks(tokens, boundaries, keys, max_length)
+                if state is None:
+                    state = self._opened(prefix, tasks)
+                elif given.any():
+                    state = self._programs.call(branches.assign, self.spec, tasks, jnp.asarray(given), state)
+                state = self._run(prefix, tasks, state, busy, _POLLED if (asking & ~busy).any() else _NEVER)
+                done = busy & np.asarray(state.task < 0).all(axis=1)
+                if done.any():
+                    forced = self._found(state, tasks)
+                    self.cost.tokens += int(forced.length[done].sum())
+            self.cost.boundaries += int((boundaries[given] >= 0).sum())
+            busy &= ~done
+
+    def _tasks(self, tokens: np.ndarray, boundaries: np.ndarray, keys: jax.Array, max_length: np.ndarray) -> Tasks:
         looked_at = jnp.asarray(tokens, jnp.int32) if self.spec.sampling.penalises else None
-        tasks = Tasks(jnp.asarray(padded), keys, jnp.asarray(max_length, jnp.int32), looked_at)
-        forced = self.answer(self.prefill(tokens, int(padded.max()) + 1), tasks)
+        return Tasks(jnp.asarray(boundaries), keys, jnp.asarray(max_length, jnp.int32), looked_at)
+
+    @contextlib.contextmanager
+    def _timed(self):
+        """Adds what the block takes to `cost`, compilation apart."""
+        began, compiled = time.perf_counter(), self._programs.compile_seconds
+        yield
         compiled = self._programs.compile_seconds - compiled
         self.cost.compile_seconds += compiled
         self.cost.seconds += time.perf_counter() - began - compiled
-        return Forced(*(part[:, :number] for part in dataclasses.astuple(forced)[:-1]), None)
 
     def answer(self, prefix: Cache, tasks: Tasks) -> Forced:
         """The answers on traces that are prefilled already. The time is not added to `cost.seconds`."""
-        state = self._run(prefix, tasks)
+        forced = self._found(self._run(prefix, tasks, self._opened(prefix, tasks)), tasks)
+        self.cost.boundaries += int((np.asarray(tasks.boundaries) >= 0).sum())
+        self.cost.tokens += int(forced.length.sum())
+        return forced
+
+    def _found(self, state: BranchState, tasks: Tasks) -> Forced:
+        """What the state holds of the answers, on the host."""
         found = jax.device_get((state.ids, state.counts, state.finished, state.log_probabilities))
         shape = (*tasks.boundaries.shape, tasks.keys.shape[1])
-        ids, counts, finished, total = (part.reshape(*shape, -1) for part in found)
-        self.cost.boundaries += int((np.asarray(tasks.boundaries) >= 0).sum())
-        self.cost.tokens += int(counts.sum())
+        # copied: the state's buffers are donated to its next step
+        ids, counts, finished, total = (np.array(part).reshape(*shape, -1) for part in found)
         return Forced(ids, counts[..., 0], finished[..., 0], (total / np.maximum(counts, 1))[..., 0], None)
 
     def prefill(self, tokens: np.ndarray, longest: int) -> Cache:
@@ -98,13 +162,20 @@ class Forcer:
         self.cost.prefilled += start * len(tokens)
         return cache
 
-    def _run(self, prefix: Cache, tasks: Tasks) -> BranchState:
-        spec, rows = self.spec, tasks.boundaries.shape[0]
-        own = self._own(1)
-        state = self._programs.call(branches.open_branches, spec, self.branches, own, prefix, tasks)
-        active, needed, used, steps = _outlook(tasks, state)
-        while active:
-            prefix = self._fitted(prefix, rung(needed, PREFIX))
+    def _opened(self, prefix: Cache, tasks: Tasks) -> BranchState:
+        return self._programs.call(branches.open_branches, self.spec, self.branches, self._own(1), prefix, tasks)
+
+    def _run(
+        self, whole: Cache, tasks: Tasks, state: BranchState, asking: np.ndarray | None = None, most: int = _NEVER
+    ) -> BranchState:
+        """The state once no task is left, a row that is asking for more (None: none is) has none, or after `most` steps."""
+        rows, own, prefix = tasks.boundaries.shape[0], state.v[0].shape[3], whole
+        waits = np.zeros(rows, bool) if asking is None else asking
+        active, needed, used, steps, waiting = _outlook(tasks, state, waits)
+        last = min(steps + most, _NEVER)
+        while active and not waiting and steps < last:
+            capacity = rung(needed, PREFIX)
+            prefix = self._fitted(whole if capacity > prefix.capacity else prefix, capacity)
             if used > own or used <= _fewer(own):
                 own = self._own(used)
                 state = self._programs.call(branches.resize_own, own, state)
@@ -112,16 +183,16 @@ class Forcer:
             if (prefix.capacity, own) not in self._warm:
                 # Compiled by a call without steps, so that no step's time counts as compilation.
                 self._warm.add((prefix.capacity, own))
-                state, _ = self._segment(prefix, tasks, _NEVER, state)
-            state, outlook = self._segment(prefix, tasks, _shorter(prefix.capacity), state)
-            active, needed, used, steps = np.asarray(outlook).tolist()
+                state, _ = self._segment(prefix, tasks, _NEVER, last, waits, state)
+            state, outlook = self._segment(prefix, tasks, _shorter(prefix.capacity), last, waits, state)
+            active, needed, used, steps, waiting = np.asarray(outlook).tolist()
             self.cost.computed += (steps - before) * rows * self.branches
             self.cost.reads += (steps - before) * rows
             self.cost.read_tokens += (steps - before) * rows * prefix.capacity
         return state
 
-    def _segment(self, prefix: Cache, tasks: Tasks, shorter: int, state: BranchState):
-        edges = jnp.int32(shorter), jnp.int32(_fewer(state.v[0].shape[3]))
+    def _segment(self, prefix: Cache, tasks: Tasks, shorter: int, last: int, waits: np.ndarray, state: BranchState):
+        edges = jnp.int32(shorter), jnp.int32(_fewer(state.v[0].shape[3])), jnp.int32(last), jnp.asarray(waits)
         return self._programs.call(branches.segment, self.spec, self.params, prefix, tasks, *edges, state)
 
     def _own(self, used: int) -> int:
@@ -159,6 +230,6 @@ def _fewer(own: int) -> int:
     return own // 8 if own > OWN else -1
 
 
-def _outlook(tasks: Tasks, state: BranchState) -> list[int]:
+def _outlook(tasks: Tasks, state: BranchState, asking: np.ndarray) -> list[int]:
     """`branches.outlook` on the host."""
-    return np.asarray(jax.jit(branches.outlook)(tasks, state)).tolist()
+    return np.asarray(jax.jit(branches.outlook)(tasks, state, jnp.asarray(asking))).tolist()

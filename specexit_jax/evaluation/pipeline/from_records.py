@@ -8,6 +8,7 @@ import numpy as np
 
 from specexit_jax.annotation.features import load_signals
 from specexit_jax.annotation.kinds import annotated_kinds, labels_at
+from specexit_jax.annotation.sparse import require_whole
 from specexit_jax.evaluation.records import read_records
 from specexit_jax.evaluation.report.publish import PROVENANCE, provenance, publish, record_sections
 from specexit_jax.evaluation.report.shown import Shown, chosen_views, offsets_of, told_exits
@@ -63,6 +64,7 @@ def _labels(folder: Path, traces: list[dict], boundaries: Boundaries | None) -> 
     there = {label["id"]: label for label in held(folder, "labels")}
     own = [trace for trace in traces if trace["id"] in there]
     labels = [there[trace["id"]] for trace in own]
+    require_whole(labels)
     return labels if boundaries is None else labels_at(own, labels, boundaries)
 
 

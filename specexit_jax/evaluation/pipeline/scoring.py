@@ -56,27 +56,31 @@ def boundary_table(
     confidence: str,
     name: str = "signals.npz",
     without: Sequence[str] = (),
+    whole: bool = False,
 ) -> BoundaryTable:
     """The boundaries of these kinds of an annotated split, for the session's draft.
 
     confidence: which label (`exits.labels.confidence_targets`). name: the file of the draft's signals along the split. without:
-    parts of the statistics that are left out (`trace_statistics.PARTS`). Raises ValueError where the split was not annotated at
+    parts of the statistics that are left out (`trace_statistics.PARTS`). whole: refuse a split that was annotated at some of its
+    boundaries; else those whose label is not known are left out. Raises ValueError where the split was not annotated at
     these kinds.
     """
     names = statistics_without(session.draft.signal_names, without)
     read = np.isin(statistic_names(session.draft.signal_names), names)
-    traces, labels = annotated_split(session, folder, kinds)
+    traces, labels = annotated_split(session, folder, kinds, whole)
     draft = DraftBundle(session.draft, session.params.draft, session.params.d2t)
     along = extracted(session, traces, draft, folder, name=name).signals
     closed = [place for place, trace in enumerate(traces) if trace["think_end"] is not None]
     traces, labels = [traces[place] for place in closed], [labels[place] for place in closed]
     seen = statistics_at_boundaries(session.draft.signal_names, traces, labels, along)
+    wanted = [np.asarray(confidence_targets(label, confidence), np.float32) for label in labels]
+    known = [np.isfinite(values) for values in wanted]
     return BoundaryTable(
         folder.name,
         names if without else None,
-        [rows[:, read] for rows in seen],
-        [np.asarray(confidence_targets(label, confidence), np.float32) for label in labels],
-        [np.asarray(label["agree"], bool) for label in labels],
+        [rows[sure][:, read] for rows, sure in zip(seen, known, strict=True)],
+        [values[sure] for values, sure in zip(wanted, known, strict=True)],
+        [np.asarray(label["agree"], bool)[sure] for label, sure in zip(labels, known, strict=True)],
         [problem_of(trace) for trace in traces],
     )
 
