@@ -1,6 +1,7 @@
 """What several stages read from a config: the source of problems, how answers are forced, this process's share of the
 work."""
 
+import dataclasses
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ from specexit_jax.data.world.tasks import TASKS, require_task
 from specexit_jax.engine.session import local_folder
 from specexit_jax.evaluation.pipeline.harness import Setting
 from specexit_jax.models.checkpoints.content import target_digest
+from specexit_jax.notes import note
 from specexit_jax.parallel.host import spare_processors
 from specexit_jax.storage.shards import WHOLE, Shard, require_settings
 
@@ -84,10 +86,19 @@ def forcing_of(config: ml_collections.ConfigDict) -> Forcing:
 
 
 def schedule_of(config: ml_collections.ConfigDict, split: str) -> Schedule:
-    """Which boundaries of a split are forced; all of them where config.annotate.sparse_splits does not name it."""
+    """Which boundaries of a split are forced; all of them where config.annotate.sparse_splits does not name it. Without a search
+    for a T* of kind `first`, which a search finds too late in one of twenty traces."""
     settings, fields = config.annotate, ("every", "most", "search", "verify", "width")
     given = Schedule(**{name: settings[name] for name in fields if name in settings})  # refused whatever the split
-    return given if split in settings.get("sparse_splits", ("draft",)) else ALL
+    if split not in settings.get("sparse_splits", ("draft",)):
+        return ALL
+    if given.search and settings.kind == "first":
+        note(
+            "config.annotate.search finds the T* of kind stable and not always that of kind first, which config.annotate.kind asks "
+            "for: answers are forced without a search."
+        )
+        return dataclasses.replace(given, search=False)
+    return given
 
 
 def setting_of(

@@ -15,6 +15,7 @@ from absl import flags
 
 from launch import checks, door, stages
 from launch.draft_stage import train_on_traces
+from specexit_jax.annotation.kinds import require_searched_for
 from specexit_jax.data.documents import Mixture
 from specexit_jax.models.config import SIGNAL_PLACEMENTS, TargetConfig
 from specexit_jax.training.loop import LoopConfig
@@ -33,6 +34,7 @@ def check():
             checks.rows(folder, "traces")
         else:
             checks.annotated(folder, whole=False)
+            require_searched_for(folder, config.annotate.kind)
         stages.require_source(config, folder)
     return config
 

@@ -8,11 +8,13 @@ import pytest
 from annotated_case import KINDS, SESSION, traces_and_labels, write_split
 from test_search import row_of
 
-from launch import checks
+from configs.embedded import get_config
+from launch import checks, stages
 from specexit_jax.annotation.documents import LabelOptions, Traces, document
 from specexit_jax.annotation.joined import join_labels
-from specexit_jax.annotation.kinds import annotated_split, labels_at
+from specexit_jax.annotation.kinds import annotated_split, labels_at, require_searched_for
 from specexit_jax.annotation.replay import outcomes, replay
+from specexit_jax.annotation.schedule import ALL, Schedule
 from specexit_jax.annotation.sparse import filled
 from specexit_jax.evaluation.pipeline import scoring
 from specexit_jax.exits.labels import confidence_targets
@@ -81,6 +83,21 @@ def test_stages_that_need_every_answer_refuse_some(sparse):
     ):
         with pytest.raises(ValueError, match=row):
             call()
+
+
+def test_a_search_is_not_taken_for_the_first_boundary_that_agrees(sparse, capsys):
+    config = get_config()
+    config.annotate.update(search=True, every=2)
+    assert stages.schedule_of(config, "draft").search and stages.schedule_of(config, "development") is ALL
+    require_searched_for(sparse, "stable")
+    with pytest.raises(
+        ValueError, match="was annotated by a search for the T. of kind stable .* is first: annotate it in a new"
+    ):
+        require_searched_for(sparse, "first")
+    capsys.readouterr()
+    config.annotate.kind = "first"
+    assert stages.schedule_of(config, "draft") == Schedule(every=2)
+    assert "without a search" in capsys.readouterr().err
 
 
 def test_training_reads_a_sparse_split_at_every_boundary(sparse, monkeypatch):

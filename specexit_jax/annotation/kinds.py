@@ -74,6 +74,16 @@ def require_every_boundary(folder: Path) -> None:
         )
 
 
+def require_searched_for(folder: Path, kind: str) -> None:
+    """Raises ValueError where a split was annotated by a search, which finds the T* of kind `stable`, and `kind` is another."""
+    schedule = annotate_settings(folder).get("schedule", ALL.text())
+    if kind != "stable" and "search" in schedule:
+        raise ValueError(
+            f"{folder} was annotated by a search for the T* of kind stable ({schedule}), but config.annotate.kind is {kind}: "
+            "annotate it in a new workdir with this kind, which forces answers without a search"
+        )
+
+
 def annotated_kinds(folder: Path) -> tuple[str, ...] | None:
     """The kinds at which a split was annotated, as its annotate.json records them; None if it records none."""
     settings = annotate_settings(folder)
