@@ -10,8 +10,8 @@ from decoding_case import QUICK
 from random_params import random_params
 
 from specexit_jax.decoding.forced import branches, queue
-from specexit_jax.decoding.forced.one_at_a_time import ForceSpec, force_answers
-from specexit_jax.decoding.forced.queue import Forcer, rung
+from specexit_jax.decoding.forced.one_at_a_time import Forced, ForceSpec, force_answers
+from specexit_jax.decoding.forced.queue import Forcer, Read, rung
 from specexit_jax.decoding.sampling import Sampling
 from specexit_jax.models.config import TargetConfig
 from specexit_jax.models.target import init_target
@@ -131,9 +131,27 @@ def test_what_was_read_is_counted(params):
     assert (cost.read_tokens, cost.prefilled) == (steps * 2 * 256, 2 * 256)
 
 
-@pytest.mark.parametrize("penalty", [1.0, 1.4])
-def test_rows_that_ask_for_more_do_not_wait(params, monkeypatch, penalty):
-    """Answers that are asked for one after the other are those that are forced at once, and every row goes on by itself."""
+def asked_of(forcer, tokens, boundaries, keys, limit, most, ask, wait=None, rows=None):
+    """`force_asked` of these traces; ask is told the number of a trace instead of a row's."""
+    longest = [int(own.max()) + 1 for own in boundaries]
+    left, of = iter(reversed(range(len(tokens)))), {}  # the longest last, so that the prefix grows
+
+    def following(row):
+        of[row] = next(left, None)
+        number = of[row]
+        return None if number is None else Read(tokens[number], keys[number], int(limit[number]), longest[number])
+
+    def asked(row, forced):
+        return ask(of[row], forced and Forced(*[part[[row]] for part in dataclasses.astuple(forced)[:-1]], None))
+
+    for _ in forcer.force_asked(rows or len(tokens), most, following, asked, wait):
+        pass
+
+
+@pytest.mark.parametrize(("penalty", "rows"), [(1.0, 4), (1.4, 2)])
+def test_rows_that_ask_for_more_do_not_wait(params, monkeypatch, penalty, rows):
+    """Answers that are asked for one after the other are those that are forced at once. Every row goes on by itself, and takes the
+    next trace when its own is done."""
     monkeypatch.setattr(queue, "PREFIX", 64)
     spec = dataclasses.replace(SPEC, sampling=Sampling(1.0, repetition_penalty=penalty))
     forcer, (tokens, boundaries, keys, limit) = Forcer(spec, params, 2), ragged(5)
@@ -145,13 +163,13 @@ def test_rows_that_ask_for_more_do_not_wait(params, monkeypatch, penalty):
     steps = [0] * len(wanted)  # that each row takes by itself
 
     def ask(row, forced):
-        steps[row] += max((forced.length[row, at, 0] for at in range(len(last[row]))), default=0)
+        steps[row] += max((forced.length[0, at, 0] for at in range(len(last[row]))), default=0)
         for at, number in enumerate(last[row]):
-            found[row][number] = [part[row, at] for part in (forced.ids, forced.length, forced.finished)]
+            found[row][number] = [part[0, at] for part in (forced.ids, forced.length, forced.finished)]
         last[row] = sorted(left[row].pop() for _ in range(min(len(left[row]), 1 if row else 2)))
         return [wanted[row][number] for number in last[row]]
 
-    forcer.force_asked(tokens, int(boundaries.max()) + 1, 2, keys[:, None], limit, ask)
+    asked_of(forcer, tokens, boundaries, keys[:, None], limit, 2, ask, rows=rows)
     for row, own in enumerate(found):
         assert own.keys() == set(range(len(wanted[row])))
         for number, (ids, length, finished) in own.items():
@@ -159,7 +177,10 @@ def test_rows_that_ask_for_more_do_not_wait(params, monkeypatch, penalty):
             assert length == every.length[row, number] and finished == every.finished[row, number]
     assert forcer.cost.tokens == every.length.sum() and forcer.cost.boundaries == (boundaries >= 0).sum()
     # With a round for all rows, every row would take as long as the longest answer of each round.
-    assert forcer.cost.reads == len(tokens) * max(steps)
+    busy = [0] * rows
+    for taken in reversed(steps):
+        busy[busy.index(min(busy))] += taken
+    assert forcer.cost.reads == rows * max(busy)
 
 
 def test_a_row_that_does_not_know_what_comes_next_holds_up_no_other(params, monkeypatch):
@@ -172,7 +193,7 @@ def test_a_row_that_does_not_know_what_comes_next_holds_up_no_other(params, monk
 
     def ask(row, forced):
         if forced is not None:
-            found[row][now[row]] = forced.ids[row, 0, 0]
+            found[row][now[row]] = forced.ids[0, 0, 0]
         if row == 0 and len(found[0]) == 2 and not waits:
             unknown.append(len(ended))
             return None
@@ -185,7 +206,7 @@ def test_a_row_that_does_not_know_what_comes_next_holds_up_no_other(params, monk
     def wait():
         waits.append(set(ended))
 
-    forcer.force_asked(tokens, int(boundaries.max()) + 1, 2, keys[:, None], limit, ask, wait)
+    asked_of(forcer, tokens, boundaries, keys[:, None], limit, 2, ask, wait)
     others = set(range(1, len(tokens)))
     assert waits == [others] and unknown[0] < len(others) and len(unknown) > 2
     for row, own in enumerate(found):
@@ -209,7 +230,8 @@ def test_a_row_is_asked_again_while_the_others_answer(params, monkeypatch):
         return [5] if ended[row] < 2 - row else []
 
     tokens, limit = np.full((2, 50), 5, np.int32), np.array([10, 90], np.int32)
-    forcer.force_asked(tokens, 6, 1, jax.random.split(jax.random.key(0), (2, 1)), limit, ask)
+    keys = jax.random.split(jax.random.key(0), (2, 1))
+    asked_of(forcer, tokens, np.array([[5], [5]]), keys, limit, 1, ask)
     assert steps[1] - steps[0] == 3
 
 

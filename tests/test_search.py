@@ -12,13 +12,14 @@ import pytest
 from test_annotation import FORCING, folder, problems, session  # noqa: F401
 
 from specexit_jax.annotation import annotate as annotate_module
-from specexit_jax.annotation import scheduled, search
+from specexit_jax.annotation import search, searches
 from specexit_jax.annotation.annotate import annotate
 from specexit_jax.annotation.schedule import ALL, Schedule
 from specexit_jax.annotation.sparse import filled
 from specexit_jax.annotation.unfinished import count_unfinished
 from specexit_jax.data.grading.grader import Grader
 from specexit_jax.exits.labels import sufficient_boundary
+from specexit_jax.storage.jsonl import append_jsonl
 from specexit_jax.storage.shards import WHOLE, Shard, read_shards
 
 SEARCH = Schedule(search=True)
@@ -160,8 +161,8 @@ def test_a_search_forces_what_the_oracle_of_all_boundaries_tells_it(own, lively,
 @pytest.mark.parametrize("plan", [SEARCH, Schedule(every=3)])
 def test_labels_graded_in_processes_are_those_graded_here(own, lively, tmp_path, plan, monkeypatch):
     here, _ = annotated(own, lively, tmp_path / "here", plan)
-    wanted, real = [], scheduled._Search.next
-    monkeypatch.setattr(scheduled._Search, "next", lambda own: (wanted.append(real(own)), wanted[-1])[1])
+    wanted, real = [], searches._Search.next
+    monkeypatch.setattr(searches._Search, "next", lambda own: (wanted.append(real(own)), wanted[-1])[1])
     with graded(2, "slow") as pool:
         there, (took,) = annotated(own, lively, tmp_path / "there", plan, grader=pool)
     assert (None in wanted) == plan.search, "a search that awaits grades leaves the process to the others"
@@ -181,18 +182,17 @@ def test_a_search_resumes_and_is_shared(own, lively, tmp_path, monkeypatch):
     whole, _ = annotated(own, lively, tmp_path / "one", SEARCH)
     shards, narrow = (Shard(0, 2), Shard(1, 2)), dataclasses.replace(FORCING, rows=1)
     assert annotated(own, lively, tmp_path / "two", SEARCH, shards=shards)[0].keys() == whole.keys()
-    kept, count = annotate_module.label_some, []
+    count = []
 
-    def killed(*arguments):
+    def killed(path, rows):
         count.append(1)
         if len(count) == 3:
             raise KeyboardInterrupt
-        return kept(*arguments)
+        append_jsonl(path, rows)
 
-    monkeypatch.setattr(annotate_module, "label_some", killed)
-    with pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("specexit_jax.storage.shards.append_jsonl", killed)
         annotated(own, lively, tmp_path / "killed", SEARCH, narrow)
-    monkeypatch.setattr(annotate_module, "label_some", kept)
     with pytest.raises(ValueError, match="was made with schedule 'search, verify=1', this run has 'all'"):
         annotate(own, tmp_path / "killed", ("paragraph",), narrow)
     assert (

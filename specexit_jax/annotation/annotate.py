@@ -15,7 +15,7 @@ import numpy as np
 from specexit_jax.annotation.forcing import Forcing, force_batch, make_forcer, room_of
 from specexit_jax.annotation.joined import thinking_tokens
 from specexit_jax.annotation.schedule import ALL, Schedule
-from specexit_jax.annotation.scheduled import label_some
+from specexit_jax.annotation.searches import label_searched
 from specexit_jax.annotation.unfinished import count_unfinished
 from specexit_jax.data.grading.grader import Grade, Grader, Later, together
 from specexit_jax.data.world.tasks import final_answer
@@ -108,19 +108,27 @@ def labels(
         label = label_later(session, trace, places, forced, row, grader)
         return label.then(lambda found: found | {"exits_before": exits_before})
 
+    def places(trace: dict) -> list[int]:
+        return boundary_positions(boundaries, trace["ids"], thinking_tokens(trace))
+
     def ungraded() -> Iterator[Later[list[dict]]]:
-        ordered = sorted(traces, key=lambda trace: len(trace["prompt_ids"]) + len(trace["ids"]))
         for start in range(0, len(ordered), forcing.rows):
             chosen = ordered[start : start + forcing.rows]
-            places = [boundary_positions(boundaries, trace["ids"], thinking_tokens(trace)) for trace in chosen]
-            if schedule.whole:
-                forced = force_batch(forcer, forcing, chosen, places)
-                made = [one(*pair, forced, row) for row, pair in enumerate(zip(chosen, places, strict=True))]
-            else:
-                made = label_some(session, forcer, forcing, schedule, chosen, places, one, grader)
-            yield together(made)
+            every = [places(trace) for trace in chosen]
+            own = [schedule.of(each) for each in every]
+            forced = force_batch(forcer, forcing, chosen, own)
+            made = [one(*pair, forced, row) for row, pair in enumerate(zip(chosen, own, strict=True))]
+            yield together(made if schedule.whole else list(map(_with_unforced, made, every)))
 
+    ordered = sorted(traces, key=lambda trace: len(trace["prompt_ids"]) + len(trace["ids"]))
+    if schedule.search:
+        found = label_searched(session, forcer, forcing, schedule, ordered, places, one, grader)
+        return ([row] for row in grader.arrived(found, max(forcing.rows, _WAITING)))
     return grader.arrived(ungraded(), max(1, _WAITING // forcing.rows))
+
+
+def _with_unforced(label: Later[dict], boundaries: list[int]) -> Later[dict]:
+    return label.then(lambda found: found | {"unforced": sorted({*boundaries} - {*found["boundaries"]})})
 
 
 def require_alike(

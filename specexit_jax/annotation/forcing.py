@@ -1,13 +1,13 @@
 """Answers forced at the boundaries of batches of traces, under the trace's own key and others."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import jax
 import numpy as np
 
 from specexit_jax.decoding.forced.one_at_a_time import Forced, ForceSpec
-from specexit_jax.decoding.forced.queue import Ask, Forcer
+from specexit_jax.decoding.forced.queue import Ask, Forcer, Read
 from specexit_jax.engine.keys import request_keys
 from specexit_jax.engine.session import Session
 
@@ -52,24 +52,30 @@ def force_batch(forcer: Forcer, forcing: Forcing, traces: Sequence[dict], places
 def force_asked(
     forcer: Forcer,
     forcing: Forcing,
-    traces: Sequence[dict],
-    places: Sequence[list[int]],
     most: int,
+    following: Callable[[int], tuple[dict, list[int]] | None],
     ask: Ask,
     wait: Callable[[], None],
-) -> None:
-    """Forces the `places` that ask(trace's number, its new answers [rows, `most`, keys, ...]) names next, until it names none.
+) -> Iterator[None]:
+    """Forces what ask(row, its new answers [rows, `most`, keys, ...]) names next, places in the ids of the row's trace, until it
+    names none; then following(row) gives the row another trace and the places that may be asked for, of which there is one.
 
-    Each trace is read once, and goes on as soon as its own answers are there. ask, wait: as of `Forcer.force_asked`.
+    Each trace is read once, and goes on as soon as its own answers are there. The rest: as of `Forcer.force_asked`.
     """
-    batch = _Batch(forcer, forcing, traces)
-    longest = int(batch.positions(places).max()) + 1
+    prompts = [0] * forcing.rows
+
+    def read(row: int) -> Read | None:
+        if (found := following(row)) is None:
+            return None
+        trace, places = found
+        batch, prompts[row] = _Batch(forcer, forcing, [trace]), len(trace["prompt_ids"])
+        return Read(batch.tokens[0], batch.keys[0], int(batch.limit[0]), prompts[row] + max(places) + 1)
 
     def asked(row: int, forced: Forced | None) -> list[int] | None:
-        own = ask(row, forced) if row < len(traces) else []
-        return None if own is None else [batch.prompts[row] + place for place in own]
+        own = ask(row, forced)
+        return None if own is None else [prompts[row] + place for place in own]
 
-    forcer.force_asked(batch.tokens, longest, most, batch.keys, batch.limit, asked, wait)
+    return forcer.force_asked(forcing.rows, most, read, asked, wait)
 
 
 class _Batch:

@@ -72,6 +72,19 @@ def live_of(array: jax.Array, live: int, axis: int) -> jax.Array:
     return array if array.shape[axis] == live else jax.lax.slice_in_dim(array, 0, live, axis=axis)
 
 
+def put_row(cache: Cache, one: Cache, row: jax.Array) -> Cache:
+    """The cache with `one`, of one row and as many positions, in a row of it."""
+
+    def placed(whole: jax.Array, own: jax.Array) -> jax.Array:
+        return jax.lax.dynamic_update_slice_in_dim(whole, own, row, 0)
+
+    keys, values = (
+        tuple(heads_apart(placed(*pair)) for pair in zip(*parts, strict=True))
+        for parts in ((cache.k, one.k), (cache.v, one.v))
+    )
+    return Cache(keys, values, placed(cache.length, one.length))
+
+
 @typed
 def write(
     kv: tuple[CachedKeys, Values], k: CachedKeys, v: Float[Array, "B K T H"], length: Lengths

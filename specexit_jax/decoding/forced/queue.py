@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 
 from specexit_jax.decoding.forced import branches
 from specexit_jax.decoding.forced.branches import BranchState, Tasks
+from specexit_jax.decoding.forced.cost import ForceCost
 from specexit_jax.decoding.forced.one_at_a_time import Forced, ForceSpec
 from specexit_jax.decoding.timed_programs import TimedPrograms
 from specexit_jax.models.cache import Cache
@@ -25,24 +26,14 @@ Ask = Callable[[int, Forced | None], list[int] | None]
 OWN = 32  # the capacity of a branch's own cache at first; it grows fourfold
 
 
-@dataclasses.dataclass
-class ForceCost:
-    """What forcing has cost so far.
+@dataclasses.dataclass(frozen=True)
+class Read:
+    """A trace that a row reads: its tokens, keys [C], the greatest length of trace and answer, and how far it is read at most."""
 
-    boundaries: number of forced boundaries, each under every key. tokens: of the answers. computed: tokens that the target
-    computed in steps, idle branches and `</think>` included. reads: passes of a step over the prefix of one trace.
-    read_tokens: prefix positions read in these passes. prefilled: tokens of traces. seconds: of everything but compilation,
-    which took compile_seconds.
-    """
-
-    boundaries: int = 0
-    tokens: int = 0
-    computed: int = 0
-    reads: int = 0
-    read_tokens: int = 0
-    prefilled: int = 0
-    seconds: float = 0.0
-    compile_seconds: float = 0.0
+    tokens: np.ndarray
+    keys: jax.Array
+    max_length: int
+    longest: int
 
 
 class Forcer:
@@ -70,38 +61,44 @@ class Forcer:
         return Forced(*(part[:, :number] for part in dataclasses.astuple(forced)[:-1]), None)
 
     def force_asked(
-        self,
-        tokens: np.ndarray,
-        longest: int,
-        most: int,
-        keys: jax.Array,
-        max_length: np.ndarray,
-        ask: Ask,
-        wait: Callable[[], None] = lambda: None,
-    ) -> None:
-        """`force` where the boundaries of a row depend on its answers so far; rows do not wait for each other.
+        self, rows: int, most: int, following: Callable[[int], Read | None], ask: Ask, wait: Callable[[], None]
+    ) -> Iterator[None]:
+        """`force` where the boundaries of a trace depend on its answers so far. Rows do not wait for each other: one whose trace
+        is done takes the next. Yields now and then, so that the caller can use what it was told.
 
-        longest: boundaries are below this position. most: boundaries of a row that are asked for at a time. wait: called where no
-        row has an answer to decode, and the next boundaries of some are not known yet.
+        most: boundaries of a trace that are asked for at a time. following(row): the trace that the row has next, None where no
+        one is left. wait: called where no row has an answer to decode, and the next boundaries of some are not known yet.
         """
+        reads = [read for row in range(rows) if (read := following(row)) is not None]
+        if not reads:
+            return
         with self._timed():
-            prefix = self.prefill(tokens, longest)
-        rows, boundaries, state, forced = len(tokens), np.full((len(tokens), most), -1, np.int32), None, None
-        asking, busy, done = np.ones(rows, bool), np.zeros(rows, bool), np.zeros(rows, bool)
+            tokens = np.zeros((rows, max(len(read.tokens) for read in reads)), np.int32)
+            for row, read in enumerate(reads):
+                tokens[row, : len(read.tokens)] = read.tokens
+            prefix = self.prefill(tokens, max(read.longest for read in reads))
+        boundaries, state, forced = np.full((rows, most), -1, np.int32), None, None
+        asking, busy, done = np.arange(rows) < len(reads), np.zeros(rows, bool), np.zeros(rows, bool)
+        reads += reads[:1] * (rows - len(reads))  # of rows that stay empty
         while asking.any():
             given = np.zeros(rows, bool)
-            for row in np.flatnonzero(asking & ~busy):
-                own = ask(int(row), forced if done[row] else None)
+            for row in map(int, np.flatnonzero(asking & ~busy)):
+                own = ask(row, forced if done[row] else None)
+                while own == [] and (read := following(row)) is not None:
+                    with self._timed():
+                        prefix, reads[row] = self._reread(prefix, row, read), read
+                    own = ask(row, None)
                 if own is not None:
                     asking[row] = given[row] = bool(own)
                     boundaries[row] = [*own, *[-1] * (most - len(own))]
             busy, done = busy | given, np.zeros(rows, bool)
+            yield
             if not busy.any():
                 if asking.any():
                     wait()
                 continue
             with self._timed():
-                tasks = self._tasks(tokens, boundaries, keys, max_length)
+                tasks = self._tasks_of(reads, boundaries)
                 if state is None:
                     state = self._opened(prefix, tasks)
                 elif given.any():
@@ -113,6 +110,20 @@ class Forcer:
                     self.cost.tokens += int(forced.length[done].sum())
             self.cost.boundaries += int((boundaries[given] >= 0).sum())
             busy &= ~done
+
+    def _reread(self, prefix: Cache, row: int, read: Read) -> Cache:
+        """The cache with another trace in a row."""
+        one = self.prefill(read.tokens[None], read.longest)
+        capacity = max(prefix.capacity, one.capacity)
+        both = self._fitted(prefix, capacity), self._fitted(one, capacity)
+        return self._programs.call(branches.put_prefix, *both, jnp.int32(row))
+
+    def _tasks_of(self, reads: Sequence[Read], boundaries: np.ndarray) -> Tasks:
+        tokens = np.zeros((len(reads), rung(max(len(read.tokens) for read in reads), PREFIX)), np.int32)
+        for row, read in enumerate(reads):
+            tokens[row, : len(read.tokens)] = read.tokens
+        keys, limits = jnp.stack([read.keys for read in reads]), np.array([read.max_length for read in reads])
+        return self._tasks(tokens, boundaries, keys, limits)
 
     def _tasks(self, tokens: np.ndarray, boundaries: np.ndarray, keys: jax.Array, max_length: np.ndarray) -> Tasks:
         looked_at = jnp.asarray(tokens, jnp.int32) if self.spec.sampling.penalises else None
