@@ -183,7 +183,9 @@ def draft_training() -> ml_collections.ConfigDict:
             "row_attention": "auto",
             "chunk": 1024,
             "remat": False,
+            # of the fit of the signals at the end: the most boundary tokens, and the most tokens that the target reads for them
             "signal_positions": 200_000,
+            "signal_tokens": 100_000_000,
             "held_out_rows": 64,
             "weighting": "fixed",
             "optimizer": {

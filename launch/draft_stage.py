@@ -9,6 +9,7 @@ from launch import door, loading, stages
 from specexit_jax.annotation.documents import LabelOptions, Traces, frequent_tokens, packed
 from specexit_jax.annotation.kinds import require_kinds
 from specexit_jax.annotation.material import summary
+from specexit_jax.data.packing import PackedRows
 from specexit_jax.engine.session import Session
 from specexit_jax.evaluation.held_out import HeldOut
 from specexit_jax.exits.signals import draft_signals
@@ -43,10 +44,12 @@ def train_on_traces(
         train.ttt_steps, train.ttt_decay, session.sampling.temperature, tuple(train.signal_weights), train.weighting,
         teacher_chunk=train.chunk, loss_chunk=train.chunk, remat=train.remat,
     )  # fmt: skip
-    run = DraftRun(train.batch_size, train.seed, losses, train.evaluate_every, train.init, train.signal_positions)
+    budget = train.signal_positions, train.signal_tokens
+    run = DraftRun(train.batch_size, train.seed, losses, train.evaluate_every, train.init, *budget)
     model = (target, session.params.target, draft, d2t)
     rows = packed(traces, train.row_length, train.seed, train.pack)
-    look = _look(config, session, model, losses, workdir / "development")
+    held_out = _held_out(config, session, workdir / "development")
+    look = _look(config, session, model, losses, held_out)
     if look is not None and look.summary:
         door.say(look.summary)
     if train.features == "offline":
@@ -58,7 +61,7 @@ def train_on_traces(
     online = train.features == "online"
     flops = draft_step_flops(target, draft, train.batch_size, train.row_length, train.ttt_steps, online)
     loop = dataclasses.replace(loop, flops_per_step=flops)
-    bundle = train_draft(run, *model, rows, optimizer, loop, workdir, look, session.mesh)
+    bundle = train_draft(run, *model, rows, optimizer, loop, workdir, look, session.mesh, held_out)
     if look is not None:
         found = look.report(bundle.params)
         if is_first():
@@ -73,11 +76,20 @@ def _traces(config: ml_collections.ConfigDict, session: Session, folder: Path) -
     return Traces(folder, train.row_length, options, labelled, session.boundaries(kinds) if labelled else None)
 
 
-def _look(config: ml_collections.ConfigDict, session: Session, model: tuple, losses, folder: Path) -> HeldOut | None:
-    """The evaluation on held-out traces; None if there are none, or it is switched off."""
+def _held_out(config: ml_collections.ConfigDict, session: Session, folder: Path) -> PackedRows | None:
+    """The rows of held-out traces; None if there are none, or they are switched off."""
     train = config.train
     if not train.held_out_rows or not shard_files(folder, "traces" if train.signals == "none" else "labels"):
         return None
-    rows = packed(_traces(config, session, folder), train.row_length, train.seed)
+    return packed(_traces(config, session, folder), train.row_length, train.seed)
+
+
+def _look(
+    config: ml_collections.ConfigDict, session: Session, model: tuple, losses, rows: PackedRows | None
+) -> HeldOut | None:
+    """The evaluation on held-out rows; None if there are none."""
+    train = config.train
+    if rows is None:
+        return None
     chosen = [rows[number] for number in range(min(train.held_out_rows, len(rows)))]
     return HeldOut(*model, losses, chosen, train.batch_size, session.mesh)

@@ -3,6 +3,7 @@ nothing, and a run resumes only with its own data."""
 
 import dataclasses
 import functools
+import json
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +20,8 @@ from specexit_jax.training.draft import DraftTrainingConfig, draft_losses
 from specexit_jax.training.draft_run import DraftRun, feature_scale, first_state, folded, train_draft
 from specexit_jax.training.loop import LoopConfig
 from specexit_jax.training.optimizer import make_optimizer
-from specexit_jax.training.signal_fit import labelled_positions, signal_inputs, solve_signals
+from specexit_jax.training.signal_fit import signal_inputs, solve_signals
+from specexit_jax.training.signal_positions import spread_positions
 from specexit_jax.training.teacher import run_teacher
 
 
@@ -66,7 +68,7 @@ def test_training_writes_a_draft_and_looks_at_held_out_rows(split, tmp_path, sig
     again = load_draft(tmp_path / "draft_model")
     jax.tree.map(np.testing.assert_array_equal, again.params, bundle.params)
     reader = signal_inputs(TARGET_CONFIG, target_params(), bundle.config, bundle.params)
-    solved = solve_signals(*labelled_positions(reader, rows, 10**6, 0))
+    solved = solve_signals(spread_positions(reader, rows, 10**6, 10**9, 0)).columns
     own = bundle.params["fc"][:, -3:] if signals == "fc" else bundle.params["signal_head"]
     np.testing.assert_allclose(own, solved, rtol=1e-3, atol=1e-5)
     steps = [line for line in read_metrics(tmp_path / "metrics.jsonl") if "loss" in line]
@@ -79,6 +81,27 @@ def test_training_writes_a_draft_and_looks_at_held_out_rows(split, tmp_path, sig
     np.testing.assert_array_equal(seen[-1]["fc"][:, :width], bundle.params["fc"][:, :width])  # folded, as it is saved
     if signals == "draft":
         assert np.abs(seen[-1]["signal_head"] - own).max() > 1e-3
+
+
+def test_signals_that_are_better_as_trained_stay(split, tmp_path, capsys):
+    """On rows of other traces; the report says so, and the rest of the draft is the same."""
+    settings, model, optimizer = training("fc", steps=2)
+    rows, other = rows_of(split), rows_of(write_split(tmp_path / "other", 20, seed=1))
+    arguments = (*model, rows, optimizer, LoopConfig(2, log_every=1))
+    bundle = train_draft(settings, *arguments, tmp_path / "run", held_out=other)
+    told = json.loads((tmp_path / "run" / "signal_fit.json").read_text())
+    assert "signals fitted on" in capsys.readouterr().out
+    plain = train_draft(dataclasses.replace(settings, signal_positions=0), *arguments, tmp_path / "plain")
+    assert not (tmp_path / "plain" / "signal_fit.json").exists()
+    own, trained = bundle.params["fc"], plain.params["fc"]
+    width = bundle.config.hidden_size
+    np.testing.assert_array_equal(own[:, :width], trained[:, :width])
+    for number, name in enumerate(bundle.config.signal_names):
+        found = told["signals"][name]
+        losses = found["held_out_loss"]
+        assert found["kept"] == min(losses, key=losses.get)
+        same = np.array_equal(own[:, width + number], trained[:, width + number])
+        assert same == (found["kept"] == "trained")
 
 
 def test_a_run_goes_on_with_its_own_data_alone(split, tmp_path):

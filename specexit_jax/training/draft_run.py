@@ -25,7 +25,7 @@ from specexit_jax.training.draft import DraftTrainingConfig, init_draft_state, m
 from specexit_jax.training.features import mean_square
 from specexit_jax.training.loop import Hook, LoopConfig, fit
 from specexit_jax.training.optimizer import OptimizerConfig, make_optimizer, schedules
-from specexit_jax.training.signal_fit import labelled_positions, signal_inputs, solve_signals
+from specexit_jax.training.signal_fit import fit_signals, sentence, signal_inputs
 from specexit_jax.training.state import TrainState
 from specexit_jax.training.teacher import STORED
 
@@ -44,7 +44,8 @@ class DraftRun:
     held-out rows are evaluated.
 
     init: the initial output head and norm: `random`, or `target` (a copy of the target's, restricted to the draft's
-    vocabulary). signal_positions: the most positions that are used to solve the signals at the end; 0 leaves them as
+    vocabulary). signal_positions, signal_tokens: the most boundary tokens that the signals are solved on at the end, and
+    the most tokens that the target reads to find them (`signal_positions.spread_positions`); 0 positions leave the signals as
     trained.
     """
 
@@ -54,6 +55,7 @@ class DraftRun:
     evaluate_every: int = 200
     init: str = "random"
     signal_positions: int = 200_000
+    signal_tokens: int = 100_000_000
 
     def __post_init__(self):
         if self.init not in ("random", "target"):
@@ -72,12 +74,14 @@ def train_draft(
     workdir: Path,
     look: Callable[[dict], Mapping[str, float]] | None = None,
     mesh: Mesh | None = None,
+    held_out: RowSource | None = None,
 ) -> DraftBundle:
-    """Trains in `workdir`, resuming there, and writes `workdir/draft_model`.
+    """Trains in `workdir`, resuming there, and writes `workdir/draft_model`, and `workdir/signal_fit.json` where signals were
+    solved.
 
     look: computes metrics of the parameters on held-out rows, written to metrics.jsonl as `held_out_...`; nothing is
-    selected by them. mesh: target and draft are sharded over it, and batches by row. It changes the result by rounding
-    only.
+    selected by them. held_out: rows of other traces, which choose between solved and trained signals.
+    mesh: target and draft are sharded over it, and batches by row. It changes the result by rounding only.
     """
     share = None if mesh is None else rows_of_process(mesh, run.batch_size)
     optimizer = make_optimizer(optimizer_config)
@@ -101,15 +105,25 @@ def train_draft(
     params = fetched(folded(state.params, scale), mesh)
     if draft.signals != "none" and run.signal_positions:
         reader = signal_inputs(target, target_params, draft, params, mesh)
-        found = labelled_positions(reader, rows, run.signal_positions, run.seed, run.batch_size)
-        signals = np.zeros((found[0].shape[1], draft.signal_rows), np.float32)
-        if is_first():  # takes minutes on one host for a large model
-            signals = solve_signals(*found, names=draft.signal_names)
+        budget, trained = (run.signal_positions, run.signal_tokens), signals_of(draft, params)
+        signals, told = fit_signals(
+            reader, rows, held_out, trained, draft.signal_names, budget, run.seed, run.batch_size
+        )  # fmt: skip
         params = with_signals(draft, params, from_first(signals))
+        if is_first():
+            write_json(workdir / "signal_fit.json", told)
+            print(sentence(told), flush=True)
     bundle = DraftBundle(config=draft, params=params, d2t=jnp.asarray(d2t))
     if is_first():
         save_draft(workdir / "draft_model", bundle)
     return bundle
+
+
+def signals_of(draft: DraftConfig, params: dict) -> np.ndarray:
+    """float32 [A, S]: the columns of the draft's signals, for either placement."""
+    if draft.signals == "draft":
+        return np.asarray(params["signal_head"], np.float32)
+    return np.asarray(params["fc"][:, draft.hidden_size :], np.float32)
 
 
 def with_signals(draft: DraftConfig, params: dict, signals: np.ndarray) -> dict:

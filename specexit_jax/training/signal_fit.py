@@ -2,10 +2,12 @@
 
 Placed at `fc`, the signals are linear in the captured features and share no weight with the draft; placed at `draft`, in the
 normed hidden of the pair before the token. A logistic regression for each share and least squares for each number of
-tokens, all convex. Gradient steps end short of the optimum (at `fc`, AUC of confidence 0.87 after 1,000 Muon steps, 0.92
-solved), so the solution replaces the trained values.
+tokens, all convex. Gradient steps may end short of the optimum (at `fc`, AUC of confidence 0.87 after 1,000 Muon steps, 0.92
+solved). They have seen every trace many times, though, and the solution only some. So each signal has the columns that are
+better on held-out traces.
 """
 
+import dataclasses
 import functools
 from collections.abc import Sequence
 from typing import Any
@@ -19,12 +21,17 @@ from specexit_jax.data.batches import RowSource
 from specexit_jax.exits.signals import PAPER, SIGNALS
 from specexit_jax.models.config import DraftConfig, TargetConfig
 from specexit_jax.models.draft import Draft
+from specexit_jax.parallel.distributed import is_first
 from specexit_jax.parallel.sharding import whole
 from specexit_jax.training.features import TokenReader, features_in
+from specexit_jax.training.ridge import Regressions
+from specexit_jax.training.signal_positions import Positions, spread_positions
 from specexit_jax.training.ttt import run_steps, shift_left
 
-_NEWTON_STEPS = 30
-_GOOD = 1e-9  # Newton's method ends when the loss falls by less than this share
+RIDGES = tuple(10.0**power for power in range(5, -2, -1))  # that are tried, of inputs scaled to unit mean square
+FOLDS = 5
+_PATIENCE = 2  # the path ends after as many ridges that are worse for all signals
+_SPARE = 4  # the share of both budgets, one in this many, that the held-out traces have
 
 
 def signal_inputs(
@@ -50,77 +57,137 @@ def _hidden_before(target: TargetConfig, draft: DraftConfig, params: Any, batch:
     return shift_left(Draft(draft).apply({"params": params}, hidden, method="normed"), -1)
 
 
-def labelled_positions(
-    reader: TokenReader, source: RowSource, most: int, seed: int, batch_size: int = 8
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(inputs float32 [N, A], labels [N, S], mask bool [N, S]) of the labelled boundary tokens of rows drawn at random,
-    until there are `most` of them.
+@dataclasses.dataclass(frozen=True)
+class Solved:
+    """columns float32 [A, S]. ridge: of each signal. cross_validated: its mean loss on the problems of folds left out, by ridge."""
 
-    Exits read the signals only at boundaries. Other tokens would worsen the linear fit there (AUC of confidence 0.89
-    with as many of them, 0.92 without).
+    columns: np.ndarray
+    ridge: dict[str, float]
+    cross_validated: dict[str, dict[float, float]]
+
+
+def fit_signals(
+    reader: TokenReader,
+    rows: RowSource,
+    held_out: RowSource | None,
+    trained: np.ndarray,
+    names: Sequence[str],
+    budget: tuple[int, int],
+    seed: int,
+    batch_size: int,
+) -> tuple[np.ndarray, dict]:
+    """(columns float32 [A, S], a report for signal_fit.json): each signal solved, or as trained where that is better held out.
+
+    held_out: rows of traces that were not trained on; without them nothing is compared, and the solution is taken. trained
+    [A, S]. budget: (positions, tokens) of `spread_positions`. The first process solves; to the others the columns are `trained`
+    and the report is empty.
     """
-    inputs, labels, mask = [], [], []
-    order = np.random.default_rng(seed).permutation(len(source))
-    for start in range(0, len(source), batch_size):
-        if sum(map(len, labels)) >= most:
-            break
-        rows = [source[int(number)] for number in order[start : start + batch_size]]
-        rows += [{name: np.zeros_like(v) for name, v in rows[0].items()}] * (batch_size - len(rows))
-        batch = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
-        drawn = batch["boundary"] & (batch["label_mask"].max(axis=-1) > 0)
-        inputs.append(reader.at(batch, drawn))
-        labels.append(batch["labels"][drawn])
-        mask.append(batch["label_mask"][drawn] > 0)
-    if not sum(map(len, labels)):
-        raise ValueError("no boundary of these rows has a signal label: annotate the traces first")
-    return np.concatenate(inputs), np.concatenate(labels), np.concatenate(mask)
+    first = is_first()
+    found = spread_positions(reader, rows, *budget, seed, batch_size, first)
+    unseen = None
+    if held_out is not None:
+        try:
+            unseen = spread_positions(reader, held_out, *(max(b // _SPARE, 1) for b in budget), seed, batch_size, first)
+        except ValueError:  # held-out rows without a label
+            unseen = None
+    if not first:
+        return trained, {}
+    solved = solve_signals(found, names)
+    columns, compared = chosen_columns(solved, trained, unseen, names)
+    about = {"fitted_on": found.summary(), "held_out": None if unseen is None else unseen.summary()}
+    return columns, about | {"signals": compared}
 
 
-def solve_signals(
-    features: np.ndarray, labels: np.ndarray, mask: np.ndarray, ridge: float = 1.0, names: Sequence[str] = PAPER
-) -> np.ndarray:
-    """float32 [A, S]: the columns that minimise `losses.signal_losses` summed over N positions + ridge / 2 |w|^2.
+def solve_signals(found: Positions, names: Sequence[str] = PAPER, ridges: Sequence[float] = RIDGES) -> Solved:
+    """The columns that minimise each signal's loss at the positions, with the ridge that is best on problems left out.
 
-    The ridge applies to features scaled to unit mean square. A feature that hardly varies (a constant of the residual
-    stream) serves as the intercept.
+    Positions of one problem are in one fold. Of equal ridges the larger is taken. Deterministic.
     """
-    scale = 1.0 / np.sqrt(np.mean(np.square(features, dtype=np.float64), axis=0) + 1e-12)
-    columns = []
-    for signal, name in enumerate(names):
-        known = mask[:, signal]
-        x, y = features[known] * scale, labels[known, signal].astype(np.float64)
-        columns.append(_SOLVERS[SIGNALS[name].scale.link](x, y, ridge))
-    return (scale[:, None] * np.stack(columns, axis=1)).astype(np.float32)
-
-
-def _least_squares(x: np.ndarray, y: np.ndarray, ridge: float) -> np.ndarray:
-    """Of the logarithms of numbers of tokens."""
-    y = np.log(np.maximum(y, 1.0))
-    return np.linalg.solve(x.T @ x + ridge * np.eye(x.shape[1]), x.T @ y)
-
-
-def _logistic(x: np.ndarray, y: np.ndarray, ridge: float) -> np.ndarray:
-    """Ridge logistic regression by Newton's method with step halving; y in [0, 1]."""
-    w = np.zeros(x.shape[1])
-    loss = _loss(x, y, w, ridge)
-    for _ in range(_NEWTON_STEPS):
-        p = 1.0 / (1.0 + np.exp(-(x @ w)))
-        gradient = x.T @ (p - y) + ridge * w
-        curvature = (x * (p * (1.0 - p))[:, None]).T @ x + ridge * np.eye(len(w))
-        step, length = np.linalg.solve(curvature, gradient), 1.0
-        while (tried := _loss(x, y, w - length * step, ridge)) > loss and length > 1e-6:
-            length /= 2
-        if tried > loss:
+    fold = problem_folds(found.problem, FOLDS)
+    count, signals, folds = len(fold), len(names), int(fold.max()) + 1
+    links = [SIGNALS[name].scale.link for name in names]
+    targets = np.stack([_OUTPUT[link](found.labels[:, i]) for i, link in enumerate(links)], axis=1)
+    # For each signal one regression without each fold, and one on everything.
+    seen = fold[:, None] != np.arange(folds + 1)[None]
+    weights = (found.mask[:, :, None] & seen[:, None]).reshape(count, -1)
+    problem = Regressions(found.inputs, np.repeat(targets, folds + 1, axis=1), weights, np.repeat(links, folds + 1))
+    best, columns = np.full(signals, np.inf), np.zeros((found.inputs.shape[1], signals))
+    ridge, path, worse = np.zeros(signals), [], 0
+    for tried, solution in zip(ridges, problem.solve(ridges), strict=True):
+        raw = problem.raw(solution).reshape(count, signals, folds + 1)
+        loss = mean_losses(raw[np.arange(count), :, fold], targets, found.mask, links)
+        better = loss < best
+        best[better], ridge[better] = loss[better], tried
+        columns[:, better] = solution.reshape(-1, signals, folds + 1)[:, better, folds]
+        path.append(loss)
+        worse = 0 if better.any() else worse + 1
+        if worse == _PATIENCE:
             break
-        fall, w, loss = loss - tried, w - length * step, tried
-        if fall < _GOOD * abs(loss):
-            break
-    return w
+    told = {name: {r: float(loss[i]) for r, loss in zip(ridges, path, strict=False)} for i, name in enumerate(names)}
+    return Solved(columns.astype(np.float32), dict(zip(names, ridge.tolist(), strict=True)), told)
 
 
-def _loss(x: np.ndarray, y: np.ndarray, w: np.ndarray, ridge: float) -> float:
-    raw = x @ w
-    return float(np.sum(np.logaddexp(0.0, raw) - raw * y) + ridge / 2 * w @ w)
+def chosen_columns(
+    solved: Solved, trained: np.ndarray, held_out: Positions | None, names: Sequence[str]
+) -> tuple[np.ndarray, dict]:
+    """(float32 [A, S], a report by signal): of each signal the columns, solved or trained, of the lower mean loss held out."""
+    links = [SIGNALS[name].scale.link for name in names]
+    losses = {}
+    if held_out is not None:
+        targets = np.stack([_OUTPUT[link](held_out.labels[:, i]) for i, link in enumerate(links)], axis=1)
+        for kind, columns in (("solved", solved.columns), ("trained", trained)):
+            raw = (held_out.inputs @ columns).astype(np.float64)
+            losses[kind] = mean_losses(raw, targets, held_out.mask, links)
+    columns, report = solved.columns.copy(), {}
+    for i, name in enumerate(names):
+        known = {kind: float(loss[i]) for kind, loss in losses.items() if np.isfinite(loss[i])}
+        kept = min(known, key=known.get) if known else "solved"  # the first, solved, where they are equal
+        if not solved.ridge[name]:  # no position has this label
+            kept = "trained"
+        if kept == "trained":
+            columns[:, i] = trained[:, i]
+        report[name] = {
+            "kept": kept,
+            "held_out_loss": known or None,
+            "ridge": solved.ridge[name],
+            "cross_validated_loss": {f"{ridge:g}": loss for ridge, loss in solved.cross_validated[name].items()},
+        }
+    return columns, report
 
 
-_SOLVERS = {"logit": _logistic, "log": _least_squares}  # by the link of a signal's scale
+def sentence(told: dict) -> str:
+    """The report of `fit_signals`, for people."""
+    parts = []
+    for name, found in told["signals"].items():
+        losses = found["held_out_loss"]
+        held = (
+            "" if losses is None else ", held out " + ", ".join(f"{kind} {loss:.4f}" for kind, loss in losses.items())
+        )
+        parts.append(f"{name} {found['kept']} (ridge {found['ridge']:g}{held})")
+    compared = (
+        f"compared on {told['held_out']}"
+        if told["held_out"]
+        else "compared with nothing: no held-out traces have labels"
+    )
+    return f"signals fitted on {told['fitted_on']}; {compared}: {'; '.join(parts)}"
+
+
+def problem_folds(problem: np.ndarray, folds: int) -> np.ndarray:
+    """int [N]: the fold of each position, by its problem. There are at most `folds`, and no more than problems."""
+    numbers, own = np.unique(problem, return_inverse=True)
+    return (np.random.default_rng(0).permutation(len(numbers)) % folds)[own]
+
+
+def mean_losses(raw: np.ndarray, targets: np.ndarray, mask: np.ndarray, links: Sequence[str]) -> np.ndarray:
+    """float64 [S] of outputs and targets [N, S]: mean binary cross entropy, or squared error; NaN without a label."""
+    logistic = np.asarray(links) == "logit"
+    loss = np.where(logistic, np.logaddexp(0.0, raw) - raw * targets, (raw - targets) ** 2)
+    known = mask.sum(axis=0)
+    return np.where(known > 0, np.sum(loss * mask, axis=0) / np.maximum(known, 1), np.nan)
+
+
+# What a regression's output is to be, by the link of a signal's scale.
+_OUTPUT = {
+    "logit": lambda labels: labels.astype(np.float64),
+    "log": lambda labels: np.log(np.maximum(labels.astype(np.float64), 1.0)),
+}
