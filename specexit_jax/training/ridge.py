@@ -10,8 +10,10 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from scipy.linalg import blas, lapack
 from scipy.optimize import minimize
+from threadpoolctl import threadpool_limits
 
 _SMALL = 2**25  # numbers in a matrix that is computed in float64; larger ones stay in float32, with losses in float64
+_QUICK = 2**21  # numbers in a matrix for which threads cost more than they spare: on a busy machine 100 times more
 _STEPS = 300
 
 
@@ -37,15 +39,18 @@ class Regressions:
         """For each ridge, the columns [A, C] in float64 that minimise weights * loss, summed over N, + ridge / 2 |scaled|^2."""
         gram, columns = self._gram(), np.zeros((self._x.shape[1], self._targets.shape[1]))
         for ridge in ridges:
-            factor = gram.astype(np.float64, order="F")
-            slack = np.finfo(self._x.dtype).eps * len(self._x) * len(gram) ** 0.5  # the Gram matrix is rounded
-            factor[np.diag_indices_from(factor)] += ridge + slack
-            factor, failed = lapack.dpotrf(factor, lower=1, clean=0, overwrite_a=1)
-            if failed:
-                raise ArithmeticError(f"the Gram matrix plus a ridge of {ridge:g} is not positive definite")
-            columns = self._minimum(factor, ridge, columns)
-            del factor  # not beside the next one
+            with threadpool_limits(1 if self._x.size < _QUICK else None):
+                columns = self._solve(gram, ridge, columns)
             yield self._scale[:, None] * columns
+
+    def _solve(self, gram: np.ndarray, ridge: float, start: np.ndarray) -> np.ndarray:
+        factor = gram.astype(np.float64, order="F")
+        slack = np.finfo(self._x.dtype).eps * len(self._x) * len(gram) ** 0.5  # the Gram matrix is rounded
+        factor[np.diag_indices_from(factor)] += ridge + slack
+        factor, failed = lapack.dpotrf(factor, lower=1, clean=0, overwrite_a=1)
+        if failed:
+            raise ArithmeticError(f"the Gram matrix plus a ridge of {ridge:g} is not positive definite")
+        return self._minimum(factor, ridge, start)
 
     def raw(self, columns: np.ndarray) -> np.ndarray:
         """float64 [N, C]: the outputs of columns [A, C]."""
@@ -91,4 +96,4 @@ def _variance(targets: np.ndarray, weights: np.ndarray) -> np.ndarray:
 
 def _options(dtype: np.dtype) -> dict:
     """L-BFGS ends when a step lets the loss fall by less than this share of it."""
-    return {"maxiter": _STEPS, "maxcor": 20, "ftol": 1e-12 if dtype == np.float64 else 1e-7, "gtol": 0.0}
+    return {"maxiter": _STEPS, "maxcor": 20, "ftol": 1e-11 if dtype == np.float64 else 1e-7, "gtol": 0.0}

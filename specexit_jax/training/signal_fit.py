@@ -30,7 +30,6 @@ from specexit_jax.training.ttt import run_steps, shift_left
 
 RIDGES = tuple(10.0**power for power in range(5, -2, -1))  # that are tried, of inputs scaled to unit mean square
 FOLDS = 5
-_PATIENCE = 2  # the path ends after as many ridges that are worse for all signals
 _SPARE = 4  # the share of both budgets, one in this many, that the held-out traces have
 
 
@@ -112,7 +111,7 @@ def solve_signals(found: Positions, names: Sequence[str] = PAPER, ridges: Sequen
     weights = (found.mask[:, :, None] & seen[:, None]).reshape(count, -1)
     problem = Regressions(found.inputs, np.repeat(targets, folds + 1, axis=1), weights, np.repeat(links, folds + 1))
     best, columns = np.full(signals, np.inf), np.zeros((found.inputs.shape[1], signals))
-    ridge, path, worse = np.zeros(signals), [], 0
+    ridge, path = np.zeros(signals), []
     for tried, solution in zip(ridges, problem.solve(ridges), strict=True):
         raw = problem.raw(solution).reshape(count, signals, folds + 1)
         loss = mean_losses(raw[np.arange(count), :, fold], targets, found.mask, links)
@@ -120,8 +119,7 @@ def solve_signals(found: Positions, names: Sequence[str] = PAPER, ridges: Sequen
         best[better], ridge[better] = loss[better], tried
         columns[:, better] = solution.reshape(-1, signals, folds + 1)[:, better, folds]
         path.append(loss)
-        worse = 0 if better.any() else worse + 1
-        if worse == _PATIENCE:
+        if not better.any():  # smaller ones are worse still, and the slowest to solve
             break
     told = {name: {r: float(loss[i]) for r, loss in zip(ridges, path, strict=False)} for i, name in enumerate(names)}
     return Solved(columns.astype(np.float32), dict(zip(names, ridge.tolist(), strict=True)), told)
