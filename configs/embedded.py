@@ -107,6 +107,7 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
             "evaluate": {
                 "split": "test",
                 "methods": (*METHODS, "ceiling"),
+                "ceiling_boundaries": 100_000,  # the most that the ceiling is fitted on; fewer where features take more than 2 GiB
                 "per_task": 1000,
                 "latency_per_task": 8,
                 "latency_rounds": 3,

@@ -2,6 +2,7 @@
 
 import ml_collections
 
+from configs.embedded import METHODS
 from configs.embedded import get_config as embedded
 
 
@@ -44,4 +45,6 @@ def published(target: str, draft_sizes: dict[str, int], max_new_tokens: int) -> 
     config.train.optimizer.warmup_steps = 500
     config.train.optimizer.schedule = "cosine"
     config.evaluate.batch_size = 8
+    # without the bound `ceiling`: it reads all annotated traces of three splits again
+    config.evaluate.methods = METHODS
     return config

@@ -17,9 +17,9 @@ from absl import flags
 from launch import checks, digest, door, from_records, loading, stages, strictness
 from specexit_jax.engine.binding import uncovered
 from specexit_jax.evaluation.pipeline import harness, sharing
+from specexit_jax.evaluation.pipeline.bounding import CeilingSetting
 from specexit_jax.evaluation.pipeline.calibrating import require_problems
 from specexit_jax.evaluation.pipeline.evaluate import evaluate
-from specexit_jax.evaluation.pipeline.exit_records import CeilingSetting
 from specexit_jax.evaluation.report.tables import terminal_table
 from specexit_jax.exits.policy_file import load_policy
 from specexit_jax.storage.shards import WHOLE, Shard
@@ -101,7 +101,8 @@ def _evaluated(config, methods: tuple[str, ...], draft: str, policy: Path | None
             door.say(f"share {shard.index}/{shard.count} is decoded; {missing} the report.", by_any=True)
             return None
     rules = config.calibrate
-    ceiling = CeilingSetting(rules.split, rules.bound, rules.standard_errors, rules.certify_on)
+    most = config.evaluate.ceiling_boundaries
+    ceiling = CeilingSetting(rules.split, rules.bound, rules.standard_errors, rules.certify_on, most)
     return evaluate(session, problems, file, setting, ceiling, workdir)
 
 

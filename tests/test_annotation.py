@@ -1,10 +1,13 @@
 """Rollouts, annotation and features on a tiny random model: resumable files, forced answers, signals as the loop saw them."""
 
 import dataclasses
+import functools
 import json
 import shutil
 from unittest import mock
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from programs_case import unboxed
@@ -13,6 +16,7 @@ from tiny_folders import write_tiny
 from configs.embedded import get_config
 from launch import loading
 from specexit_jax.annotation import annotate as annotate_module
+from specexit_jax.annotation import features
 from specexit_jax.annotation import rollout as rollout_module
 from specexit_jax.annotation.annotate import annotate, label_of
 from specexit_jax.annotation.features import extract, load_signals, save_signals
@@ -33,6 +37,7 @@ from specexit_jax.evaluation.pipeline import harness
 from specexit_jax.evaluation.pipeline.bounding import boundaries_of
 from specexit_jax.exits.policy import NeverExit, unreachable
 from specexit_jax.models.draft import DraftBundle
+from specexit_jax.models.target import Target
 from specexit_jax.storage.jsonl import append_jsonl, read_jsonl
 from specexit_jax.storage.shards import Shard, read_shards
 
@@ -292,8 +297,8 @@ def test_signals_file_knows_its_draft(tmp_path):
 
 
 def test_signals_are_extracted_once_a_trace(session, folder, tmp_path, monkeypatch):
-    """Signals of later traces are added to the cached ones; features are computed again for all."""
-    traces, labels = read_shards(folder, "traces"), read_shards(folder, "labels")
+    """Signals of later traces are added to the cached ones."""
+    traces = read_shards(folder, "traces")
     bundle = DraftBundle(session.draft, session.params.draft, session.params.d2t)
     asked = []
 
@@ -305,15 +310,13 @@ def test_signals_are_extracted_once_a_trace(session, folder, tmp_path, monkeypat
     first = harness.extracted(session, traces[:2], bundle, tmp_path)
     whole = harness.extracted(session, traces, bundle, tmp_path)
     again = harness.extracted(session, traces[1:3], bundle, tmp_path)
-    both = harness.extracted(session, traces, bundle, tmp_path, labels)
     ids = [trace["id"] for trace in traces]
-    assert asked == [ids[:2], ids[2:], ids]
+    assert asked == [ids[:2], ids[2:]]
     assert list(first.signals) == ids[:2] and whole.signals.keys() == again.signals.keys() == set(ids)
-    assert both.features.keys() == set(ids) and not whole.features
     for name, rows in extract(
         session.target, session.params.target, session.end_think_ids, traces, bundle
     ).signals.items():
-        np.testing.assert_allclose(both.signals[name], rows, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(whole.signals[name], rows, rtol=1e-5, atol=1e-6)
     other = dataclasses.replace(session, draft_digest="another")
     harness.extracted(other, traces[:1], bundle, tmp_path)
     assert asked[-1] == ids[:1] and list(load_signals(tmp_path / "signals.npz", "another")) == ids[:1]
@@ -336,12 +339,23 @@ def test_acceptance_is_counted_for_the_draft_that_made_it(session, problems, fol
     assert [trace["ids"] for trace in found] == [row["ids"] for row in rows]
 
 
-def test_boundary_features_have_a_row_a_boundary(session, folder):
+def test_boundary_features_have_a_row_a_boundary(session, folder, monkeypatch):
     traces, labels = list(read_jsonl(folder / "traces.jsonl")), list(read_jsonl(folder / "labels.jsonl"))
-    found = extract(session.target, session.params.target, session.end_think_ids, traces, labels=labels)
+    asked = session.target, session.params.target, session.end_think_ids, traces
+    found = extract(*asked, labels=labels)
     assert not found.signals
     for label in labels:
         assert found.features[label["id"]].shape == (len(label["boundaries"]), 3 * session.target.hidden_size)
+    trace = next(trace for trace in traces if trace["id"] == labels[0]["id"])
+    tokens = jnp.asarray([*trace["prompt_ids"], *trace["ids"]], jnp.int32)[None]
+    run = functools.partial(Target(session.target).apply, {"params": session.params.target}, logits=False)
+    whole = jax.jit(run)(tokens, jnp.arange(tokens.shape[1], dtype=jnp.int32)[None]).features[0]
+    own = len(trace["prompt_ids"]) + np.asarray(labels[0]["boundaries"])
+    np.testing.assert_allclose(found.features[trace["id"]], whole[own], rtol=1e-4, atol=1e-5)
+    with monkeypatch.context() as patch:  # batches of one row each
+        patch.setattr(features, "TOKENS", 1)
+        for name, rows in extract(*asked, labels=labels).features.items():
+            np.testing.assert_allclose(rows, found.features[name], rtol=1e-4, atol=1e-5)
 
 
 def test_labels_may_come_in_any_order(session, folder):

@@ -33,9 +33,20 @@ def _annotated(count: int, seed: int, width: int = 12) -> tuple[list, list, dict
     return traces, labels, features
 
 
+class Fitted:
+    """Both stages, on traces apart."""
+
+    def __init__(self, train: bounds.Boundaries, development: bounds.Boundaries):
+        self.reading = ceiling.fit_reading(train)
+        self.ceiling = ceiling.fit_ceiling(self.reading.columns(development), development, trees=25)
+
+    def scores(self, table: bounds.Boundaries) -> np.ndarray:
+        return self.ceiling.scores(self.reading.columns(table))
+
+
 @pytest.fixture(scope="module")
 def fitted():
-    return ceiling.fit_ceiling(bounds.gather_boundaries(*_annotated(500, 0)), trees=25)
+    return Fitted(*(bounds.gather_boundaries(*_annotated(count, seed)) for count, seed in ((300, 0), (400, 20))))
 
 
 def test_outcomes_are_those_of_the_labels():
@@ -129,9 +140,37 @@ def test_the_ceiling_reads_statistics():
     noise = {name: rng.normal(size=rows.shape).astype(np.float32) for name, rows in known.items()}
     for statistics in (None, known):
         table = bounds.gather_boundaries(traces, labels, noise, statistics=statistics)
-        found.append(max(ceiling.fit_ceiling(table, trees=25).held_out.values()))
+        found.append(max(Fitted(table, table).ceiling.held_out.values()))
     assert found[1] > 0.9 > found[0] + 0.02
     assert bounds.select(table, table.row == 0).statistics.shape == known[traces[0]["id"]].shape
+
+
+def test_signals_that_know_their_own_traces_do_not_mislead():
+    """Extra columns that hold the answer on the draft's training split, as signals of an overfitted draft would, and nothing on
+    other traces: the first stage does not read them there."""
+    splits = []
+    for seed in (0, 20, 30):
+        traces, labels, features = _annotated(300, seed)
+        rng = np.random.default_rng(seed)
+        told = {label["id"]: np.asarray(label["agree"], np.float32)[:, None] for label in labels}
+        if seed:
+            told = {name: rng.permutation(rows) for name, rows in told.items()}
+        splits.append(bounds.gather_boundaries(traces, labels, features, told))
+    train, development, test = splits
+    bare = [dataclasses.replace(split, extra=split.extra[:, :0]) for split in splits]
+    told, alone = Fitted(train, development).scores(test), Fitted(*bare[:2]).scores(bare[2])
+    assert auc(test.agree, told) > auc(test.agree, alone) - 0.02 > 0.85
+
+
+def test_scores_of_development_come_from_other_problems(fitted):
+    """Columns that name the problem: in-sample scores would be perfect."""
+    table = bounds.gather_boundaries(*_annotated(200, 21))
+    rng = np.random.default_rng(0)
+    table = dataclasses.replace(table, agree=rng.random(len(table.agree)) < rng.random(200)[table.row])
+    columns = np.eye(200, dtype=np.float32)[table.row]
+    found = ceiling.fit_ceiling(columns, table, trees=25)
+    assert auc(table.agree, found.left_out) < 0.6 and found.held_out[found.chosen] < 0.6
+    assert auc(table.agree, found.scores(columns)) > 0.7  # of models that have seen all of them
 
 
 def test_samples_of_a_problem_are_on_one_side_of_every_split():
@@ -142,12 +181,12 @@ def test_samples_of_a_problem_are_on_one_side_of_every_split():
         trace.update(id=name, sample=sample)
         label.update(id=name)
     table = bounds.gather_boundaries(traces, labels, features)
-    subset, place = ceiling._subset(table, np.random.default_rng(0), 300)
+    fold, order = ceiling._folds_and_order(table, 0)
     sides = {}
-    for row, number in zip(subset.row, place, strict=True):
-        sides.setdefault(table.problems[row], set()).add(number)
-    assert len(table.row) > 1.5 * len(subset.row) and len(sides) > 10
-    assert all(len(numbers) == 1 for numbers in sides.values()) and len({*map(tuple, sides.values())}) == len(sides)
+    for row, *sorts in zip(table.row, fold, order, strict=True):
+        sides.setdefault(table.problems[row], set()).add(tuple(sorts))
+    assert len(sides) == 30 and all(len(numbers) == 1 for numbers in sides.values())
+    assert len({*map(tuple, sides.values())}) == 30 and set(fold) == set(range(5))
 
 
 def test_mismatched_files_are_refused():
@@ -159,7 +198,7 @@ def test_mismatched_files_are_refused():
     with pytest.raises(ValueError, match="features do not match"):
         bounds.gather_boundaries(traces, labels, {})
     with pytest.raises(ValueError, match="needs captured features"):
-        ceiling.fit_ceiling(bounds.gather_boundaries(traces, labels))
+        ceiling.fit_reading(bounds.gather_boundaries(traces, labels))
 
 
 def test_the_ceiling_beats_one_boundarys_features(fitted):
@@ -168,7 +207,8 @@ def test_the_ceiling_beats_one_boundarys_features(fitted):
     # least squares on the boundary alone: the latent variable of the features, without earlier boundaries
     alone = np.linalg.lstsq(directions.T, test.features.T, rcond=None)[0][0]
     assert auc(test.agree, fitted.scores(test)) > auc(test.agree, alone) + 0.01
-    assert fitted.held_out[fitted.chosen] == max(fitted.held_out.values()) > 0.9
+    held_out = fitted.ceiling.held_out
+    assert held_out[fitted.ceiling.chosen] == max(held_out.values()) > 0.9
 
 
 def test_the_ceiling_is_causal_and_keeps_traces_apart(fitted):
@@ -207,14 +247,29 @@ def test_extra_columns_reach_the_ceiling():
     }
     hint = {label["id"]: np.asarray(label["agree"], np.float32)[:, None] for label in labels}
     table = bounds.gather_boundaries(traces, labels, noise, hint)
-    assert ceiling.fit_ceiling(table, trees=20).held_out["trees"] > 0.99
+    assert Fitted(table, table).ceiling.held_out["trees"] > 0.99
 
 
-def test_a_subsample_takes_whole_closed_traces():
+def test_a_subsample_takes_whole_problems():
     table = bounds.gather_boundaries(*_annotated(60, 11))
-    table = dataclasses.replace(table, closed=np.arange(60) % 5 != 0)
-    chosen, order = ceiling._subset(table, np.random.default_rng(0), 100)
-    rows, counts = np.unique(chosen.row, return_counts=True)
-    assert 60 < len(chosen.row) <= 100 and len(order) == len(chosen.row)
-    assert np.all(rows % 5 != 0)
+    _, order = ceiling._folds_and_order(table, 0)
+    allowed = table.row % 5 != 0
+    chosen = ceiling._up_to(allowed, order, 100)
+    rows, counts = np.unique(table.row[chosen], return_counts=True)
+    assert 60 < chosen.sum() <= 100 and np.all(rows % 5 != 0)
     np.testing.assert_array_equal(counts, np.diff(table.starts)[rows])
+    assert ceiling._up_to(allowed, order, 1).sum() == np.diff(table.starts)[table.row[allowed][order[allowed].argmin()]]
+
+
+def test_traces_that_never_closed_teach_nothing(fitted):
+    """Their boundaries are scored, and no model is fitted on them."""
+    table = bounds.gather_boundaries(*_annotated(120, 13))
+    table = dataclasses.replace(table, closed=np.arange(120) % 3 != 0)
+    columns = fitted.reading.columns(table)
+    flipped = np.where(table.closed[table.row], table.agree, ~table.agree)
+    one, other = (
+        ceiling.fit_ceiling(columns, dataclasses.replace(table, agree=agree), trees=5)
+        for agree in (table.agree, flipped)
+    )
+    np.testing.assert_array_equal(one.left_out, other.left_out)
+    assert len(one.left_out) == len(table.agree) and np.ptp(one.left_out[~table.closed[table.row]]) > 0

@@ -23,7 +23,7 @@ def test_a_ceiling_that_cannot_be_certified_is_left_out(tmp_path, monkeypatch, c
     own["count_unfinished"] = SimpleNamespace(any=False)
     for place, answers in (
         (exit_records.harness, harness),
-        (exit_records.bounding, {"boundaries_of": None}),
+        (exit_records.bounding, {"table_of": None}),
         (exit_records, own),
     ):
         for name, answer in answers.items():

@@ -104,11 +104,15 @@ def test_an_evaluation_takes_its_kinds_from_a_folder_with_more(both, monkeypatch
 def test_the_ceiling_sees_the_policys_boundaries(tmp_path, monkeypatch):
     for name in ("draft", "development"):
         write_split(tmp_path / name, *traces_and_labels(3))
-    seen = []
-    monkeypatch.setattr(harness, "extracted", lambda *parts: seen.append(parts[4]))
-    monkeypatch.setattr(bounding, "boundaries_of", lambda *_: None)
-    monkeypatch.setattr(bounding, "ceiling_records", lambda *_: None)
+    seen, sides = [], []
+    monkeypatch.setattr(harness, "extracted", lambda *parts: SimpleNamespace(signals={}))
+    monkeypatch.setattr(bounding, "_boundary_bytes", lambda _: 1)
+    monkeypatch.setattr(bounding, "extract", lambda *parts: SimpleNamespace(features=seen.append(parts[-1])))
+    monkeypatch.setattr(bounding, "gather_boundaries", lambda *_: None)
+    monkeypatch.setattr(bounding, "fit_reading", lambda *_: None)
+    monkeypatch.setattr(bounding, "ceiling_records", lambda session, policy, reading, *rest: sides.append(rest))
     file = PolicyFile("default", "none", ("paragraph",), OPEN, None, 0.0, None, "development", 3, "digest")
-    setting = exit_records.CeilingSetting("development", 0.0, 0.0)
+    setting = bounding.CeilingSetting("development", 0.0, 0.0)
     exit_records._ceiling(SESSION, file, None, None, setting, tmp_path)
-    assert [labels[0]["boundaries"] for labels in seen] == [PARAGRAPHS] * 2
+    assert {tuple(label["boundaries"]) for label in (*seen[0], *sides[0][0].labels)} == {tuple(PARAGRAPHS)}
+    assert len(seen[0]) == len(sides[0][0].labels) == 3 and sides[0][1] is None

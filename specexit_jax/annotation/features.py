@@ -22,6 +22,7 @@ from specexit_jax.monitoring.progress import Progress
 from specexit_jax.storage.identity import same
 
 ROWS, STEP = 16, 128  # traces per batch; lengths are padded to multiples, so that few shapes are compiled
+TOKENS = 2**17  # of a batch, at most: longer traces than 8,192 tokens come in batches of fewer rows
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -49,6 +50,12 @@ def _features_and_readings(config: TargetConfig, end_think_ids: tuple[int, ...],
     return out.features, jnp.concatenate([jnp.where(first, 0.0, written), found[..., len(WRITTEN) :]], axis=-1)
 
 
+@jax.jit
+def _at(features: jax.Array, places: jax.Array) -> jax.Array:
+    """float32 [B, P, 3D] at the places [B, P]: of long traces the host takes only these."""
+    return jnp.take_along_axis(features, places[..., None], axis=1).astype(jnp.float32)
+
+
 @functools.partial(jax.jit, static_argnums=0)
 def _signals(config, params: dict, embedding: jax.Array, features, tokens, positions) -> jax.Array:
     """Activated signals [B, T, S] of each token; with placement `draft` they are read from the pair before the
@@ -68,15 +75,18 @@ def _each(
     visit: Callable[[list[dict], jax.Array, jax.Array | None, np.ndarray], None],
     readings: tuple[int, ...] | None,
 ) -> None:
-    """Calls visit(traces of a batch, features [ROWS, T, 3D], readings [ROWS, T, R] or None, tokens [ROWS, T]) for all traces
-    with generated tokens, shortest first. A trace whose prompt fills the context has none."""
+    """Calls visit(traces of a batch, features [B, T, 3D], readings [B, T, R] or None, tokens [B, T]) for all traces with
+    generated tokens, shortest first; B is ROWS, or fewer where these have more than TOKENS tokens. A trace whose prompt fills
+    the context has none."""
     bar = Progress(len(traces), "features ")
     written = [i for i, trace in enumerate(traces) if trace["ids"]]
     order = sorted(written, key=lambda i: len(traces[i]["prompt_ids"]) + len(traces[i]["ids"]))
-    for start in range(0, len(order), ROWS):
+    start = 0
+    while start < len(order):
         chosen = [traces[i] for i in order[start : start + ROWS]]
-        longest = max(len(trace["prompt_ids"]) + len(trace["ids"]) for trace in chosen)
-        tokens = np.zeros((ROWS, -(-longest // STEP) * STEP), np.int32)
+        size = max(min(ROWS, TOKENS // _padded(chosen)), 1)
+        chosen = chosen[:size]
+        tokens = np.zeros((size, _padded(chosen)), np.int32)
         for row, trace in enumerate(chosen):
             ids = [*trace["prompt_ids"], *trace["ids"]]
             tokens[row, : len(ids)] = ids
@@ -84,7 +94,13 @@ def _each(
             visit(chosen, *_features_and_readings(config, readings, params, tokens, _positions(tokens)), tokens)
         else:
             visit(chosen, _features(config, params, tokens, _positions(tokens)), None, tokens)
-        bar.update(start + len(chosen))
+        start += len(chosen)
+        bar.update(start)
+
+
+def _padded(traces: Sequence[dict]) -> int:
+    """The tokens of a row that holds the longest of them."""
+    return -(-max(len(trace["prompt_ids"]) + len(trace["ids"]) for trace in traces) // STEP) * STEP
 
 
 def _positions(tokens: np.ndarray) -> np.ndarray:
@@ -129,13 +145,18 @@ def extract(
             positions = _positions(tokens)
             signals = _signals(draft.config, draft.params, embedding, features, tokens, positions)
             signals = np.concatenate([signals, readings], axis=-1)
-        host = np.asarray(features) if boundaries else None
-        for row, trace in enumerate(chosen):
-            start = len(trace["prompt_ids"])
+        starts = [len(trace["prompt_ids"]) for trace in chosen]
+        if boundaries:
+            own = [start + boundaries[trace["id"]] for start, trace in zip(starts, chosen, strict=True)]
+            places = np.zeros((len(tokens), -(-max(map(len, own)) // 64) * 64), np.int32)
+            for row, at in enumerate(own):
+                places[row, : len(at)] = at
+            host = np.asarray(_at(features, places))
+        for row, (start, trace) in enumerate(zip(starts, chosen, strict=True)):
             if draft is not None:
                 found.signals[trace["id"]] = signals[row, start : start + len(trace["ids"])]
             if boundaries:
-                found.features[trace["id"]] = host[row, start + boundaries[trace["id"]]]
+                found.features[trace["id"]] = host[row, : len(own[row])].copy()  # not the whole batch
 
     _each(config, params, traces, visit, None if draft is None else tuple(end_think_ids))
     return found

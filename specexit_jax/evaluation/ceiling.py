@@ -1,13 +1,16 @@
 """`ceiling`: the best causal exit that the captured features allow, a large offline probe of P(forced answer agrees).
 
-Two stages. A small network on the features of the boundary token gives a first score, cross-fitted by problem; gradient
-boosted trees and a larger network then see that score, its past, and the features and their past. The better of the
-two, or their mean, by AUC on held-out problems of the training split, is the probe. It is thresholded like every exit
-(`bounds.choose_threshold` on the development split).
+Two stages, on two splits. A small network on the features of one boundary is fitted on the draft's training split: features are
+the frozen target's, and no training has seen them. Gradient boosted trees and a larger network then see its score, the past
+of that score, the features and their past, and what the policy compares. These signals come from the draft, which knows the
+traces that it was trained on too well. So the second stage is fitted on the development split, in folds of whole problems. The
+better of the two models, or their mean, by AUC on problems left out, is the probe. Its threshold is chosen on the development
+split like that of every exit (`bounds.choose_threshold`), from scores of problems left out.
 """
 
 import dataclasses
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -15,68 +18,89 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.neural_network import MLPClassifier
 
-from specexit_jax.evaluation.bounds import Boundaries, select
+from specexit_jax.evaluation.bounds import Boundaries
+from specexit_jax.evaluation.principal import whitening
 from specexit_jax.evaluation.score_quality import auc
 
-_COMPONENTS = 320  # principal components of the boundary token's features, all of them where there are fewer
 _PAST = 32  # leading components whose past is also an input
-_HELD_OUT = 7  # one problem in this many is held out to choose between the models
+_FOLDS = 5
+_BLOCK = 4096  # boundaries that are projected at a time
+
+
+@dataclasses.dataclass(frozen=True)
+class Reading:
+    """The first stage, on the features of one boundary: standardised, rotated, whitened, and a network on them."""
+
+    centre: np.ndarray
+    projection: np.ndarray  # [A, P]
+    network: MLPClassifier
+
+    def columns(self, boundaries: Boundaries) -> np.ndarray:
+        """float32 [n, F], the inputs of the second stage (`causal_columns`)."""
+        parts = [(features - self.centre) @ self.projection for features in _blocks(boundaries.features)]
+        projected = np.concatenate([np.zeros((0, self.projection.shape[1]), np.float32), *parts])
+        first = _logit(self.network, projected) if len(projected) else np.zeros(0)
+        return causal_columns(boundaries, projected, first)
 
 
 @dataclasses.dataclass(frozen=True)
 class Ceiling:
-    """A fitted probe; `scores` are its P(agree). held_out: AUC on held-out training traces, by model."""
+    """The second stage. held_out: AUC on problems left out, by model; left_out: float64 [n], the scores of the boundaries that it
+    was fitted on, each from models that have not seen its problem."""
 
-    centre: np.ndarray
-    projection: np.ndarray  # [A, components]: standardise, rotate, whiten
-    first_stage: tuple[MLPClassifier, ...]
     models: tuple[Any, ...]
     held_out: dict[str, float]
     chosen: str
+    left_out: np.ndarray
 
-    def scores(self, boundaries: Boundaries) -> np.ndarray:
-        """float64[n]: each from the boundary's own trace, up to that boundary alone."""
-        projected = (boundaries.features - self.centre) @ self.projection
-        first = np.mean([_logit(model, projected) for model in self.first_stage], axis=0)
-        columns = causal_columns(boundaries, projected, first)
-        return 1.0 / (1.0 + np.exp(-np.mean([_logit(model, columns) for model in self.models], axis=0)))
+    def scores(self, columns: np.ndarray) -> np.ndarray:
+        """float64 [n]: P(agree) at each boundary, from the columns of its own trace up to that boundary alone."""
+        if not len(columns):
+            return np.zeros(0)
+        return _share(np.mean([_logit(model, columns) for model in self.models], axis=0))
 
 
-def fit_ceiling(train: Boundaries, max_boundaries: int = 100_000, seed: int = 0, trees: int = 150) -> Ceiling:
-    """Fits the probe on boundaries of the draft-training split, whole traces subsampled to about `max_boundaries`.
+def fit_reading(train: Boundaries, seed: int = 0) -> Reading:
+    """On boundaries of the draft's training split; only their features are read.
 
-    trees: boosting rounds. Raises ValueError without features, or when all boundaries agree or none does.
+    A trace that never closed its thinking has no answer to agree with, and is left out. Raises ValueError without features, or
+    when all boundaries agree or none does.
     """
     if train.features.shape[1] == 0:
         raise ValueError("the ceiling needs captured features at every boundary; none were given")
-    rng = np.random.default_rng(seed)
-    train, order = _subset(train, rng, max_boundaries)
-    if len(train.agree) == 0 or train.agree.all() or not train.agree.any():
-        raise ValueError(
-            f"the ceiling needs boundaries that agree and others that do not; all {len(train.agree)} are alike"
-        )
-    centre, projection = _whitening(train.features)
-    projected = (train.features - centre) @ projection
-    fitted = order % _HELD_OUT != 0
-    even = order % 2 == 0
-    first_stage, first = [], np.zeros(len(order))
-    for side in (even, ~even):  # every boundary is scored by the network that has not seen its trace
-        model = _fit(_network((64,), seed), projected, train.agree, fitted & ~side)
-        first[side] = _logit(model, projected[side])
-        first_stage.append(model)
-    columns = causal_columns(train, projected, first)
+    known = train.closed[train.row]
+    _require_both(train.agree[known])
+    centre, projection = whitening(train.features)
+    projected = np.concatenate([(features - centre) @ projection for features in _blocks(train.features)])
+    return Reading(centre, projection, _fit(_network((64,), seed), projected, train.agree, known))
+
+
+def fit_ceiling(
+    columns: np.ndarray, table: Boundaries, most: int = 100_000, seed: int = 0, trees: int = 150
+) -> Ceiling:
+    """On boundaries [n] that neither the draft nor the first stage was fitted on; columns: theirs, of `Reading.columns`.
+
+    most: boundaries of whole problems that one model is fitted on, about; trees: boosting rounds. Raises ValueError when all
+    boundaries agree or none does.
+    """
+    known = table.closed[table.row]
+    _require_both(table.agree[known])
+    fold, order = _folds_and_order(table, seed)
     boosted = HistGradientBoostingClassifier(
         max_iter=trees, learning_rate=0.08, l2_regularization=1.0, early_stopping=False, random_state=seed
     )
     models = {"trees": boosted, "network": _network((96, 48), seed)}
-    logits = {}
-    for name, model in models.items():
-        logits[name] = _logit(_fit(model, columns, train.agree, fitted), columns[~fitted])
+    logits = {name: np.zeros(len(fold)) for name in models}
+    for left in range(int(fold.max()) + 1):
+        chosen = _up_to(known & (fold != left), order, most)
+        for name, model in models.items():
+            logits[name][fold == left] = _logit(_fit(model, columns, table.agree, chosen), columns[fold == left])
     logits["both"] = np.mean(list(logits.values()), axis=0)
-    held_out = {name: auc(train.agree[~fitted], values) for name, values in logits.items()}
+    held_out = {name: auc(table.agree[known], values[known]) for name, values in logits.items()}
     chosen = max(held_out, key=held_out.get)
     kept = tuple(models.values()) if chosen == "both" else (models[chosen],)
-    return Ceiling(centre, projection, tuple(first_stage), kept, held_out, chosen)
+    whole = _up_to(known, order, most)
+    return Ceiling(tuple(_fit(m, columns, table.agree, whole) for m in kept), held_out, chosen, _share(logits[chosen]))
 
 
 def causal_columns(boundaries: Boundaries, projected: np.ndarray, first: np.ndarray) -> np.ndarray:
@@ -119,31 +143,32 @@ def _running_mean(values: np.ndarray, here: np.ndarray) -> np.ndarray:
     return (total[end] - total[end - 1 - here]) / (here + 1)[:, None]
 
 
-def _subset(train: Boundaries, rng: np.random.Generator, most: int) -> tuple[Boundaries, np.ndarray]:
-    """Whole traces, in random order of problems until `most` boundaries, and the place of each boundary's problem in that order.
-
-    A trace that never closed its thinking has no answer to agree with, and is left out.
-    """
-    problems, problem = np.unique(np.asarray(train.problems), return_inverse=True)
-    place = rng.permutation(len(problems))[problem]
-    counts = np.diff(train.starts) * train.closed
-    reached = np.empty(len(counts), np.int64)
-    order = np.argsort(place, kind="stable")
-    reached[order] = np.cumsum(counts[order])
-    chosen = train.closed & (reached <= max(most, counts.max(initial=0)))
-    subset = select(train, chosen[train.row])
-    return subset, place[subset.row]
+def _folds_and_order(table: Boundaries, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """(fold, place of the problem in a random order) of each boundary: samples of a problem have the same."""
+    problems, problem = np.unique(np.asarray(table.problems), return_inverse=True)
+    place = np.random.default_rng(seed).permutation(len(problems))[problem][table.row]
+    return place % min(_FOLDS, len(problems)), place
 
 
-def _whitening(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(centre [A], projection [A, P]): standardised, rotated to principal axes, each of unit variance."""
-    centre, scale = features.mean(axis=0), features.std(axis=0) + 1e-6
-    standard = ((features - centre) / scale).astype(np.float64)
-    values, vectors = np.linalg.eigh(standard.T @ standard / len(standard))
-    kept = np.argsort(values)[::-1][:_COMPONENTS]
-    floor = 1e-4 * values.max()  # directions without variance are not amplified
-    projection = vectors[:, kept] / np.sqrt(np.maximum(values[kept], floor)) / scale[:, None]
-    return centre, projection.astype(np.float32)
+def _up_to(chosen: np.ndarray, order: np.ndarray, most: int) -> np.ndarray:
+    """Of the chosen boundaries those of whole problems, in their order, until there are `most`; at least one problem."""
+    counts = np.bincount(order[chosen], minlength=int(order.max()) + 1)
+    reached = np.cumsum(counts)
+    first = np.flatnonzero(counts)[0]
+    return chosen & ((reached[order] <= most) | (order == first))
+
+
+def _require_both(agree: np.ndarray) -> None:
+    if len(agree) == 0 or agree.all() or not agree.any():
+        raise ValueError(f"the ceiling needs boundaries that agree and others that do not; all {len(agree)} are alike")
+
+
+def _blocks(values: np.ndarray) -> Iterator[np.ndarray]:
+    return (values[start : start + _BLOCK] for start in range(0, len(values), _BLOCK))
+
+
+def _share(logits: np.ndarray) -> np.ndarray:
+    return 1.0 / (1.0 + np.exp(-logits))
 
 
 def _network(widths: tuple[int, ...], seed: int) -> MLPClassifier:

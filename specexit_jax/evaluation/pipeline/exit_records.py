@@ -7,25 +7,14 @@ from pathlib import Path
 from specexit_jax.annotation.kinds import annotated_split
 from specexit_jax.annotation.unfinished import count_unfinished
 from specexit_jax.engine.session import Session
-from specexit_jax.evaluation.bounds import Boundaries
 from specexit_jax.evaluation.pipeline import bounding, harness
+from specexit_jax.evaluation.pipeline.bounding import CeilingSetting, Side
 from specexit_jax.evaluation.records import Record
 from specexit_jax.evaluation.report.exit_sections import exit_sections
 from specexit_jax.evaluation.report.shown import Shown, chosen_views, offsets_of, signal_sections, told_exits
 from specexit_jax.exits.policy_file import PolicyFile
 from specexit_jax.models.draft import DraftBundle
 from specexit_jax.notes import note
-
-
-@dataclasses.dataclass(frozen=True)
-class CeilingSetting:
-    """The split that the ceiling's threshold is chosen on, and the accuracy that may be lost there
-    (`bounds.choose_threshold`); if the policy has a certificate, also the split that certifies the ceiling."""
-
-    split: str
-    bound: float
-    standard_errors: float
-    certify_on: str = "calibration"
 
 
 def exit_records(
@@ -41,15 +30,15 @@ def exit_records(
     methods, folder, policy = setting.methods, workdir / setting.split, file.policy()
     labels = harness.annotated(session, traces, file.boundary_kinds, setting, folder)
     draft = DraftBundle(session.draft, session.params.draft, session.params.d2t)
-    along = harness.extracted(session, traces, draft, folder, labels if "ceiling" in methods else ())
+    along = harness.extracted(session, traces, draft, folder)
     names = [name for name in harness.REPLAYED if name in methods]
     records = harness.replayed_records(session, names, policy, traces, labels, along.signals, setting.max_answer)
     sections = signal_sections(policy, traces, labels, along.signals)
     file = dataclasses.replace(file, draft=session.draft_digest)  # which also matches older forms in policy files
     sections |= exit_sections(file, workdir, traces, labels, along.signals, len(session.end_think_ids))
-    test = bounding.boundaries_of(session, policy, traces, labels, along)
+    test = bounding.Side(traces, labels, along.signals)
     if "oracle" in methods:
-        records += bounding.oracle_records(test)
+        records += bounding.oracle_records(bounding.table_of(session, test))
     if "ceiling" in methods:
         try:
             made, sections["ceiling"] = _ceiling(session, file, draft, test, ceiling, workdir)
@@ -64,14 +53,16 @@ def exit_records(
     return records, Shown(sections, views, worst)
 
 
-def _ceiling(session: Session, file: PolicyFile, draft: DraftBundle, test, ceiling: CeilingSetting, workdir: Path):
+def _ceiling(
+    session: Session, file: PolicyFile, draft: DraftBundle, test: Side, ceiling: CeilingSetting, workdir: Path
+) -> tuple[list[Record], dict]:
     """The ceiling from the training workdir's other splits."""
 
-    def side(split: str) -> Boundaries:
+    def side(split: str) -> Side:
         folder = workdir / split
         traces, labels = annotated_split(session, folder, file.boundary_kinds)
-        along = harness.extracted(session, traces, draft, folder, labels)
-        return bounding.boundaries_of(session, file.policy(), traces, labels, along)
+        return Side(traces, labels, harness.extracted(session, traces, draft, folder).signals)
 
-    sides = side("draft"), side(ceiling.split), side(ceiling.certify_on) if file.certificate else None
-    return bounding.ceiling_records(*sides, test, ceiling.bound, ceiling.standard_errors, file.certificate)
+    reading = bounding.first_stage(session, workdir / "draft", file.boundary_kinds, ceiling.boundaries)
+    sides = side(ceiling.split), side(ceiling.certify_on) if file.certificate else None
+    return bounding.ceiling_records(session, file.policy(), reading, *sides, test, ceiling, file.certificate)

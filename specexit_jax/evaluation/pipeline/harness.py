@@ -133,30 +133,17 @@ def annotated(
     return labels_at(traces, join_labels(traces, read_shards(folder, "labels")), session.boundaries(kinds))
 
 
-def extracted(
-    session: Session,
-    traces: Sequence[dict],
-    draft,
-    folder: Path,
-    labels: Sequence[dict] = (),
-    name: str = "signals.npz",
-) -> Extracted:
-    """The signals of the session's draft along these traces, cached in FOLDER/NAME (and by shares in files of their own); with
-    `labels` also the features at their boundaries, which are too large to cache."""
+def extracted(session: Session, traces: Sequence[dict], draft, folder: Path, name: str = "signals.npz") -> Extracted:
+    """The signals of the session's draft along these traces, cached in FOLDER/NAME (and by shares in files of their own)."""
     path = folder / name
     kept = _kept_signals(folder, name, session.draft_digest)
     missing = [trace for trace in traces if trace["id"] not in kept]
     if not missing and not path.is_file():
         save_signals(path, kept, session.draft_digest)
-    if not missing and not labels:
-        return Extracted(kept, {})
-    wanted = traces if labels else missing
-    ends, own = session.end_think_ids, draft if missing else None
-    found = extract(session.target, session.params.target, ends, wanted, own, labels)
     if missing:
-        kept = kept | found.signals
+        kept = kept | extract(session.target, session.params.target, session.end_think_ids, missing, draft).signals
         save_signals(path, kept, session.draft_digest)
-    return Extracted(kept, found.features)
+    return Extracted(kept, {})
 
 
 def extract_share(session: Session, traces: Sequence[dict], draft, folder: Path, shard: Shard) -> None:
