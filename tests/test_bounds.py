@@ -4,6 +4,8 @@ import dataclasses
 
 import numpy as np
 import pytest
+from sklearn.neural_network import MLPClassifier
+from threadpoolctl import threadpool_limits
 
 from specexit_jax.evaluation import bounds, ceiling
 from specexit_jax.evaluation.score_quality import auc
@@ -34,11 +36,12 @@ def _annotated(count: int, seed: int, width: int = 12) -> tuple[list, list, dict
 
 
 class Fitted:
-    """Both stages, on traces apart."""
+    """Both stages, on traces apart, with few trees."""
 
     def __init__(self, train: bounds.Boundaries, development: bounds.Boundaries):
-        self.reading = ceiling.fit_reading(train)
-        self.ceiling = ceiling.fit_ceiling(self.reading.columns(development), development, trees=25)
+        with threadpool_limits(1):  # threads cost more than they spare on so little
+            self.reading = ceiling.fit_reading(train)
+            self.ceiling = ceiling.fit_ceiling(self.reading.columns(development), development, trees=8)
 
     def scores(self, table: bounds.Boundaries) -> np.ndarray:
         return self.ceiling.scores(self.reading.columns(table))
@@ -168,7 +171,8 @@ def test_scores_of_development_come_from_other_problems(fitted):
     rng = np.random.default_rng(0)
     table = dataclasses.replace(table, agree=rng.random(len(table.agree)) < rng.random(200)[table.row])
     columns = np.eye(200, dtype=np.float32)[table.row]
-    found = ceiling.fit_ceiling(columns, table, trees=25)
+    with threadpool_limits(1):
+        found = ceiling.fit_ceiling(columns, table, trees=8)
     assert auc(table.agree, found.left_out) < 0.6 and found.held_out[found.chosen] < 0.6
     assert auc(table.agree, found.scores(columns)) > 0.7  # of models that have seen all of them
 
@@ -261,11 +265,12 @@ def test_a_subsample_takes_whole_problems():
     assert ceiling._up_to(allowed, order, 1).sum() == np.diff(table.starts)[table.row[allowed][order[allowed].argmin()]]
 
 
-def test_traces_that_never_closed_teach_nothing(fitted):
+def test_traces_that_never_closed_teach_nothing(fitted, monkeypatch):
     """Their boundaries are scored, and no model is fitted on them."""
     table = bounds.gather_boundaries(*_annotated(120, 13))
     table = dataclasses.replace(table, closed=np.arange(120) % 3 != 0)
     columns = fitted.reading.columns(table)
+    monkeypatch.setattr(ceiling, "_network", lambda widths, seed: MLPClassifier((4,), max_iter=2, random_state=seed))
     flipped = np.where(table.closed[table.row], table.agree, ~table.agree)
     one, other = (
         ceiling.fit_ceiling(columns, dataclasses.replace(table, agree=agree), trees=5)

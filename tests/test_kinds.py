@@ -113,6 +113,9 @@ def test_the_ceiling_sees_the_policys_boundaries(tmp_path, monkeypatch):
     monkeypatch.setattr(bounding, "ceiling_records", lambda session, policy, reading, *rest: sides.append(rest))
     file = PolicyFile("default", "none", ("paragraph",), OPEN, None, 0.0, None, "development", 3, "digest")
     setting = bounding.CeilingSetting("development", 0.0, 0.0)
-    exit_records._ceiling(SESSION, file, None, None, setting, tmp_path)
+    session = SimpleNamespace(
+        **vars(SESSION) | {"target": None, "params": SimpleNamespace(draft=None, d2t=None, target=None)}
+    )
+    exit_records._ceiling(session, file, None, None, setting, tmp_path)
     assert {tuple(label["boundaries"]) for label in (*seen[0], *sides[0][0].labels)} == {tuple(PARAGRAPHS)}
     assert len(seen[0]) == len(sides[0][0].labels) == 3 and sides[0][1] is None
