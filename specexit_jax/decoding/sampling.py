@@ -163,7 +163,6 @@ def _position_keys(keys: Array, positions: Int[Array, "B T"], purpose: int | Non
     return jax.vmap(jax.vmap(one, (None, 0)))(keys, positions)
 
 
-@functools.partial(jax.jit, static_argnums=2)
 def noise_for(
     keys: Array,
     positions: Int[Array, "B T"],
@@ -171,13 +170,20 @@ def noise_for(
     sampling: SamplingRows,
     ids: Int[Array, " M"] | None = None,
 ) -> Float[Array, "B T M"]:
-    """`keyed_gumbel` if some row is sampled; zeros, which cost almost nothing, if all rows are greedy. ids: None: all V."""
+    """`keyed_gumbel` if some row is sampled; on a CPU zeros, which cost almost nothing, if all rows are greedy. ids: None: all V.
+
+    Elsewhere a branch would cost more than the noise, which is part of the kernel that adds it.
+    """
+    return _noise_for(platform(), vocabulary, keys, positions, sampling, ids)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _noise_for(platform: str, vocabulary: int, keys, positions, sampling: SamplingRows, ids):
+    draw = functools.partial(keyed_gumbel, keys, positions, vocabulary, ids=ids)
+    if platform != "cpu":
+        return draw()
     number = vocabulary if ids is None else ids.shape[-1]
-    return jax.lax.cond(
-        jnp.any(sampling.sampled),
-        lambda: keyed_gumbel(keys, positions, vocabulary, ids=ids),
-        lambda: jnp.zeros((*positions.shape, number), jnp.float32),
-    )
+    return jax.lax.cond(jnp.any(sampling.sampled), draw, lambda: jnp.zeros((*positions.shape, number), jnp.float32))
 
 
 def best_token(scores: Float[Array, "... V"]) -> Int[Array, "..."]:
