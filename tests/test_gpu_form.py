@@ -46,4 +46,6 @@ def test_the_capacities_are_whole_tiles_and_follow_the_live_prefix():
     with tracing_for("gpu"):
         assert all(size % 128 == 0 for size in spec.prefixes)
         assert all(spec.capacities_for(live) == (live, live) for live in spec.prefixes)
+        long = tiny_spec(3, buffer_length=32_768)
+        assert all(size % 512 == 0 for size in long.prefixes) and long.capacity == 33_280
     assert any(size % 128 for size in spec.prefixes)

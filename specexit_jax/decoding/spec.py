@@ -158,10 +158,18 @@ def prefixes_of(chosen: tuple[int, ...], longest: int, multiple: int = 16) -> tu
 
     Of the defaults, one that is nearly as long as the whole buffer would save less than its compilation takes: it is left out.
     """
-    whole = -(-longest // multiple) * multiple
-    sizes = {-(-size // multiple) * multiple for size in chosen} or DEFAULT[multiple]
+    whole = _rounded(longest, multiple)
+    sizes = {_rounded(size, multiple) for size in chosen} or DEFAULT[multiple]
     most = whole if chosen else whole - whole // 8
     return (*sorted(size for size in sizes if size < most), whole)
+
+
+def _rounded(size: int, multiple: int) -> int:
+    """The least multiple that is not below `size`. Off CPU, long ones are multiples of 1/64 of their power of two: a product with
+    the values of one row is split over positions, and parts of other lengths make the compiler pad a copy of them."""
+    if multiple == LANES:
+        multiple = max(multiple, 1 << (size.bit_length() - 7))
+    return -(-size // multiple) * multiple
 
 
 @flax.struct.dataclass
