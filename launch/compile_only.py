@@ -2,7 +2,7 @@
 
 --preset, --batch_size, --context and --attention are those of launch.benchmark. For a training step it also reports the
 FLOPs (training/flops.py) and their time at 40 % of the devices' peak; for a GPU what an iteration of the loop launches, moves
-and writes (sizing/program_text.py), beside the least that it must move (evaluation/loop/roofline.py); for a mesh the collectives.
+and writes (sizing/program_text.py), beside the least that it must move (sizing/traffic.py); for a mesh the collectives.
 """
 
 import dataclasses
@@ -13,11 +13,11 @@ from absl import flags
 
 from launch import loading
 from specexit_jax.decoding.spec import DecodeSpec
-from specexit_jax.evaluation.loop.roofline import traffic
 from specexit_jax.models.config import ROW_ATTENTIONS
 from specexit_jax.sizing import compile_ahead
 from specexit_jax.sizing.presets import TARGETS, draft_for
 from specexit_jax.sizing.program_text import collectives_of, iteration_of
+from specexit_jax.sizing.traffic import traffic
 from specexit_jax.training.draft import DraftTrainingConfig
 from specexit_jax.training.flops import draft_step_flops
 

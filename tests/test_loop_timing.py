@@ -13,11 +13,12 @@ from specexit_jax.evaluation.loop import report as loop_report
 from specexit_jax.evaluation.loop.host_loop import decode_from_host
 from specexit_jax.evaluation.loop.latency import Ratio
 from specexit_jax.evaluation.loop.peers import compare
-from specexit_jax.evaluation.loop.roofline import copy_bandwidth, traffic
+from specexit_jax.evaluation.loop.roofline import copy_bandwidth
 from specexit_jax.evaluation.loop.timing import LoopTimer, make_case
 from specexit_jax.models.config import TargetConfig
 from specexit_jax.sizing.presets import draft_for
 from specexit_jax.sizing.random_weights import random_params
+from specexit_jax.sizing.traffic import traffic
 
 D, F, V, L, N, K, H = 16, 24, 48, 2, 4, 2, 8
 TARGET = TargetConfig("llama", V, D, F, L, N, K, H)

@@ -7,11 +7,12 @@ import numpy as np
 
 from specexit_jax.decoding.spec import DecodeParams
 from specexit_jax.evaluation.loop.latency import interleaved_ratio
-from specexit_jax.evaluation.loop.roofline import copy_bandwidth, traffic
+from specexit_jax.evaluation.loop.roofline import copy_bandwidth
 from specexit_jax.evaluation.loop.timing import Case, LoopTimer
 from specexit_jax.exits.policy import unreachable
 from specexit_jax.exits.score import Score
 from specexit_jax.sizing.random_weights import random_score
+from specexit_jax.sizing.traffic import traffic
 
 _BOUNDARY_EVERY = 16
 
