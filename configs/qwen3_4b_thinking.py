@@ -1,23 +1,25 @@
 """Qwen3-4B-Thinking-2507: the whole pipeline on a published reasoning model.
 
-Memory by arithmetic, GiB a device: 8.0 GB of bfloat16 weights, 144 KiB of cache a token, a draft of 218 M
-parameters with 12 bytes each in training (float32, two moments). Decoding: 8 rows of 32,768 tokens, mesh (devices / tensor, 1,
-tensor); training: fsdp over all devices, activations of the step come on top (`launch.benchmark --compile_only` shows them).
+8.0 GB of bfloat16 weights, 144 KiB of cache a token, a draft of 218 M parameters with 12 bytes each in training. Fits NVIDIA
+H100s of 80 GB, 8 or more of them, a process each. GiB of a device by stage, and hours in all; 71.2 are there for arrays, and where
+there is a dash the settings do not fit. By arithmetic, not run:
 
-| devices | tensor | weights | caches | training: target and draft state |
-|---|---|---|---|---|
-| 1 | 1 | 7.5 | 36.0 | 9.9 |
-| 4 | 4 | 1.9 | 9.0 | 2.5 |
-| 8 | 8 | 0.9 | 4.5 | 1.2 |
-| 16 | 8 | 0.9 | 2.2 | 0.6 |
+| devices | rollout | annotate | train | calibrate | rollout test | evaluate | hours |
+| --- | --- | --- | --- | --- | --- | --- | --- |
+| 1 | 61.6 | 16.5 | – | 20.0 | 63.5 | 63.5 | – |
+| 8 | 61.6 | 16.5 | 19.5 | 20.0 | 63.5 | 63.5 | 37 |
+| 16 | 61.6 | 16.5 | 10.4 | 20.0 | 63.5 | 63.5 | 20 |
 
-W=runs/qwen3_4b_thinking; C=configs/qwen3_4b_thinking.py
+C=configs/qwen3_4b_thinking.py; W=runs/qwen3_4b_thinking
+python -m launch.plan      --config=$C --device=h100 --counts=1,8,16    # this table; --devices=8: what each stage needs
 python -m launch.rollout   --config=$C --workdir=$W    # traces of the model itself
 python -m launch.annotate  --config=$C --workdir=$W
 python -m launch.train     --config=$C --workdir=$W
 python -m launch.calibrate --config=$C --workdir=$W
+python -m launch.rollout   --config=$C --workdir=$W --splits=test    # with the trained draft
 python -m launch.evaluate  --config=$C --workdir=$W
 python -m launch.export    --target=Qwen/Qwen3-4B-Thinking-2507 --draft=$W/draft_model --out=$W/export --format=eagle
+python -m launch.generate  --target=Qwen/Qwen3-4B-Thinking-2507 --draft=$W/draft_model --prompt="What is 12 + 30 - 4?"
 """
 
 import ml_collections
@@ -26,4 +28,4 @@ from configs.models import published
 
 
 def get_config() -> ml_collections.ConfigDict:
-    return published("Qwen/Qwen3-4B-Thinking-2507", {"intermediate_size": 9728, "draft_vocab_size": 32_000}, 32768)
+    return published("Qwen/Qwen3-4B-Thinking-2507", {"intermediate_size": 9728, "draft_vocab_size": 32_000}, rows=12)

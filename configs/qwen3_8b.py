@@ -1,23 +1,25 @@
 """Qwen3-8B: the whole pipeline on a published reasoning model.
 
-Memory by arithmetic, GiB a device: 16.4 GB of bfloat16 weights, 144 KiB of cache a token, a draft of 400 M
-parameters with 12 bytes each in training (float32, two moments). Decoding: 8 rows of 32,768 tokens, mesh (devices / tensor, 1,
-tensor); training: fsdp over all devices, activations of the step come on top (`launch.benchmark --compile_only` shows them).
+16.4 GB of bfloat16 weights, 144 KiB of cache a token, a draft of 400 M parameters with 12 bytes each in training. Fits NVIDIA
+H100s of 80 GB, 8 or more of them, a process each. GiB of a device by stage, and hours in all; 71.2 are there for arrays, and where
+there is a dash the settings do not fit. By arithmetic, not run:
 
-| devices | tensor | weights | caches | training: target and draft state |
-|---|---|---|---|---|
-| 1 | 1 | 15.3 | 36.0 | 19.7 |
-| 4 | 4 | 3.8 | 9.0 | 4.9 |
-| 8 | 8 | 1.9 | 4.5 | 2.5 |
-| 16 | 8 | 1.9 | 2.2 | 1.2 |
+| devices | rollout | annotate | train | calibrate | rollout test | evaluate | hours |
+| --- | --- | --- | --- | --- | --- | --- | --- |
+| 1 | 51.4 | 24.3 | – | 33.0 | 53.1 | 53.1 | – |
+| 8 | 51.4 | 24.3 | 28.1 | 33.0 | 53.1 | 53.1 | 59 |
+| 16 | 51.4 | 24.3 | 15.1 | 33.0 | 53.1 | 53.1 | 31 |
 
-W=runs/qwen3_8b; C=configs/qwen3_8b.py
+C=configs/qwen3_8b.py; W=runs/qwen3_8b
+python -m launch.plan      --config=$C --device=h100 --counts=1,8,16    # this table; --devices=8: what each stage needs
 python -m launch.rollout   --config=$C --workdir=$W    # traces of the model itself
 python -m launch.annotate  --config=$C --workdir=$W
 python -m launch.train     --config=$C --workdir=$W
 python -m launch.calibrate --config=$C --workdir=$W
+python -m launch.rollout   --config=$C --workdir=$W --splits=test    # with the trained draft
 python -m launch.evaluate  --config=$C --workdir=$W
 python -m launch.export    --target=Qwen/Qwen3-8B --draft=$W/draft_model --out=$W/export --format=eagle
+python -m launch.generate  --target=Qwen/Qwen3-8B --draft=$W/draft_model --prompt="What is 12 + 30 - 4?"
 """
 
 import ml_collections
@@ -26,4 +28,4 @@ from configs.models import published
 
 
 def get_config() -> ml_collections.ConfigDict:
-    return published("Qwen/Qwen3-8B", {"intermediate_size": 12288, "draft_vocab_size": 32_000}, 32768)
+    return published("Qwen/Qwen3-8B", {"intermediate_size": 12288, "draft_vocab_size": 32_000}, rows=8)

@@ -44,8 +44,8 @@ flags.DEFINE_bool(
 )
 
 
-def define_config(required: bool = True) -> None:
-    """--config=configs/X.py[:variant], overridable by --config.key=value, and --workdir=DIR."""
+def define_config(required: bool = True, workdir: bool = True) -> None:
+    """--config=configs/X.py[:variant], overridable by --config.key=value, and --workdir=DIR (workdir False: not needed)."""
     global _CONFIG
     _CONFIG = config_flags.DEFINE_config_file(
         "config",
@@ -54,7 +54,7 @@ def define_config(required: bool = True) -> None:
     )
     flags.DEFINE_string("workdir", None, "Folder that this stage reads from and writes to.")
     if required:
-        flags.mark_flags_as_required(["config", "workdir"])
+        flags.mark_flags_as_required(["config", "workdir"] if workdir else ["config"])
 
 
 def config() -> ml_collections.ConfigDict:

@@ -18,6 +18,14 @@ TARGETS = {
     "llama-8b": TargetConfig("llama", 128256, 4096, 14336, 32, 32, 8, 128, 1e-5, 5e5, _LLAMA3, max_position=131072),
 }
 
+PUBLISHED = {  # of these names on the hub
+    "Qwen/Qwen3-4B-Thinking-2507": "qwen3-4b",
+    "Qwen/Qwen3-8B": "qwen3-8b",
+    "deepseek-ai/DeepSeek-R1-Distill-Llama-8B": "llama-8b",
+    "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B": "qwen-1.5b",
+    "deepseek-ai/DeepSeek-R1-Distill-Qwen-7B": "qwen-7b",
+}
+
 
 def draft_for(target: TargetConfig, draft_vocab_size: int = 32_000) -> DraftConfig:
     """An EAGLE-3 draft of the target's own sizes, like the published ones."""

@@ -1,0 +1,146 @@
+"""The memory that a device needs for what a stage holds there, by arithmetic over shapes: nothing is compiled or allocated.
+
+Weights, states and caches are exact: every leaf in bytes, divided as `parallel.sharding` splits it. What a program needs
+beside them for a while (`*_working`) is a formula, fitted to programs compiled for the H100 (docs/speed.md) and within a
+quarter of their whole memory.
+"""
+
+import functools
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import AbstractMesh
+
+from specexit_jax.models.config import DraftConfig, TargetConfig
+from specexit_jax.models.draft import init_draft
+from specexit_jax.models.row_attention import FUSED_FROM
+from specexit_jax.models.target import init_target
+from specexit_jax.parallel.sharding import AXES, spec_of
+from specexit_jax.parallel.tree_paths import flatten
+from specexit_jax.sizing.random_weights import shapes_of
+from specexit_jax.training.draft import DraftTrainingConfig, init_draft_state
+from specexit_jax.training.optimizer import OptimizerConfig, make_optimizer
+
+Mesh = tuple[int, int, int]  # devices on the axes data, fsdp, tensor
+
+
+def mesh_over(sizes: Sequence[int], devices: int) -> Mesh:
+    """The sizes of data, fsdp and tensor with their -1 replaced. Raises ValueError where they do not cover the devices."""
+    known = math.prod(size for size in sizes if size != -1)
+    full = tuple(max(devices // known, 1) if size == -1 else size for size in sizes)
+    if math.prod(full) != devices:
+        raise ValueError(
+            f"The mesh data x fsdp x tensor = {' x '.join(map(str, full))} does not cover {devices} devices."
+        )
+    return full
+
+
+def sharded_bytes(tree: Any, mesh: Mesh = (1, 1, 1)) -> int:
+    """Bytes on one device of a tree of shapes whose paths are those of parameters or of a train state."""
+    abstract, whole = AbstractMesh(mesh, AXES), 0
+    for path, leaf in flatten(tree).items():
+        split = [name for name in spec_of(path, leaf.shape, abstract) if name]
+        whole += leaf.size * leaf.dtype.itemsize // math.prod(abstract.shape[name] for name in split)
+    return whole
+
+
+@functools.cache
+def target_bytes(target: TargetConfig, mesh: Mesh = (1, 1, 1)) -> int:
+    """The target's weights in its dtype on one device."""
+    return sharded_bytes(shapes_of(functools.partial(init_target, target), target.dtype), mesh)
+
+
+@functools.cache
+def draft_bytes(draft: DraftConfig, mesh: Mesh = (1, 1, 1)) -> int:
+    """The draft's weights in its dtype on one device."""
+    return sharded_bytes(shapes_of(functools.partial(init_draft, draft), draft.dtype), mesh)
+
+
+@functools.cache
+def state_bytes(
+    draft: DraftConfig, optimizer: OptimizerConfig, losses: DraftTrainingConfig, mesh: Mesh = (1, 1, 1)
+) -> int:
+    """The train state on one device: float32 parameters and moments of the draft."""
+
+    def fresh():
+        return init_draft_state(init_draft(draft, jax.random.key(0)), make_optimizer(optimizer), losses, draft)
+
+    return sharded_bytes(jax.eval_shape(fresh), mesh)
+
+
+def token_cache(config: TargetConfig | DraftConfig, mesh: Mesh = (1, 1, 1)) -> int:
+    """Bytes of keys and values of one position of one row on a device that holds the row."""
+    layers = getattr(config, "num_layers", 1)
+    heads = config.num_kv_heads // (mesh[2] if config.num_kv_heads % mesh[2] == 0 else 1)
+    return 2 * layers * heads * config.head_dim * jnp.dtype(config.dtype).itemsize
+
+
+def rows_a_device(rows: int, mesh: Mesh) -> int:
+    """Rows of a batch that one device holds."""
+    return -(-rows // (mesh[0] * mesh[1]))
+
+
+def cache_bytes(
+    target: TargetConfig, draft: DraftConfig | None, rows: int, capacity: int, mesh: Mesh = (1, 1, 1)
+) -> int:
+    """Caches of `rows` rows of `capacity` positions on one device. draft None: none is there."""
+    one = token_cache(target, mesh) + (token_cache(draft, mesh) if draft else 0)
+    return rows_a_device(rows, mesh) * capacity * one
+
+
+def decode_working(
+    target: TargetConfig, draft: DraftConfig | None, rows: int, drafted: int, prompt: int, mesh: Mesh = (1, 1, 1)
+) -> int:
+    """What the loop needs beside weights and caches. rows: of the batch; prompt: tokens that one pass of prefill reads.
+
+    The larger of: a layer's feed-forward over the prompt (gate, up and what they make, twice); and float32 logits, noise and
+    what is left of both, of every verified token.
+    """
+    size = jnp.dtype(target.dtype).itemsize
+    absorbed = 6 * prompt * max(target.intermediate_size, target.hidden_size) * size // mesh[2]
+    verified = 3 * 4 * rows_a_device(rows, mesh) * (drafted + 1) * target.vocab_size // mesh[2]
+    return max(absorbed, verified)
+
+
+def branches_bytes(
+    target: TargetConfig, rows: int, branches: int, prefix: int, own: int, mesh: Mesh = (1, 1, 1)
+) -> int:
+    """The caches of forced answers: `rows` prefixes of `prefix` positions, and `own` positions of each of their branches."""
+    return rows_a_device(rows, mesh) * (prefix + branches * own) * token_cache(target, mesh)
+
+
+def pass_working(target: TargetConfig, tokens: int, mesh: Mesh = (1, 1, 1)) -> int:
+    """One pass over `tokens` tokens of a device without a cache: features, hidden states, one layer's feed-forward."""
+    size = jnp.dtype(target.dtype).itemsize
+    return tokens * size * (8 * target.hidden_size + 3 * target.intermediate_size // mesh[2])
+
+
+def train_working(
+    target: TargetConfig,
+    draft: DraftConfig,
+    losses: DraftTrainingConfig,
+    rows: int,
+    row_length: int,
+    mesh: Mesh = (1, 1, 1),
+) -> int:
+    """What a step needs beside weights and state. rows: of the global batch.
+
+    What is gathered where weights are split (head, a layer, the draft); float32 logits of a chunk; and of every token the
+    features, a layer's feed-forward and its gradient, and of each step of training-time test what the backward pass needs.
+    Rows that are not attended to in blocks have their scores, too.
+    """
+    size = jnp.dtype(target.dtype).itemsize
+    own = rows_a_device(rows, mesh)
+    gathered = 0
+    if mesh[1] > 1:
+        layer = 3 * target.hidden_size * target.intermediate_size * size
+        gathered = target.vocab_size * target.hidden_size * size + layer + draft_bytes(draft)
+    logits = 4 * own * min(losses.teacher_chunk, row_length) * target.vocab_size
+    width, inner = draft.hidden_size, draft.intermediate_size
+    a_token = size * ((4 + 10 * losses.steps) * width + 15 * inner)
+    plain = target.row_attention == "plain" or (target.row_attention == "auto" and row_length <= FUSED_FROM)
+    scores = 4 * own * target.num_heads * row_length**2 if plain else 0
+    return gathered + logits + own * row_length * a_token + scores
