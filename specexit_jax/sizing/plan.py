@@ -138,7 +138,4 @@ def meshes(work: Work, machine: Machine) -> tuple[Mesh, Mesh]:
 def longest(work: Work, assumed: Assumed) -> int:
     """The positions that caches have once a row has all the tokens that it may have."""
     buffer = min(buffer_for(assumed.prompt, work.max_new_tokens), work.target.max_position)
-    return live_prefix(assumed.prompt + work.max_new_tokens + _REACH, buffer)
-
-
-_REACH = 9  # positions past a row's length that a step of three drafts writes (DecodeSpec.reach)
+    return live_prefix(assumed.prompt + work.max_new_tokens, buffer)

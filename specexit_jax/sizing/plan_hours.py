@@ -18,6 +18,7 @@ from specexit_jax.sizing.plan_memory import Mesh, rows_a_device, target_bytes, t
 from specexit_jax.sizing.traffic import traffic
 
 HOUR = 3600.0
+_REACH = 9  # positions past a row's length that a step of three drafts writes (DecodeSpec.reach)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,8 +53,9 @@ def forward_flops(target: TargetConfig, tokens: float, seen: float, logits: bool
 
 
 def live_prefix(length: float, buffer: int) -> int:
-    """The positions that an iteration reads of every row where the longest has `length` tokens: the next live prefix."""
-    return next(size for size in prefixes_of((), buffer + 16, LANES) if size >= min(length, buffer))
+    """The positions that an iteration reads of every row, where the longest has `length` tokens: the next live prefix."""
+    prefixes = prefixes_of((), buffer + _REACH, LANES)
+    return next((size for size in prefixes if size >= length + _REACH), prefixes[-1])
 
 
 def decoding_pace(

@@ -14,13 +14,13 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import AbstractMesh
 
+from specexit_jax.models.blockwise import BLOCK
 from specexit_jax.models.config import DraftConfig, TargetConfig
 from specexit_jax.models.draft import init_draft
 from specexit_jax.models.row_attention import FUSED_FROM
-from specexit_jax.models.target import init_target
 from specexit_jax.parallel.sharding import AXES, spec_of
 from specexit_jax.parallel.tree_paths import flatten
-from specexit_jax.sizing.random_weights import shapes_of
+from specexit_jax.sizing.random_weights import draft_shapes, target_shapes
 from specexit_jax.training.draft import DraftTrainingConfig, init_draft_state
 from specexit_jax.training.optimizer import OptimizerConfig, make_optimizer
 
@@ -50,13 +50,13 @@ def sharded_bytes(tree: Any, mesh: Mesh = (1, 1, 1)) -> int:
 @functools.cache
 def target_bytes(target: TargetConfig, mesh: Mesh = (1, 1, 1)) -> int:
     """The target's weights in its dtype on one device."""
-    return sharded_bytes(shapes_of(functools.partial(init_target, target), target.dtype), mesh)
+    return sharded_bytes(target_shapes(target), mesh)
 
 
 @functools.cache
 def draft_bytes(draft: DraftConfig, mesh: Mesh = (1, 1, 1)) -> int:
     """The draft's weights in its dtype on one device."""
-    return sharded_bytes(shapes_of(functools.partial(init_draft, draft), draft.dtype), mesh)
+    return sharded_bytes(draft_shapes(draft), mesh)
 
 
 @functools.cache
@@ -64,11 +64,15 @@ def state_bytes(
     draft: DraftConfig, optimizer: OptimizerConfig, losses: DraftTrainingConfig, mesh: Mesh = (1, 1, 1)
 ) -> int:
     """The train state on one device: float32 parameters and moments of the draft."""
+    return sharded_bytes(_state_shapes(draft, optimizer, losses), mesh)
 
+
+@functools.cache
+def _state_shapes(draft: DraftConfig, optimizer: OptimizerConfig, losses: DraftTrainingConfig) -> Any:
     def fresh():
         return init_draft_state(init_draft(draft, jax.random.key(0)), make_optimizer(optimizer), losses, draft)
 
-    return sharded_bytes(jax.eval_shape(fresh), mesh)
+    return jax.eval_shape(fresh)
 
 
 def token_cache(config: TargetConfig | DraftConfig, mesh: Mesh = (1, 1, 1)) -> int:
@@ -128,9 +132,9 @@ def train_working(
 ) -> int:
     """What a step needs beside weights and state. rows: of the global batch.
 
-    What is gathered where weights are split (head, a layer, the draft); float32 logits of a chunk; and of every token the
-    features, a layer's feed-forward and its gradient, and of each step of training-time test what the backward pass needs.
-    Rows that are not attended to in blocks have their scores, too.
+    What is gathered where weights are split (head, a layer, the draft); float32 logits of a chunk; and of every token what the
+    attention of each step of training-time test leaves for the backward pass, or a layer's feed-forward where that is more.
+    Scores are of a few blocks in every step, or of whole rows where these are not attended to in blocks.
     """
     size = jnp.dtype(target.dtype).itemsize
     own = rows_a_device(rows, mesh)
@@ -139,8 +143,9 @@ def train_working(
         layer = 3 * target.hidden_size * target.intermediate_size * size
         gathered = target.vocab_size * target.hidden_size * size + layer + draft_bytes(draft)
     logits = 4 * own * min(losses.teacher_chunk, row_length) * target.vocab_size
-    width, inner = draft.hidden_size, draft.intermediate_size
-    a_token = size * ((4 + 10 * losses.steps) * width + 15 * inner)
+    attended = (16 + 20 * losses.steps) * draft.num_heads * draft.head_dim
+    a_token = size * max(attended, 15 * max(target.intermediate_size, draft.intermediate_size))
     plain = target.row_attention == "plain" or (target.row_attention == "auto" and row_length <= FUSED_FROM)
-    scores = 4 * own * target.num_heads * row_length**2 if plain else 0
+    blocks = 13 * losses.steps * min(BLOCK, row_length) ** 2 // 4
+    scores = 4 * own * target.num_heads * (row_length**2 if plain else blocks)
     return gathered + logits + own * row_length * a_token + scores

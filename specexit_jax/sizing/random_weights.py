@@ -47,6 +47,18 @@ def shapes_of(init, dtype: str) -> Any:
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, jnp.dtype(dtype)), tree)
 
 
+@functools.cache
+def target_shapes(target: TargetConfig) -> Any:
+    """The target's parameters as shapes in its dtype."""
+    return shapes_of(functools.partial(init_target, target), target.dtype)
+
+
+@functools.cache
+def draft_shapes(draft: DraftConfig) -> Any:
+    """The draft's parameters as shapes in its dtype."""
+    return shapes_of(functools.partial(init_draft, draft), draft.dtype)
+
+
 def _filled(init, dtype: str, seed: int) -> Any:
     leaves, structure = jax.tree.flatten_with_path(shapes_of(init, dtype))
     made = {}

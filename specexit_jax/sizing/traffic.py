@@ -8,16 +8,13 @@ Of each cache the live tokens are read and the new ones written. A chain of K dr
 first over T pairs), a tree its depth. Activations and logits, which fit in fast memory, count as nothing.
 """
 
-import functools
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from specexit_jax.decoding.spec import DecodeSpec
-from specexit_jax.models.draft import init_draft
-from specexit_jax.models.target import init_target
-from specexit_jax.sizing.random_weights import shapes_of
+from specexit_jax.sizing.random_weights import draft_shapes, target_shapes
 
 
 class Traffic(NamedTuple):
@@ -35,7 +32,7 @@ def traffic(spec: DecodeSpec, batch: int, live: float) -> Traffic:
     """What an iteration of `spec` must move for rows of `live` tokens on average."""
     target, tokens = spec.target, spec.drafted + 1
     size = jnp.dtype(target.dtype).itemsize
-    weights = shapes_of(functools.partial(init_target, target), target.dtype)
+    weights = target_shapes(target)
     table = 0 if target.tie_embeddings else bytes_of(weights["embed"])
     looked_up = size * batch * tokens * target.hidden_size
     cached = size * 2 * target.num_layers * target.num_kv_heads * target.head_dim * batch
@@ -53,7 +50,7 @@ def _of_draft(spec: DecodeSpec, batch: int, live: float) -> float:
         return 0
     draft, passes = spec.draft, spec.draft_tokens
     size = jnp.dtype(draft.dtype).itemsize
-    weights = shapes_of(functools.partial(init_draft, draft), draft.dtype)
+    weights = draft_shapes(draft)
     again = bytes_of({name: leaf for name, leaf in weights.items() if name not in ("fc", "embed")})
     tokens = spec.draft_tokens + 1 + (spec.tree.top_k if spec.tree else 1) * (passes - 1)
     cached = size * 2 * draft.num_kv_heads * draft.head_dim * batch

@@ -1,0 +1,285 @@
+"""The plan's arithmetic: by hand, against arrays and programs at small sizes, and against programs compiled for the H100."""
+
+import dataclasses
+import functools
+import importlib
+import json
+import re
+
+import jax
+import numpy as np
+import pytest
+from test_configs import MODELS, ROOT
+
+from launch.plan_work import pair_seconds, target_of, work_of
+from specexit_jax.decoding.loop import segments
+from specexit_jax.decoding.loop.speculative import make_loop
+from specexit_jax.decoding.spec import DecodeSpec
+from specexit_jax.exits.boundaries import TokenBoundaries
+from specexit_jax.exits.policy import NeverExit
+from specexit_jax.models.checkpoints.hf import load_target_config
+from specexit_jax.models.config import TargetConfig, draft_config
+from specexit_jax.models.target import init_target
+from specexit_jax.parallel.sharding import make_mesh, tree_shardings
+from specexit_jax.sizing import compile_ahead, plan_hours, plan_memory
+from specexit_jax.sizing.devices import DEVICES
+from specexit_jax.sizing.plan import Assumed, Machine, longest, processes_of
+from specexit_jax.sizing.plan_hours import Rates
+from specexit_jax.sizing.plan_stages import plan
+from specexit_jax.sizing.plan_table import as_json, by_devices, fits, table
+from specexit_jax.sizing.presets import PUBLISHED, TARGETS, draft_for
+from specexit_jax.sizing.random_weights import random_params
+from specexit_jax.training.draft import DraftTrainingConfig
+from specexit_jax.training.optimizer import OptimizerConfig
+
+LLAMA = dataclasses.replace(TARGETS["llama-8b"], dtype="bfloat16")
+ADAMW = OptimizerConfig(total_steps=1000)
+LOSSES = DraftTrainingConfig(steps=4, remat=True)
+NEAR = 0.25  # how far a formula may be from what is measured
+
+
+@functools.cache
+def h100(devices: int = 8, **more) -> Machine:
+    device = DEVICES["h100"]
+    return Machine(device, devices, processes_of(device, devices), -(-devices // 8), **more)
+
+
+@functools.cache
+def config_of(name: str):
+    return importlib.import_module(f"configs.{name}").get_config()
+
+
+def changed(name: str, **values):
+    config = config_of(name).copy_and_resolve_references()
+    with config.unlocked():
+        config.update_from_flattened_dict({key.replace("__", "."): value for key, value in values.items()})
+    return config
+
+
+def test_the_bytes_of_llama_8b_by_hand():
+    draft = draft_for(LLAMA)
+    parameters = 8_030_261_248
+    assert plan_memory.target_bytes(LLAMA) == 2 * parameters
+    norms = (2 * 32 + 1) * 4096
+    assert plan_memory.target_bytes(LLAMA, (1, 8, 1)) == 2 * ((parameters - norms) // 8 + norms)
+    assert plan_memory.token_cache(LLAMA) == 2 * 32 * 8 * 128 * 2 and plan_memory.token_cache(draft) == 2 * 8 * 128 * 2
+    assert plan_memory.token_cache(LLAMA, (1, 1, 8)) == 2 * 32 * 128 * 2
+    assert plan_memory.token_cache(LLAMA, (1, 1, 16)) == plan_memory.token_cache(LLAMA)  # 8 heads are not split by 16
+    assert plan_memory.cache_bytes(LLAMA, draft, 12, 4096) == 12 * 4096 * 33 * 4096
+    assert plan_memory.cache_bytes(LLAMA, None, 12, 4096, (4, 1, 1)) == 3 * 4096 * 32 * 4096
+    # the draft: fc with its signals, q k v of 2 E, o, gate up down, its head, four norms
+    own = 3 * 4096 * (4096 + 3) + 8192 * 48 * 128 + 4096 * 4096 + 3 * 4096 * 14336 + 4096 * 32_000 + 4 * 4096
+    assert plan_memory.draft_bytes(draft) == 2 * own
+    whole = plan_memory.state_bytes(draft, ADAMW, LOSSES)
+    assert whole - 12 * own in range(100)  # and counters
+    assert plan_memory.state_bytes(draft, ADAMW, LOSSES, (1, 8, 1)) == pytest.approx(whole / 8, rel=0.01)
+    assert plan_memory.mesh_over((1, -1, 1), 8) == (1, 8, 1)
+    with pytest.raises(ValueError, match="does not cover 8 devices"):
+        plan_memory.mesh_over((1, 3, 1), 8)
+
+
+# (preset, program, rows, tokens, devices on data, fsdp, tensor, GiB a device), of docs/speed.md
+COMPILED = [
+    ("qwen3-4b", "decode", 1, 4096, (1, 1, 1), 8.6),
+    ("qwen3-4b", "decode", 8, 4096, (1, 1, 1), 13.2),
+    ("qwen3-4b", "decode", 64, 4096, (1, 1, 1), 50.2),
+    ("llama-8b", "decode", 1, 4096, (1, 1, 1), 16.3),
+    ("llama-8b", "decode", 8, 4096, (1, 1, 1), 20.6),
+    ("llama-8b", "decode", 64, 4096, (1, 1, 1), 54.7),
+    ("llama-8b", "decode", 8, 32768, (1, 1, 1), 49.5),
+    ("llama-8b", "decode", 64, 32768, (1, 1, 8), 38.2),
+    ("llama-8b", "train", 8, 16384, (1, 8, 1), 17.3),
+    ("qwen-7b", "train", 8, 16384, (1, 8, 1), 15.1),
+    ("qwen3-4b", "train", 16, 16384, (1, 8, 1), 28.5),
+    ("qwen3-4b", "train", 8, 2048, (1, 4, 1), 7.7),  # for the TPU v5e
+]
+
+
+@pytest.mark.parametrize("preset, program, rows, tokens, mesh, gib", COMPILED)
+def test_programs_compiled_ahead_take_what_is_planned(preset, program, rows, tokens, mesh, gib):
+    target = dataclasses.replace(TARGETS[preset], dtype="bfloat16")
+    draft = draft_for(target)
+    planned = plan_memory.target_bytes(target, mesh)
+    if program == "train":
+        planned += plan_memory.state_bytes(draft, ADAMW, LOSSES, mesh)
+        planned += plan_memory.train_working(target, draft, LOSSES, rows, tokens, mesh)
+    else:
+        planned += plan_memory.draft_bytes(draft, mesh) + plan_memory.cache_bytes(
+            target, draft, rows, tokens + 128, mesh
+        )
+        planned += plan_memory.decode_working(target, draft, rows, 3, 512 * rows, mesh)  # prompts of 512
+    assert planned / 2**30 == pytest.approx(gib, rel=NEAR)
+
+
+SMALL = TargetConfig("llama", 2048, 256, 768, 4, 8, 4, 32, max_position=4096)
+
+
+def test_weights_states_and_caches_are_those_of_arrays():
+    """On a mesh of 8 devices, and in the slots of a loop."""
+    mesh = make_mesh(1, 4, 2)
+    params = jax.eval_shape(functools.partial(init_target, SMALL), jax.random.key(0))
+    placed = jax.tree.map(
+        lambda leaf, sharding: jax.device_put(np.zeros(leaf.shape, leaf.dtype), sharding),
+        params,
+        tree_shardings(params, mesh),
+    )
+    device = mesh.devices.flat[3]
+    held = sum(s.data.nbytes for leaf in jax.tree.leaves(placed) for s in leaf.addressable_shards if s.device == device)
+    assert plan_memory.target_bytes(SMALL, (1, 4, 2)) == held
+
+    draft = draft_config(SMALL, 512, 512, "draft")
+    spec = DecodeSpec(SMALL, 500, (0,), (1,), draft, 3)
+    loop = make_loop(spec, random_params(SMALL, draft), NeverExit(), TokenBoundaries(np.zeros(2048, bool)))
+    state = jax.eval_shape(segments.open_slots, loop, 4, spec.prefixes[-1])
+    caches = compile_ahead_bytes((state.target_cache.k, state.target_cache.v, state.draft_cache.k, state.draft_cache.v))
+    planned = plan_memory.cache_bytes(SMALL, draft, 4, spec.prefixes[-1])
+    assert planned <= caches < (1 + NEAR) * planned  # on a CPU the draft's has SPARE positions
+
+
+def compile_ahead_bytes(tree) -> int:
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rows, tokens", [(8, 512), (16, 1024)])
+def test_programs_compiled_here_take_what_is_planned(rows, tokens):
+    """Whole programs on a CPU's mesh: the loop and a training step, arguments and what they work with."""
+    target = dataclasses.replace(SMALL, row_attention="fused")
+    draft = draft_config(target, 512, 512, "draft")
+    mesh = make_mesh(1, 8, 1)
+    losses = DraftTrainingConfig(steps=4, teacher_chunk=128, loss_chunk=128, remat=True)
+    found = compile_ahead.memory_of(compile_ahead.compile_draft_step(mesh, target, draft, rows, tokens, losses))
+    sizes = (1, 8, 1)
+    planned = plan_memory.target_bytes(target, sizes) + plan_memory.state_bytes(draft, ADAMW, losses, sizes)
+    planned += plan_memory.train_working(target, draft, losses, rows, tokens, sizes)
+    assert planned == pytest.approx(found.total, rel=NEAR)
+    found = compile_ahead.memory_of(compile_ahead.compile_decode(make_mesh(8, 1, 1), SMALL, draft, rows, 128, tokens))
+    planned = plan_memory.target_bytes(SMALL) + plan_memory.draft_bytes(draft)
+    planned += plan_memory.cache_bytes(SMALL, draft, rows, tokens, (8, 1, 1))
+    planned += plan_memory.decode_working(SMALL, draft, rows, 3, 128 * rows // 8, (8, 1, 1))
+    assert planned == pytest.approx(found.total, rel=NEAR)
+
+
+def test_the_pace_of_decoding_by_hand():
+    rates = Rates(1e12, 1e15, 0.5, 0.4)
+    one = plan_hours.decoding_pace(LLAMA, None, 1, 0, 2.5, rates)
+    read = 2 * (8_030_261_248 - 128_256 * 4096 + 4096) + 131_072  # the table is looked up; the token's cache is written
+    assert one.seconds == pytest.approx(read / 5e11, rel=1e-6) and one.tokens == pytest.approx(1 / one.seconds)
+    assert one.limit == "weights"
+    many = plan_hours.decoding_pace(LLAMA, None, 8, 32_768, 2.5, rates)
+    assert many.seconds - one.seconds == pytest.approx(8 * 32_768 * 131_072 / 5e11, rel=1e-3) and many.limit == "caches"
+    assert plan_hours.decoding_pace(LLAMA, None, 4096, 1, 2.5, rates).limit == "FLOPs"
+    halved = plan_hours.decoding_pace(LLAMA, None, 8, 32_768, 2.5, rates, (1, 1, 2))
+    assert halved.seconds == pytest.approx(many.seconds / 2, rel=1e-3)
+    apart = plan_hours.decoding_pace(LLAMA, None, 16, 32_768, 2.5, rates, (2, 1, 1))
+    assert apart.tokens == pytest.approx(2 * many.tokens)
+    drafted = plan_hours.decoding_pace(LLAMA, draft_for(LLAMA), 1, 0, 2.5, rates)
+    assert 1 < drafted.seconds / one.seconds < 1.2 and drafted.tokens == pytest.approx(2.5 / drafted.seconds)
+    assert plan_hours.live_prefix(15_000, 32_768) == 16_384 and plan_hours.live_prefix(99_999, 32_768) == 32_896
+
+
+def test_forced_answers_by_hand():
+    rates = Rates(1e12, 1e18, 0.5, 0.5)  # FLOPs cost nothing
+    took, limit = plan_hours.forcing_seconds(LLAMA, 1, 32, 10_000, 200, 400, rates)
+    step = 2 * 8_030_261_248 + 131_072 * (6_000 + 32 * 200)
+    assert took == pytest.approx(7 * 400 * step / 5e11, rel=0.01) and limit == "weights"  # 200 / 32 in 7 turns
+    eight, _ = plan_hours.forcing_seconds(LLAMA, 8, 32, 10_000, 200, 400, rates)
+    assert took / 8 < eight < took
+    slow, limit = plan_hours.forcing_seconds(LLAMA, 1, 32, 10_000, 200, 400, Rates(1e18, 1e12))
+    assert limit == "FLOPs" and slow > 2 * 8.03e9 * (10_000 + 80_000) / 4e11
+    assert plan_hours.forward_flops(LLAMA, 1, 0, logits=False) == 2 * (8_030_261_248 - 2 * 128_256 * 4096)
+
+
+@pytest.mark.parametrize("name", list(MODELS))
+def test_a_published_config_fits_the_gpus_that_it_names_and_shows_its_plan(name, tmp_path):
+    config, assumed = config_of(name), Assumed()
+    published = (ROOT / "tests" / "fixtures" / "published" / f"{MODELS[name]}.json").read_text()
+    (tmp_path / "config.json").write_text(published)
+    assert target_of(config) == load_target_config(tmp_path, "bfloat16")  # the preset is the published model
+
+    work = work_of(config, assumed)
+    told = importlib.import_module(f"configs.{name}").__doc__
+    least = int(re.search(r"NVIDIA\s+H100s\s+of\s+80\s+GB,\s+(\d+)\s+or\s+more", told)[1])
+    slurm = (ROOT / "launch" / "slurm.sh").read_text()
+    assert least == int(re.search(r"gpus-per-node=(\d+)", slurm)[1])  # a node, of as many processes
+    assert "ntasks-per-node=8" in slurm and fits(plan(work, assumed, h100(least)))
+    assert by_devices(work, assumed, h100, (1, 8, 16)) in told
+    assert f"{plan_memory.target_bytes(work.target) / 1e9:.1f} GB of bfloat16 weights" in told
+    assert f"{plan_memory.token_cache(work.target) // 1024} KiB of cache a token" in told
+    assert longest(work, assumed) < 1.05 * (work.max_new_tokens + 1024)  # a buffer that is not twice what is needed
+
+
+@pytest.mark.parametrize(
+    "values, stage",
+    [
+        ({"rollout__batch_size": 32}, "rollout"),
+        ({"rollout__max_new_tokens": 33_000, "rollout__batch_size": 12}, "rollout"),
+        ({"annotate__batch_size": 16}, "annotate"),
+        ({"train__batch_size": 64}, "train"),
+        ({"train__batch_size": 12}, "train"),
+        ({"evaluate__batch_size": 40}, "evaluate"),
+    ],
+)
+def test_every_change_that_is_proposed_makes_a_stage_fit(values, stage):
+    config, machine = changed("qwen3_8b", **values), h100()
+    stages = {one.name: one for one in plan(work_of(config, Assumed()), Assumed(), machine)}
+    assert stages[stage].wrong and stages[stage].changes
+    for change in stages[stage].changes:
+        settings = dict(re.findall(r"--config\.([\w.]+)=(\d+)", change))
+        other, more = config.copy_and_resolve_references(), machine
+        with other.unlocked():
+            other.update_from_flattened_dict({key: int(value) for key, value in settings.items()})
+        if found := re.search(r"with (\d+) devices a process", change):
+            more = dataclasses.replace(machine, processes=machine.devices // int(found[1]))
+        if found := re.search(r" on (\d+) devices", change):
+            more = h100(int(found[1]))
+        again = {one.name: one for one in plan(work_of(other, Assumed()), Assumed(), more)}
+        assert not again[stage].wrong, change
+
+
+def test_grading_counts_where_it_takes_longer_than_decoding():
+    config = changed("qwen3_8b", source__name="problems.jsonl", source__checker="code")
+    assert pair_seconds(config) == 1.0 and pair_seconds(config_of("qwen3_8b")) == 0.0
+    assert pair_seconds(changed("qwen3_8b", source__name="gsm8k,humaneval_plus")) == 1.0
+    assumed = Assumed(pair_seconds=60.0)
+    stages = {one.name: one for one in plan(work_of(config, assumed), assumed, h100())}
+    assert stages["annotate"].limit == "grading" and stages["train"].limit == "FLOPs"
+    pairs = 2 * 200 * (800 + 400 + 1000)  # of one table; in 7 processes beside each of 8
+    assert stages["annotate"].hours == pytest.approx(pairs * 60 / 56 / 3600)
+
+
+def test_a_search_forces_fewer_boundaries_of_the_draft_split_alone():
+    config = config_of("qwen3_8b").copy_and_resolve_references()
+    with config.unlocked():
+        config.annotate.update({"search": True, "every": 1, "most": 0, "sparse_splits": ("draft",)})
+    forced = work_of(config, Assumed()).forced
+    assert forced["draft"] == 16 and forced["calibration"] == forced["test"] == 200
+    with config.unlocked():
+        config.annotate.update({"search": False, "every": 3, "most": 50})
+    assert work_of(config, Assumed()).forced["draft"] == 50
+
+
+def test_the_table_tells_every_stage_what_is_wrong_and_what_was_assumed():
+    config, machine, assumed = changed("qwen3_8b", rollout__batch_size=32), h100(), Assumed()
+    work = work_of(config, assumed)
+    stages = plan(work, assumed, machine)
+    text = table(stages, work, assumed, machine)
+    for stage in stages:
+        assert re.search(rf"^{stage.name} .*{re.escape(stage.limit)}$", text, re.M)
+    assert "rollout does not fit: 159.4 GiB a device are more than the 71.2 that are there. One of:" in text
+    assert "--config.rollout.batch_size=12" in text and "thinking of 10,000 tokens" in text
+    found = json.loads(json.dumps(as_json(stages, machine)))
+    assert not found["fits"] and not found["stages"]["rollout"]["fits"] and found["stages"]["train"]["fits"]
+    with pytest.raises(ValueError, match="8 devices are not shared evenly by 3 processes"):
+        dataclasses.replace(machine, processes=3)
+
+
+def test_sizes_that_nothing_tells_are_asked_for():
+    assert set(PUBLISHED.values()) <= TARGETS.keys()
+    with pytest.raises(
+        ValueError, match="nobody/model is no folder with a config.json, and its sizes are not known: give"
+    ):
+        target_of(changed("qwen3_8b", target="nobody/model"))
+    assert target_of(changed("qwen3_8b", target="nobody/model"), "llama-8b") == LLAMA
+    with pytest.raises(ValueError, match="leave its variant out"):
+        work_of(importlib.import_module("configs.embedded").get_config("target"), Assumed())
