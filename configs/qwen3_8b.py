@@ -7,8 +7,8 @@ there is a dash the settings do not fit. By arithmetic, not run:
 | devices | rollout | annotate | train | calibrate | rollout test | evaluate | hours |
 | --- | --- | --- | --- | --- | --- | --- | --- |
 | 1 | 51.4 | 24.3 | – | 33.0 | 53.1 | 53.1 | – |
-| 8 | 51.4 | 24.3 | 30.6 | 33.0 | 53.1 | 53.1 | 59 |
-| 16 | 51.4 | 24.3 | 16.4 | 33.0 | 53.1 | 53.1 | 31 |
+| 8 | 51.4 | 24.3 | 30.4 | 33.0 | 53.1 | 53.1 | 59 |
+| 16 | 51.4 | 24.3 | 16.3 | 33.0 | 53.1 | 53.1 | 31 |
 
 C=configs/qwen3_8b.py; W=runs/qwen3_8b
 python -m launch.plan      --config=$C --device=h100 --counts=1,8,16    # this table; --devices=8: what each stage needs

@@ -7,7 +7,7 @@ there is a dash the settings do not fit. By arithmetic, not run:
 | devices | rollout | annotate | train | calibrate | rollout test | evaluate | hours |
 | --- | --- | --- | --- | --- | --- | --- | --- |
 | 1 | 56.4 | 17.8 | – | 35.8 | 58.7 | 58.7 | – |
-| 8 | 56.4 | 17.8 | 27.4 | 35.8 | 58.7 | 58.7 | 42 |
+| 8 | 56.4 | 17.8 | 27.2 | 35.8 | 58.7 | 58.7 | 42 |
 | 16 | 56.4 | 17.8 | 14.7 | 35.8 | 58.7 | 58.7 | 23 |
 
 C=configs/r1_distill_qwen_7b.py; W=runs/r1_distill_qwen_7b

@@ -30,7 +30,8 @@ flags.DEFINE_integer(
 flags.DEFINE_integer("hosts", None, "Hosts that the processes run on; default: one for eight devices.", lower_bound=1)
 flags.DEFINE_integer("graders", 7, "Processes that grade answers beside each process.", lower_bound=1)
 flags.DEFINE_float("usable", 0.9, "Share of a device's memory that arrays may take (XLA_PYTHON_CLIENT_MEM_FRACTION).")
-flags.DEFINE_float("of_bandwidth", 0.5, "Share of the bandwidth that decoding reaches.")
+flags.DEFINE_float("of_bandwidth", 0.5, "Share of the bandwidth at which weights are read.")
+flags.DEFINE_float("of_caches", 0.5, "Share of the bandwidth at which caches are read.")
 flags.DEFINE_float("of_peak", 0.4, "Share of the peak that products reach.")
 flags.DEFINE_list("counts", None, "Instead: a table in Markdown for so many devices, as the configs have one.")
 flags.DEFINE_bool("json", False, "Print the plan as one line of JSON.")
@@ -61,10 +62,20 @@ def machine_of(devices: int) -> Machine:
     """The machine that the flags describe, with so many devices."""
     device = DEVICES[FLAGS.device]
     processes, hosts = FLAGS.processes or processes_of(device, devices), FLAGS.hosts or -(-devices // 8)
-    for name in ("usable", "of_bandwidth", "of_peak"):
+    for name in ("usable", "of_bandwidth", "of_caches", "of_peak"):
         if not 0 < FLAGS[name].value <= 1:
             raise ValueError(f"--{name} is a share between 0 and 1, not {FLAGS[name].value:g}.")
-    return Machine(device, devices, processes, hosts, FLAGS.graders, FLAGS.usable, FLAGS.of_bandwidth, FLAGS.of_peak)
+    return Machine(
+        device,
+        devices,
+        processes,
+        hosts,
+        FLAGS.graders,
+        FLAGS.usable,
+        FLAGS.of_bandwidth,
+        FLAGS.of_peak,
+        FLAGS.of_caches,
+    )
 
 
 def check():

@@ -29,6 +29,8 @@ export PYTHONPATH=$SLURM_SUBMIT_DIR${PYTHONPATH:+:$PYTHONPATH}
 if [[ -n ${SLURM_CPUS_PER_TASK:-} ]]; then
   export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK
 fi
+# Of a GPU's memory JAX takes three quarters unless it is told; launch.plan counts on nine tenths (--usable).
+export XLA_PYTHON_CLIENT_MEM_FRACTION=${XLA_PYTHON_CLIENT_MEM_FRACTION:-0.9}
 # JAX reads process count, number and the coordinator's node from Slurm's variables.
 export SPECEXIT_CLUSTER=slurm
 exec srun --kill-on-bad-exit=1 --label "${PYTHON:-python3}" -P -m "$@"

@@ -15,6 +15,8 @@ from launch.plan_work import pair_seconds, target_of, work_of
 from specexit_jax.decoding.loop import segments
 from specexit_jax.decoding.loop.speculative import make_loop
 from specexit_jax.decoding.spec import DecodeSpec
+from specexit_jax.evaluation.loop.roofline import copy_bandwidth
+from specexit_jax.evaluation.loop.timing import LoopTimer, make_case
 from specexit_jax.exits.boundaries import TokenBoundaries
 from specexit_jax.exits.policy import NeverExit
 from specexit_jax.models.checkpoints.hf import load_target_config
@@ -176,6 +178,29 @@ def test_the_pace_of_decoding_by_hand():
     drafted = plan_hours.decoding_pace(LLAMA, draft_for(LLAMA), 1, 0, 2.5, rates)
     assert 1 < drafted.seconds / one.seconds < 1.2 and drafted.tokens == pytest.approx(2.5 / drafted.seconds)
     assert plan_hours.live_prefix(15_000, 32_768) == 16_384 and plan_hours.live_prefix(99_999, 32_768) == 32_896
+
+
+@pytest.mark.slow
+def test_iterations_take_what_is_planned_from_two_that_were_measured():
+    """Plain decoding of one row on this machine: the shares of its bandwidth at two sizes tell the time at three others."""
+    sizes = [(8, 512), (8, 6000), (8, 3000), (20, 512), (20, 3000)]  # layers, tokens
+    timers = []
+    for layers, context in sizes:
+        target = TargetConfig("llama", 8192, 512, 1536, layers, 8, 8, 64, max_position=16384)
+        case = make_case(target, draft_for(target), batch=1, context=context, draft_tokens=0, iterations=20)
+        timers.append(LoopTimer(case, random_params(target)))
+    rounds = [[timer.run("whole") for timer in timers] for _ in range(9)]  # in turns
+    seconds, bandwidth = np.median(rounds, axis=0), copy_bandwidth()
+
+    def planned(timer, weights: float, caches: float) -> float:
+        rates = Rates(bandwidth, 1e18, weights, 1.0, caches)
+        return plan_hours.decoding_pace(timer.case.spec.target, None, 1, timer.case.context, 1, rates).seconds
+
+    apart = [[planned(timer, 1, 1e9), planned(timer, 1e9, 1)] for timer in timers[:2]]
+    shares = 1 / np.linalg.solve(apart, seconds[:2])
+    found = [planned(timer, *shares) / took for timer, took in zip(timers, seconds, strict=True)]
+    print({size: round(float(one), 2) for size, one in zip(sizes, found, strict=True)})
+    assert found == pytest.approx([1.0] * 5, rel=NEAR)
 
 
 def test_forced_answers_by_hand():

@@ -19,14 +19,18 @@ TEXTS = ("Count the legs of 3 dogs.", "3*4=12.\n\nSo the answer is 12.\n\nWait, 
 VOCABULARY = 300
 
 
-def write_tiny(folder: Path, seed: int = 0, temperature: float = 1.0) -> Path:
-    """folder/{target, draft, policy.json}; the random model writes a paragraph end every few tokens."""
+def write_tiny(
+    folder: Path, seed: int = 0, temperature: float = 1.0, architecture: str = "qwen3", closes: bool = False
+) -> Path:
+    """folder/{target, draft, policy.json}; the random model writes a paragraph end every few tokens, and closes its thinking now
+    and then if it `closes`."""
     tokenizer = train_tokenizer(TEXTS, VOCABULARY)
     size = len(tokenizer)
-    target = TargetConfig("qwen3", size, 16, 24, 2, 2, 1, 8, qk_norm=True, max_position=96, capture=(0, 1, 1))
+    switches = {"qk_norm": architecture == "qwen3", "qkv_bias": architecture == "qwen2"}
+    target = TargetConfig(architecture, size, 16, 24, 2, 2, 1, 8, max_position=96, capture=(0, 1, 1), **switches)
     draft = DraftConfig(16, 16, 24, 2, 1, 8, vocab_size=size, draft_vocab_size=64)
     params = _random(functools.partial(init_target, target), seed)
-    _say_few_tokens(params, [*tokenizer.encode(".\n\n answer"), tokenizer.eos_token_id])
+    _say_few_tokens(params, [*tokenizer.encode(".\n\n answer" + "</think>" * closes), tokenizer.eos_token_id])
     save_target(folder / "target", target, params)
     tokenizer.save_pretrained(folder / "target")
     defaults = {"do_sample": True, "temperature": temperature, "max_new_tokens": 48}

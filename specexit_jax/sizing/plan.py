@@ -87,6 +87,7 @@ class Machine:
     usable: float = 0.9
     of_bandwidth: float = 0.5
     of_peak: float = 0.4
+    of_caches: float = 0.5
 
     def __post_init__(self):
         if self.devices % self.processes:
@@ -96,7 +97,7 @@ class Machine:
 
     @property
     def rates(self) -> Rates:
-        return Rates(self.device.bandwidth, self.device.peak, self.of_bandwidth, self.of_peak)
+        return Rates(self.device.bandwidth, self.device.peak, self.of_bandwidth, self.of_peak, self.of_caches)
 
     @property
     def room(self) -> int:

@@ -23,16 +23,19 @@ _REACH = 9  # positions past a row's length that a step of three drafts writes (
 
 @dataclasses.dataclass(frozen=True)
 class Rates:
-    """Of one device: bytes and bfloat16 FLOPs a second, and the shares of both that programs reach."""
+    """Of one device: bytes and bfloat16 FLOPs a second, and the shares of them that programs reach; of_caches: of the bandwidth,
+    where caches are read."""
 
     bandwidth: float
     peak: float
     of_bandwidth: float = 0.5
     of_peak: float = 0.4
+    of_caches: float = 0.5
 
-    def seconds(self, moved: float, flops: float) -> float:
-        """Of moving so many bytes and computing so many FLOPs on one device, side by side."""
-        return max(moved / (self.bandwidth * self.of_bandwidth), flops / (self.peak * self.of_peak))
+    def seconds(self, weights: float, flops: float, caches: float = 0.0) -> float:
+        """Of reading so many bytes of weights and caches and computing so many FLOPs on one device, side by side."""
+        moved = (weights / self.of_bandwidth + caches / self.of_caches) / self.bandwidth
+        return max(moved, flops / (self.peak * self.of_peak))
 
 
 class Pace(NamedTuple):
@@ -76,7 +79,7 @@ def decoding_pace(
     caches = own * live * (token_cache(target, mesh) + drafted * token_cache(draft or target, mesh))
     weights = _weights(target, draft, drafted, own) / split
     flops = own * forward_flops(target, drafted + 1, live) / mesh[2]
-    seconds = rates.seconds(weights + caches, flops)
+    seconds = rates.seconds(weights, flops, caches)
     limit = "FLOPs" if rates.seconds(0, flops) == seconds else "caches" if caches > weights else "weights"
     return Pace(rows * written / seconds, seconds, limit)
 
@@ -105,7 +108,7 @@ def forcing_seconds(
     flops = own * branches * forward_flops(target, 1, length / 2) / mesh[2]
     steps = math.ceil(boundaries / branches) * answer
     step, prefill = (
-        rates.seconds(weights + caches, flops),
+        rates.seconds(weights, flops, caches),
         rates.seconds(0, forward_flops(target, length, length / 2)) / mesh[2],
     )
     forced, read = steps * step / rows, prefill / (rows / own)

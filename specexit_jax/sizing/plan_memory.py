@@ -146,6 +146,6 @@ def train_working(
     attended = (16 + 20 * losses.steps) * draft.num_heads * draft.head_dim
     a_token = size * max(attended, 15 * max(target.intermediate_size, draft.intermediate_size))
     plain = target.row_attention == "plain" or (target.row_attention == "auto" and row_length <= FUSED_FROM)
-    blocks = 13 * losses.steps * min(BLOCK, row_length) ** 2 // 4
+    blocks = 5 * losses.steps * min(BLOCK, row_length) ** 2 // 2
     scores = 4 * own * target.num_heads * (row_length**2 if plain else blocks)
     return gathered + logits + own * row_length * a_token + scores

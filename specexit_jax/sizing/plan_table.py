@@ -81,7 +81,8 @@ def _assumed(work: Work, assumed: Assumed, machine: Machine) -> str:
         f"{assumed.accept_length:g} tokens a step of the trained draft",
         f"exits keep {assumed.kept:.0%} of the thinking",
         f"{assumed.pair_seconds:g} s a graded pair, in {machine.graders} processes beside each",
-        f"{machine.of_bandwidth:.0%} of the bandwidth and {machine.of_peak:.0%} of the peak",
+        f"weights at {machine.of_bandwidth:.0%} of the bandwidth, caches at {machine.of_caches:.0%}",
+        f"products at {machine.of_peak:.0%} of the peak",
     ]
     last = "Memory is of rows as long as they may become. Not counted: compilation, replays and fits on the host."
     return f"Assumed: {'; '.join(told)}. {last}"
