@@ -6,9 +6,9 @@ there is a dash the settings do not fit. By arithmetic, not run:
 
 | devices | rollout | annotate | train | calibrate | rollout test | evaluate | hours |
 | --- | --- | --- | --- | --- | --- | --- | --- |
-| 1 | 56.4 | 17.8 | – | 35.8 | 58.7 | 58.7 | – |
-| 8 | 56.4 | 17.8 | 27.2 | 35.8 | 58.7 | 58.7 | 42 |
-| 16 | 56.4 | 17.8 | 14.7 | 35.8 | 58.7 | 58.7 | 23 |
+| 1 | 57.1 | 31.0 | – | 35.8 | 59.3 | 59.3 | – |
+| 8 | 57.1 | 31.0 | 27.2 | 35.8 | 59.3 | 59.3 | 38 |
+| 16 | 57.1 | 31.0 | 14.7 | 35.8 | 59.3 | 59.3 | 21 |
 
 C=configs/r1_distill_qwen_7b.py; W=runs/r1_distill_qwen_7b
 python -m launch.plan      --config=$C --device=h100 --counts=1,8,16    # this table; --devices=8: what each stage needs

@@ -12,13 +12,13 @@ import pytest
 
 from specexit_jax.backend import on_cpu, tracing_for
 from specexit_jax.decoding.spec import DecodeSpec
-from specexit_jax.evaluation.loop.roofline import traffic
 from specexit_jax.models.target import init_target
 from specexit_jax.parallel.sharding import make_mesh
 from specexit_jax.sizing import compile_ahead
 from specexit_jax.sizing.devices import device_of
 from specexit_jax.sizing.presets import TARGETS, draft_for
 from specexit_jax.sizing.program_text import iteration_of
+from specexit_jax.sizing.traffic import traffic
 from specexit_jax.training.draft import DraftTrainingConfig
 
 HBM = 16 * 2**30  # of a v5e chip
