@@ -46,7 +46,7 @@ def test_ids_and_purposes_choose_columns_of_the_noise():
 
 def scores_with_ties() -> jax.Array:
     """Of 60 columns, some equal; the least of some filters is shared by several."""
-    scores = np.random.default_rng(1).normal(0, 2, (2, 3, 60)).astype(np.float32)
+    scores = np.random.default_rng(1).normal(0, 2, (2, 40, 60)).astype(np.float32)
     scores[1] = np.round(scores[1])
     return jnp.asarray(scores)
 
@@ -63,10 +63,11 @@ def scores_with_ties() -> jax.Array:
 )
 def test_a_token_among_few_is_the_token_among_all(monkeypatch, rows):
     logits, keys, sampling = scores_with_ties(), placeholder_keys(0, 2), SamplingRows.of(rows)
+    positions = jnp.arange(80, dtype=jnp.int32).reshape(2, 40)
     names = jnp.arange(60, dtype=jnp.int32) * 3 + 1  # a draft's vocabulary
     wanted = [
-        keyed_sample(logits, keys, POSITIONS, sampling),
-        keyed_sample(logits, keys, POSITIONS, sampling, 200, names),
+        keyed_sample(logits, keys, positions, sampling),
+        keyed_sample(logits, keys, positions, sampling, 200, names),
     ]
     monkeypatch.setattr(filters, "SMALL", 30)
     monkeypatch.setattr(filters, "RANKED", 24)
@@ -74,8 +75,8 @@ def test_a_token_among_few_is_the_token_among_all(monkeypatch, rows):
     edge = filters.least_kept(logits, sampling)
     expected = any(not row.greedy for row in rows) and Sampling(1.0) not in rows
     assert bool(few_kept(logits, edge, sampling)) == expected
-    np.testing.assert_array_equal(keyed_sample(logits, keys, POSITIONS, sampling), wanted[0])
-    np.testing.assert_array_equal(keyed_sample(logits, keys, POSITIONS, sampling, 200, names), wanted[1])
+    np.testing.assert_array_equal(keyed_sample(logits, keys, positions, sampling), wanted[0])
+    np.testing.assert_array_equal(keyed_sample(logits, keys, positions, sampling, 200, names), wanted[1])
 
 
 @pytest.mark.parametrize("platform", ["cpu", "gpu"])

@@ -136,13 +136,14 @@ def test_filters_keep_what_a_plain_loop_keeps(sampling):
     np.testing.assert_array_equal(filtered[kept], np.asarray(scores)[kept])
 
 
-@pytest.mark.parametrize("asked", [slice(0, 4), slice(4, 9), slice(0, 9)])
+@pytest.mark.parametrize("asked", [slice(0, 4), slice(4, 9), slice(0, 11)])
 def test_every_row_has_its_own_filters_whether_few_are_ranked_or_all(monkeypatch, asked):
     rows = [
         Sampling(1, 5), Sampling(1, 7, 0.6), Sampling(1, 2, min_p=0.2), Sampling(),
         Sampling(1, 9), Sampling(1, 0, 0.8), Sampling(0.5), Sampling(1.5, min_p=0.1), Sampling(0.3, 20, 0.9),
+        Sampling(2, 0, 0.99), Sampling(1, 0, 0.3),
     ][asked]  # fmt: skip
-    scores, untraced = random_logits(9, 4, 30, seed=4)[asked], filters._least_kept.__wrapped__
+    scores, untraced = random_logits(11, 4, 30, seed=4)[asked], filters._least_kept.__wrapped__
     expected = [filtered_scores(scores[i : i + 1], SamplingRows.of([row]))[0] for i, row in enumerate(rows)]
     for small, ranked in ((8192, 128), (4, 8)):
         monkeypatch.setattr(filters, "SMALL", small)

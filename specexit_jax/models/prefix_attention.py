@@ -54,9 +54,8 @@ def attend_prefix(q: Queries, k: CachedKeys, v: Values, mask: Reach) -> Queries:
         scores = scores_of(rows, keys).reshape(batch, heads, group, tokens, block)
         scores = jnp.where(seen[:, None, None], scores, jnp.float32(MASKED))
         now = jnp.maximum(top, jnp.max(scores, axis=-1, keepdims=True))
-        # A token that has seen nothing yet has MASKED as its top: its weights must be 0, and not exp(0).
-        weights = jnp.where(seen[:, None, None], jnp.exp(scores - now), jnp.float32(0))
-        decay = jnp.exp(top - now)
+        # What a token gathers before the first block in which it sees something decays to 0 there.
+        weights, decay = jnp.exp(scores - now), jnp.exp(top - now)
         folded = weights.astype(v.dtype).reshape(batch, heads, group * tokens, block)
         share = jnp.einsum("bkts,bksh->bkth", folded, values, preferred_element_type=jnp.float32).reshape(mixed.shape)
         return now, total * decay + jnp.sum(weights, axis=-1, keepdims=True), mixed * decay + share
