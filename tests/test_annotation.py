@@ -19,10 +19,11 @@ from specexit_jax.annotation import annotate as annotate_module
 from specexit_jax.annotation import features
 from specexit_jax.annotation import rollout as rollout_module
 from specexit_jax.annotation.annotate import annotate, label_of
-from specexit_jax.annotation.features import extract, load_signals, save_signals
+from specexit_jax.annotation.features import extract, signals_along
 from specexit_jax.annotation.forcing import Forcing, force_batch, make_forcer
 from specexit_jax.annotation.replay import replay
 from specexit_jax.annotation.rollout import Rollout, request_of, roll_out
+from specexit_jax.annotation.signal_file import load_signals, save_signals
 from specexit_jax.annotation.unfinished import count_unfinished
 from specexit_jax.data.programs import CodeTests
 from specexit_jax.data.splits import Problem
@@ -302,11 +303,11 @@ def test_signals_are_extracted_once_a_trace(session, folder, tmp_path, monkeypat
     bundle = DraftBundle(session.draft, session.params.draft, session.params.d2t)
     asked = []
 
-    def counted(config, params, end, chosen, *more, **named):
+    def counted(config, params, end, chosen, draft):
         asked.append([trace["id"] for trace in chosen])
-        return extract(config, params, end, chosen, *more, **named)
+        return signals_along(config, params, end, chosen, draft)
 
-    monkeypatch.setattr(harness, "extract", counted)
+    monkeypatch.setattr(harness, "signals_along", counted)
     first = harness.extracted(session, traces[:2], bundle, tmp_path)
     whole = harness.extracted(session, traces, bundle, tmp_path)
     again = harness.extracted(session, traces[1:3], bundle, tmp_path)
@@ -336,7 +337,7 @@ def test_acceptance_is_counted_for_the_draft_that_made_it(session, problems, fol
     append_jsonl(tmp_path / "traces.jsonl", rows)
     found = harness.decoded_by(session, problems[:4], method, setting, tmp_path, "traces")
     assert [trace["accepted"] for trace in found] == [[1, 2, 0, 1], [], [], []]
-    assert [trace["ids"] for trace in found] == [row["ids"] for row in rows]
+    assert [trace["ids"] for trace in found.whole()] == [row["ids"] for row in rows]
 
 
 def test_boundary_features_have_a_row_a_boundary(session, folder, monkeypatch):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from calibration_case import random_outcomes
 
+from specexit_jax.exits import calibration
 from specexit_jax.exits.calibration import (
     Outcomes,
     choose_thresholds,
@@ -22,7 +23,10 @@ def test_task_weights_average_tasks_not_traces():
     assert task_weights(["a", "b", "b"]) @ np.array([1.0, 0.0, 0.5]) == pytest.approx((1.0 + 0.25) / 2)
 
 
-def test_exits_and_scores_follow_a_loop_over_traces():
+@pytest.mark.parametrize("block", [1, 2**5, 2**17])
+def test_exits_and_scores_follow_a_loop_over_traces(monkeypatch, block):
+    """Whatever number of boundaries is compared at a time."""
+    monkeypatch.setattr(calibration, "BLOCK", block)
     outcomes = random_outcomes(0)
     settings = np.array([[0.5, 0.1, 150.0], [0.0, 0.0, 1e5], NEVER])
     exits = exit_boundaries(outcomes, settings)

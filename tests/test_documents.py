@@ -1,13 +1,11 @@
 """Labelled traces as documents: what is learned, where, and which files are refused."""
 
-import json
-
 import numpy as np
 import pytest
 from training_case import ROW, rows_of, write_split
 
 from specexit_jax.annotation.documents import AFTER, BEFORE, LabelOptions, Traces, document, frequent_tokens
-from specexit_jax.data.jsonl_index import JsonlIndex
+from specexit_jax.storage.rows import Rows
 
 TRACE = {"id": "a", "prompt_ids": [7, 8], "ids": [1, 2, 3, 4, 5, 9, 6, 0], "think_end": 5}
 LABEL = {"id": "a", "boundaries": [1, 3], "agree": [False, True], "first": 1, "stable": 1}
@@ -42,8 +40,8 @@ def test_options_reach_the_labels():
 def test_traces_stay_on_disk_and_are_joined_by_id(tmp_path):
     folder = write_split(tmp_path, 9)
     traces = Traces(folder, ROW)
-    labels = {label["id"]: label for label in JsonlIndex([folder / "labels.jsonl"])}
-    for number, trace in enumerate(JsonlIndex([folder / "traces.jsonl"])):
+    labels = {label["id"]: label for label in Rows([folder / "labels.jsonl"])}
+    for number, trace in enumerate(Rows([folder / "traces.jsonl"])):
         for name, values in document(trace, labels[trace["id"]]).items():
             np.testing.assert_array_equal(traces[number][name], values)
         assert traces.lengths[number] == len(traces[number]["tokens"])
@@ -77,14 +75,6 @@ def test_what_does_not_fit_is_refused(tmp_path):
         Traces(folder, ROW, labelled=False)
     with pytest.raises(FileNotFoundError, match="does not exist"):
         Traces(tmp_path / "absent", ROW)
-
-
-def test_lines_are_read_in_any_order(tmp_path):
-    path = tmp_path / "a.jsonl"
-    path.write_text("".join(json.dumps({"n": n, "text": "é" * n}) + "\n" for n in range(20)))
-    index = JsonlIndex([path])
-    assert [index[n]["n"] for n in (19, 0, 7)] == [19, 0, 7] and len(index) == 20
-    assert [value["n"] for value in index] == list(range(20))
 
 
 def test_frequent_tokens():

@@ -75,7 +75,7 @@ def test_labels_are_refused_where_a_boundary_is_not_among_them(both):
     write_split(both, [], traces_and_labels(60, ("marker",))[1])
     (both / "annotate.json").unlink()
     with pytest.raises(ValueError, match="has no boundary at token 3"):
-        annotated_split(SESSION, both, ("paragraph",))
+        list(annotated_split(SESSION, both, ("paragraph",))[1])
 
 
 def test_the_draft_learns_from_the_boundaries_that_are_asked_for(both):
@@ -107,7 +107,7 @@ def test_the_ceiling_sees_the_policys_boundaries(tmp_path, monkeypatch):
     seen, sides = [], []
     monkeypatch.setattr(harness, "extracted", lambda *parts: SimpleNamespace(signals={}))
     monkeypatch.setattr(bounding, "_boundary_bytes", lambda _: 1)
-    monkeypatch.setattr(bounding, "extract", lambda *parts: SimpleNamespace(features=seen.append(parts[-1])))
+    monkeypatch.setattr(bounding, "extract", lambda *parts: SimpleNamespace(features=seen.append(list(parts[-1]))))
     monkeypatch.setattr(bounding, "gather_boundaries", lambda *_: None)
     monkeypatch.setattr(bounding, "fit_reading", lambda *_: None)
     monkeypatch.setattr(bounding, "ceiling_records", lambda session, policy, reading, *rest: sides.append(rest))

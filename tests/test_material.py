@@ -10,7 +10,7 @@ from training_case import ROW, rows_of, write_split
 
 from specexit_jax.annotation.documents import Traces
 from specexit_jax.annotation.material import summary
-from specexit_jax.data.jsonl_index import JsonlIndex
+from specexit_jax.storage.rows import Rows
 from specexit_jax.training.ttt import chain_masks
 
 PROMPT = 3
@@ -26,14 +26,14 @@ def rewritten(tmp_path, change):
     """The split with its labels and traces changed."""
     folder = write_split(tmp_path / "split", 12)
     for name in ("traces", "labels"):
-        rows = [change(name, row) for row in JsonlIndex([folder / f"{name}.jsonl"])]
+        rows = [change(name, row) for row in Rows([folder / f"{name}.jsonl"])]
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return folder
 
 
 @pytest.mark.parametrize("longest", [1, PROMPT, PROMPT + 1])
 def test_rows_that_hold_prompts_alone_are_refused(folder, longest):
-    need = PROMPT + max(len(trace["ids"]) for trace in JsonlIndex([folder / "traces.jsonl"]))
+    need = PROMPT + max(len(trace["ids"]) for trace in Rows([folder / "traces.jsonl"]))
     for labelled in (True, False):
         with pytest.raises(
             ValueError, match=f"train.row_length is {longest}: .* all 12 traces .* train.row_length={need}"
@@ -54,7 +54,7 @@ def test_what_the_step_counts_is_enough(folder):
 
 
 def test_traces_that_are_cut_are_counted(folder):
-    whole = [PROMPT + len(trace["ids"]) for trace in JsonlIndex([folder / "traces.jsonl"])]
+    whole = [PROMPT + len(trace["ids"]) for trace in Rows([folder / "traces.jsonl"])]
     cut = sum(length > 16 for length in whole)
     assert summary(Traces(folder, 16)) == (
         f"12 traces, {sum(min(length, 16) for length in whole)} tokens, {cut} cut to a row of 16 (the longest has {max(whole)})"

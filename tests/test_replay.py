@@ -4,7 +4,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from specexit_jax.annotation.replay import ROWS, outcomes, replay, smoothed_at_boundaries
+from specexit_jax.annotation import decided
+from specexit_jax.annotation.decided import ROWS
+from specexit_jax.annotation.replay import outcomes, outcomes_by, replay, smoothed_at_boundaries
 from specexit_jax.exits.calibration import exit_boundaries, threshold_grid
 from specexit_jax.exits.policy import Deer, FirstAnswer, NeverExit, Threshold
 from specexit_jax.exits.released import released
@@ -79,6 +81,17 @@ def test_replay_exits_where_token_by_token_decoding_does(name):
             assert (got.correct, got.answer) == (label["correct"][place], str(want))
             assert got.ids[got.exit_index] == 2 and got.tokens == len(got.ids)
     assert 0 < exits < 6
+
+
+def test_long_traces_come_in_smaller_batches(monkeypatch):
+    traces, labels, signals = _annotated(2, 9)
+    smoothers = {name: smoother_named(name) for name in ("none", "ewma")}
+    whole, shapes, decide = outcomes_by(smoothers, traces, labels, signals), [], decided._decide
+    monkeypatch.setattr(decided, "TOKENS", 512)
+    monkeypatch.setattr(decided, "_decide", lambda *a, **b: shapes.append(a[2].shape) or decide(*a, **b))
+    for name, found in outcomes_by(smoothers, traces, labels, signals).items():
+        assert np.array_equal(found.smoothed, whole[name].smoothed) and np.array_equal(found.tokens, whole[name].tokens)
+    assert shapes and all(rows * length <= 512 for rows, length, _ in shapes)
 
 
 @pytest.mark.parametrize("name", SMOOTHERS)

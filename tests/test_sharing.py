@@ -86,7 +86,7 @@ def test_shares_give_the_results_of_one_process(session, problems, file, setting
     def again(*_, **__):
         raise AssertionError("what shares have done is done again")
 
-    monkeypatch.setattr(harness, "extract", again)
+    monkeypatch.setattr(harness, "signals_along", again)
     monkeypatch.setattr(annotate_module, "force_batch", again)
     monkeypatch.setattr(rollout_module, "trace_later", again)
     assert results(session, problems, file, setting, tmp_path) == alone[1]

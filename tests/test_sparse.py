@@ -78,8 +78,8 @@ def test_stages_that_need_every_answer_refuse_some(sparse):
     for call in (
         lambda: replay(NeverExit(), traces, labels, None, SESSION.end_think_ids),
         lambda: outcomes(None, traces, labels, {}),
-        lambda: join_labels(traces, labels),
-        lambda: labels_at(traces, labels, SESSION.boundaries(KINDS)),
+        lambda: list(join_labels(traces, labels)),
+        lambda: list(labels_at(traces, labels, SESSION.boundaries(KINDS))),
     ):
         with pytest.raises(ValueError, match=row):
             call()
@@ -114,6 +114,10 @@ def test_training_reads_a_sparse_split_at_every_boundary(sparse, monkeypatch):
     monkeypatch.setattr(scoring, "statistics_without", lambda *_: ("a", "b"))
     monkeypatch.setattr(scoring, "statistic_names", lambda *_: ("a", "b"))
     own = SimpleNamespace(**vars(SESSION) | {"draft": SimpleNamespace(signal_names=())})
+    with monkeypatch.context() as patch:  # whole traces of a large split, at random
+        patch.setattr(scoring, "MOST", 9)
+        patch.setattr(scoring, "statistics_at_boundaries", lambda _, traces, *__: seen[: len(traces)])
+        assert [len(one) for one in scoring.boundary_table(own, sparse, KINDS, "one").seen] == [4] * 2
     table = scoring.boundary_table(own, sparse, KINDS, "one")
     assert [len(one) for one in table.seen] == [4] * 6 and table.wanted[0].tolist() == [0, 0, 0, 1]
     with pytest.raises(ValueError, match="at some of its boundaries"):

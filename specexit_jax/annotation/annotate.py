@@ -27,6 +27,7 @@ from specexit_jax.engine.session import Session, text_of
 from specexit_jax.exits.boundaries import Boundaries, boundary_positions
 from specexit_jax.exits.labels import sufficient_boundary
 from specexit_jax.monitoring.progress import Progress
+from specexit_jax.storage.rows import brief_rows, taken
 from specexit_jax.storage.shards import WHOLE, Shard, held, own_rows, read_shards, require_settings
 
 _WAITING = 64  # traces whose labels may wait for grades; a long one takes some megabytes
@@ -113,14 +114,15 @@ def labels(
 
     def ungraded() -> Iterator[Later[list[dict]]]:
         for start in range(0, len(ordered), forcing.rows):
-            chosen = ordered[start : start + forcing.rows]
+            chosen = list(ordered[start : start + forcing.rows])
             every = [places(trace) for trace in chosen]
             own = [schedule.of(each) for each in every]
             forced = force_batch(forcer, forcing, chosen, own)
             made = [one(*pair, forced, row) for row, pair in enumerate(zip(chosen, own, strict=True))]
             yield together(made if schedule.whole else list(map(_with_unforced, made, every)))
 
-    ordered = sorted(traces, key=lambda trace: len(trace["prompt_ids"]) + len(trace["ids"]))
+    lengths = [len(trace["prompt_ids"]) + len(trace["ids"]) for trace in brief_rows(traces)]
+    ordered = taken(traces, np.argsort(lengths, kind="stable"))
     if schedule.search:
         found = label_searched(session, forcer, forcing, schedule, ordered, places, one, grader)
         return ([row] for row in grader.arrived(found, max(forcing.rows, _WAITING)))
@@ -177,11 +179,9 @@ def annotate(
     """
     settings = require_alike(session, folder, kinds, forcing, target, source, schedule)
     with own_rows(folder, "labels", "annotate", settings, shard) as rows:
-        traces = sorted(read_shards(folder, "traces"), key=lambda trace: trace["id"])  # of all processes
-        before, by_id = held(folder, "labels"), {trace["id"]: trace for trace in traces}
-        done = {label["id"] for label in before}
-        mine = shard.has if names is None else names.__contains__
-        missing = [trace for trace in traces if mine(trace["id"]) and trace["id"] not in done]
+        traces, before = read_shards(folder, "traces"), held(folder, "labels")  # of all processes
+        mine, done = shard.has if names is None else names.__contains__, set(before.ids)
+        missing = traces.of(sorted(name for name in traces.ids if mine(name) and name not in done))
         if schedule.search:  # which asks for few boundaries of a trace at a time: more branches would idle
             forcing = dataclasses.replace(forcing, branches=min(forcing.branches, max(schedule.width, schedule.verify)))
         forcer = make_forcer(session, forcing)
@@ -193,7 +193,8 @@ def annotate(
             rows.append(batch)
             count += len(batch)
             unforced += sum(len(label.get("unforced", ())) for label in batch)
-            unfinished += count_unfinished([by_id[label["id"]] for label in batch], batch, forcing.max_answer)
+            own = traces.brief().of(label["id"] for label in batch)
+            unfinished += count_unfinished(own, batch, forcing.max_answer)
             progress.update(count, f"{forcer.cost.boundaries} boundaries, {_pace(forcer.cost)}")
         measured = {"traces": count, "rows": forcing.rows, "branches": forcing.branches, "unforced": unforced}
         measured |= dataclasses.asdict(forcer.cost) | grader.measured(graded)

@@ -8,11 +8,10 @@ import numpy as np
 
 from specexit_jax.annotation.kinds import labels_at
 from specexit_jax.annotation.sparse import filled
-from specexit_jax.data.jsonl_index import JsonlIndex
 from specexit_jax.data.packing import Columns, PackedRows
 from specexit_jax.exits.boundaries import Boundaries
 from specexit_jax.exits.labels import confidence_targets, token_labels
-from specexit_jax.storage.shards import shard_files
+from specexit_jax.storage.shards import read_shards
 
 BEFORE, AFTER = 1, 2  # phases of a token; 0: neither
 
@@ -41,8 +40,8 @@ class Traces:
     confidence is masked where it is not known.
 
     boundaries: the kinds that are used, of those in the labels (None: all). int64 [documents] each: `lengths`, cut to
-    `longest`; `whole`, before the cut; `prompts`. `cut`: how many documents were cut. Traces are read from disk when
-    needed. Raises ValueError if traces and labels do not fit together.
+    `longest`; `whole`, before the cut; `prompts`. `cut`: how many documents were cut. Traces and labels are read from disk when
+    needed; the lengths are those of the index. Raises ValueError if traces and labels do not fit together.
     """
 
     def __init__(
@@ -55,38 +54,27 @@ class Traces:
     ):
         folder, self.boundaries = Path(folder), boundaries
         self.options, self.longest = options, longest
-        self.traces, kept, whole, prompts = _index(folder, "traces"), {}, [], []
-        for place, trace in enumerate(self.traces):
-            if (
-                trace["id"] not in kept
-            ):  # another process may have done the same trace, when the number of processes changed
-                kept[trace["id"]] = place
-                whole.append(len(trace["prompt_ids"]) + len(trace["ids"]))
-                prompts.append(len(trace["prompt_ids"]))
-        self.whole, self.prompts = np.array(whole, np.int64), np.array(prompts, np.int64)
+        self.traces, self._labels = read_shards(folder, "traces"), None
+        self.prompts = np.array(self.traces.column("prompt_ids"), np.int64)
+        self.whole = self.prompts + np.array(self.traces.column("ids"), np.int64)
         self.lengths = np.minimum(self.whole, longest)
         self.cut = int(np.sum(self.whole > longest))
-        self._trace_of, self._labels, self._label_of = list(kept.values()), None, []
         if labelled:
-            self._labels = _index(folder, "labels")
-            places: dict[str, int] = {}
-            for place, label in enumerate(self._labels):
-                places.setdefault(label["id"], place)
-            missing = [name for name in kept if name not in places]
+            self._labels = read_shards(folder, "labels").brief()
+            missing = [name for name in self.traces.ids if name not in self._labels.by_id]
             if missing:
                 raise ValueError(f"{folder}: {len(missing)} traces have no label ({missing[0]}): annotate them first")
-            self._label_of = [places[name] for name in kept]
 
     def __len__(self) -> int:
-        return len(self._trace_of)
+        return len(self.traces)
 
     @property
     def labelled(self) -> bool:
         return self._labels is not None
 
     def __getitem__(self, number: int) -> Columns:
-        trace = self.traces[self._trace_of[number]]
-        label = None if self._labels is None else filled(self._labels[self._label_of[number]])
+        trace = self.traces[number]
+        label = None if self._labels is None else filled(self._labels.by_id[trace["id"]])
         if label is not None and self.boundaries is not None:
             (label,) = labels_at([trace], [label], self.boundaries)
         columns = document(trace, label, self.options)
@@ -122,7 +110,7 @@ def frequent_tokens(traces: Sequence[dict], vocab_size: int, size: int, always: 
         raise ValueError(f"a draft vocabulary of {size} tokens does not fit a target vocabulary of {vocab_size}")
     counts = np.zeros(vocab_size, np.int64)
     for trace in traces:
-        np.add.at(counts, np.asarray(trace["ids"], np.int64), 1)
+        counts += np.bincount(np.asarray(trace["ids"], np.int64), minlength=vocab_size)
     counts[list(always)] = np.iinfo(np.int64).max
     return np.sort(np.argsort(-counts, kind="stable")[:size]).astype(np.int32)
 
@@ -130,7 +118,3 @@ def frequent_tokens(traces: Sequence[dict], vocab_size: int, size: int, always: 
 def packed(traces: Traces, row_length: int, seed: int = 0, together: bool = True) -> PackedRows:
     """The traces packed into rows (see `data.packing.PackedRows`)."""
     return PackedRows(traces, traces.lengths, row_length, seed, together)
-
-
-def _index(folder: Path, stem: str) -> JsonlIndex:
-    return JsonlIndex(shard_files(folder, stem) or [folder / f"{stem}.jsonl"])

@@ -4,9 +4,7 @@ Nothing is decoded: the target's features of a trace's tokens are those that the
 """
 
 import functools
-import os
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import jax
@@ -19,7 +17,7 @@ from specexit_jax.models.config import TargetConfig
 from specexit_jax.models.draft import Draft, DraftBundle
 from specexit_jax.models.target import Target
 from specexit_jax.monitoring.progress import Progress
-from specexit_jax.storage.identity import same
+from specexit_jax.storage.rows import brief_rows, taken, whole_rows
 
 ROWS, STEP = 16, 128  # traces per batch; lengths are padded to multiples, so that few shapes are compiled
 TOKENS = 2**17  # of a batch, at most: longer traces than 8,192 tokens come in batches of fewer rows
@@ -69,38 +67,33 @@ def _signals(config, params: dict, embedding: jax.Array, features, tokens, posit
 
 
 def _each(
-    config: TargetConfig,
-    params: dict,
-    traces: Sequence[dict],
-    visit: Callable[[list[dict], jax.Array, jax.Array | None, np.ndarray], None],
-    readings: tuple[int, ...] | None,
-) -> None:
-    """Calls visit(traces of a batch, features [B, T, 3D], readings [B, T, R] or None, tokens [B, T]) for all traces with
-    generated tokens, shortest first; B is ROWS, or fewer where these have more than TOKENS tokens. A trace whose prompt fills
-    the context has none."""
+    config: TargetConfig, params: dict, traces: Sequence[dict], readings: tuple[int, ...] | None
+) -> Iterator[tuple[list[dict], jax.Array, jax.Array | None, np.ndarray]]:
+    """(traces of a batch, features [B, T, 3D], readings [B, T, R] or None, tokens [B, T]) for all traces with generated tokens,
+    shortest first; B is ROWS, or fewer where these have more than TOKENS tokens. A trace whose prompt fills the context has
+    none."""
     bar = Progress(len(traces), "features ")
-    written = [i for i, trace in enumerate(traces) if trace["ids"]]
-    order = sorted(written, key=lambda i: len(traces[i]["prompt_ids"]) + len(traces[i]["ids"]))
+    lengths = [len(trace["prompt_ids"]) + len(trace["ids"]) if trace["ids"] else 0 for trace in brief_rows(traces)]
+    order = [int(number) for number in np.argsort(lengths, kind="stable") if lengths[number]]
     start = 0
     while start < len(order):
-        chosen = [traces[i] for i in order[start : start + ROWS]]
-        size = max(min(ROWS, TOKENS // _padded(chosen)), 1)
-        chosen = chosen[:size]
-        tokens = np.zeros((size, _padded(chosen)), np.int32)
+        size = max(min(ROWS, TOKENS // _padded(lengths[n] for n in order[start : start + ROWS])), 1)
+        chosen = list(taken(whole_rows(traces), order[start : start + size]))
+        tokens = np.zeros((size, _padded(lengths[n] for n in order[start : start + size])), np.int32)
         for row, trace in enumerate(chosen):
             ids = [*trace["prompt_ids"], *trace["ids"]]
             tokens[row, : len(ids)] = ids
         if readings is not None:
-            visit(chosen, *_features_and_readings(config, readings, params, tokens, _positions(tokens)), tokens)
+            yield chosen, *_features_and_readings(config, readings, params, tokens, _positions(tokens)), tokens
         else:
-            visit(chosen, _features(config, params, tokens, _positions(tokens)), None, tokens)
+            yield chosen, _features(config, params, tokens, _positions(tokens)), None, tokens
         start += len(chosen)
         bar.update(start)
 
 
-def _padded(traces: Sequence[dict]) -> int:
-    """The tokens of a row that holds the longest of them."""
-    return -(-max(len(trace["prompt_ids"]) + len(trace["ids"]) for trace in traces) // STEP) * STEP
+def _padded(lengths: Iterable[int]) -> int:
+    """The tokens of a row that holds the longest of these."""
+    return -(-max(lengths) // STEP) * STEP
 
 
 def _positions(tokens: np.ndarray) -> np.ndarray:
@@ -133,55 +126,50 @@ def extract(
         raise ValueError("this draft has no signal heads: train one with signals at 'fc' or 'draft'")
     boundaries = {label["id"]: np.asarray(label["boundaries"], np.int64) for label in labels}
     found = Extracted({}, {})
-    for trace in traces:
-        if not trace["ids"] and draft is not None:
-            found.signals[trace["id"]] = np.zeros((0, draft.config.signal_rows + len(READINGS)), np.float32)
-        if not trace["ids"] and boundaries:
-            found.features[trace["id"]] = np.zeros((0, len(config.capture_layers) * config.hidden_size), np.float32)
+    for name, signals, features in _along(config, params, end_think_ids, traces, draft, boundaries):
+        if draft is not None:
+            found.signals[name] = signals
+        if boundaries:
+            found.features[name] = features
+    return found
 
-    def visit(chosen: list[dict], features: jax.Array, readings: jax.Array | None, tokens: np.ndarray) -> None:
+
+def signals_along(
+    config: TargetConfig, params: dict, end_think_ids: Sequence[int], traces: Sequence[dict], draft: DraftBundle
+) -> Iterator[tuple[str, np.ndarray]]:
+    """(id, signals as in `Extracted`) of every trace, as they are computed: one batch is in memory at a time."""
+    for name, signals, _ in _along(config, params, end_think_ids, traces, draft, {}):
+        yield name, signals
+
+
+def _along(
+    config: TargetConfig,
+    params: dict,
+    end_think_ids: Sequence[int],
+    traces: Sequence[dict],
+    draft: DraftBundle | None,
+    boundaries: Mapping[str, np.ndarray],
+) -> Iterator[tuple[str, np.ndarray | None, np.ndarray | None]]:
+    """(id, signals, features at the boundaries) of every trace; None for what is not asked for."""
+    width = None if draft is None else draft.config.signal_rows + len(READINGS)
+    for trace in brief_rows(traces):
+        if not trace["ids"]:
+            none = np.zeros((0, len(config.capture_layers) * config.hidden_size), np.float32)
+            yield trace["id"], None if width is None else np.zeros((0, width), np.float32), none
+    batches = _each(config, params, traces, None if draft is None else tuple(end_think_ids))
+    for chosen, features, readings, tokens in batches:
+        starts = [len(trace["prompt_ids"]) for trace in chosen]
+        signals = host = None
         if draft is not None:
             embedding = (draft.params if draft.config.own_embedding else params)["embed"]["embedding"]
-            positions = _positions(tokens)
-            signals = _signals(draft.config, draft.params, embedding, features, tokens, positions)
+            signals = _signals(draft.config, draft.params, embedding, features, tokens, _positions(tokens))
             signals = np.concatenate([signals, readings], axis=-1)
-        starts = [len(trace["prompt_ids"]) for trace in chosen]
         if boundaries:
             own = [start + boundaries[trace["id"]] for start, trace in zip(starts, chosen, strict=True)]
             places = np.zeros((len(tokens), -(-max(map(len, own)) // 64) * 64), np.int32)
             for row, at in enumerate(own):
                 places[row, : len(at)] = at
             host = np.asarray(_at(features, places))
-        for row, (start, trace) in enumerate(zip(starts, chosen, strict=True)):
-            if draft is not None:
-                found.signals[trace["id"]] = signals[row, start : start + len(trace["ids"])]
-            if boundaries:
-                found.features[trace["id"]] = host[row, : len(own[row])].copy()  # not the whole batch
-
-    _each(config, params, traces, visit, None if draft is None else tuple(end_think_ids))
-    return found
-
-
-def save_signals(path: str | Path, signals: Mapping[str, np.ndarray], draft: str) -> None:
-    """Writes signals.npz: ids, lengths, all rows in one array, the names of the readings among their columns, and the digest of the
-    draft that gave them."""
-    path, ids = Path(path), list(signals)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp.npz")
-    rows = np.concatenate([signals[i] for i in ids]) if ids else np.zeros((0, 0), np.float32)
-    lengths = np.array([len(signals[i]) for i in ids])
-    np.savez(temporary, ids=np.array(ids), lengths=lengths, rows=rows, draft=draft, readings=np.array(READINGS))
-    os.replace(temporary, path)
-
-
-def load_signals(path: str | Path, draft: str) -> dict[str, np.ndarray]:
-    """The signals of a file. Raises FileNotFoundError, or ValueError if they came from another draft or lack readings."""
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist: extract the signals first")
-    with np.load(path) as file:
-        if not same(draft, str(file["draft"])):
-            raise ValueError(f"{path} holds the signals of another draft: remove it to extract them again")
-        if "readings" not in file or tuple(file["readings"].tolist()) != READINGS:
-            raise ValueError(f"{path} lacks the readings that this version computes: remove it to extract them again")
-        starts = np.cumsum(file["lengths"])[:-1]
-        return dict(zip(file["ids"].tolist(), np.split(file["rows"], starts), strict=True))
+        for row, (start, trace) in enumerate(zip(starts, chosen, strict=True)):  # copies: not views of the whole batch
+            one = None if signals is None else signals[row, start : start + len(trace["ids"])].copy()
+            yield trace["id"], one, None if host is None else host[row, : len(own[row])].copy()

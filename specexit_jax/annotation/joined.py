@@ -1,10 +1,12 @@
 """Traces joined with their labels, and which of the forced answers are finished."""
 
+import functools
 from collections.abc import Collection, Sequence
 from itertools import pairwise
 
 from specexit_jax.annotation.sparse import require_whole
 from specexit_jax.decoding.verify import exits_below
+from specexit_jax.storage.rows import Rows, brief_rows, by_id, ids_in, whole_rows
 
 
 def thinking_tokens(trace: dict) -> int:
@@ -29,25 +31,32 @@ def ended(trace: dict) -> bool:
     return trace["think_end"] is not None and trace.get("finish", "stop") == "stop"
 
 
-def join_labels(traces: Sequence[dict], labels: Sequence[dict], whole: bool = True) -> list[dict]:
+def join_labels(traces: Sequence[dict], labels: Sequence[dict], whole: bool = True) -> Sequence[dict]:
     """The label of each trace, in the order of the traces, each with `finished` (see `finished_of`).
 
     whole: every boundary must have been forced, as where the answer of any exit is asked for. Raises ValueError if they do not
-    fit together.
+    fit together; where rows are on disk, when the label is read.
     """
-    by_id = {label["id"]: label for label in labels}
-    absent = [trace["id"] for trace in traces if trace["id"] not in by_id]
+    names, there = ids_in(traces), by_id(labels)
+    if isinstance(labels, Rows) and labels.joined and labels.ids == names:
+        return labels
+    absent = [name for name in names if name not in there]
     if absent:
         raise ValueError(f"{len(absent)} traces have no labels (first: {absent[0]}): run launch.annotate to the end")
-    chosen = [by_id[trace["id"]] for trace in traces]
-    for trace, label in zip(traces, chosen, strict=True):
-        _check_label(trace, label)
-    if whole:
-        require_whole(chosen)
-    if all("finished" in label for label in chosen):
-        return chosen
-    stops = stop_ids_in(traces)
-    return [label | {"finished": finished_of(label, stops)} for label in chosen]
+    full, of = by_id(whole_rows(labels)), by_id(brief_rows(traces))
+    stops = functools.cache(lambda: stop_ids_in(whole_rows(traces)))
+
+    def checked(label: dict) -> dict:
+        _check_label(of[label["id"]], label)
+        if whole:
+            require_whole([label])
+        if "finished" in label:
+            return label
+        return label | {"finished": finished_of(full[label["id"]], stops())}
+
+    if isinstance(labels, Rows):
+        return labels.of(names).mapped(checked, joined=True)
+    return [checked(there[name]) for name in names]
 
 
 def stop_ids_in(traces: Sequence[dict]) -> set[int]:

@@ -3,12 +3,15 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from specexit_jax.annotation.joined import join_labels, thinking_tokens
 from specexit_jax.annotation.schedule import ALL
 from specexit_jax.annotation.sparse import filled, require_whole
 from specexit_jax.engine.session import Session
 from specexit_jax.exits.boundaries import Boundaries, boundary_positions
 from specexit_jax.exits.labels import sufficient_boundary
+from specexit_jax.storage.rows import Rows, by_id, whole_rows
 from specexit_jax.storage.shards import read_shards, settings_of, shard_files
 
 _EACH = ("boundaries", "forced_ids", "forced", "finished", "agree", "correct", "logprob", "agree_share", "known")
@@ -16,28 +19,43 @@ _EACH = ("boundaries", "forced_ids", "forced", "finished", "agree", "correct", "
 _WITHIN = {"released": ("paragraph", "sentence"), "paragraph": ("sentence",)}
 
 
-def labels_at(traces: Sequence[dict], labels: Sequence[dict], boundaries: Boundaries) -> list[dict]:
+def labels_at(traces: Sequence[dict], labels: Sequence[dict], boundaries: Boundaries) -> Sequence[dict]:
     """The labels (one per trace, in order) reduced to the boundaries `boundaries`, with T* computed again among them.
 
     Labels with every boundary, or those that `sparse.filled` made so; among the latter T* is the next one at or after it. Raises
-    ValueError if one of the boundaries was not annotated.
+    ValueError if one of the boundaries was not annotated; where rows are on disk, when the label is read.
     """
-    require_whole(labels)
-    found = []
-    for trace, label in zip(traces, labels, strict=True):
-        places = {place: number for number, place in enumerate(label["boundaries"])}
-        wanted = boundary_positions(boundaries, trace["ids"], thinking_tokens(trace))
-        if absent := [place for place in wanted if place not in places]:
-            raise ValueError(
-                f"label {label['id']} has no boundary at token {absent[0]}: annotate with all the kinds that are used"
-            )
-        own = {key: [label[key][places[place]] for place in wanted] for key in _EACH if key in label}
-        if "known" in label:
-            ends = {kind: _next(wanted, label, kind) for kind in ("first", "stable")}
-        else:
-            ends = {kind: sufficient_boundary(own["agree"], kind) for kind in ("first", "stable")}
-        found.append(label | own | ends)
-    return found
+    if not isinstance(labels, Rows):
+        pairs = zip(traces, labels, strict=True)
+        return [
+            _at(label, boundary_positions(boundaries, trace["ids"], thinking_tokens(trace))) for trace, label in pairs
+        ]
+    there, known = by_id(whole_rows(traces)), {}
+
+    def reduced(label: dict) -> dict:
+        name = label["id"]
+        if name not in known:  # a few bytes a boundary, instead of the trace's ids read each time
+            trace = there[name]
+            known[name] = np.asarray(boundary_positions(boundaries, trace["ids"], thinking_tokens(trace)), np.int32)
+        return _at(label, known[name].tolist())
+
+    return labels.mapped(reduced)
+
+
+def _at(label: dict, wanted: list[int]) -> dict:
+    """A label at these of its boundaries."""
+    require_whole([label])
+    places = {place: number for number, place in enumerate(label["boundaries"])}
+    if absent := [place for place in wanted if place not in places]:
+        raise ValueError(
+            f"label {label['id']} has no boundary at token {absent[0]}: annotate with all the kinds that are used"
+        )
+    own = {key: [label[key][places[place]] for place in wanted] for key in _EACH if key in label}
+    if "known" in label:
+        ends = {kind: _next(wanted, label, kind) for kind in ("first", "stable")}
+    else:
+        ends = {kind: sufficient_boundary(own["agree"], kind) for kind in ("first", "stable")}
+    return label | own | ends
 
 
 def _next(wanted: Sequence[int], label: dict, kind: str) -> int | None:
@@ -48,10 +66,8 @@ def _next(wanted: Sequence[int], label: dict, kind: str) -> int | None:
     return next((number for number, place in enumerate(wanted) if place >= end), None)
 
 
-def annotated_split(
-    session: Session, folder: Path, kinds: Sequence[str], whole: bool = True
-) -> tuple[list[dict], list[dict]]:
-    """The traces of an annotated split and the label of each, reduced to boundaries of these kinds.
+def annotated_split(session: Session, folder: Path, kinds: Sequence[str], whole: bool = True) -> tuple[Rows, Rows]:
+    """The traces of an annotated split and the label of each, reduced to boundaries of these kinds; brief rows (`storage.rows`).
 
     whole: refuse a split that was annotated at some of its boundaries; else its labels are `sparse.filled`. Raises ValueError if
     a kind was not annotated, FileNotFoundError if the split was not annotated.
@@ -59,9 +75,9 @@ def annotated_split(
     require_kinds(folder, kinds)
     if whole:
         require_every_boundary(folder)
-    traces = read_shards(folder, "traces")
-    rows = read_shards(folder, "labels")
-    labels = join_labels(traces, rows) if whole else [filled(label) for label in join_labels(traces, rows, False)]
+    traces = read_shards(folder, "traces").brief()
+    labels = join_labels(traces, read_shards(folder, "labels").brief(), whole)
+    labels = labels if whole else labels.mapped(filled)
     return traces, labels_at(traces, labels, session.boundaries(kinds))
 
 

@@ -2,18 +2,17 @@
 
 Sampling is keyed by position, and annotation continued every boundary with the trace's own keys. So the forced answer
 at a boundary is what decoding with an exit there produces. Nothing is decoded here. The decisions are made by the
-decoding loop's `policy.decide`, applied to whole traces instead of verify steps.
+decoding loop's `policy.decide`, applied to whole traces instead of verify steps (`decided`).
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections.abc import Iterator, Mapping, Sequence
 
 import flax.struct
-import jax
 import jax.numpy as jnp
 import numpy as np
 
+from specexit_jax.annotation.decided import decided
 from specexit_jax.annotation.joined import ended, join_labels, leavable_tokens, thinking_tokens
 from specexit_jax.exits.calibration import Outcomes, task_weights
 from specexit_jax.exits.policy import Policy, Threshold
@@ -21,8 +20,7 @@ from specexit_jax.exits.score import columns_read, statistics_of
 from specexit_jax.exits.smoothers import Smoother
 from specexit_jax.exits.trace_statistics import statistic_names
 from specexit_jax.exits.units import Units, problem_of
-
-ROWS = 64  # traces per batch; the last batch is padded, so that one program per length bucket is compiled
+from specexit_jax.storage.rows import Unread, brief_rows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +38,7 @@ class Replayed:
     boundary: int | None
     exit_index: int | None
     signals: tuple[float, ...] | None
-    ids: tuple[int, ...]
+    ids: tuple[int, ...] | Unread
     thinking_tokens: int
     correct: bool
     answer: str | None
@@ -66,12 +64,22 @@ def replay(
     end_think_ids: the ids of `</think>`, which forced_ids do not repeat. Boundaries are the labels' own: annotate with the
     kinds the policy was made for.
     """
-    chosen = join_labels(traces, labels)
-    columns, shown = _decide_all(policy, traces, chosen, signals, len(end_think_ids))
-    return [
-        _outcome(policy, trace, label, column, seen, tuple(end_think_ids))
-        for trace, label, column, seen in zip(traces, chosen, columns, shown, strict=True)
-    ]
+    found = sorted(replay_each(policy, traces, labels, signals, end_think_ids), key=lambda one: one[0])
+    return [shown for _, _, shown in found]
+
+
+def replay_each(
+    policy: Policy,
+    traces: Sequence[dict],
+    labels: Sequence[dict],
+    signals: Mapping[str, np.ndarray] | None,
+    end_think_ids: Sequence[int],
+) -> Iterator[tuple[int, dict, Replayed]]:
+    """(place among the traces, trace, `replay`'s result) as it is found, in another order. Of brief rows (`storage.rows`) the
+    results have no ids, but their number."""
+    end = tuple(end_think_ids)
+    for one in decided([policy], traces, join_labels(traces, labels), signals, len(end)):
+        yield one.number, one.trace, _outcome(policy, one.trace, one.label, one.columns[0], one.seen[0], end)
 
 
 def outcomes(
@@ -83,16 +91,32 @@ def outcomes(
 ) -> Outcomes:
     """The result of an exit at each boundary of these traces, for `exits.calibration`; boundaries padded to the largest
     count."""
+    return outcomes_by({"": smoother}, traces, labels, signals, end_think_length)[""]
+
+
+def outcomes_by(
+    smoothers: Mapping[str, Smoother],
+    traces: Sequence[dict],
+    labels: Sequence[dict],
+    signals: Mapping[str, np.ndarray],
+    end_think_length: int = 1,
+) -> dict[str, Outcomes]:
+    """`outcomes` under each smoother, which share all arrays but the smoothed signals; traces, labels and signals are read once."""
     chosen = join_labels(traces, labels)
-    smoothed = smoothed_at_boundaries(smoother, traces, chosen, signals)
-    most = max((len(label["boundaries"]) for label in chosen), default=0)
-    shape = (len(traces), most)
-    values = np.zeros((*shape, len(smoother.signals)), np.float32)
+    counts = [len(label["boundaries"]) for label in chosen]
+    shape = (len(traces), max(counts, default=0))
+    values = {name: np.zeros((*shape, len(each.signals)), np.float32) for name, each in smoothers.items()}
     present, correct = np.zeros(shape, bool), np.zeros(shape, bool)
     tokens, thinking = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
-    for row, (trace, label, seen) in enumerate(zip(traces, chosen, smoothed, strict=True)):
-        count = len(label["boundaries"])
-        values[row, :count] = seen
+    full_tokens, full_correct, closed = (
+        np.zeros(len(traces), np.int64),
+        np.zeros(shape[0], bool),
+        np.zeros(shape[0], bool),
+    )
+    for one in decided([_open(each) for each in smoothers.values()], traces, chosen, signals, 1):
+        row, trace, label, count = one.number, one.trace, one.label, counts[one.number]
+        for name, seen in zip(smoothers, one.seen, strict=True):
+            values[name][row, :count] = seen
         correct[row, :count] = np.logical_and(label["correct"], label["finished"])
         present[row, :count] = np.array(label["boundaries"]) < leavable_tokens(trace, label, end_think_length)
         thinking[row, :count] = np.asarray(label["boundaries"], np.int64) + 1
@@ -100,26 +124,32 @@ def outcomes(
             boundary + 1 + end_think_length + len(forced)
             for boundary, forced in zip(label["boundaries"], label["forced_ids"], strict=True)
         ]
+        full_tokens[row], full_correct[row], closed[row] = len(trace["ids"]), trace["correct"], ended(trace)
     units = units_of(traces)
-    return Outcomes(
-        smoothed=values,
-        present=present,
-        tokens=tokens,
-        thinking=thinking,
-        correct=correct,
-        full_tokens=np.array([len(trace["ids"]) for trace in traces], np.int64),
-        full_correct=np.array([trace["correct"] for trace in traces], bool),
-        closed=np.array([ended(trace) for trace in traces], bool),
-        weights=task_weights(units.task, units),
-        units=units,
-        signals=smoother.signals,
-    )
+    return {
+        name: Outcomes(
+            smoothed=values[name],
+            present=present,
+            tokens=tokens,
+            thinking=thinking,
+            correct=correct,
+            full_tokens=full_tokens,
+            full_correct=full_correct,
+            closed=closed,
+            weights=task_weights(units.task, units),
+            units=units,
+            signals=each.signals,
+        )
+        for name, each in smoothers.items()
+    }
 
 
 def units_of(traces: Sequence[dict]) -> Units:
     """The problem, sample and task of each row of traces.jsonl."""
-    samples = [trace.get("sample", trace.get("seed", 0)) for trace in traces]
-    return Units.of([problem_of(trace) for trace in traces], samples, [trace["task"] for trace in traces])
+    found = [
+        (problem_of(trace), trace.get("sample", trace.get("seed", 0)), trace["task"]) for trace in brief_rows(traces)
+    ]
+    return Units.of(*map(list, zip(*found, strict=True))) if found else Units.of([], [], [])
 
 
 def smoothed_at_boundaries(
@@ -129,9 +159,7 @@ def smoothed_at_boundaries(
 
     labels: one for each trace, in their order (`join_labels`).
     """
-    policy = Threshold(jnp.zeros((len(smoother.signals),), jnp.float32), smoother)
-    _, smoothed = _decide_all(policy, traces, labels, signals, 1)
-    return [seen[np.asarray(label["boundaries"], np.int64)] for seen, label in zip(smoothed, labels, strict=True)]
+    return _seen(_open(smoother), traces, labels, signals)
 
 
 def statistics_at_boundaries(
@@ -141,8 +169,17 @@ def statistics_at_boundaries(
 
     draft_signals: the names of the draft's signals. labels: one for each trace, in their order (`join_labels`).
     """
-    _, seen = _decide_all(_Watching(draft_signals), traces, labels, signals, 1)
-    return [rows[np.asarray(label["boundaries"], np.int64)] for rows, label in zip(seen, labels, strict=True)]
+    return _seen(_Watching(draft_signals), traces, labels, signals)
+
+
+def _seen(policy: Policy, traces: Sequence[dict], labels: Sequence[dict], signals) -> list[np.ndarray]:
+    found = {one.number: one.seen[0] for one in decided([policy], traces, labels, signals, 1)}
+    return [found[number] for number in range(len(traces))]
+
+
+def _open(smoother: Smoother) -> Threshold:
+    """A policy that shows what this smoother gives."""
+    return Threshold(jnp.zeros((len(smoother.signals),), jnp.float32), smoother)
 
 
 @flax.struct.dataclass
@@ -150,6 +187,8 @@ class _Watching(Policy):
     """Never exits, and gives the statistics instead of smoothed signals."""
 
     draft_signals: tuple[str, ...] = flax.struct.field(pytree_node=False)
+
+    reads_tokens = False
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -160,63 +199,8 @@ class _Watching(Policy):
         return statistic_names(self.draft_signals)
 
     def decide(self, state, tokens, signals, boundary, valid, closes=None):
-        never = jnp.full((tokens.shape[0],), tokens.shape[1], jnp.int32)
+        never = jnp.full((valid.shape[0],), valid.shape[1], jnp.int32)
         return never, statistics_of(self.draft_signals, signals, boundary)
-
-
-@partial(jax.jit, static_argnames="rows")
-def _decide(policy: Policy, tokens, signals, boundary, valid, rows: int):
-    return policy.decide(policy.init(rows), tokens, signals, boundary, valid)
-
-
-def _decide_all(policy: Policy, traces, labels, signals, end_length: int) -> tuple[list[int], list[np.ndarray]]:
-    """Per trace: the index of the last token kept (the thinking length if there is no exit), and smoothed signals [n,
-    S]."""
-    if policy.per_step:
-        raise ValueError("the released rule depends on how verification sliced the text: decode with it, do not replay")
-    columns, shown = [0] * len(traces), [np.zeros((0, len(policy.signals)), np.float32)] * len(traces)
-    buckets: dict[int, list[int]] = {}
-    for index, trace in enumerate(traces):
-        buckets.setdefault(_bucket(thinking_tokens(trace)), []).append(index)
-    for length, members in buckets.items():
-        for start in range(0, len(members), ROWS):
-            chunk = members[start : start + ROWS]
-            batch = _batch([traces[i] for i in chunk], [labels[i] for i in chunk], signals, policy, length, end_length)
-            exits, smoothed = map(np.asarray, _decide(policy, *batch, rows=ROWS))
-            for row, index in enumerate(chunk):
-                thinking = thinking_tokens(traces[index])
-                columns[index] = min(int(exits[row]), thinking)
-                shown[index] = smoothed[row, :thinking]
-    return columns, shown
-
-
-def _batch(traces, labels, signals, policy, length: int, end_length: int):
-    """Padded tokens [ROWS, length], signals [ROWS, length, S] or None, boundary and valid [ROWS, length]."""
-    tokens = np.zeros((ROWS, length), np.int32)
-    values = np.zeros((ROWS, length, len(policy.reads)), np.float32)
-    boundary, valid = np.zeros((ROWS, length), bool), np.zeros((ROWS, length), bool)
-    for row, (trace, label) in enumerate(zip(traces, labels, strict=True)):
-        thinking = thinking_tokens(trace)
-        tokens[row, :thinking] = trace["ids"][:thinking]
-        boundary[row, _granted(policy, label)] = True
-        valid[row, : leavable_tokens(trace, label, end_length)] = True
-        if policy.reads:
-            values[row, :thinking] = _signals_of(trace["id"], signals, thinking, policy.reads)
-    return tokens, values if policy.reads else None, boundary, valid
-
-
-def _granted(policy: Policy, label: dict) -> list[int]:
-    """The label's boundaries; for a policy with trials, those whose trial is kept."""
-    if not policy.on_trial:
-        return label["boundaries"]
-    lengths = [len(answer) for answer in label["forced_ids"]]
-    if max(lengths, default=0) > policy.max_answer:
-        raise ValueError(
-            f"label {label['id']} has an answer of {max(lengths)} tokens, but a trial reads {policy.max_answer} at most: "
-            "give both the same max_answer"
-        )
-    stands = policy.stands(np.asarray(label["logprob"], np.float32), np.asarray(lengths, np.int32))
-    return [place for place, stood in zip(label["boundaries"], np.asarray(stands), strict=True) if stood]
 
 
 def _tried(policy: Policy, trace: dict, label: dict, column: int, end_length: int) -> int:
@@ -228,40 +212,27 @@ def _tried(policy: Policy, trace: dict, label: dict, column: int, end_length: in
     return sum(len(answer) for place, answer in answers if place < last)
 
 
-def _signals_of(
-    identity: str, signals: Mapping[str, np.ndarray] | None, thinking: int, names: Sequence[str]
-) -> np.ndarray:
-    if signals is None or identity not in signals:
-        raise ValueError(f"trace {identity} has no signals: extract them for these traces (launch.calibrate) first")
-    values = np.asarray(signals[identity], np.float32)
-    if values.ndim != 2 or values.shape[1] < len(names) or len(values) < thinking:
-        raise ValueError(
-            f"trace {identity} has {thinking} thinking tokens but signals of shape {values.shape}, of {len(names)} columns expected"
-        )
-    return values[:thinking, : len(names)]
-
-
 def _outcome(policy: Policy, trace: dict, label: dict, column: int, seen, end_think: tuple[int, ...]) -> Replayed:
     thinking, tried = thinking_tokens(trace), _tried(policy, trace, label, column, len(end_think))
     if column >= thinking:
-        right, ids = bool(trace["correct"]), tuple(trace["ids"])
-        whole = trace.get("finish", "stop") == "stop"
-        return Replayed(trace["id"], None, None, None, ids, thinking, right, trace["answer"], tried, whole)
+        right, stopped = bool(trace["correct"]), trace.get("finish", "stop") == "stop"
+        ids = trace["ids"] if isinstance(trace["ids"], Unread) else tuple(trace["ids"])
+        return Replayed(trace["id"], None, None, None, ids, thinking, right, trace["answer"], tried, stopped)
     place = label["boundaries"].index(column)
+    answer = label["forced_ids"][place]
+    if isinstance(trace["ids"], Unread) or isinstance(answer, Unread):
+        ids = Unread(column + 1 + len(end_think) + len(answer))
+    else:
+        ids = (*trace["ids"][: column + 1], *end_think, *answer)
     return Replayed(
         id=trace["id"],
         boundary=place,
         exit_index=column + 1,
-        signals=tuple(float(value) for value in seen[column]) if policy.signals else None,
-        ids=(*trace["ids"][: column + 1], *end_think, *label["forced_ids"][place]),
+        signals=tuple(float(value) for value in seen[place]) if policy.signals else None,
+        ids=ids,
         thinking_tokens=column + 1,
         correct=bool(label["correct"][place] and label["finished"][place]),
         answer=label["forced"][place] if label["finished"][place] else None,
         trial_tokens=tried,
         finished=label["finished"][place],
     )
-
-
-def _bucket(length: int) -> int:
-    """The padded length: a power of two, at least 64."""
-    return max(64, 1 << (length - 1).bit_length()) if length else 64

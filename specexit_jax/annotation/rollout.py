@@ -170,9 +170,10 @@ def roll_out(
     require_same_shares(folder, rollout.source)
     with own_rows(folder, stem, report_of(stem), rollout.settings(session), rollout.shard) as rows:
         before = held(folder, stem)
-        if any(trace["seed"] - trace.get("sample", 0) != rollout.seed for trace in before):
+        seeds = zip(before.column("seed"), before.column("sample", 0), strict=True)
+        if any(seed - sample != rollout.seed for seed, sample in seeds):
             raise ValueError(f"{rows.path} holds traces of another seed than {rollout.seed}: use another workdir")
-        done = {trace["id"] for trace in before}
+        done = set(before.ids)
         every = [(problem, sample) for problem in problems for sample in range(rollout.samples)]
         wanted = [pair for pair in rollout.shard.own(every) if name_of(*pair) not in done]
         measured = _write(session, wanted, method, rollout, rows, f"rollout {folder.name} ", grader or Grader())

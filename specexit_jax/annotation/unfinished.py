@@ -7,11 +7,13 @@ max_answer would continue in a decode: what an exit at that boundary gives is no
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 
 from specexit_jax.annotation.joined import finished_of, leavable_tokens, stop_ids_in
 from specexit_jax.annotation.kinds import annotate_settings
+from specexit_jax.storage.rows import brief_rows, by_id, whole_rows
 
 MOST = 0.005  # largest share of forced answers that may be cut at max_answer
 
@@ -53,11 +55,12 @@ class Unfinished:
 def count_unfinished(traces: Sequence[dict], labels: Sequence[dict], max_answer: int | None = None) -> Unfinished:
     """Counts over these labels, whose traces are among `traces`. max_answer: tokens at which annotation cut an answer;
     None if not known: then all unfinished answers count as cut there."""
-    by_id, found = {trace["id"]: trace for trace in traces}, Unfinished()
-    stops = stop_ids_in(traces) if any("finished" not in label for label in labels) else ()
-    for label in (label for label in labels if label["id"] in by_id):
-        room = leavable_tokens(by_id[label["id"]], label)
-        rows = zip(label["boundaries"], finished_of(label, stops), label["forced_ids"], strict=True)
+    there, full, found = by_id(brief_rows(traces)), by_id(whole_rows(labels)), Unfinished()
+    stops = functools.cache(lambda: stop_ids_in(whole_rows(traces)))
+    for label in (label for label in brief_rows(labels) if label["id"] in there):
+        room = leavable_tokens(there[label["id"]], label)
+        finished = label["finished"] if "finished" in label else finished_of(full[label["id"]], stops())
+        rows = zip(label["boundaries"], finished, label["forced_ids"], strict=True)
         left = [(whole, len(ids)) for place, whole, ids in rows if place < room]
         cut = sum(not whole and (max_answer is None or length >= max_answer) for whole, length in left)
         found += Unfinished(len(left), cut, sum(not whole for whole, _ in left) - cut)

@@ -11,6 +11,7 @@ from specexit_jax.annotation.kinds import annotate_settings, annotated_split, mi
 from specexit_jax.annotation.schedule import ALL
 from specexit_jax.data.checkers import agrees
 from specexit_jax.engine.session import Session
+from specexit_jax.storage.rows import whole_rows
 
 PARAGRAPHS = ("paragraph",)
 
@@ -33,7 +34,7 @@ def world_statistics(traces: Sequence[dict], labels: Sequence[dict]) -> dict[str
     chosen = join_labels(traces, labels)
     tasks: dict[str, list[tuple[bool, bool]]] = {}
     beyond = thinking = flips = pairs = 0
-    for trace, label in zip(traces, chosen, strict=True):
+    for trace, label in zip(whole_rows(traces), chosen, strict=True):
         length = len(trace["ids"]) if trace["think_end"] is None else trace["think_end"]
         stated = first_statement(trace, label)
         first = trace["correct"] if stated is None else label["correct"][stated]

@@ -9,10 +9,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from specexit_jax.annotation.joined import join_labels, leavable_tokens
+from specexit_jax.evaluation.boundary_rows import flat, joined, row_of, told_of
 from specexit_jax.evaluation.records import Record
 from specexit_jax.exits import calibration as rules
 from specexit_jax.exits.risk import learn_then_test
-from specexit_jax.exits.units import Units, problem_of
+from specexit_jax.exits.units import Units
+from specexit_jax.storage.rows import brief_rows
 
 NO_EXIT = -1
 
@@ -76,51 +78,44 @@ def gather_boundaries(
     A boundary that leaves no room for `</think>` is left out, because no exit is possible there. Raises ValueError for
     a trace without labels, or arrays that do not match the boundaries.
     """
-    chosen = join_labels(traces, labels)
-    counts = np.asarray([len(label["boundaries"]) for label in chosen], np.int32)
+    chosen, told, rows = join_labels(traces, labels), [], []
+    for trace, label in zip(brief_rows(traces), chosen, strict=True):
+        told.append(told_of(trace))
+        rows.append(row_of(label, leavable_tokens(trace, label, end_think_length), end_think_length))
+    counts = np.asarray([len(row["index"]) for row in rows], np.int32)
     starts = np.concatenate([[0], np.cumsum(counts)])
-    own, finished = [trace["think_end"] for trace in traces], _flat(chosen, "finished", bool)
+    finished = flat(rows, "finished", bool)
     everything = Boundaries(
-        ids=tuple(trace["id"] for trace in traces),
-        problems=tuple(problem_of(trace) for trace in traces),
-        tasks=tuple(trace["task"] for trace in traces),
-        splits=tuple(trace["split"] for trace in traces),
-        seeds=tuple(trace.get("seed", 0) for trace in traces),
-        row=np.repeat(np.arange(len(traces), dtype=np.int32), counts),
-        index=_flat(chosen, "boundaries", np.int32),
-        agree=_flat(chosen, "agree", bool) & finished,
-        correct=_flat(chosen, "correct", bool) & finished,
+        ids=tuple(trace["id"] for trace in told),
+        problems=tuple(trace["problem"] for trace in told),
+        tasks=tuple(trace["task"] for trace in told),
+        splits=tuple(trace["split"] for trace in told),
+        seeds=tuple(trace["seed"] for trace in told),
+        row=np.repeat(np.arange(len(told), dtype=np.int32), counts),
+        index=flat(rows, "index", np.int32),
+        agree=flat(rows, "agree", bool) & finished,
+        correct=flat(rows, "correct", bool) & finished,
         finished=finished,
-        tokens=np.asarray(
-            [
-                index + 1 + end_think_length + len(forced)
-                for label in chosen
-                for index, forced in zip(label["boundaries"], label["forced_ids"], strict=True)
-            ],
-            np.int32,
-        ),
-        answers=tuple(answer for label in chosen for answer in label["forced"]),
+        tokens=flat(rows, "tokens", np.int32),
+        answers=tuple(answer for row in rows for answer in row["answers"]),
         first=np.asarray(
             [
-                NO_EXIT if label["first"] is None else start + label["first"]
-                for start, label in zip(starts[:-1], chosen, strict=True)
+                NO_EXIT if row["first"] is None else start + row["first"]
+                for start, row in zip(starts[:-1], rows, strict=True)
             ],
             np.int32,
         ),
-        full_tokens=np.asarray([len(trace["ids"]) for trace in traces], np.int32),
-        full_thinking=np.asarray(
-            [len(t["ids"]) if end is None else end for t, end in zip(traces, own, strict=True)], np.int32
-        ),
-        full_correct=np.asarray([trace["correct"] for trace in traces], bool),
-        full_answers=tuple(trace["answer"] for trace in traces),
-        full_finish=tuple(trace["finish"] for trace in traces),
-        closed=np.asarray([end is not None for end in own], bool),
-        features=_join(traces, counts, features, "features"),
-        extra=_join(traces, counts, extra, "extra columns"),
-        statistics=_join(traces, counts, statistics, "statistics"),
+        full_tokens=np.asarray([trace["tokens"] for trace in told], np.int32),
+        full_thinking=np.asarray([trace["thinking"] for trace in told], np.int32),
+        full_correct=np.asarray([trace["correct"] for trace in told], bool),
+        full_answers=tuple(trace["answer"] for trace in told),
+        full_finish=tuple(trace["finish"] for trace in told),
+        closed=np.asarray([trace["closed"] for trace in told], bool),
+        features=joined(told, counts, features, "features"),
+        extra=joined(told, counts, extra, "extra columns"),
+        statistics=joined(told, counts, statistics, "statistics"),
     )
-    pairs = zip(traces, chosen, strict=True)
-    last = np.asarray([leavable_tokens(trace, label, end_think_length) for trace, label in pairs], np.int32)
+    last = np.asarray([row["last"] for row in rows], np.int32)
     return select(everything, everything.index < last[everything.row])
 
 
@@ -236,16 +231,3 @@ def bound_records(boundaries: Boundaries, exits: np.ndarray, method: str) -> lis
             )
         )
     return records
-
-
-def _flat(labels: Sequence[dict], key: str, dtype: type) -> np.ndarray:
-    return np.asarray([value for label in labels for value in label[key]], dtype)
-
-
-def _join(traces: Sequence[dict], counts: np.ndarray, table: Mapping[str, np.ndarray] | None, name: str) -> np.ndarray:
-    if table is None:
-        return np.zeros((int(counts.sum()), 0), np.float32)
-    rows = [np.asarray(table[trace["id"]], np.float32) for trace in traces if trace["id"] in table]
-    if len(rows) != len(traces) or any(len(row) != count for row, count in zip(rows, counts, strict=True)):
-        raise ValueError(f"the {name} do not match the labels' boundaries; extract them again from the same traces")
-    return np.concatenate([row for row in rows if len(row)] or [np.zeros((0, 0), np.float32)])

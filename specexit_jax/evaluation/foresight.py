@@ -28,6 +28,7 @@ from specexit_jax.evaluation.score_quality import auc
 from specexit_jax.evaluation.statistics import resampled
 from specexit_jax.exits.units import problem_of
 from specexit_jax.monitoring.progress import Progress
+from specexit_jax.storage.rows import brief_rows, whole_rows
 from specexit_jax.storage.shards import held, own_rows
 
 _GRID, _ROUNDS = np.linspace(0, 1, 201), 3000
@@ -70,14 +71,17 @@ class Place:
 
 def chosen_places(traces: Sequence[dict], labels: Sequence[dict], count: int, seed: int) -> list[Place]:
     """A uniform sample of `count` boundaries (or all) of traces that closed their thinking; labels: one per trace."""
-    every = [
-        Place(trace, label, number)
-        for trace, label in zip(traces, labels, strict=True)
-        if trace["think_end"] is not None
-        for number in range(len(label["boundaries"]))
+    pairs = zip(brief_rows(traces), labels, strict=True)
+    counts = [0 if trace["think_end"] is None else len(label["boundaries"]) for trace, label in pairs]
+    ends = np.cumsum(counts)
+    picked = np.sort(np.random.default_rng(seed).permutation(int(sum(counts)))[:count])
+    owners = np.searchsorted(ends, picked, side="right").tolist()
+    full = whole_rows(traces)
+    held_rows = {row: (full[row], labels[row]) for row in dict.fromkeys(owners)}
+    return [
+        Place(*held_rows[row], int(number - ends[row] + counts[row]))
+        for row, number in zip(owners, picked, strict=True)
     ]
-    picked = np.random.default_rng(seed).permutation(len(every))[:count]
-    return [every[number] for number in sorted(picked.tolist())]
 
 
 def request_from(place: Place, seed: int) -> Request:

@@ -16,6 +16,7 @@ from specexit_jax.exits.units import Units, sums_of
 # Number of thresholds in a grid: of the first signal, of each other one, and of one that is alone.
 FIRST, OTHERS, ALONE = 64, 6, 512
 CHUNK = 128  # number of settings that are scored at a time
+BLOCK = 2**17  # boundaries that are compared with all thresholds at a time
 LOWEST_BIT = np.array([(byte & -byte).bit_length() - 1 for byte in range(256)])
 
 
@@ -141,19 +142,28 @@ def exit_boundaries(
     """The boundary at which each trace exits under each of G settings; M where it does not exit.
 
     The decisions equal those of `policy.Threshold`. budget: as there, the same for all settings. Each distinct threshold of a
-    signal is compared once; a setting's decisions are the bitwise AND over its signals.
+    signal is compared once; a setting's decisions are the bitwise AND over its signals. BLOCK boundaries are compared at a time.
     """
     traces, most = outcomes.present.shape
     limits = np.asarray(thresholds, np.float32)
     if not most:
         return np.zeros((len(limits), traces), np.int32)
-    packed, chosen = [], []
-    spent = outcomes.present & (outcomes.thinking >= (np.inf if budget is None else budget))
+    size = max(BLOCK // most, 1)
+    parts = [slice(start, start + size) for start in range(0, traces, size)]
+    found = [_exits_of(outcomes, rows, limits, budget) for rows in parts]
+    return np.concatenate([np.zeros((len(limits), 0), np.int32), *found], axis=1)
+
+
+def _exits_of(outcomes: Outcomes, traces: slice, limits: Float[np.ndarray, "G S"], budget: int | None) -> np.ndarray:
+    """`exit_boundaries` of some traces."""
+    present, smoothed = outcomes.present[traces], outcomes.smoothed[traces]
+    packed, chosen, most = [], [], present.shape[1]
+    spent = present & (outcomes.thinking[traces] >= (np.inf if budget is None else budget))
     given_up = np.packbits(spent, axis=-1, bitorder="little")[None]
     for signal, name in enumerate(outcomes.signals):
         passes = np.greater_equal if SIGNALS[name].at_least else np.less_equal
         levels, index = np.unique(limits[:, signal], return_inverse=True)
-        granted = passes(outcomes.smoothed[None, ..., signal], levels[:, None, None]) & outcomes.present[None]
+        granted = passes(smoothed[None, ..., signal], levels[:, None, None]) & present[None]
         packed.append(np.packbits(granted, axis=-1, bitorder="little"))
         chosen.append(index)
     parts = []
@@ -164,7 +174,7 @@ def exit_boundaries(
         byte = np.argmax(granted != 0, axis=-1)
         first = 8 * byte + LOWEST_BIT[np.take_along_axis(granted, byte[..., None], axis=-1)[..., 0]]
         parts.append(np.where(granted.any(axis=-1), first, most).astype(np.int32))
-    return np.concatenate(parts) if parts else np.zeros((0, traces), np.int32)
+    return np.concatenate(parts) if parts else np.zeros((0, len(present)), np.int32)
 
 
 def score(outcomes: Outcomes, exits: Int[np.ndarray, "G N"]) -> Scores:

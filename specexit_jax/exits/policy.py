@@ -22,9 +22,10 @@ class NeverExit(Policy):
     """Never exits: the model thinks until it closes its thinking itself."""
 
     exits = False
+    reads_tokens = False
 
     def decide(self, state, tokens, signals, boundary, valid, closes=None) -> Decision:
-        return first_column(jnp.zeros_like(valid)), _nothing(tokens)
+        return first_column(jnp.zeros_like(valid)), _nothing(valid)
 
 
 @flax.struct.dataclass
@@ -40,6 +41,7 @@ class Threshold(Rule):
     budget: Int[Array, ""] | None = None
 
     by_thresholds = True
+    reads_tokens = False
 
     @property
     def signals(self) -> tuple[str, ...]:
@@ -109,7 +111,7 @@ class FirstAnswer(Policy):
         return state[:, None] | (jnp.cumsum(said, axis=1) > 0)
 
     def decide(self, state, tokens, signals, boundary, valid, closes=None) -> Decision:
-        return first_column(self._stated(state, tokens, valid) & boundary & valid), _nothing(tokens)
+        return first_column(self._stated(state, tokens, valid) & boundary & valid), _nothing(valid)
 
     def commit(self, state, tokens, signals, boundary, valid, count):
         kept = jnp.arange(tokens.shape[1], dtype=jnp.int32)[None, :] < _thinking(valid, count)[:, None]
@@ -128,9 +130,10 @@ class Deer(TrialPolicy):
     max_answer: int = flax.struct.field(pytree_node=False, default=16)
 
     on_trial = True
+    reads_tokens = False
 
     def decide(self, state, tokens, signals, boundary, valid, closes=None) -> Decision:
-        return first_column(boundary & valid), _nothing(tokens)
+        return first_column(boundary & valid), _nothing(valid)
 
     def stands(self, log_probability: Float[Array, "..."], length: Int[Array, "..."]) -> Bool[Array, "..."]:
         """See `TrialPolicy`. An answer without tokens fails."""
@@ -156,6 +159,6 @@ def _thinking(valid: Bool[Array, "B T"], count: Int[Array, " B"]) -> Int[Array, 
     return jnp.minimum(count, valid.sum(axis=1, dtype=jnp.int32))
 
 
-def _nothing(tokens: Int[Array, "B T"]) -> Float[Array, "B T 0"]:
+def _nothing(valid: Bool[Array, "B T"]) -> Float[Array, "B T 0"]:
     """The smoothed signals of a policy that reads none: no columns."""
-    return jnp.zeros((*tokens.shape, 0), jnp.float32)
+    return jnp.zeros((*valid.shape, 0), jnp.float32)

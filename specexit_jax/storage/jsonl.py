@@ -12,6 +12,8 @@ from pathlib import Path
 
 from specexit_jax.storage.workdir_lock import alone_at
 
+_BLOCK = 2**16  # bytes read at a time from a file's end
+
 
 def read_jsonl(path: str | Path, torn: bool = False) -> Iterator[dict]:
     """The objects of a file, one a line. Raises FileNotFoundError, or ValueError naming the corrupt line by its number.
@@ -35,15 +37,21 @@ def read_jsonl(path: str | Path, torn: bool = False) -> Iterator[dict]:
 
 
 def drop_torn_line(path: str | Path) -> None:
-    """Cut off what a killed process left after the last line end; does nothing if the file does not exist."""
+    """Cut off what a killed process left after the last line end; does nothing if the file does not exist. Reads from the end."""
     path = Path(path)
     if not path.is_file():
         return
     with path.open("rb+") as file, alone_at(file):
-        content = file.read()
-        whole = content.rfind(b"\n") + 1
-        if whole < len(content):
-            file.truncate(whole)
+        end = at = file.seek(0, os.SEEK_END)
+        while at > 0:
+            start = max(at - _BLOCK, 0)
+            file.seek(start)
+            if (place := file.read(at - start).rfind(b"\n")) >= 0:
+                at = start + place + 1
+                break
+            at = start
+        if at < end:
+            file.truncate(at)
 
 
 def append_jsonl(path: str | Path, rows: Iterable[dict]) -> None:

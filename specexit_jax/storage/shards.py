@@ -16,13 +16,14 @@ from typing import Any, TypeVar
 
 from specexit_jax.storage.checkpoint import write_json
 from specexit_jax.storage.identity import same
-from specexit_jax.storage.jsonl import append_jsonl, drop_torn_line, read_jsonl
+from specexit_jax.storage.jsonl import append_jsonl, drop_torn_line
+from specexit_jax.storage.row_index import index_more
+from specexit_jax.storage.rows import Rows
 from specexit_jax.storage.workdir_lock import locked
 
 T = TypeVar("T")
 ROWS = {"rollout": "traces", "annotate": "labels"}  # the stem of a report's rows, where it differs from the report's
 _ONCE = {"noise": "crc32", "schedule": "all"}  # settings that older reports do not record, and their value then
-_ID = re.compile(rb'\{"id": ("(?:[^"\\]|\\.)*")')  # as rows are written: the id comes first
 _NUMBERED = re.compile(r"-\d{5}-of-\d{5}")
 
 
@@ -59,24 +60,21 @@ def shard_files(folder: Path, stem: str, suffix: str = ".jsonl") -> list[Path]:
     return sorted(path for path in files if _NUMBERED.sub("", path.name) == stem + suffix)
 
 
-def read_shards(folder: Path, stem: str) -> list[dict]:
-    """The rows of all processes, each id once. Raises FileNotFoundError where there is no file, ValueError as `read_jsonl`.
+def read_shards(folder: Path, stem: str) -> Rows:
+    """The rows of all processes, each id once; they stay on disk. Raises FileNotFoundError where there is no file, ValueError for
+    a line that is no row.
 
     A torn line that a killed process left is skipped.
     """
     files = shard_files(folder, stem)
     if not files:
         raise FileNotFoundError(f"{folder / stem}.jsonl does not exist: run the stage that writes it first")
-    found: dict[str, dict] = {}
-    for path in files:
-        for row in read_jsonl(path, torn=True):
-            found.setdefault(row["id"], row)
-    return list(found.values())
+    return Rows(files)
 
 
-def held(folder: Path, stem: str) -> list[dict]:
-    """`read_shards`, or an empty result if there is no file yet."""
-    return read_shards(folder, stem) if shard_files(folder, stem) else []
+def held(folder: Path, stem: str) -> Rows:
+    """`read_shards`, or no rows if there is no file yet."""
+    return Rows(shard_files(folder, stem))
 
 
 def has_rows(folder: Path, stem: str) -> bool:
@@ -85,15 +83,8 @@ def has_rows(folder: Path, stem: str) -> bool:
 
 
 def ids_of(folder: Path, stem: str) -> set[str]:
-    """The ids of all whole rows, read without parsing the rows."""
-    found = set()
-    for path in shard_files(folder, stem):
-        with path.open("rb") as file:
-            for line in file:
-                if line.endswith(b"\n") and line.strip():
-                    match = _ID.match(line)
-                    found.add(json.loads(match[1]) if match else json.loads(line)["id"])
-    return found
+    """The ids of all whole rows."""
+    return set(held(folder, stem).ids)
 
 
 def require_settings(folder: Path, stem: str, settings: dict[str, Any]) -> None:
@@ -113,11 +104,13 @@ class OwnRows:
 
     def __init__(self, path: Path, report: Path, settings: dict[str, Any]):
         self.path, self._report, self._settings = path, report, settings
+        self._indexed = path.stat().st_size if path.is_file() else 0  # as far as earlier rows go
 
     def append(self, rows: Iterable[dict]) -> None:
         if not (self._report.exists() and _has_row(self.path)):
             write_report(self._report, self._settings, {})  # binds the process that continues after a kill
         append_jsonl(self.path, rows)
+        self._indexed = index_more(self.path, self._indexed)
 
     def report(self, measured: dict[str, Any]) -> None:
         write_report(self._report, self._settings, measured)

@@ -22,6 +22,7 @@ from specexit_jax.exits.score import SCORE, ScoreNetwork
 from specexit_jax.exits.smoothers import smoother_named
 from specexit_jax.exits.units import problem_of
 from specexit_jax.models.draft import DraftBundle
+from specexit_jax.storage.rows import by_id, ids_in
 from specexit_jax.storage.shards import read_shards
 
 
@@ -30,14 +31,14 @@ class Split:
     """Annotated traces of a split, and where they are kept."""
 
     folder: Path
-    traces: list[dict]
-    labels: list[dict]
+    traces: Sequence[dict]
+    labels: Sequence[dict]
 
 
 def read_split(folder: Path) -> Split:
     """All traces of a split with their labels. Raises ValueError where too many of its answers did not end."""
-    traces = read_shards(folder, "traces")
-    labels = join_labels(traces, read_shards(folder, "labels"))
+    traces = read_shards(folder, "traces").brief()
+    labels = join_labels(traces, read_shards(folder, "labels").brief())
     require_finished(folder, traces, labels)
     return Split(folder, traces, labels)
 
@@ -78,6 +79,7 @@ class SeenSplits:
     def __init__(self, sessions: Mapping[str, Session], splits: Sequence[Split], fit: Fit):
         self._sessions, self._splits, self._fit = sessions, splits, functools.cache(fit)
         self._signals: dict[str, list[Mapping[str, np.ndarray]]] = {}
+        self._labels: dict[tuple, Sequence[dict]] = {}
         self._seen: dict[tuple, Seen] = {}
 
     def of(self, arm: Arm) -> list[Seen]:
@@ -93,7 +95,9 @@ class SeenSplits:
         if (number, draft, kinds, smoother, without) in self._seen:
             return
         session, split = self._sessions[draft], self._splits[number]
-        labels = labels_at(split.traces, split.labels, session.boundaries(kinds))
+        if (number, draft, kinds) not in self._labels:  # which remember where these boundaries are
+            self._labels[number, draft, kinds] = labels_at(split.traces, split.labels, session.boundaries(kinds))
+        labels = self._labels[number, draft, kinds]
         signals, end = self._along(draft)[number], len(session.end_think_ids)
         network = self._fit(draft, kinds, without) if smoother == SCORE else None
         made = smoother_named(smoother, session.draft.signal_names, network)
@@ -138,8 +142,8 @@ def released_row(
     """The released rule by one of its scores: it depends on how verification slices the text, so it is decoded."""
     method = make_method(session, "specexit", released(score), ("released",), setting.draft_tokens)
     rows = decoded_by(session, problems, method, setting, test.folder, f"released-{score}")
-    full = {trace["id"]: trace for trace in test.traces}
-    beside = [full[row["id"]] for row in rows]
+    full = by_id(test.traces)
+    beside = [full[name] for name in ids_in(rows)]
     pairs = Paired(
         *_names(rows),
         *_outcomes(rows),

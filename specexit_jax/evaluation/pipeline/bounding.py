@@ -1,7 +1,7 @@
 """Records of the bounds: the oracle, and the ceiling fitted on other splits."""
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -48,7 +48,7 @@ class Side:
 
     traces: Sequence[dict]
     labels: Sequence[dict]
-    signals: dict[str, np.ndarray]
+    signals: Mapping[str, np.ndarray]
 
 
 def table_of(session: Session, side: Side) -> Boundaries:

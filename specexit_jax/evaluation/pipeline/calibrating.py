@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from specexit_jax.annotation.kinds import annotated_split
-from specexit_jax.annotation.replay import outcomes
+from specexit_jax.annotation.replay import outcomes_by
 from specexit_jax.annotation.unfinished import require_finished
 from specexit_jax.engine.session import Session
 from specexit_jax.evaluation.certified import certify
@@ -59,16 +59,16 @@ def seen_split(
         say(f"{folder.name}: {unfinished.summary()}; an exit there counts as wrong")
     draft = DraftBundle(session.draft, session.params.draft, session.params.d2t)
     signals, length = extracted(session, traces, draft, folder).signals, len(session.end_think_ids)
-    by_smoother = {
-        name: outcomes(smoother_named(name, session.draft.signal_names, score), traces, labels, signals, length)
-        for name in smoothers
-    }
+    named = {name: smoother_named(name, session.draft.signal_names, score) for name in smoothers}
+    by_smoother = outcomes_by(named, traces, labels, signals, length)
     return SeenSplit(folder.name, tuple(trace["task"] for trace in traces), by_smoother)
 
 
 def require_problems(folder: Path, epsilon: float, delta: float) -> None:
     """Raises CannotCertify if the split has too few problems even without any harm; called before a model is loaded."""
-    require_enough(len({problem_of(trace) for trace in read_shards(folder, "traces")}), epsilon, delta, folder.name)
+    traces = read_shards(folder, "traces")
+    told = zip(traces.ids, traces.column("problem"), strict=True)
+    require_enough(len({problem_of({"id": name, "problem": own}) for name, own in told}), epsilon, delta, folder.name)
 
 
 def by_grid(

@@ -1,13 +1,14 @@
 """Makes results and report again from the files of an evaluation: nothing is decoded and no model is loaded."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from specexit_jax.annotation.features import load_signals
 from specexit_jax.annotation.kinds import annotated_kinds, labels_at
+from specexit_jax.annotation.signal_file import load_signals
 from specexit_jax.annotation.sparse import require_whole
 from specexit_jax.evaluation.records import read_records
 from specexit_jax.evaluation.report.publish import PROVENANCE, provenance, publish, record_sections
@@ -15,6 +16,7 @@ from specexit_jax.evaluation.report.shown import Shown, chosen_views, offsets_of
 from specexit_jax.exits.boundaries import Boundaries
 from specexit_jax.exits.policy import Threshold
 from specexit_jax.exits.policy_file import PolicyFile
+from specexit_jax.storage.rows import Rows
 from specexit_jax.storage.shards import held
 
 
@@ -37,7 +39,8 @@ def recompute(
         raise ValueError(f"{workdir / 'records.jsonl'} is empty: evaluate first")
     earlier = _earlier(workdir / "results.json")
     wanted = {record.id for record in records}
-    traces = [trace for trace in held(workdir / split, "traces") if trace["id"] in wanted]
+    there = held(workdir / split, "traces").brief()
+    traces = there.of(name for name in there.ids if name in wanted)
     same = policy is not None and annotated_kinds(workdir / split) in (None, policy.boundary_kinds)
     labels = _labels(workdir / split, traces, None if same else boundaries)
     made = record_sections(records)
@@ -48,8 +51,7 @@ def recompute(
     order = [*(key for key in earlier if key in made or key in carried), *made]
     sections = {key: made[key] if key in made else carried[key] for key in dict.fromkeys(order)}
     views, worst = [], []
-    annotated = {label["id"] for label in labels}
-    if known := [trace for trace in traces if trace["id"] in annotated]:
+    if known := traces.of(labels.ids):
         rule = None if policy is None else policy.policy()
         signals = _signals(workdir / split / "signals.npz", policy, known)
         if signals and isinstance(rule, Threshold):
@@ -59,11 +61,11 @@ def recompute(
     return publish(workdir, records, Shown(sections, views, worst), origin, [_note(list(carried))])
 
 
-def _labels(folder: Path, traces: list[dict], boundaries: Boundaries | None) -> list[dict]:
+def _labels(folder: Path, traces: Rows, boundaries: Boundaries | None) -> Rows:
     """The existing labels of these traces, at `boundaries`."""
-    there = {label["id"]: label for label in held(folder, "labels")}
-    own = [trace for trace in traces if trace["id"] in there]
-    labels = [there[trace["id"]] for trace in own]
+    there = held(folder, "labels").brief()
+    own = traces.of(name for name in traces.ids if name in there.by_id)
+    labels = there.of(own.ids)
     require_whole(labels)
     return labels if boundaries is None else labels_at(own, labels, boundaries)
 
@@ -81,13 +83,13 @@ def _earlier(path: Path) -> dict:
     return found
 
 
-def _signals(path: Path, policy: PolicyFile | None, traces: list[dict]) -> dict[str, np.ndarray]:
+def _signals(path: Path, policy: PolicyFile | None, traces: Rows) -> Mapping[str, np.ndarray]:
     """The signals of the policy's draft; none if the file is absent, of another draft, or lacks a trace."""
     try:
         found = load_signals(path, policy.draft) if policy else {}
     except (FileNotFoundError, ValueError):
         return {}
-    return found if all(trace["id"] in found for trace in traces) else {}
+    return found if all(name in found for name in traces.ids) else {}
 
 
 def _note(carried: list[str]) -> str:

@@ -5,19 +5,20 @@ Files in WORKDIR/SPLIT are appended to or written once, so a killed run continue
 
 import contextlib
 import dataclasses
-from collections.abc import Sequence
+import functools
+import itertools
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-
-import numpy as np
 
 from specexit_jax.annotation.annotate import annotate
 from specexit_jax.annotation.annotate import require_alike as require_alike_labels
-from specexit_jax.annotation.features import Extracted, extract, load_signals, save_signals
+from specexit_jax.annotation.features import Extracted, signals_along
 from specexit_jax.annotation.forcing import Forcing
 from specexit_jax.annotation.joined import join_labels
 from specexit_jax.annotation.kinds import kinds_to_annotate, labels_at
-from specexit_jax.annotation.replay import replay
+from specexit_jax.annotation.replay import replay_each
 from specexit_jax.annotation.rollout import Rollout, name_of, report_of, roll_out
+from specexit_jax.annotation.signal_file import StoredSignals, load_signals, write_signals
 from specexit_jax.data.grading.grader import Grader
 from specexit_jax.data.splits import Problem
 from specexit_jax.engine.methods import DECODED, Method, make_method, policy_of
@@ -25,6 +26,7 @@ from specexit_jax.engine.session import Session
 from specexit_jax.evaluation.records import Record, record_of_replay
 from specexit_jax.exits.policy import Policy
 from specexit_jax.storage.identity import same
+from specexit_jax.storage.rows import brief_rows, ids_in, taken
 from specexit_jax.storage.shards import WHOLE, Shard, read_shards, require_settings, shard_files
 
 BOUNDS = ("oracle", "ceiling")
@@ -71,7 +73,7 @@ def require_methods(names: Sequence[str]) -> None:
 
 def decoded_traces(
     session: Session, problems: Sequence[Problem], name: str, setting: Setting, folder: Path
-) -> list[dict]:
+) -> Sequence[dict]:
     """Traces of a method that exits nowhere (`think`, `nothink`, `eagle3`) for exactly these problems, every seed of each."""
     return decoded_by(session, problems, _method(session, name, setting), setting, folder, stem_of(name))
 
@@ -109,56 +111,65 @@ def _rollout(setting: Setting) -> Rollout:
 
 def decoded_by(
     session: Session, problems: Sequence[Problem], method: Method, setting: Setting, folder: Path, stem: str
-) -> list[dict]:
+) -> Sequence[dict]:
     """The method's traces, kept in FOLDER/STEM.jsonl."""
     roll_out(session, problems, method, folder, _rollout(setting), stem, setting.grader)
-    by_id = {trace["id"]: trace for trace in read_shards(folder, stem)}
     wanted = [name_of(problem, sample) for problem in problems for sample in range(setting.seeds)]
-    return [_without_others_steps(session, method, by_id[name]) for name in wanted]
-
-
-def _without_others_steps(session: Session, method: Method, trace: dict) -> dict:
-    """The trace without acceptance counts unless they are this draft's; its tokens are the same under any draft."""
     own = session.draft_digest if method.draft_tokens else None
+    return read_shards(folder, stem).of(wanted).mapped(functools.partial(_without_others_steps, own)).brief()
+
+
+def _without_others_steps(own: str | None, trace: dict) -> dict:
+    """The trace without acceptance counts unless they are this draft's; its tokens are the same under any draft."""
     return trace if same(own, trace.get("draft")) else trace | {"accepted": []}
 
 
 def annotated(
     session: Session, traces: Sequence[dict], kinds: Sequence[str], setting: Setting, folder: Path
-) -> list[dict]:
+) -> Sequence[dict]:
     """Labels of these traces at boundaries of these kinds, annotating what is missing; a folder that was annotated at more
     kinds goes on with all of them."""
     own = kinds_to_annotate(folder, kinds)
     annotate(session, folder, own, setting.forcing, target=setting.target, grader=setting.grader)
-    return labels_at(traces, join_labels(traces, read_shards(folder, "labels")), session.boundaries(kinds))
+    return labels_at(traces, join_labels(traces, read_shards(folder, "labels").brief()), session.boundaries(kinds))
 
 
 def extracted(session: Session, traces: Sequence[dict], draft, folder: Path, name: str = "signals.npz") -> Extracted:
     """The signals of the session's draft along these traces, cached in FOLDER/NAME (and by shares in files of their own)."""
-    path = folder / name
     kept = _kept_signals(folder, name, session.draft_digest)
-    missing = [trace for trace in traces if trace["id"] not in kept]
-    if not missing and not path.is_file():
-        save_signals(path, kept, session.draft_digest)
-    if missing:
-        kept = kept | extract(session.target, session.params.target, session.end_think_ids, missing, draft).signals
-        save_signals(path, kept, session.draft_digest)
+    if _missing(traces, kept) or not (folder / name).is_file():
+        _write_signals(session, traces, draft, folder / name, kept, kept)
+        kept = kept | load_signals(folder / name, session.draft_digest)
     return Extracted(kept, {})
 
 
 def extract_share(session: Session, traces: Sequence[dict], draft, folder: Path, shard: Shard) -> None:
     """Leaves the signals along these traces, as far as no process has them, for `extracted`."""
     kept = _kept_signals(folder, "signals.npz", session.draft_digest)
-    if missing := [trace for trace in traces if trace["id"] not in kept]:
-        found = extract(session.target, session.params.target, session.end_think_ids, missing, draft).signals
-        path = shard.path(folder, "signals", ".npz")
-        own = {name: kept[name] for name in (trace["id"] for trace in traces) if name in kept}
-        save_signals(path, own | found, session.draft_digest)
+    if _missing(traces, kept):
+        own = [name for name in ids_in(traces) if name in kept]
+        _write_signals(session, traces, draft, shard.path(folder, "signals", ".npz"), kept, own)
 
 
-def _kept_signals(folder: Path, name: str, digest: str) -> dict[str, np.ndarray]:
+def _missing(traces: Sequence[dict], kept: StoredSignals) -> list[int]:
+    """The numbers of the traces without signals."""
+    return [number for number, name in enumerate(ids_in(traces)) if name not in kept]
+
+
+def _write_signals(
+    session: Session, traces: Sequence[dict], draft, path: Path, kept: StoredSignals, own: Iterable[str]
+) -> None:
+    """Writes those of `own` that are kept, and the signals along the traces that lack them."""
+    own, rest = list(own), taken(traces, _missing(traces, kept))
+    asked = session.target, session.params.target, session.end_think_ids, rest, draft
+    found = signals_along(*asked) if len(rest) else ()
+    tokens = sum(map(kept.tokens, own)) + sum(len(trace["ids"]) for trace in brief_rows(rest))
+    write_signals(path, itertools.chain(((name, kept[name]) for name in own), found), tokens, session.draft_digest)
+
+
+def _kept_signals(folder: Path, name: str, digest: str) -> StoredSignals:
     """The signals in the files of all processes; none of a file of another draft."""
-    kept: dict[str, np.ndarray] = {}
+    kept = StoredSignals()
     for path in shard_files(folder, Path(name).stem, Path(name).suffix):
         with contextlib.suppress(FileNotFoundError, ValueError):
             kept |= load_signals(path, digest)
@@ -178,8 +189,9 @@ def replayed_records(
     records = []
     for name in names:
         rule = policy_of(session, name, policy, max_answer)
-        shown = replay(rule, traces, labels, signals, session.end_think_ids)
-        records += [record_of_replay(name, trace, one) for trace, one in zip(traces, shown, strict=True)]
+        found = replay_each(rule, traces, labels, signals, session.end_think_ids)
+        own = {number: record_of_replay(name, trace, shown) for number, trace, shown in found}
+        records += [own[number] for number in range(len(traces))]
     return records
 
 

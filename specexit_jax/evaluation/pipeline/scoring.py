@@ -16,8 +16,10 @@ from specexit_jax.exits.score import ScoreNetwork
 from specexit_jax.exits.trace_statistics import statistic_names, statistics_without
 from specexit_jax.exits.units import problem_of
 from specexit_jax.models.draft import DraftBundle
+from specexit_jax.storage.rows import taken
 from specexit_jax.training.score_fit import CannotFit, ScoreFit, fit_score
 
+MOST = 2**20  # boundaries of a table, at most
 _HELD_OUT = 10  # one problem in so many is held out to tell how well a network like this does
 
 
@@ -58,7 +60,8 @@ def boundary_table(
     without: Sequence[str] = (),
     whole: bool = False,
 ) -> BoundaryTable:
-    """The boundaries of these kinds of an annotated split, for the session's draft.
+    """The boundaries of these kinds of an annotated split, for the session's draft; MOST of them, of traces at random, where there
+    are more.
 
     confidence: which label (`exits.labels.confidence_targets`). name: the file of the draft's signals along the split. without:
     parts of the statistics that are left out (`trace_statistics.PARTS`). whole: refuse a split that was annotated at some of its
@@ -68,21 +71,31 @@ def boundary_table(
     names = statistics_without(session.draft.signal_names, without)
     read = np.isin(statistic_names(session.draft.signal_names), names)
     traces, labels = annotated_split(session, folder, kinds, whole)
+    closed = _some([place for place, trace in enumerate(traces) if trace["think_end"] is not None], labels)
+    traces, labels = taken(traces, closed), taken(labels, closed)
     draft = DraftBundle(session.draft, session.params.draft, session.params.d2t)
     along = extracted(session, traces, draft, folder, name=name).signals
-    closed = [place for place, trace in enumerate(traces) if trace["think_end"] is not None]
-    traces, labels = [traces[place] for place in closed], [labels[place] for place in closed]
     seen = statistics_at_boundaries(session.draft.signal_names, traces, labels, along)
-    wanted = [np.asarray(confidence_targets(label, confidence), np.float32) for label in labels]
+    pairs = [(confidence_targets(label, confidence), np.asarray(label["agree"], bool)) for label in labels]
+    wanted, agree = [np.asarray(values, np.float32) for values, _ in pairs], [values for _, values in pairs]
     known = [np.isfinite(values) for values in wanted]
     return BoundaryTable(
         folder.name,
         names if without else None,
         [rows[sure][:, read] for rows, sure in zip(seen, known, strict=True)],
         [values[sure] for values, sure in zip(wanted, known, strict=True)],
-        [np.asarray(label["agree"], bool)[sure] for label, sure in zip(labels, known, strict=True)],
+        [values[sure] for values, sure in zip(agree, known, strict=True)],
         [problem_of(trace) for trace in traces],
     )
+
+
+def _some(places: list[int], labels: Sequence[dict]) -> list[int]:
+    """These traces, or, of more than MOST boundaries, whole traces at random until they have so many."""
+    counts = [len(label["boundaries"]) for label in taken(labels, places)]
+    if sum(counts) <= MOST:
+        return places
+    order = np.random.default_rng(0).permutation(len(places))
+    return sorted(places[number] for number in order[: int(np.searchsorted(np.cumsum(np.array(counts)[order]), MOST))])
 
 
 def fitted_score(table: BoundaryTable, fit: ScoreFit, say: Callable[[str], None]) -> ScoreNetwork:

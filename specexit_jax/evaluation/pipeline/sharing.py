@@ -56,6 +56,7 @@ def _annotate_share(
     kinds = kinds_to_annotate(folder, file.boundary_kinds)
     annotate(session, folder, kinds, setting.forcing, setting.shard, setting.target, names=names, grader=setting.grader)
     if shard_files(folder, "traces"):
-        own = [trace for trace in read_shards(folder, "traces") if trace["id"] in names]
+        traces = read_shards(folder, "traces").brief()
+        own = traces.of(name for name in traces.ids if name in names)
         draft = DraftBundle(session.draft, session.params.draft, session.params.d2t)
         harness.extract_share(session, own, draft, folder, setting.shard)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from specexit_jax.annotation.replay import outcomes
+from specexit_jax.annotation.replay import outcomes_by
 from specexit_jax.evaluation import statistics
 from specexit_jax.evaluation.certified.certify import Seen, harm_of_problems, transfer, use
 from specexit_jax.exits.policy import POLICIES
@@ -35,10 +35,8 @@ def exit_sections(
     rows, score = _frontier_rows(workdir / "frontier.json")
     own = {path.stem: load_policy(path, file.draft) for path in sorted((workdir / "policies").glob("*.json"))}
     names = {file.smoothing, *(row["smoothing"] for row in rows), *(policy.smoothing for policy in own.values())}
-    seen = {
-        name: outcomes(_smoother(name, file, score), traces, labels, signals, end_think_length)
-        for name in sorted(names)
-    }
+    smoothers = {name: _smoother(name, file, score) for name in sorted(names)}
+    seen = outcomes_by(smoothers, traces, labels, signals, end_think_length)
     sections = {"risk": realised_risk(file, seen)}
     if rows:
         sections["frontier"] = [_frontier_row(row, seen) for row in rows]

@@ -1,6 +1,7 @@
 """What a report shows besides records: signals along traces, their quality, the worst exits."""
 
 import dataclasses
+from array import array
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ from specexit_jax.evaluation.report.worst import WorstExit, reported_method, wor
 from specexit_jax.exits.policy import Policy, Threshold
 from specexit_jax.exits.signals import PAPER, agreement_column, of_draft
 from specexit_jax.exits.units import problem_of
+from specexit_jax.storage.rows import by_id, ids_in, taken, whole_rows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,14 +34,18 @@ def signal_sections(policy: Threshold, traces: Sequence[dict], labels: Sequence[
     smoothed by the policy, or by its exit score where it has one. The AUC is None where all agree or none does; without any
     boundary there are no sections."""
     closed = [i for i, trace in enumerate(traces) if trace["think_end"] is not None]
-    traces, labels = [traces[i] for i in closed], [labels[i] for i in closed]
-    if not any(label["boundaries"] for label in labels):
+    traces, labels = taken(traces, closed), taken(labels, closed)
+    agreeing, right, values, problems = [], [], [], []
+    for trace, label in zip(traces, labels, strict=True):
+        if not label["boundaries"]:
+            continue
+        agreeing += label["agree"]
+        right += label["correct"]
+        values.append(signals[trace["id"]][np.asarray(label["boundaries"], int)])
+        problems += [problem_of(trace)] * len(label["boundaries"])
+    if not problems:
         return {}
-    agree = np.concatenate([np.asarray(label["agree"], bool) for label in labels])
-    correct = np.concatenate([np.asarray(label["correct"], bool) for label in labels])
-    raw = np.concatenate(
-        [signals[t["id"]][np.asarray(x["boundaries"], int)] for t, x in zip(traces, labels, strict=True)]
-    )
+    agree, correct, raw = np.asarray(agreeing, bool), np.asarray(right, bool), np.concatenate(values)
     smoothed = np.concatenate(smoothed_at_boundaries(policy.smoother, traces, labels, signals))
     own = agreement_column(of_draft(policy.signals))
     raw, smoothed = raw[:, own], smoothed[:, agreement_column(policy.signals)]
@@ -54,7 +60,6 @@ def signal_sections(policy: Threshold, traces: Sequence[dict], labels: Sequence[
         "correlation_with_correct": score_quality.correlation(raw, correct),
         "correlation_of_agreement_with_correct": score_quality.correlation(agree, correct),
     }
-    problems = [problem_of(trace) for trace, label in zip(traces, labels, strict=True) for _ in label["boundaries"]]
     bins = score_quality.reliability(agree, raw, problems=problems, edges=score_quality.NEAR_ONE)
     curve = {name: np.asarray(value).tolist() for name, value in bins._asdict().items()}
     return {"signals": metrics, "reliability": curve}
@@ -67,7 +72,11 @@ def _defined(value: float) -> float | None:
 def offsets_of(records: Sequence[Record], labels: Sequence[dict]) -> dict:
     """Where exits fall relative to T*, for both kinds."""
     own = [r for r in records if r.source == "replay"]
-    return {kind: exit_offsets(own, labels, kind) for kind in ("stable", "first")}
+    names = ("id", "boundaries", "stable", "first")
+    short = [
+        {name: label[name] for name in names} | {"boundaries": array("i", label["boundaries"])} for label in labels
+    ]
+    return {kind: exit_offsets(own, short, kind) for kind in ("stable", "first")}
 
 
 def told_exits(
@@ -80,13 +89,14 @@ def told_exits(
 ) -> list[WorstExit]:
     """The worst exits, with the signals that the policy compared where it reads any."""
     left = {r.id for r in records if r.method == reported_method(records) and r.exited}
-    chosen, seen, names = [trace for trace in traces if trace["id"] in left], None, PAPER
+    chosen = taken(traces, [number for number, name in enumerate(ids_in(traces)) if name in left])
+    seen, names = None, PAPER
     if signals and isinstance(policy, Threshold):
         own = join_labels(chosen, labels)
         smoothed = smoothed_at_boundaries(policy.smoother, chosen, own, signals)
         seen, names = {}, policy.signals
-        for trace, label, rows in zip(chosen, own, smoothed, strict=True):
-            seen[trace["id"]] = _along(len(trace["ids"]), label["boundaries"], rows)
+        for label, rows in zip(own, smoothed, strict=True):
+            seen[label["id"]] = dict(zip(label["boundaries"], rows, strict=True))
     return worst_exits(records, chosen, tokenizer, seen, names=names)
 
 
@@ -95,16 +105,20 @@ def chosen_views(
 ) -> list[TraceView]:
     """Three traces: the first that exits right, one whose first answer was wrong and mended, one of another task."""
     exits = {record.id: record for record in records if record.method == "specexit" and record.source == "replay"}
-    by_id = {label["id"]: label for label in labels}
-    right = [t for t in traces if t["id"] in exits and exits[t["id"]].exited and exits[t["id"]].correct]
-    mended = [t for t in right if by_id[t["id"]]["first"] is not None and not all(
-        by_id[t["id"]]["agree"][by_id[t["id"]]["first"] :])]  # fmt: skip
-    late = sorted(right, key=lambda t: -(by_id[t["id"]]["stable"] or 0))
-    picked: list[dict] = []
+    right = [name for name in ids_in(traces) if name in exits and exits[name].exited and exits[name].correct]
+    there, mended, stable = by_id(labels), [], {}
+    for name in right:
+        label = there[name]
+        stable[name] = label["stable"] or 0
+        if label["first"] is not None and not all(label["agree"][label["first"] :]):
+            mended.append(name)
+    late = sorted(right, key=lambda name: -stable[name])
+    picked: list[str] = []
     for candidates in (right, mended or late, right[::-1]):
-        tasks = {trace["task"] for trace in picked}
-        picked += [t for t in candidates if t["task"] not in tasks][:1]
-    return [trace_view(tokenizer, policy, t, by_id[t["id"]], signals, exits[t["id"]].exit_index) for t in picked]
+        tasks = {exits[name].task for name in picked}
+        picked += [name for name in candidates if exits[name].task not in tasks][:1]
+    full = by_id(whole_rows(traces))
+    return [trace_view(tokenizer, policy, full[n], there[n], signals, exits[n].exit_index) for n in picked]
 
 
 def trace_view(tokenizer, policy: Threshold, trace: dict, label: dict, signals, exit_index: int | None) -> TraceView:

@@ -18,14 +18,14 @@ def exit_offsets(
     """
     if kind not in ("stable", "first"):
         raise ValueError(f"T* of kind {kind!r}: choose 'stable' or 'first'")
-    by_id = {label["id"]: label for label in labels}
-    records = [r for r in one_per_problem(records) if r.id in by_id and r.method != "nothink"]
+    there = {label["id"]: label for label in labels}
+    records = [r for r in one_per_problem(records) if r.id in there and r.method != "nothink"]
     tables = {}
     for method in in_order({r.method for r in records if r.exited}):
         own = [r for r in records if r.method == method]
         counts = dict.fromkeys(BINS, 0)
         for record in own:
-            counts[_bin(record, by_id[record.id], kind)] += 1
+            counts[_bin(record, there[record.id], kind)] += 1
         tables[method] = {name: count / len(own) for name, count in counts.items()}
     return tables
 

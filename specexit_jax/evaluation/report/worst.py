@@ -10,6 +10,7 @@ import numpy as np
 from specexit_jax.evaluation.records import Record, one_per_problem
 from specexit_jax.evaluation.report.tables import MISSING, markdown_table, number
 from specexit_jax.exits.signals import PAPER, SIGNALS, agreement_column
+from specexit_jax.storage.rows import brief_rows, by_id, whole_rows
 
 ORDER = (
     "Exits that turned a right answer wrong come first, the most confident of them before the others; then the other "
@@ -54,28 +55,28 @@ def worst_exits(
     records: Sequence[Record],
     traces: Sequence[dict],
     tokenizer: Any,
-    signals: Mapping[str, np.ndarray] | None = None,
+    signals: Mapping[str, Mapping[int, np.ndarray]] | None = None,
     count: int = 10,
     names: tuple[str, ...] = PAPER,
 ) -> list[WorstExit]:
-    """The first `count` in ORDER. traces: of full thinking; signals: id -> [tokens, S], as the policy compares them, by `names`."""
-    method, by_id = reported_method(records), {trace["id"]: trace for trace in traces}
+    """The first `count` in ORDER. traces: of full thinking; signals: id -> rows [S] of `names` by token, as compared."""
+    method, there, full = reported_method(records), by_id(brief_rows(traces)), by_id(whole_rows(traces))
     own = one_per_problem(record for record in records if record.method == method)
-    exits = [r for r in own if r.exited and r.id in by_id and by_id[r.id]["seed"] == r.seed]
+    exits = [r for r in own if r.exited and r.id in there and there[r.id]["seed"] == r.seed]
 
     def seen(record: Record) -> tuple[float, ...] | None:
         rows = (signals or {}).get(record.id)
         return None if rows is None else tuple(float(value) for value in rows[record.exit_index - 1])
 
     def rank(record: Record) -> tuple:
-        trace = by_id[record.id]
+        trace = there[record.id]
         harmed = trace["correct"] and not record.correct
         values = seen(record)
         confidence = values[agreement_column(names)] if values else 0.0
         return not harmed, -confidence if harmed else 1 - record.tokens / len(trace["ids"]), record.id
 
     worst = sorted(exits, key=rank)[:count]
-    return [_described(record, by_id[record.id], tokenizer, seen(record), names) for record in worst]
+    return [_described(record, full[record.id], tokenizer, seen(record), names) for record in worst]
 
 
 def _described(record: Record, trace: dict, tokenizer: Any, signals, names) -> WorstExit:
