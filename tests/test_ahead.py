@@ -132,7 +132,9 @@ def test_an_iteration_on_an_h100_lays_nothing_out_again(preset, rows, context, m
     weights = {
         leaf.size * 2 for leaf in jax.tree.leaves(jax.eval_shape(lambda: init_target(target, jax.random.key(0))))
     }
-    apart = [each for each in found.written if not each.in_place and "dot" not in each.operation]  # no result of a product
+    apart = [
+        each for each in found.written if not each.in_place and "dot" not in each.operation
+    ]  # no result of a product
     again = [each for each in apart if each.bytes // each.number in weights]
     assert not [each for each in again if each.bytes > 1 << 20]
     capacity = DecodeSpec(target, context, (0,), (1,), draft, 3, live_prefixes=(1 << 30,))
