@@ -5,7 +5,7 @@ from collections.abc import Callable
 from specexit_jax.sizing import plan_changes, plan_hours, plan_memory
 from specexit_jax.sizing.plan import GIB, Assumed, Machine, Stage, Work, longest, meshes
 from specexit_jax.sizing.plan_device import annotating_memory, decoding_memory, reading_memory, training_memory
-from specexit_jax.sizing.plan_host import BOUNDARY, NUMBERS, PARSED, grading_hours, host_bytes, token_bytes
+from specexit_jax.sizing.plan_host import BOUNDARY, NUMBERS, TABLES, grading_hours, held, host_bytes, token_bytes
 from specexit_jax.sizing.plan_hours import HOUR
 from specexit_jax.training.flops import draft_step_flops
 
@@ -37,7 +37,7 @@ def _decoding(name: str, traces: int, drafts: bool, work: Work, assumed: Assumed
     return _stage(
         name,
         device(work.rollout_rows, mesh, longest(work, assumed)),
-        host_bytes(work, machine, tokens * PARSED),
+        host_bytes(work, machine, held(traces, assumed.written)),
         tokens * token_bytes(work),
         hours,
         limit,
@@ -59,7 +59,7 @@ def _annotate(work: Work, assumed: Assumed, machine: Machine) -> Stage:
     return _stage(
         "annotate",
         device(work.annotate_rows, mesh, longest(work, assumed)),
-        host_bytes(work, machine, (traces * assumed.written + answers * assumed.answer) * PARSED),
+        host_bytes(work, machine, held(traces, assumed.written + answers / max(traces, 1) * assumed.answer)),
         answers * (assumed.answer * token_bytes(work) + BOUNDARY),
         hours,
         limit,
@@ -106,7 +106,7 @@ def _train(work: Work, assumed: Assumed, machine: Machine) -> Stage:
     return _stage(
         "train",
         device(work.train_rows, mesh, work.row_length),
-        host_bytes(work, machine, 0) + 20 * width * work.signal_positions,  # float32, and twice float64 in the solver
+        host_bytes(work, machine, 0) + 10 * width * work.signal_positions,  # float32, and what the solver works with
         disk,
         seconds / HOUR,
         "FLOPs",
@@ -124,7 +124,7 @@ def _calibrate(work: Work, assumed: Assumed, machine: Machine) -> Stage:
     return _stage(
         "calibrate",
         reading_memory(work, mesh),
-        host_bytes(work, machine, 0) + tokens * (PARSED + 4 * NUMBERS),  # the work of one process
+        host_bytes(work, machine, 0) + held(traces, 0) + TABLES,  # the work of one process
         tokens * 4 * NUMBERS,
         _reading_hours(work, assumed, machine, traces),
         "FLOPs",
@@ -171,7 +171,7 @@ def _evaluate(work: Work, assumed: Assumed, machine: Machine) -> Stage:
     return _stage(
         "evaluate",
         device,
-        host_bytes(work, machine, tokens * PARSED),
+        host_bytes(work, machine, held(work.tested, assumed.written) + TABLES),
         tokens * token_bytes(work) + answers * BOUNDARY + work.tested * assumed.written * 4 * NUMBERS,
         sum(hours for hours, _ in parts),
         max(parts)[1],
