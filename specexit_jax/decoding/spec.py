@@ -168,7 +168,7 @@ def _rounded(size: int, multiple: int) -> int:
     """The least multiple that is not below `size`. Off CPU, long ones are multiples of 1/64 of their power of two: a product with
     the values of one row is split over positions, and parts of other lengths make the compiler pad a copy of them."""
     if multiple == LANES:
-        multiple = max(multiple, 1 << (size.bit_length() - 7))
+        multiple = max(multiple, (1 << size.bit_length()) >> 7)
     return -(-size // multiple) * multiple
 
 
