@@ -120,7 +120,7 @@ def test_decoding_writes_the_same_ids():
     target, draft = (dataclasses.replace(config, attention="pallas") for config in (target, draft))
     chain = dataclasses.replace(plain, target=target, draft=draft, live_prefixes=(24,))
     tree = dataclasses.replace(chain, tree=TreeShape(3, 2, 6))
-    assert tree.prefixes == (256,) and tree.capacities_for(256) == (256, 256) and tree.prompt_capacities == (24, 256)
+    assert tree.prefixes == (256,) and tree.capacities_for(256) == (256, 256) and tree.prompt_capacities == (128, 256)
     expected, found = run(plain, params, *arguments), run(chain, params, *arguments)
     mesh = make_mesh(2, 1, 4)
     with on_mesh(mesh):
