@@ -14,8 +14,9 @@ python -m launch.benchmark --config=configs/embedded.py --workdir=runs/embedded 
 3. A batch whose slots are refilled against closed batches, on the config's own model:
 python -m launch.benchmark --config=configs/embedded.py --workdir=runs/embedded --throughput [--batch_size=8] [--limit=30]
 
-4. Compiled ahead of time (needs libtpu beside jax; JAX_PLATFORMS=cpu), with the bytes a device:
-python -m launch.benchmark --compile_only --topology=v5e:2x2 --preset=qwen3-4b --program=decode|train [--json]
+4. Compiled ahead of time (for TPUs with libtpu, for GPUs with jax-cuda12-plugin and jax-cuda12-pjrt; JAX_PLATFORMS=cpu), with the
+bytes a device, and for a GPU what an iteration of the loop launches, writes and moves:
+python -m launch.benchmark --compile_only --topology=v5e:2x2|h100:1 --preset=qwen3-4b --program=decode|train [--json]
 --mesh=data,fsdp,tensor; of a training step also --row_attention=auto|plain|fused, --chunk, --sliding_window; it says the
 FLOPs too, and their time at 40 % of the peak.
 

@@ -1,6 +1,7 @@
-"""Programs compile ahead of time for TPU slices, sharded, and fit them. Needs libtpu, and is slow:
+"""Programs compile ahead of time for TPU slices and GPUs, sharded, and fit them. Needs their compilers, and is slow:
 
-pip install libtpu; JAX_PLATFORMS=cpu pytest -m slow tests/test_ahead.py -s    # prints the bytes a device
+pip install libtpu; pip install --no-deps jax-cuda12-plugin jax-cuda12-pjrt    # of jax's version
+JAX_PLATFORMS=cpu pytest -m slow tests/test_ahead.py -s    # prints the bytes a device
 """
 
 import dataclasses
