@@ -24,8 +24,8 @@ class DecodeSpec:
     stop_ids: tokens that end an answer. end_think_ids: the ids of `</think>`; () for a model that does not think, on which no
     policy can exit. draft_tokens: K, the most drafts that a step can accept; with 0 a step decodes one token, and a draft model
     is needed only for signals (`probe`). rule: see `Sampling.rule`; all other sampling settings are arrays (`SamplingRows`).
-    live_prefixes: the live prefixes that attention is compiled for, one copy of the loop each; (): `DEFAULT`. With the ragged
-    kernel there is one, the whole buffer. record_signals: keep the signals of every generated token, and the exit score.
+    live_prefixes: the live prefixes that attention is compiled for, one copy of the loop each; (): `DEFAULT_PREFIXES`. With
+    the ragged kernel there is one, the whole buffer. record_signals: keep the signals of every generated token, and the exit score.
     tree: verify a tree of depth K instead of a chain. simulate_accept_length: the mean number of tokens that a step yields
     whatever the target samples, for timing without a trained draft. Raises ValueError on settings that contradict each other.
     """
@@ -150,16 +150,16 @@ class DecodeSpec:
 
 # Live prefixes by the multiple that lengths have. Off CPU the short ones are left out: each is a loop to compile, weights are
 # most of what a step reads at such lengths, and few tokens of an answer have them.
-DEFAULT = {16: {2**power for power in range(8, 31)}, LANES: {1024, *(2**power for power in range(12, 31))}}
+DEFAULT_PREFIXES = {16: {2**power for power in range(8, 31)}, LANES: {1024, *(2**power for power in range(12, 31))}}
 
 
 def prefixes_of(chosen: tuple[int, ...], longest: int, multiple: int = 16) -> tuple[int, ...]:
-    """The chosen live prefixes below `longest` ((): `DEFAULT`), then `longest` itself, all rounded up to a multiple.
+    """The chosen live prefixes below `longest` ((): `DEFAULT_PREFIXES`), then `longest` itself, all rounded up to a multiple.
 
     Of the defaults, one that is nearly as long as the whole buffer would save less than its compilation takes: it is left out.
     """
     whole = _rounded(longest, multiple)
-    sizes = {_rounded(size, multiple) for size in chosen} or DEFAULT[multiple]
+    sizes = {_rounded(size, multiple) for size in chosen} or DEFAULT_PREFIXES[multiple]
     most = whole if chosen else whole - whole // 8
     return (*sorted(size for size in sizes if size < most), whole)
 
