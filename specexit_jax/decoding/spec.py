@@ -6,7 +6,7 @@ from typing import Any
 import flax.struct
 from jaxtyping import Array, Float, Int, Int8
 
-from specexit_jax.backend import on_cpu
+from specexit_jax.backend import on_cpu, platform
 from specexit_jax.decoding.sampling import RULES
 from specexit_jax.decoding.trees import TreeShape
 from specexit_jax.exits.readings import READINGS
@@ -97,8 +97,11 @@ class DecodeSpec:
 
     @property
     def ragged(self) -> bool:
-        """Whether all attention reads each row up to its own length (`ragged_attention`)."""
-        return all(config.attention == "pallas" for config in (self.target, self.draft) if config is not None)
+        """Whether caches hold a full buffer, of which `ragged_attention` reads each row's own length. `split_attention`, for GPUs,
+        does so too, and yet caches are as long as the live prefix there: memory is short before time is."""
+        return platform() != "gpu" and all(
+            config.attention == "pallas" for config in (self.target, self.draft) if config is not None
+        )
 
     def capacities_for(self, live: int) -> tuple[int, int]:
         """Capacities of the target's cache and of the draft's for the live prefix `live`.
