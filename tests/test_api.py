@@ -236,6 +236,7 @@ LOADS = [
     ({"target": 3}, TypeError, "target is a path, or a name on the hub, not 3."),
     ({"target": "FOLDER/target", "policy": "p.json"}, ValueError, "A policy reads the signals of a draft: give draft=FOLDER"),
     ({"dtype": "float8"}, ValueError, "dtype is 'float8': choose among float32, bfloat16, float16."),
+    ({"attention": "cudnn"}, ValueError, "attention is 'cudnn': choose among xla, pallas."),
     ({"mesh": (1, 2)}, TypeError, "mesh is a jax.sharding.Mesh or 3 whole numbers (data, fsdp, tensor), not (1, 2)."),
     ({"mesh": "1,1,1"}, TypeError, "mesh is a jax.sharding.Mesh or 3 whole numbers"),
     ({"mesh": (3, 1, 1)}, ValueError, "does not cover 8 devices"),

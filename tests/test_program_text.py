@@ -36,7 +36,7 @@ PROGRAM = """HloModule jit_f, is_scheduled=true
   %loop_gather_fusion = bf16[8,64]{1,0} fusion(%table, %ids), kind=kLoop, calls=%picked
   %weights = bf16[64,1024,16]{2,1,0} constant({...})
   %call.1 = bf16[8,1024,16]{2,1,0} call(%loop_gather_fusion, %weights), to_apply=%graph
-  %two.2 = (bf16[2,4,128], bf16[2,4096,128]) custom-call(%new, %input_scatter_fusion.3, %ids), a="", output_to_operand_aliasing={{1}: (1, {})}
+  %two = (bf16[2,4,128], bf16[2,4096,128]) custom-call(%new, %input_scatter_fusion.3, %ids), output_to_operand_aliasing={{1}: (1, {})}
   %copy.5 = bf16[50000,64]{1,0} copy(%table)
   %all-reduce-start = f32[8]{0} all-reduce-start(%ids), to_apply=%add
   %all-reduce-done = f32[8]{0} all-reduce-done(%all-reduce-start)
