@@ -36,7 +36,7 @@ PROGRAM = """HloModule jit_f, is_scheduled=true
   %loop_gather_fusion = bf16[8,64]{1,0} fusion(%table, %ids), kind=kLoop, calls=%picked
   %weights = bf16[64,1024,16]{2,1,0} constant({...})
   %call.1 = bf16[8,1024,16]{2,1,0} call(%loop_gather_fusion, %weights), to_apply=%graph
-  %two = (bf16[2,4,128], bf16[2,4096,128]) custom-call(%new, %input_scatter_fusion.3, %ids), output_to_operand_aliasing={{1}: (1, {})}
+  %t = (bf16[2,4,128], bf16[2,4096,128]) custom-call(%new, %input_scatter_fusion.3, %ids), output_to_operand_aliasing={{1}: (1, {})}
   %copy.5 = bf16[50000,64]{1,0} copy(%table)
   %all-reduce-start = f32[8]{0} all-reduce-start(%ids), to_apply=%add
   %all-reduce-done = f32[8]{0} all-reduce-done(%all-reduce-start)
@@ -67,7 +67,7 @@ def test_an_iteration_is_its_launches_its_bytes_and_what_it_writes():
     assert found.moved == custom + placed + picked + product + copied + kernel
     assert [(each.operation, each.in_place, each.bytes) for each in found.written] == [
         ("copy", False, TABLE),
-        ("two", True, NEW + 2 * 4096 * 128 * 2),
+        ("t", True, NEW + 2 * 4096 * 128 * 2),
         ("input_scatter_fusion", True, 2 * 4096 * 128 * 2),
     ]
     assert found.collectives == {"all-reduce": 1}
