@@ -172,6 +172,20 @@ def test_signals_are_recorded_at_every_token(model, tiny):
         SpecExit.load(tiny / "target").generate(QUESTION, record_signals=True)
 
 
+def test_log_probabilities_are_kept_for_every_token(model, tiny):
+    answer = model.generate(QUESTION, method="eagle3", logprobs=2, max_new_tokens=16)
+    request = Request("generate", answer.prompt_ids, 0)
+    outcome = by_engine(model, tiny, "eagle3", request, max_new_tokens=16, logprobs=2)
+    assert answer.ids == outcome.ids and answer.logprobs.best.shape == (len(answer.ids), 2)
+    np.testing.assert_array_equal(answer.logprobs.tokens, outcome.logs.chosen)
+    here = answer.logprobs.best[:, 0] == np.asarray(answer.ids)
+    assert here.any() and (answer.logprobs.tokens[here] == answer.logprobs.best_logs[here, 0]).all()
+    assert (np.diff(answer.logprobs.best_logs, axis=1) <= 0).all()
+    assert model.generate(QUESTION, method="eagle3", max_new_tokens=16).logprobs is None
+    with pytest.raises(ValueError, match="logprobs must be at least 0"):
+        model.generate(QUESTION, logprobs=-1)
+
+
 def test_many_are_each_what_they_are_alone(model):
     prompts = [QUESTION, [{"role": "user", "content": "3*4?"}], chat_ids(model.session, "4+4?"), QUESTION]
     found = model.generate_many(prompts, slots=2, max_new_tokens=16)

@@ -89,19 +89,26 @@ class SpecExit:
         return self._call("plan", settings).plan(prompt, id)
 
     def generate(
-        self, prompt: Prompt, *, id: str = "generate", record_signals: bool = False, **settings: Unpack[Settings]
+        self,
+        prompt: Prompt,
+        *,
+        id: str = "generate",
+        record_signals: bool = False,
+        logprobs: int = 0,
+        **settings: Unpack[Settings],
     ) -> Answer:
         """The answer to one prompt: a text, a conversation as a list of messages {"role", "content"}, or token ids.
 
         Texts and messages go through the target's chat template, with the thinking open. settings: temperature, top_k, top_p,
         min_p, repetition_penalty, rule, max_new_tokens, method, seed and exits, as in `Settings`. id: any text; the tokens
         depend on (seed, id), the prompt and the settings alone. record_signals: keep the signals of every token
-        (`Answer.signals`), whatever the method; it needs a program of its own.
+        (`Answer.signals`), whatever the method; logprobs: keep log-probabilities (`Answer.logprobs`), of so many most likely tokens
+        beside the written ones (0: none). Each needs a program of its own.
 
         Raises TypeError or ValueError, one sentence, on a wrong argument and on a prompt that the target cannot read.
         """
-        call = self._call("generate", settings, ("id", "record_signals"))
-        (answer,) = call.answers(call.prepared([prompt], [id], record_signals), 1)
+        call = self._call("generate", settings, ("id", "record_signals", "logprobs"))
+        (answer,) = call.answers(call.prepared([prompt], [id], record_signals, logprobs), 1)
         return answer
 
     def stream(self, prompt: Prompt, *, id: str = "generate", **settings: Unpack[Settings]) -> Iterator[Piece]:

@@ -27,7 +27,8 @@ class DecodeSpec:
     live_prefixes: the live prefixes that attention is compiled for, one copy of the loop each; (): `DEFAULT_PREFIXES`. With
     the ragged kernel there is one, the whole buffer. record_signals: keep the signals of every generated token, and the exit score.
     tree: verify a tree of depth K instead of a chain. simulate_accept_length: the mean number of tokens that a step yields
-    whatever the target samples, for timing without a trained draft. Raises ValueError on settings that contradict each other.
+    whatever the target samples, for timing without a trained draft. logprobs: keep the log-probability of every generated token,
+    and those of so many most likely ones (0: keep none). Raises ValueError on settings that contradict each other.
     """
 
     target: TargetConfig
@@ -41,6 +42,7 @@ class DecodeSpec:
     record_signals: bool = False
     tree: TreeShape | None = None
     simulate_accept_length: float | None = None
+    logprobs: int = 0
 
     def __post_init__(self):
         if self.rule not in RULES:
@@ -63,6 +65,10 @@ class DecodeSpec:
             )
         if self.record_signals and not self.has_signals:
             raise ValueError("record_signals needs a draft model with signal heads: give one, or set it to false.")
+        if not 0 <= self.logprobs <= self.target.vocab_size:
+            raise ValueError(
+                f"logprobs is a number of tokens from 0 to the vocabulary's {self.target.vocab_size}, not {self.logprobs}."
+            )
         if self.buffer_length < 2:
             raise ValueError(
                 f"buffer_length must be at least 2 (one prompt token and one generated token), not {self.buffer_length}."

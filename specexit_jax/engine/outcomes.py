@@ -2,9 +2,10 @@
 
 import dataclasses
 
+import jax
 import numpy as np
 
-from specexit_jax.decoding.state import DecodeResult
+from specexit_jax.decoding.state import DecodeResult, TokenLogs
 from specexit_jax.engine.methods import Method
 from specexit_jax.engine.requests import PreparedRequest, PreparedRequests, Request
 
@@ -18,7 +19,8 @@ class Outcome:
     `Policy.signals`; None where it reads none. cut: not finished, because the target's context is full. steps: iterations
     of the loop. accepted[n]: verify steps that accepted n drafts. seconds: wall time from its admission to its end (of a
     closed batch: of the whole batch), without compilation. signals: float32 [tokens, S], the draft's signals where they
-    were recorded. trials, trial_tokens: exits that were taken back, and the tokens written in them, which are not in `ids`.
+    were recorded. logs: log-probabilities of `ids` [tokens], and of the most likely tokens there [tokens, N], where they were kept.
+    trials, trial_tokens: exits that were taken back, and the tokens written in them, which are not in `ids`.
     """
 
     id: str
@@ -37,6 +39,7 @@ class Outcome:
     trials: int = 0
     trial_tokens: int = 0
     cut: bool = False
+    logs: TokenLogs | None = None
 
     @property
     def tau(self) -> float | None:
@@ -69,6 +72,7 @@ def outcome_of(
         signals=None if result.signals is None else result.signals[row, start:stop],
         trials=0 if result.trials is None else int(result.trials[row]),
         trial_tokens=0 if result.trial_tokens is None else int(result.trial_tokens[row]),
+        logs=result.logs and jax.tree.map(lambda leaf: leaf[row, start:stop], result.logs),
     )
 
 

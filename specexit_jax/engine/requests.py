@@ -30,7 +30,8 @@ class DecodeSettings:
     """How the requests of one call are decoded.
 
     sampling, max_new_tokens: of requests that have none of their own; None: the target's. record_signals: keep the draft's
-    signals at every token (`Outcome.signals`). may_exit: whether exits are taken. If not, the
+    signals at every token (`Outcome.signals`). logprobs: keep log-probabilities (`Outcome.logs`), those of so many most likely
+    tokens beside the written ones; 0: none. may_exit: whether exits are taken. If not, the
     tokens are those of the method without its policy, decoded by the program that is compiled with the policy.
     """
 
@@ -38,6 +39,7 @@ class DecodeSettings:
     max_new_tokens: int | None = None
     record_signals: bool = False
     may_exit: bool = True
+    logprobs: int = 0
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -71,6 +73,7 @@ class PreparedRequests:
     method: Method
     requests: tuple[PreparedRequest, ...]
     record_signals: bool = False
+    logprobs: int = 0
 
     def only(self, requests: Iterable[PreparedRequest]) -> "PreparedRequests":
         """Some of the requests, with all else unchanged."""

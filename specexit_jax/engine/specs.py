@@ -13,7 +13,12 @@ SHORTEST = 128  # the least padded prompt of a closed batch
 
 
 def spec_for(
-    session: Session, method: Method, length: int, rule: str = "keyed", record_signals: bool = False
+    session: Session,
+    method: Method,
+    length: int,
+    rule: str = "keyed",
+    record_signals: bool = False,
+    logprobs: int = 0,
 ) -> DecodeSpec:
     """For rows of up to `length` tokens, prompt included; cut to the target's context."""
     drafts = method.draft_tokens or method.policy.reads or record_signals
@@ -27,6 +32,7 @@ def spec_for(
         end_think_ids=session.end_think_ids,
         record_signals=record_signals,
         tree=method.tree,
+        logprobs=logprobs,
     )
 
 
@@ -37,7 +43,7 @@ def spec_of(prepared: PreparedRequests, rule: str | None = None) -> DecodeSpec:
         max(len(request.prompt_ids) for request in requests), max(request.max_new_tokens for request in requests)
     )
     rule = rule or rule_of(request.sampling for request in requests)
-    return spec_for(prepared.session, prepared.method, length, rule, prepared.record_signals)
+    return spec_for(prepared.session, prepared.method, length, rule, prepared.record_signals, prepared.logprobs)
 
 
 def rule_of(samplings: Iterable[Sampling]) -> str:

@@ -10,6 +10,7 @@ from specexit_jax.decoding import verify
 from specexit_jax.decoding.drafts import drafting, layer_calls
 from specexit_jax.decoding.keyed import keyed_sample
 from specexit_jax.decoding.loop.prompt_chunks import read_prompts
+from specexit_jax.decoding.loop.token_logs import no_logs, step_logs, with_logs
 from specexit_jax.decoding.loop.trials import no_trials
 from specexit_jax.decoding.penalty import penalised_if_any, seen_before
 from specexit_jax.decoding.rows import PromptRows
@@ -62,6 +63,7 @@ def empty_state(loop: LoopContext, batch: int, capacities: tuple[int, int]) -> D
         accept_histogram=jnp.zeros((batch, spec.draft_tokens + 1), jnp.int32),
         signals=jnp.zeros((batch, spec.capacity, len(loop.recorded)), jnp.float32) if spec.record_signals else None,
         trial=no_trials(loop, batch),
+        logs=no_logs(spec, batch),
     )
 
 
@@ -95,7 +97,8 @@ def prefill(
     wanted = penalised_if_any(
         logits, lambda: seen_before(state.tokens, prompt_length[:, None], logits.shape[-1]), rows.sampling
     )
-    root = keyed_sample(wanted, rows.keys, prompt_length[:, None], rows.sampling)[:, 0]
+    sampled = keyed_sample(wanted, rows.keys, prompt_length[:, None], rows.sampling)
+    logs, root = step_logs(spec, logits, sampled), sampled[:, 0]
     stops = ~done & verify.is_any_of(root, spec.stop_ids)
     state = state.replace(
         tokens=write_rows(state.tokens, root[:, None], prompt_length),
@@ -110,6 +113,7 @@ def prefill(
         may_exit=rows.may_exit,
         done=done | stops,
         finished=stops,
+        logs=with_logs(state.logs, logs, sampled, sampled, prompt_length),
     )
     if not loop.runs_draft:
         return state
