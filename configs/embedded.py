@@ -66,6 +66,8 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
             # or a table on the hub or on disk; data/sources.py has the defaults of empty values
             "source": dict.fromkeys(SOURCE, ""),
             "seed": 0,
+            # of a device, for the rows of batch_size=auto; None: what is free there
+            "cache_bytes": config_dict.placeholder(int),
             # of all stages; None: as the target's generation_config.json says
             "sampling": {
                 "temperature": config_dict.placeholder(float),
@@ -79,8 +81,9 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
             # per_task: problems of each split (reasoning world: of each task and split); samples: traces of each problem
             "rollout": {
                 "per_task": {"draft": 800, "development": 400, "calibration": 1000, "test": 1000},
-                # on CPU a single row decodes 2 to 3 times as many tokens per second as a batch; on an accelerator use 64
-                "batch_size": 1,
+                # rows that are decoded at a time: a number, auto (as many as fit, up to 64) or auto:MOST (docs/scale.md); on a CPU
+                # a single row decodes 2 to 3 times as many tokens per second as a batch, on an accelerator use auto
+                "batch_size": config_dict.FieldReference(1, field_type=int | str),
                 "max_new_tokens": 880,
                 "samples": 1,
             },
@@ -115,7 +118,7 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
                 "latency_rounds": 3,
                 "loop_parts": True,  # time prefill, verify, draft, exit and host apart, and acceptance by position; takes minutes
                 "draft_tokens": 3,
-                "batch_size": 1,
+                "batch_size": config_dict.FieldReference(1, field_type=int | str),
             },
             # per_task: problems of each task; seeds: of each problem; released: scores of the released rule; draft: a second draft
             # whose signals are read at the other place

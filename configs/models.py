@@ -6,14 +6,12 @@ from configs.embedded import METHODS
 from configs.embedded import get_config as embedded
 
 
-def published(
-    target: str, draft_sizes: dict[str, int], rows: int, max_new_tokens: int = 31_744
-) -> ml_collections.ConfigDict:
+def published(target: str, draft_sizes: dict[str, int], max_new_tokens: int = 31_744) -> ml_collections.ConfigDict:
     """The experiment on `target` (a folder, or its name on the hub), whose draft is trained from scratch.
 
-    draft_sizes: intermediate_size and draft_vocab_size. rows: decoded at a time; as many as fit one GPU of 80 GB where all are as
-    long as they may become (launch.plan), because launch/slurm.sh gives each process one. max_new_tokens: buffers are powers of
-    two; with a prompt of up to 1,024 tokens this one is of 32,768, and one token more would double it.
+    draft_sizes: intermediate_size and draft_vocab_size. max_new_tokens: buffers are powers of two; with a prompt of up to 1,024
+    tokens this one is of 32,768, and one token more would double it. As many rows are decoded at a time as fit the device
+    (docs/scale.md); the plan counts on those that fit when all are as long as they may become.
 
     Thinking is long, so rows have 16 k tokens. The draft is trained with 4 steps of training-time test, and sampling follows the
     model's generation_config.json. Decoding uses all devices of a process on the mesh axis `tensor`, whose size must divide the
@@ -29,7 +27,7 @@ def published(
     # no rollouts of test before the draft is trained, whose acceptance they are to have: launch.evaluate decodes it on all
     # processes, or launch.rollout --splits=test
     config.rollout.per_task = {"draft": 800, "development": 400, "calibration": 1000}
-    config.rollout.batch_size = rows
+    config.rollout.batch_size = "auto"
     config.rollout.max_new_tokens = max_new_tokens
     config.annotate.max_answer = 1024
     # Thinking of 32 k tokens has hundreds of boundaries. Of the draft split's, only those around T* are forced, and the three
@@ -50,7 +48,7 @@ def published(
     config.train.optimizer.learning_rate = 1e-4
     config.train.optimizer.warmup_steps = 500
     config.train.optimizer.schedule = "cosine"
-    config.evaluate.batch_size = rows
+    config.evaluate.batch_size = "auto"
     # a row at a time, by one process: 8 of each task in 3 rounds would take a day
     config.evaluate.latency_per_task, config.evaluate.latency_rounds = 2, 1
     # without the bound `ceiling`: it reads all annotated traces of three splits again

@@ -28,4 +28,4 @@ from configs.models import published
 
 
 def get_config() -> ml_collections.ConfigDict:
-    return published("Qwen/Qwen3-4B-Thinking-2507", {"intermediate_size": 9728, "draft_vocab_size": 32_000}, rows=12)
+    return published("Qwen/Qwen3-4B-Thinking-2507", {"intermediate_size": 9728, "draft_vocab_size": 32_000})

@@ -28,4 +28,4 @@ from configs.models import published
 
 
 def get_config() -> ml_collections.ConfigDict:
-    return published("Qwen/Qwen3-8B", {"intermediate_size": 12288, "draft_vocab_size": 32_000}, rows=8)
+    return published("Qwen/Qwen3-8B", {"intermediate_size": 12288, "draft_vocab_size": 32_000})

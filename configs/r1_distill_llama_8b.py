@@ -29,5 +29,5 @@ from configs.models import published
 
 def get_config() -> ml_collections.ConfigDict:
     return published(
-        "deepseek-ai/DeepSeek-R1-Distill-Llama-8B", {"intermediate_size": 14336, "draft_vocab_size": 32_000}, rows=12
+        "deepseek-ai/DeepSeek-R1-Distill-Llama-8B", {"intermediate_size": 14336, "draft_vocab_size": 32_000}
     )

@@ -29,5 +29,5 @@ from configs.models import published
 
 def get_config() -> ml_collections.ConfigDict:
     return published(
-        "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B", {"intermediate_size": 8960, "draft_vocab_size": 32_000}, rows=64
+        "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B", {"intermediate_size": 8960, "draft_vocab_size": 32_000}
     )

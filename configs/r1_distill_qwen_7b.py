@@ -29,5 +29,5 @@ from configs.models import published
 
 def get_config() -> ml_collections.ConfigDict:
     return published(
-        "deepseek-ai/DeepSeek-R1-Distill-Qwen-7B", {"intermediate_size": 18944, "draft_vocab_size": 32_000}, rows=24
+        "deepseek-ai/DeepSeek-R1-Distill-Qwen-7B", {"intermediate_size": 18944, "draft_vocab_size": 32_000}
     )

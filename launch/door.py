@@ -34,7 +34,15 @@ class _WordsParser(tuple_parser.TupleParser):
         return tuple(word for word in (part.strip() for part in argument.strip("()[] ").split(",")) if word)
 
 
+class _NumberOrWordParser(flags.ArgumentParser):
+    """Of keys that are a whole number or a word, such as batch_size=8 or batch_size=auto."""
+
+    def parse(self, argument):
+        return int(argument) if str(argument).isdecimal() else argument
+
+
 config_flags.register_flag_parser_for_type(tuple, _WordsParser())
+config_flags.register_flag_parser_for_type(int | str, _NumberOrWordParser())
 T = TypeVar("T")
 _CONFIG = None
 _HELD = contextlib.ExitStack()

@@ -34,8 +34,10 @@ _SEEDS = flags.DEFINE_list(
     None,
     "Seeds of the sampling: config.seed and the next ones, for example 0,1,2. Default: config.seed alone.",
 )
-_BATCH = flags.DEFINE_integer(
-    "batch_size", None, "Rows that are decoded at a time; default: config.evaluate.batch_size.", lower_bound=1
+_BATCH = flags.DEFINE_string(
+    "batch_size",
+    None,
+    "Rows that are decoded at a time: a number, auto (as many as fit, up to 64) or auto:MOST; default: config.evaluate.batch_size.",
 )
 _DECODING = ("methods", "tasks", "limit", "seeds", "batch_size")
 
@@ -58,6 +60,7 @@ def check():
         load_policy(policy)
     stages.source_of(config, _TASKS.value)
     stages.forcing_of(config)
+    stages.rows_of(config, _BATCH.value or config.evaluate.batch_size)
     _seeds(config.seed)
     return config, _without_ceiling(config, methods, policy), checks.draft_of(config), policy
 

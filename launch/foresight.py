@@ -48,7 +48,7 @@ def main() -> None:
     config, trained = check()
     workdir = Path(flags.FLAGS.workdir)
     folder = workdir / _SPLIT.value
-    sizes = _BOUNDARIES.value, _CONTINUATIONS.value, config.seed, config.evaluate.batch_size
+    sizes = _BOUNDARIES.value, _CONTINUATIONS.value, config.seed, stages.rows_of(config, config.evaluate.batch_size)
     setting = Foresight(*sizes, config.rollout.max_new_tokens, stages.target_name(config))
     session = loading.open_session(config, trained)
     checks.signals(session)

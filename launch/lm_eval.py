@@ -10,7 +10,7 @@ from pathlib import Path
 
 from absl import flags
 
-from launch import checks, door, loading, strictness
+from launch import checks, door, loading, stages, strictness
 from specexit_jax.engine.methods import DECODED, EXITING, make_method
 from specexit_jax.exits.policy_file import load_policy
 
@@ -32,7 +32,9 @@ flags.DEFINE_integer(
     None,
     "The most tokens to generate, instead of the tasks' max_gen_toks; default: config.rollout.max_new_tokens.",
 )
-flags.DEFINE_integer("batch_size", None, "Rows that are decoded at a time; default: the config's.")
+flags.DEFINE_string(
+    "batch_size", None, "Rows that are decoded at a time: a number, auto or auto:MOST; default: the config's."
+)
 flags.DEFINE_string(
     "use_cache",
     None,
@@ -65,7 +67,8 @@ def main() -> None:
     policy, kinds = (file.policy(), file.boundary_kinds) if file else (None, ("paragraph",))
     method = make_method(session, FLAGS.method, policy, kinds, config.evaluate.draft_tokens)
     settings = {name: FLAGS[name].value for name in ("temperature", "keep_thinking")}
-    settings |= {"batch_size": FLAGS.batch_size or config.evaluate.batch_size, "seed": config.seed}
+    rows = stages.rows_of(config, FLAGS.batch_size or config.evaluate.batch_size)
+    settings |= {"batch_size": rows, "seed": config.seed}
     settings |= {"max_gen_toks": FLAGS.max_gen_toks or config.rollout.max_new_tokens}
     settings |= {"policy_file": file, "strict_policy": strictness.enabled()}
     asked = ("num_fewshot", "limit", "system_instruction", "apply_chat_template", "gen_kwargs", "use_cache")

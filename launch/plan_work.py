@@ -7,6 +7,7 @@ from pathlib import Path
 import ml_collections
 
 from specexit_jax.data.benchmarks import BENCHMARKS
+from specexit_jax.engine.placement import rows_of
 from specexit_jax.exits.score import SCORE
 from specexit_jax.exits.signals import draft_signals
 from specexit_jax.models.checkpoints.hf import load_target_config
@@ -53,6 +54,7 @@ def work_of(config: ml_collections.ConfigDict, assumed: Assumed, preset: str | N
     scored = {config.calibrate.split, config.calibrate.certify_on}
     if SCORE in config.calibrate.smoothers:
         scored.add(config.calibrate.score.split)
+    cache_bytes = config.get("cache_bytes")
     sizes = {axis: tuple(mesh[name] for name in ("data", "fsdp", "tensor")) for axis, mesh in _meshes(config).items()}
     return Work(
         target=target,
@@ -62,7 +64,7 @@ def work_of(config: ml_collections.ConfigDict, assumed: Assumed, preset: str | N
         tasks=len(names) or len(config.tasks),
         max_new_tokens=rollout.max_new_tokens,
         mesh=sizes["decoding"],
-        rollout_rows=rollout.batch_size,
+        rollout_rows=rows_of(rollout.batch_size, cache_bytes),
         drafted=evaluate.draft_tokens,
         annotate_rows=annotate.batch_size,
         branches=annotate.branches,
@@ -78,7 +80,7 @@ def work_of(config: ml_collections.ConfigDict, assumed: Assumed, preset: str | N
         optimizer=OptimizerConfig(**train.optimizer, total_steps=train.steps),
         online=train.features == "online",
         signal_positions=train.signal_positions,
-        evaluate_rows=evaluate.batch_size,
+        evaluate_rows=rows_of(evaluate.batch_size, cache_bytes),
         methods=tuple(evaluate.methods),
         timed=evaluate.latency_per_task,
         rounds=evaluate.latency_rounds,

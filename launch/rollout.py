@@ -33,6 +33,7 @@ def check():
     """Returns the config, the number of problems of each split, and their source."""
     config = door.config()
     wanted = door.splits(_SPLITS.value, config.rollout.per_task)
+    stages.rows_of(config, config.rollout.batch_size)
     return config, {split: _count(config, split) for split in wanted}, stages.source_of(config)
 
 
@@ -64,7 +65,7 @@ def main() -> None:
     method = make_method(session, "eagle3" if session.draft else "think", draft_tokens=config.evaluate.draft_tokens)
     rollout = Rollout(
         config.seed,
-        settings.batch_size,
+        stages.rows_of(config, settings.batch_size),
         settings.max_new_tokens,
         settings.samples,
         shard,

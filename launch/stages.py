@@ -18,6 +18,8 @@ from specexit_jax.data.grading.grader import Grader
 from specexit_jax.data.programs import require_sandbox
 from specexit_jax.data.sources import Table, World
 from specexit_jax.data.world.tasks import TASKS, require_task
+from specexit_jax.engine import placement
+from specexit_jax.engine.placement import Auto
 from specexit_jax.engine.session import local_folder
 from specexit_jax.evaluation.pipeline.harness import Setting
 from specexit_jax.models.checkpoints.content import target_digest
@@ -106,16 +108,16 @@ def setting_of(
     methods: Sequence[str] = (),
     tasks: Sequence[str] | None = None,
     seeds: int = 1,
-    batch_size: int | None = None,
+    batch_size: str | None = None,
     grader: Grader | None = None,
 ) -> Setting:
-    """The settings of an evaluation from the config. batch_size: overrides the config's."""
+    """The settings of an evaluation from the config. batch_size: overrides the config's, as `rows_of`."""
     settings = config.evaluate
     return Setting(
         split=settings.split,
         methods=tuple(methods),
         seed=config.seed,
-        batch_size=batch_size or settings.batch_size,
+        batch_size=rows_of(config, batch_size or settings.batch_size),
         forcing=forcing_of(config),
         draft_tokens=settings.draft_tokens,
         latency_per_task=settings.latency_per_task,
@@ -126,6 +128,11 @@ def setting_of(
         seeds=seeds,
         grader=grader,
     )
+
+
+def rows_of(config: ml_collections.ConfigDict, batch_size: int | str) -> int | Auto:
+    """Rows that are decoded at a time, as a flag or a key of the config says it: a number, auto, or auto:MOST."""
+    return placement.rows_of(batch_size, config.get("cache_bytes"))
 
 
 def target_name(config: ml_collections.ConfigDict) -> str:

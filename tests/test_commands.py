@@ -82,7 +82,9 @@ REFUSED = [
     ("evaluate", ["--methods=specexti"], "work", "unknown method 'specexti'"),
     ("evaluate", ["--seeds=0,2"], "work", "--seeds goes on from the config's seed"),
     ("evaluate", ["--seeds=0,x"], "work", "--seeds must be whole numbers separated by commas, but it holds 'x'"),
-    ("evaluate", ["--batch_size=0"], "work", "batch_size"),
+    ("evaluate", ["--batch_size=0"], "work", "batch_size is a number of rows from 1 on, auto, or auto:N"),
+    ("rollout", ["--config.rollout.batch_size=some"], "work", "batch_size is a number of rows from 1 on, auto, or auto:N"),
+    ("rollout", ["--config.rollout.batch_size=auto", "--config.cache_bytes=0"], "work", "cache_bytes must be at least 1"),
     ("evaluate", ["--tasks=gcd", "--config.source.name=gsm8k"], "work", "--tasks chooses among the reasoning world's tasks"),
     ("evaluate", ["--config.tasks=gcd,", "--config.source.name=gsm8k"], "work", "config.tasks chooses among the reasoning world's"),
     ("evaluate", ["--from_records", "--limit=5"], "work", "--limit says what to decode, and --from_records decodes nothing"),
@@ -118,6 +120,9 @@ READ = [
     ("rollout", ["--config=configs/qwen3_8b.py", "--splits=test"], "work", "evaluate.split", "test"),
     ("rollout", ["--splits=target", "--limit=5"], "work", "evaluate.split", "test"),
     ("evaluate", ["--batch_size=2"], "work", "evaluate.batch_size", 1),
+    ("evaluate", ["--batch_size=auto"], "work", "evaluate.batch_size", 1),
+    ("rollout", ["--config.rollout.batch_size=4"], "work", "rollout.batch_size", 4),
+    ("rollout", ["--config.rollout.batch_size=auto:128"], "work", "rollout.batch_size", "auto:128"),
     ("evaluate", [], "fresh", "evaluate.split", "test"),
 ]  # fmt: skip
 

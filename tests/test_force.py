@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import weakref
 
 import jax
 import numpy as np
@@ -9,10 +10,12 @@ import pytest
 from decoding_case import QUICK
 from random_params import random_params
 
+from specexit_jax.decoding import resizing
 from specexit_jax.decoding.forced import branches, queue
 from specexit_jax.decoding.forced.one_at_a_time import Forced, ForceSpec, force_answers
 from specexit_jax.decoding.forced.queue import Forcer, Read, rung
 from specexit_jax.decoding.sampling import Sampling
+from specexit_jax.models.cache import Cache
 from specexit_jax.models.config import TargetConfig
 from specexit_jax.models.target import init_target
 
@@ -245,6 +248,40 @@ class _Counted:
         state, outlook = self.segment(*arguments)
         self.steps = int(outlook[3])
         return state, outlook
+
+
+def test_a_prefix_that_grows_frees_each_array_before_the_next(params, small):
+    """Chunk by chunk, and where a longer trace takes a row."""
+    rng, forcer = np.random.default_rng(8), Forcer(SPEC, params, 2)
+    short, longer = (rng.integers(3, VOCABULARY, (2, length)).astype(np.int32) for length in (100, 300))
+    keys, arrays = jax.random.split(jax.random.key(3), 1), 2 * TARGET.num_layers
+    call, old, alive = forcer._programs.call, [], []
+
+    def counted(function, *given):
+        if function is resizing.resize_array:
+            if not any(each() is given[0] for each in old):
+                old[:] = [weakref.ref(given[0])]
+            alive.append(sum(each() is not None for each in old))
+        found = call(function, *given)
+        if isinstance(found, Cache):
+            old[:] = [weakref.ref(array) for array in (*found.k, *found.v)]
+        return found
+
+    forcer._programs.call = counted
+    held = [forcer.prefill(short, 100)]
+    assert not alive
+    first = forcer.prefill(longer, 300)
+    assert alive == [*range(arrays, 0, -1)] * 2 and first.capacity == 384  # 128, 256
+    alive.clear()
+    old[:] = []
+    whole = [weakref.ref(array) for array in (*held[0].k, *held[0].v)]
+    forcer._programs.call = lambda function, *given: (
+        (alive.append(sum(each() is not None for each in whole)) if function is resizing.resize_array else None)
+        or call(function, *given)
+    )
+    forcer._reread(held, 1, Read(longer[0], keys, 400, 300))
+    assert alive[-arrays:] == list(range(arrays, 0, -1))
+    np.testing.assert_array_equal(held[0].v[0][1], first.v[0][0])
 
 
 def test_no_boundary_at_all(params):

@@ -15,7 +15,7 @@ from specexit_jax.engine.batches import plan
 from specexit_jax.engine.generate import decode_prepared, generate, stream
 from specexit_jax.engine.keys import request_keys
 from specexit_jax.engine.methods import make_method, read_policy
-from specexit_jax.engine.placement import Placement
+from specexit_jax.engine.placement import Auto, Placement
 from specexit_jax.engine.preparing import prepare, prepare_fitting
 from specexit_jax.engine.requests import DecodeSettings, Request
 from specexit_jax.engine.session import chat_ids, close_thinking, is_thinking, load_session, text_of, without_signals
@@ -138,7 +138,7 @@ def test_what_the_context_cuts_is_told_and_what_it_has_no_room_for_is_left_out(s
     )
     (none,) = left
     assert (none.ids, none.finished, none.cut, none.tau) == ((), False, True, None)
-    for batch_size in (1, 2):
+    for batch_size in (1, 2, Auto(2)):
         cut = list(decode_prepared(prepared, Placement(batch_size)))
         assert [len(one.ids) for one in cut if not one.finished] == [96 - len(one.prompt_ids) for one in cut if one.cut]
         assert cut[1].cut or cut[1].finished

@@ -52,7 +52,7 @@ def config_of(name: str):
 
 
 def changed(name: str, **values):
-    config = config_of(name).copy_and_resolve_references()
+    config = config_of(name)
     with config.unlocked():
         config.update_from_flattened_dict({key.replace("__", "."): value for key, value in values.items()})
     return config

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from decoding_case import SAMPLED, VOCABULARY, Requests, boundary_table, run, slot_request, tiny_params, tiny_spec
 
+from specexit_jax.decoding import resizing
 from specexit_jax.decoding.loop import segments
 from specexit_jax.decoding.loop.speculative import make_loop
 from specexit_jax.decoding.rows import SlotRequest
@@ -116,7 +117,7 @@ def test_growing_caches_frees_each_array_before_the_next():
     call, alive = slots._programs.call, []
 
     def counted(function, *given):
-        if function is segments.resize_array:
+        if function is resizing.resize_array:
             alive.append(sum(each() is not None for each in held))
         return call(function, *given)
 

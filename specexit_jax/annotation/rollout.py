@@ -18,7 +18,7 @@ from specexit_jax.engine.generate import decode_prepared
 from specexit_jax.engine.keys import noise_of
 from specexit_jax.engine.methods import Method
 from specexit_jax.engine.outcomes import Outcome
-from specexit_jax.engine.placement import Clock, Placement
+from specexit_jax.engine.placement import Auto, Clock, Placement, told_rows
 from specexit_jax.engine.preparing import prepare_fitting
 from specexit_jax.engine.requests import DecodeSettings, Request
 from specexit_jax.engine.session import Session, chat_ids, is_thinking, text_of
@@ -36,7 +36,7 @@ class Rollout:
     source: names recorded with the traces, so that others are not mixed in ("": not compared)."""
 
     seed: int
-    batch_size: int
+    batch_size: int | Auto
     max_new_tokens: int
     samples: int = 1
     shard: Shard = WHOLE
@@ -220,5 +220,5 @@ def _write(
         "seconds": clock.seconds,
         "tokens_per_second": tokens / clock.seconds if clock.seconds else None,
         "method": method.name,
-        "batch_size": rollout.batch_size,
+        "batch_size": told_rows(rollout.batch_size),
     } | grader.measured(before)

@@ -6,23 +6,30 @@ from typing import Any
 
 from specexit_jax.decoding.rows import SlotRequest
 from specexit_jax.decoding.state import DecodeResult
+from specexit_jax.engine.budget import budget_for
 from specexit_jax.engine.outcomes import Outcome, outcome_of
-from specexit_jax.engine.placement import Clock, Placement
+from specexit_jax.engine.placement import Auto, Clock, Placement
 from specexit_jax.engine.requests import PreparedRequests
-from specexit_jax.engine.slots import Slots, slots_for
+from specexit_jax.engine.shifts import Shifts
+from specexit_jax.engine.slots import BETWEEN, READ, Slots, loop_for
 from specexit_jax.engine.specs import spec_of
-
-BETWEEN = 8  # iterations of the other rows between two chunks of a prompt, which take about as long
-
-_READ = object()  # of a prompt that is read to its end
 
 
 def decode_in_slots(prepared: PreparedRequests, placement: Placement, clock: Clock) -> Iterator[Outcome]:
     """Decodes the requests in slots of one buffer length, which is enough for each of them."""
     if not prepared.requests:
         return
-    slots = slots_for(prepared.session, prepared.method, spec_of(prepared), placement.batch_size)
-    found = _decoded(prepared, slots, clock)
+    session, rows = prepared.session, placement.batch_size
+    loop = loop_for(session, prepared.method, spec_of(prepared))
+    queue = ((index, request.in_buffer(loop.spec.buffer_length)) for index, request in enumerate(prepared.requests))
+    if isinstance(rows, Auto):
+        budget = budget_for(loop, session.mesh, rows, len(prepared.requests))
+        slots = Slots(loop, budget.levels[0].rows, session.mesh, budget.levels[0].longest)
+        served = Shifts(slots, budget, queue).served()
+    else:
+        slots = Slots(loop, rows, session.mesh)
+        served = serve(slots, queue)
+    found = _outcomes(prepared, slots, served, clock)
     yield from _in_order(found) if placement.in_order else (outcome for _, outcome in found)
 
 
@@ -49,7 +56,7 @@ def serve(slots: Slots, requests: Iterable[tuple[Any, SlotRequest]]) -> Iterator
                 admitted[row] = time.perf_counter() - slots.compile_seconds
                 entering = row, slots.admitting(row, request)
             row, chunks = entering
-            if next(chunks, _READ) is not _READ:
+            if next(chunks, READ) is not READ:
                 break
             entering = None
             if slots.done[row]:  # finished by its first token
@@ -62,11 +69,12 @@ def serve(slots: Slots, requests: Iterable[tuple[Any, SlotRequest]]) -> Iterator
             return
 
 
-def _decoded(prepared: PreparedRequests, slots: Slots, clock: Clock) -> Iterator[tuple[int, Outcome]]:
+def _outcomes(
+    prepared: PreparedRequests, slots: Slots, served: Iterator[tuple[int, DecodeResult, float]], clock: Clock
+) -> Iterator[tuple[int, Outcome]]:
     """(index of the request, outcome) when each is finished."""
-    length, began = slots.loop.spec.buffer_length, time.perf_counter() - slots.compile_seconds
-    queue = ((index, request.in_buffer(length)) for index, request in enumerate(prepared.requests))
-    for index, result, seconds in serve(slots, queue):
+    began = time.perf_counter() - slots.compile_seconds
+    for index, result, seconds in served:
         clock.seconds = time.perf_counter() - slots.compile_seconds - began
         yield index, outcome_of(prepared, prepared.requests[index], result, 0, seconds)
 

@@ -13,36 +13,47 @@ from jax.sharding import Mesh
 from specexit_jax.backend import on_mesh
 from specexit_jax.decoding.loop import segments
 from specexit_jax.decoding.loop.speculative import make_loop
+from specexit_jax.decoding.resizing import resized_in_turn
 from specexit_jax.decoding.rows import PromptRows, SlotRequest
 from specexit_jax.decoding.spec import DecodeSpec, LoopContext
 from specexit_jax.decoding.state import DecodeResult
 from specexit_jax.decoding.timed_programs import TimedPrograms
+from specexit_jax.engine import parking
 from specexit_jax.engine.methods import Method
+from specexit_jax.engine.parking import ParkedRow
 from specexit_jax.engine.session import Session
-from specexit_jax.models.cache import VALUE_AXIS, Cache, key_axis
+from specexit_jax.models.cache import Cache
 
 CHUNK = 1024  # prompt tokens of one prefill pass
 SHORTEST = 128  # the least padded length of a prompt's last chunk, so that most prompts share a program
+BETWEEN = 8  # iterations of the other rows between two chunks of a prompt, which take about as long
+READ = object()  # of a prompt that is read to its end: next(slots.admitting(...), READ)
 _FOREVER = 2**30
 
 
 class Slots:
     """`size` slots, all free at first.
 
-    mesh: what the parameters are sharded over; the caches are then sharded by row and by head. done, lengths: per slot,
-    whether its request is finished, and the tokens of its row, prompt included.
+    mesh: what the parameters are sharded over; the caches are then sharded by row and by head. longest: the greatest live prefix
+    that the caches may have; None: any. A row that needs a longer one is not decoded further until it is parked. done, lengths:
+    per slot, whether its request is finished, and the tokens of its row, prompt included.
     """
 
-    def __init__(self, loop: LoopContext, size: int, mesh: Mesh | None = None):
+    def __init__(self, loop: LoopContext, size: int, mesh: Mesh | None = None, longest: int | None = None):
         if size < 1:
             raise ValueError(f"There must be at least 1 slot, not {size}.")
-        self.loop, self.size = loop, size
-        self.requests: list[SlotRequest | None] = [None] * size
-        self._live = loop.spec.prefixes[0]
+        self.loop = loop
         self._programs = TimedPrograms(mesh, loop, loop.spec)
-        self._warm: set[int] = set()
-        with on_mesh(mesh):
-            self._state = segments.open_slots(loop, size, self._live)
+        self._warm: set[tuple[int, int]] = set()
+        self._state = None
+        self.reopen(size, longest)
+
+    def reopen(self, size: int, longest: int | None = None) -> None:
+        """Gives the slots up, with all that they hold, and then opens `size` others."""
+        self.size, self._longest = size, longest or self.loop.spec.capacity
+        self.requests: list[SlotRequest | None] = [None] * size
+        self._live, self._state = self.loop.spec.prefixes[0], None
+        self._state = self._programs.call(segments.open_slots, self.loop, size, self._live)
         self.done, self.lengths = np.ones((size,), bool), np.zeros((size,), np.int32)
 
     @property
@@ -54,6 +65,20 @@ class Slots:
     def cache(self) -> Cache:
         """The target's cache. It is valid until the next call that computes, which reuses its memory."""
         return self._state.target_cache
+
+    @property
+    def outgrown(self) -> list[int]:
+        """The slots of unfinished requests whose next step needs a longer live prefix than the caches may have."""
+        return [row for row in map(int, np.flatnonzero(~self.done)) if self.needs(row) > self._longest]
+
+    def takes(self, request: SlotRequest) -> int:
+        """The live prefix that a request's prompt needs while it is read, and for the iteration after it."""
+        tail, width = self._last_chunk(len(request.prompt), 0)
+        return self.loop.spec.prompt_capacity(len(request.prompt) - tail + width)
+
+    def needs(self, row: int) -> int:
+        """The live prefix that a slot's next step needs."""
+        return self.loop.spec.prefix_for(int(self.lengths[row]))
 
     def admit(self, row: int, request: SlotRequest, held: int = 0) -> int:
         """Prefills a request's prompt into a slot, as `admitting`, to its end. Returns how many prompt tokens were computed."""
@@ -78,9 +103,7 @@ class Slots:
     def _chunks(self, row: int, request: SlotRequest, held: int) -> Iterator[None]:
         spec, prompt = self.loop.spec, request.prompt
         start = _begin(request, held)
-        rest = len(prompt) - start
-        tail = rest - CHUNK * ((rest - 1) // CHUNK)  # tokens of the last chunk
-        width = min(max(SHORTEST, 1 << (tail - 1).bit_length()), spec.buffer_length - (len(prompt) - tail))
+        tail, width = self._last_chunk(len(prompt), start)
         room = self._room(len(prompt) - tail + width)
         if held:
             fresh = self._programs.call(segments.held_row, self.loop, room, self._state, jnp.int32(row))
@@ -101,14 +124,14 @@ class Slots:
         self._look()
 
     def run(self, steps: int = _FOREVER, enough: int | None = None) -> list[int]:
-        """Iterates until `enough` slots are done (default: all), at most `steps` times. Returns the slots that became done."""
+        """Iterates until `enough` slots are done (default: all) or one is outgrown, at most `steps` times. Returns the slots that
+        became done."""
         enough, before = self.size if enough is None else enough, self.done.copy()
-        while steps > 0 and self.done.sum() < enough:
-            longest = int(self.lengths[~self.done].max())
-            self._resize(self.loop.spec.prefix_for(longest))
-            if self._live not in self._warm:
+        while steps > 0 and self.done.sum() < enough and not self.outgrown:
+            self._resize(max(self.needs(row) for row in map(int, np.flatnonzero(~self.done))))
+            if (self.size, self._live) not in self._warm:
                 # Compiled by a call without an iteration, so that no iteration is timed as compilation.
-                self._warm.add(self._live)
+                self._warm.add((self.size, self._live))
                 self._segment(0, enough)
             count = self._segment(steps, enough)
             self._look()
@@ -120,10 +143,31 @@ class Slots:
         length = jnp.asarray([len(self.requests[row].prompt)], jnp.int32)
         return jax.device_get(segments.result_of_row(self.loop.spec, self._state, jnp.int32(row), length))
 
+    def park(self, row: int) -> ParkedRow:
+        """Takes an unfinished request out of its slot, which is free then."""
+        length = int(self.lengths[row])
+        capacity = self.loop.spec.prompt_capacity(length)
+        parked = parking.copied(self._programs, self._state, row, self.requests[row], length, capacity)
+        self.stop(row)
+        return parked
+
+    def unpark(self, row: int, parked: ParkedRow) -> None:
+        """Puts a parked request into a free slot, where it goes on."""
+        self._room(parked.length)
+        state, self._state = self._state, None
+        self._state = parking.restored(self._programs, state, row, parked)
+        self.requests[row] = parked.request
+        self._look()
+
     def stop(self, row: int) -> None:
         """Ends a slot's request with the tokens that it has."""
         self._state = self._state.replace(done=self._state.done.at[row].set(True))
         self._look()
+
+    def _last_chunk(self, length: int, start: int) -> tuple[int, int]:
+        """The tokens of the last chunk of a prompt that is computed from `start` on, and what they are padded to."""
+        tail = length - start - CHUNK * ((length - start - 1) // CHUNK)
+        return tail, min(max(SHORTEST, 1 << (tail - 1).bit_length()), self.loop.spec.buffer_length - (length - tail))
 
     def _room(self, tokens: int) -> int:
         """The cache capacity for a prompt of so many tokens and the iteration after it. Grows the caches to it."""
@@ -135,27 +179,14 @@ class Slots:
     def _resize(self, live: int) -> None:
         spec = self.loop.spec
         if spec.capacities_for(live) != spec.capacities_for(self._live):
-            target, draft = spec.capacities_for(live)
             state, self._state = self._state, None
-            caches = {"target_cache": state.target_cache, "draft_cache": state.draft_cache}
+            caches = {"target_cache": [state.target_cache], "draft_cache": [state.draft_cache]}
             state = state.replace(target_cache=None, draft_cache=None)
-            self._resize_cache(caches, "target_cache", target)
-            self._resize_cache(caches, "draft_cache", draft)
-            self._state = state.replace(**caches)
+            for (name, held), capacity in zip(caches.items(), spec.capacities_for(live), strict=True):
+                if held[0] is not None:
+                    state = state.replace(**{name: resized_in_turn(self._programs, held, capacity)})
+            self._state = state
         self._live = live
-
-    def _resize_cache(self, caches: dict[str, Cache | None], name: str, capacity: int) -> None:
-        """Grows or cuts a cache array by array, each freed before the next: the old and the new are never held whole at once."""
-        cache = caches.pop(name)
-        if cache is None:
-            caches[name] = None
-            return
-        keys, values, length = list(cache.k), list(cache.v), cache.length
-        del cache
-        for arrays, axis in ((keys, key_axis()), (values, VALUE_AXIS)):
-            for number in range(len(arrays)):
-                arrays[number] = self._programs.call(segments.resize_array, arrays[number], capacity, axis)
-        caches[name] = Cache(tuple(keys), tuple(values), length)
 
     def _segment(self, steps: int, enough: int) -> jax.Array:
         arguments = self.loop, self._live, self._state, jnp.int32(steps), jnp.int32(enough)
@@ -173,9 +204,13 @@ class Slots:
 
 def slots_for(session: Session, method: Method, spec: DecodeSpec, size: int) -> Slots:
     """`size` free slots of a session and a method. spec: of `spec_for` or `spec_of`."""
+    return Slots(loop_for(session, method, spec), size, session.mesh)
+
+
+def loop_for(session: Session, method: Method, spec: DecodeSpec) -> LoopContext:
+    """What the slots of a session and a method are compiled with."""
     with on_mesh(session.mesh):
-        loop = make_loop(spec, session.params, method.policy, method.boundaries)
-    return Slots(loop, size, session.mesh)
+        return make_loop(spec, session.params, method.policy, method.boundaries)
 
 
 def _one(number: int) -> np.ndarray:

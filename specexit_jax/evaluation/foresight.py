@@ -21,7 +21,7 @@ from specexit_jax.engine.generate import stream
 from specexit_jax.engine.keys import noise_of
 from specexit_jax.engine.methods import Method
 from specexit_jax.engine.outcomes import Outcome
-from specexit_jax.engine.placement import Placement
+from specexit_jax.engine.placement import Auto, Placement
 from specexit_jax.engine.requests import Request
 from specexit_jax.engine.session import Session, text_of
 from specexit_jax.evaluation.score_quality import auc
@@ -43,7 +43,7 @@ class Foresight:
     boundaries: int
     continuations: int
     seed: int
-    batch_size: int
+    batch_size: int | Auto
     max_new_tokens: int
     target: str = ""
 

@@ -1,10 +1,14 @@
-"""The processors of this host that this process may use, beside the other processes of its run."""
+"""The processors and the memory of this host that this process may use, beside the other processes of its run."""
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
 _QUOTA = Path("/sys/fs/cgroup/cpu.max")  # of a container: microseconds of processor time in a period of microseconds
+_LIMIT = Path("/sys/fs/cgroup/memory.max")  # of a container, in bytes
+_USED = Path("/sys/fs/cgroup/memory.current")
+_MEMORY = Path("/proc/meminfo")
 _LOCAL = ("127.0.0.1", "localhost", "[::1]")
 
 
@@ -16,6 +20,19 @@ def spare_processors(environment: Mapping[str, str] = os.environ) -> int:
     --shard numbers do not know of each other.
     """
     return max(1, _processors(environment) // _processes(environment) - 1)
+
+
+def free_memory(environment: Mapping[str, str] = os.environ) -> int:
+    """Bytes of memory that no process uses, or what is left of the container's limit where that is less: this process's even share
+    of them (`spare_processors`). 0 where the system does not tell."""
+    found = re.search(r"MemAvailable:\s+(\d+) kB", _MEMORY.read_text()) if _MEMORY.is_file() else None
+    free = 1024 * int(found[1]) if found else 0
+    try:
+        limit = _LIMIT.read_text().strip()
+        free = free if limit == "max" else min(free, int(limit) - int(_USED.read_text()))
+    except (OSError, ValueError):
+        pass
+    return max(free, 0) // _processes(environment)
 
 
 def _processors(environment: Mapping[str, str]) -> int:

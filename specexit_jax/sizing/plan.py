@@ -7,6 +7,7 @@ Memory is that of the worst case, in which every row is as long as it may become
 import dataclasses
 from collections.abc import Mapping
 
+from specexit_jax.engine.placement import Auto
 from specexit_jax.engine.specs import buffer_for
 from specexit_jax.models.config import DraftConfig, TargetConfig
 from specexit_jax.sizing.devices import Device
@@ -31,7 +32,7 @@ class Work:
     tasks: int
     max_new_tokens: int
     mesh: tuple[int, int, int]
-    rollout_rows: int
+    rollout_rows: int | Auto
     drafted: int
     annotate_rows: int
     branches: int
@@ -47,7 +48,7 @@ class Work:
     optimizer: OptimizerConfig
     online: bool
     signal_positions: int
-    evaluate_rows: int
+    evaluate_rows: int | Auto
     methods: tuple[str, ...]
     timed: int
     rounds: int

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import AbstractMesh
 
+from specexit_jax.engine import working
 from specexit_jax.models.blockwise import BLOCK
 from specexit_jax.models.config import DraftConfig, TargetConfig
 from specexit_jax.models.draft import init_draft
@@ -98,15 +99,8 @@ def cache_bytes(
 def decode_working(
     target: TargetConfig, draft: DraftConfig | None, rows: int, drafted: int, prompt: int, mesh: Mesh = (1, 1, 1)
 ) -> int:
-    """What the loop needs beside weights and caches. rows: of the batch; prompt: tokens that one pass of prefill reads.
-
-    The larger of: a layer's feed-forward over the prompt (gate, up and what they make, twice); and float32 logits, noise and
-    what is left of both, of every verified token.
-    """
-    size = jnp.dtype(target.dtype).itemsize
-    absorbed = 6 * prompt * max(target.intermediate_size, target.hidden_size) * size // mesh[2]
-    verified = 3 * 4 * rows_a_device(rows, mesh) * (drafted + 1) * target.vocab_size // mesh[2]
-    return max(absorbed, verified)
+    """What the loop needs beside weights and caches. rows: of the batch; prompt: tokens that one pass of prefill reads."""
+    return working.decode_working(target, rows_a_device(rows, mesh), drafted, prompt, mesh[2])
 
 
 def branches_bytes(

@@ -7,6 +7,7 @@ from specexit_jax.sizing.plan import GIB, Assumed, Machine, Stage, Work, longest
 from specexit_jax.sizing.plan_device import annotating_memory, decoding_memory, reading_memory, training_memory
 from specexit_jax.sizing.plan_host import BOUNDARY, NUMBERS, TABLES, grading_hours, held, host_bytes, token_bytes
 from specexit_jax.sizing.plan_hours import HOUR
+from specexit_jax.sizing.plan_rows import settled
 from specexit_jax.training.flops import draft_step_flops
 
 
@@ -33,18 +34,19 @@ def _decoding(name: str, traces: int, drafts: bool, work: Work, assumed: Assumed
     def device(rows: int, mesh: plan_memory.Mesh, capacity: int) -> dict[str, int]:
         return decoding_memory(work, rows, drafts, mesh, capacity)
 
-    hours, limit = _decoding_hours(work, assumed, machine, work.rollout_rows, traces, tokens, drafts)
+    rows, wrong = settled(work.rollout_rows, machine, mesh, longest(work, assumed), device)
+    hours, limit = _decoding_hours(work, assumed, machine, rows, traces, tokens, drafts)
     return _stage(
         name,
-        device(work.rollout_rows, mesh, longest(work, assumed)),
+        device(rows, mesh, longest(work, assumed)),
         host_bytes(work, machine, held(traces, assumed.written)),
         tokens * token_bytes(work),
         hours,
         limit,
         grading_hours(traces, assumed, machine),
-        plan_changes.of_rows(work, assumed, machine, "rollout.batch_size", work.rollout_rows, device),
+        plan_changes.of_rows(work, assumed, machine, "rollout.batch_size", rows, device),
         machine,
-        plan_changes.unsplit(work.rollout_rows, mesh),
+        wrong,
     )
 
 
@@ -144,9 +146,14 @@ def _reading_hours(work: Work, assumed: Assumed, machine: Machine, traces: int) 
 def _evaluate(work: Work, assumed: Assumed, machine: Machine) -> Stage:
     """Plain rollouts and answers without thinking, labels and signals of the test split, by all; the timing by one process."""
     mesh, _ = meshes(work, machine)
+
+    def memory(rows: int, mesh: plan_memory.Mesh, capacity: int) -> dict[str, int]:
+        return decoding_memory(work, rows, True, mesh, capacity)
+
+    rows, wrong = settled(work.evaluate_rows, machine, mesh, longest(work, assumed), memory)
     device = max(
         (
-            decoding_memory(work, work.evaluate_rows, True, mesh, longest(work, assumed)),
+            memory(rows, mesh, longest(work, assumed)),
             annotating_memory(work, work.annotate_rows, work.branches, mesh, longest(work, assumed)),
             reading_memory(work, mesh),
         ),
@@ -157,16 +164,11 @@ def _evaluate(work: Work, assumed: Assumed, machine: Machine) -> Stage:
     for name, tokens in written.items():
         if name in work.methods:
             drafts = name == "nothink"
-            parts.append(
-                _decoding_hours(work, assumed, machine, work.evaluate_rows, work.tested, work.tested * tokens, drafts)
-            )
+            parts.append(_decoding_hours(work, assumed, machine, rows, work.tested, work.tested * tokens, drafts))
     hours, limit, answers = _annotating(work, assumed, machine, {"test": work.tested})
     parts += [(hours, limit), (_reading_hours(work, assumed, machine, work.tested) / machine.processes, "FLOPs")]
     parts.append((_timing_hours(work, assumed, machine), "timing"))
     tokens = work.tested * (2 * assumed.written + assumed.answer) + answers * assumed.answer
-
-    def memory(rows: int, mesh: plan_memory.Mesh, capacity: int) -> dict[str, int]:
-        return decoding_memory(work, rows, True, mesh, capacity)
 
     return _stage(
         "evaluate",
@@ -176,9 +178,9 @@ def _evaluate(work: Work, assumed: Assumed, machine: Machine) -> Stage:
         sum(hours for hours, _ in parts),
         max(parts)[1],
         grading_hours(2 * work.tested + 2 * answers, assumed, machine),
-        plan_changes.of_rows(work, assumed, machine, "evaluate.batch_size", work.evaluate_rows, memory),
+        plan_changes.of_rows(work, assumed, machine, "evaluate.batch_size", rows, memory),
         machine,
-        plan_changes.unsplit(work.evaluate_rows, mesh),
+        wrong,
     )
 
 

@@ -19,7 +19,7 @@ from specexit_jax.decoding.keyed import keyed_sample
 from specexit_jax.decoding.penalty import penalised, seen_along
 from specexit_jax.decoding.sampling import SamplingRows, token_log_probability
 from specexit_jax.models.branches import BranchCache, branch_cache, resize_branches
-from specexit_jax.models.cache import Cache, put_row, resize
+from specexit_jax.models.cache import Cache, put_row
 from specexit_jax.models.config import TargetConfig
 from specexit_jax.models.target import Target, init_target_cache
 
@@ -79,7 +79,6 @@ def empty_prefix(config: TargetConfig, rows: int, capacity: int) -> Cache:
     return init_target_cache(config, rows, capacity)
 
 
-resize_prefix = jax.jit(resize, static_argnums=1)
 put_prefix = jax.jit(put_row, donate_argnums=0)
 
 

@@ -14,6 +14,7 @@ from specexit_jax.decoding.forced import branches
 from specexit_jax.decoding.forced.branches import BranchState, Tasks
 from specexit_jax.decoding.forced.cost import ForceCost
 from specexit_jax.decoding.forced.one_at_a_time import Forced, ForceSpec
+from specexit_jax.decoding.resizing import resized_in_turn
 from specexit_jax.decoding.timed_programs import TimedPrograms
 from specexit_jax.models.cache import Cache
 
@@ -76,7 +77,7 @@ class Forcer:
             tokens = np.zeros((rows, max(len(read.tokens) for read in reads)), np.int32)
             for row, read in enumerate(reads):
                 tokens[row, : len(read.tokens)] = read.tokens
-            prefix = self.prefill(tokens, max(read.longest for read in reads))
+            held = [self.prefill(tokens, max(read.longest for read in reads))]
         boundaries, state, forced = np.full((rows, most), -1, np.int32), None, None
         asking, busy, done = np.arange(rows) < len(reads), np.zeros(rows, bool), np.zeros(rows, bool)
         reads += reads[:1] * (rows - len(reads))  # of rows that stay empty
@@ -86,7 +87,8 @@ class Forcer:
                 own = ask(row, forced if done[row] else None)
                 while own == [] and (read := following(row)) is not None:
                     with self._timed():
-                        prefix, reads[row] = self._reread(prefix, row, read), read
+                        self._reread(held, row, read)
+                        reads[row] = read
                     own = ask(row, None)
                 if own is not None:
                     asking[row] = given[row] = bool(own)
@@ -100,10 +102,10 @@ class Forcer:
             with self._timed():
                 tasks = self._tasks_of(reads, boundaries)
                 if state is None:
-                    state = self._opened(prefix, tasks)
+                    state = self._opened(held[0], tasks)
                 elif given.any():
                     state = self._programs.call(branches.assign, self.spec, tasks, jnp.asarray(given), state)
-                state = self._run(prefix, tasks, state, busy, _POLLED if (asking & ~busy).any() else _NEVER)
+                state = self._run(held[0], tasks, state, busy, _POLLED if (asking & ~busy).any() else _NEVER)
                 done = busy & np.asarray(state.task < 0).all(axis=1)
                 if done.any():
                     forced = self._found(state, tasks)
@@ -111,12 +113,13 @@ class Forcer:
             self.cost.boundaries += int((boundaries[given] >= 0).sum())
             busy &= ~done
 
-    def _reread(self, prefix: Cache, row: int, read: Read) -> Cache:
-        """The cache with another trace in a row."""
-        one = self.prefill(read.tokens[None], read.longest)
-        capacity = max(prefix.capacity, one.capacity)
-        both = self._fitted(prefix, capacity), self._fitted(one, capacity)
-        return self._programs.call(branches.put_prefix, *both, jnp.int32(row))
+    def _reread(self, held: list[Cache], row: int, read: Read) -> None:
+        """Puts another trace into a row of the only cache of `held`."""
+        one = [self.prefill(read.tokens[None], read.longest)]
+        capacity = max(held[0].capacity, one[0].capacity)
+        self._fit(held, capacity)
+        self._fit(one, capacity)
+        held[0] = self._programs.call(branches.put_prefix, held[0], one[0], jnp.int32(row))
 
     def _tasks_of(self, reads: Sequence[Read], boundaries: np.ndarray) -> Tasks:
         tokens = np.zeros((len(reads), rung(max(len(read.tokens) for read in reads), PREFIX)), np.int32)
@@ -158,20 +161,22 @@ class Forcer:
         whole = np.zeros((len(tokens), rung(longest, PREFIX)), np.int32)
         width = min(whole.shape[1], tokens.shape[1])
         whole[:, :width] = tokens[:, :width]
-        cache, start = None, 0
+        held, start = [], 0
         while start < longest:
             stop = min(start + CHUNK, whole.shape[1])
             capacity = rung(stop, PREFIX)
-            if cache is None:
-                cache = self._programs.call(branches.empty_prefix, self.spec.target, len(tokens), capacity)
-            cache = self._fitted(cache, capacity)
+            if not held:
+                held.append(self._programs.call(branches.empty_prefix, self.spec.target, len(tokens), capacity))
+            self._fit(held, capacity)
             chunk = jnp.asarray(whole[:, start:stop])
-            cache = self._programs.call(branches.absorb, self.spec.target, self.params, cache, chunk, jnp.int32(start))
+            held[0] = self._programs.call(
+                branches.absorb, self.spec.target, self.params, held[0], chunk, jnp.int32(start)
+            )
             start = stop
-        if cache is None:  # no boundary at all
-            cache = self._programs.call(branches.empty_prefix, self.spec.target, len(tokens), PREFIX)
+        if not held:  # no boundary at all
+            held.append(self._programs.call(branches.empty_prefix, self.spec.target, len(tokens), PREFIX))
         self.cost.prefilled += start * len(tokens)
-        return cache
+        return held[0]
 
     def _opened(self, prefix: Cache, tasks: Tasks) -> BranchState:
         return self._programs.call(branches.open_branches, self.spec, self.branches, self._own(1), prefix, tasks)
@@ -180,26 +185,28 @@ class Forcer:
         self, whole: Cache, tasks: Tasks, state: BranchState, asking: np.ndarray | None = None, most: int = _NEVER
     ) -> BranchState:
         """The state once no task is left, a row that is asking for more (None: none is) has none, or after `most` steps."""
-        rows, own, prefix = tasks.boundaries.shape[0], state.v[0].shape[3], whole
+        rows, own, held = tasks.boundaries.shape[0], state.v[0].shape[3], [whole]
         waits = np.zeros(rows, bool) if asking is None else asking
         active, needed, used, steps, waiting = _outlook(tasks, state, waits)
         last = min(steps + most, _NEVER)
         while active and not waiting and steps < last:
             capacity = rung(needed, PREFIX)
-            prefix = self._fitted(whole if capacity > prefix.capacity else prefix, capacity)
+            if capacity > held[0].capacity:
+                held = [whole]
+            self._fit(held, capacity)
             if used > own or used <= _fewer(own):
                 own = self._own(used)
                 state = self._programs.call(branches.resize_own, own, state)
             before = steps
-            if (prefix.capacity, own) not in self._warm:
+            if (capacity, own) not in self._warm:
                 # Compiled by a call without steps, so that no step's time counts as compilation.
-                self._warm.add((prefix.capacity, own))
-                state, _ = self._segment(prefix, tasks, _NEVER, last, waits, state)
-            state, outlook = self._segment(prefix, tasks, _shorter(prefix.capacity), last, waits, state)
+                self._warm.add((capacity, own))
+                state, _ = self._segment(held[0], tasks, _NEVER, last, waits, state)
+            state, outlook = self._segment(held[0], tasks, _shorter(capacity), last, waits, state)
             active, needed, used, steps, waiting = np.asarray(outlook).tolist()
             self.cost.computed += (steps - before) * rows * self.branches
             self.cost.reads += (steps - before) * rows
-            self.cost.read_tokens += (steps - before) * rows * prefix.capacity
+            self.cost.read_tokens += (steps - before) * rows * capacity
         return state
 
     def _segment(self, prefix: Cache, tasks: Tasks, shorter: int, last: int, waits: np.ndarray, state: BranchState):
@@ -213,9 +220,10 @@ class Forcer:
             capacity *= 4
         return min(capacity, self.spec.reach)
 
-    def _fitted(self, cache: Cache, capacity: int) -> Cache:
-        """The cache with this capacity."""
-        return cache if cache.capacity == capacity else self._programs.call(branches.resize_prefix, cache, capacity)
+    def _fit(self, held: list[Cache], capacity: int) -> None:
+        """Gives the only cache of `held` this capacity, array by array."""
+        if held[0].capacity != capacity:
+            held.append(resized_in_turn(self._programs, held, capacity))
 
 
 def rung(number: int, least: int) -> int:

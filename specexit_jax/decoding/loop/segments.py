@@ -26,12 +26,6 @@ def open_slots(loop: LoopContext, batch: int, live: int) -> DecodeState:
     return empty_state(loop, batch, loop.spec.capacities_for(live))
 
 
-# One array of a cache, grown or cut.
-resize_array = jax.jit(
-    lambda array, capacity, axis: heads_apart(with_positions(array, capacity, axis)), static_argnums=(1, 2)
-)
-
-
 @functools.partial(jax.jit, static_argnums=1, donate_argnums=2)
 def segment(
     loop: LoopContext, live: int, state: DecodeState, steps: Int[Array, ""], enough: Int[Array, ""]
@@ -87,6 +81,24 @@ def put_row(state: DecodeState, fresh: DecodeState, row: Int[Array, ""]) -> Deco
         return jax.lax.dynamic_update_slice(leaf, new, (row,) + (jnp.int32(0),) * (leaf.ndim - 1))
 
     return jax.tree.map(put, state, fresh)
+
+
+@jax.jit
+def bare_row(state: DecodeState, row: Int[Array, ""]) -> DecodeState:
+    """Slot `row` of a state without keys and values, as a state of one row."""
+    return jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, row, 1), state)
+
+
+@functools.partial(jax.jit, static_argnums=(2, 3))
+def cut_array(array: Array, row: Int[Array, ""], capacity: int, axis: int) -> Array:
+    """Row `row` of one layer's keys or values, cut to `capacity` positions along `axis`."""
+    return with_positions(jax.lax.dynamic_slice_in_dim(array, row, 1), capacity, axis)
+
+
+@functools.partial(jax.jit, donate_argnums=0)
+def put_array(array: Array, new: Array, row: Int[Array, ""]) -> Array:
+    """One layer's keys or values with those of one row, which may be shorter, in row `row`."""
+    return heads_apart(jax.lax.dynamic_update_slice(array, new, (row,) + (jnp.int32(0),) * (array.ndim - 1)))
 
 
 @functools.partial(jax.jit, static_argnums=0)

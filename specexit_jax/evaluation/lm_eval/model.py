@@ -19,7 +19,7 @@ from specexit_jax.engine.binding import uncovered
 from specexit_jax.engine.generate import decode_prepared
 from specexit_jax.engine.methods import Method
 from specexit_jax.engine.outcomes import Outcome
-from specexit_jax.engine.placement import Placement
+from specexit_jax.engine.placement import Auto, Placement, told_rows
 from specexit_jax.engine.preparing import prepare_fitting
 from specexit_jax.engine.requests import PreparedRequest, Request
 from specexit_jax.engine.session import Session, close_thinking, is_thinking
@@ -40,6 +40,7 @@ class SpecExitLM(TemplateLM):
 
     temperature, max_gen_toks: override the tasks' values, see `generation_of`; keep_thinking: see `answer_of`. A
     request's noise depends only on seed, task, document and repeat: not on --limit, the batch or the method.
+    batch_size: rows that are decoded at a time, and scored; of `Auto`, which is for decoding, one is scored at a time.
     policy_file: the method's policy; generations that it was not made for are reported, or refused (strict_policy).
     outcomes: of every task, in the order of completion.
     """
@@ -49,7 +50,7 @@ class SpecExitLM(TemplateLM):
         session: Session,
         method: Method,
         *,
-        batch_size: int = 1,
+        batch_size: int | Auto = 1,
         seed: int = 0,
         temperature: float | None = None,
         max_gen_toks: int | None = None,
@@ -179,7 +180,8 @@ class SpecExitLM(TemplateLM):
         pairs = [(context, continuation) for _, context, continuation in requests]
         found: list[tuple[float, bool]] = [(0.0, False)] * len(pairs)
         bar = Progress(len(pairs), "loglikelihood ")
-        for done, (place, *score) in enumerate(scores(self.session, pairs, self.batch_size), start=1):
+        rows = 1 if isinstance(self.batch_size, Auto) else self.batch_size
+        for done, (place, *score) in enumerate(scores(self.session, pairs, rows), start=1):
             found[place] = tuple(score)
             if requests[place][0] is not None:  # a window of a longer text has no key
                 self.cache_hook.add_partial("loglikelihood", requests[place][0], found[place])
@@ -206,7 +208,7 @@ class SpecExitLM(TemplateLM):
                 "method": self.method.name,
                 "draft_tokens": self.method.draft_tokens,
                 "draft": self.session.draft_digest,
-                "batch_size": self.batch_size,
+                "batch_size": told_rows(self.batch_size),
                 "seed": self.seed,
                 "temperature": self.temperature,
                 "max_gen_toks": self.max_gen_toks,

@@ -13,6 +13,7 @@ from specexit_jax.annotation.rollout import Rollout, roll_out
 from specexit_jax.data.grading.grader import Grader
 from specexit_jax.data.splits import Problem
 from specexit_jax.engine.methods import Method
+from specexit_jax.engine.placement import told_rows
 from specexit_jax.engine.session import Session
 from specexit_jax.evaluation.loop import slow_judge
 
@@ -68,7 +69,7 @@ def grading_cost(
     pace = {way: tokens / float(np.median(taken)) for way, taken in seconds.items()}
     return {
         "traces": len(problems),
-        "batch_size": rollout.batch_size,
+        "batch_size": told_rows(rollout.batch_size),
         "checker": f"{checker}, {slow_judge.SECONDS} s a pair",
         "workers": workers,
         "tokens": tokens,

@@ -22,6 +22,7 @@ from specexit_jax.annotation.signal_file import StoredSignals, load_signals, wri
 from specexit_jax.data.grading.grader import Grader
 from specexit_jax.data.splits import Problem
 from specexit_jax.engine.methods import DECODED, Method, make_method, policy_of
+from specexit_jax.engine.placement import Auto
 from specexit_jax.engine.session import Session
 from specexit_jax.evaluation.records import Record, record_of_replay
 from specexit_jax.exits.policy import Policy
@@ -42,7 +43,7 @@ class Setting:
     split: str
     methods: tuple[str, ...]
     seed: int
-    batch_size: int
+    batch_size: int | Auto
     forcing: Forcing
     draft_tokens: int
     latency_per_task: int

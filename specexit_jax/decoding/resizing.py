@@ -1,0 +1,24 @@
+"""Caches that grow or shrink on the device between two calls of the loop, array by array."""
+
+import jax
+
+from specexit_jax.backend import heads_apart
+from specexit_jax.decoding.timed_programs import TimedPrograms
+from specexit_jax.models.cache import VALUE_AXIS, Cache, key_axis, with_positions
+
+# One array of a cache, grown or cut.
+resize_array = jax.jit(
+    lambda array, capacity, axis: heads_apart(with_positions(array, capacity, axis)), static_argnums=(1, 2)
+)
+
+
+def resized_in_turn(programs: TimedPrograms, held: list[Cache], capacity: int) -> Cache:
+    """The only cache of `held`, with `capacity` positions a row. Takes it out of the list: where the caller holds it nowhere else,
+    each array is freed before the next, and the old and the new are never held whole at once."""
+    cache = held.pop()
+    keys, values, length = list(cache.k), list(cache.v), cache.length
+    del cache
+    for arrays, axis in ((keys, key_axis()), (values, VALUE_AXIS)):
+        for number in range(len(arrays)):
+            arrays[number] = programs.call(resize_array, arrays[number], capacity, axis)
+    return Cache(tuple(keys), tuple(values), length)

@@ -1,0 +1,125 @@
+"""Slots whose number follows the memory: rows are parked and go on, and every request gives the same result as alone."""
+
+import jax
+import numpy as np
+import pytest
+from decoding_case import SAMPLED, Requests, boundary_table, run, slot_request, tiny_spec
+from test_slots import POLICY, assert_same, loop_of, params
+
+from specexit_jax.decoding.sampling import Sampling
+from specexit_jax.decoding.trees import TreeShape
+from specexit_jax.engine.budget import budget_for, row_of
+from specexit_jax.engine.levels import Level
+from specexit_jax.engine.placement import Auto
+from specexit_jax.engine.shifts import Shifts
+from specexit_jax.engine.slots import Slots
+
+LONG = {"buffer_length": 80, "live_prefixes": (16, 32)}
+SPECS = {
+    "chain": tiny_spec(3, sampling=SAMPLED, record_signals=True, **LONG),
+    "tree": tiny_spec(3, sampling=SAMPLED, tree=TreeShape(3, 2, 6), **LONG),
+    "plain": tiny_spec(0, sampling=SAMPLED, **LONG),
+    "greedy": tiny_spec(2, sampling=Sampling(repetition_penalty=1.4), **LONG),
+}
+SLOW = pytest.mark.slow
+
+
+def of_two_long_rows(loop) -> int:
+    """Bytes that two rows of full length take."""
+    return row_of(loop, loop.spec.capacity).held(2)
+
+
+class Watched:
+    """Shifts whose bytes on the device are counted at every call of a program, and whose parked rows are."""
+
+    def __init__(self, loop, requests, parked_bytes=2**30):
+        jax.block_until_ready(jax.live_arrays())
+        self.before = {id(array) for array in jax.live_arrays()}
+        budget = budget_for(loop, None, Auto(16, of_two_long_rows(loop), parked_bytes), len(requests))
+        slots = Slots(loop, budget.levels[0].rows, None, budget.levels[0].longest)
+        self.shifts, self.levels = Shifts(slots, budget, enumerate(requests)), budget.levels
+        self.held, self.parked, self.waiting, self.opened = [], [], [], []
+        call, park, reopen = slots._programs.call, slots.park, slots.reopen
+
+        def counted(function, *arguments):
+            self.held.append(self.bytes())
+            found = call(function, *arguments)
+            self.held.append(self.bytes())
+            return found
+
+        slots._programs.call = counted
+        slots.park = lambda row: self.parked.append(row) or park(row)
+        slots.reopen = lambda *given: self.opened.append(given) or reopen(*given)
+
+    def bytes(self) -> int:
+        found = [array for array in jax.live_arrays() if id(array) not in self.before]
+        return sum(array.nbytes for array in found)
+
+    def found(self):
+        for name, result, seconds in self.shifts.served():
+            assert seconds >= 0
+            self.waiting.append(sum(job.parked.nbytes for job in self.shifts._waiting if job.parked))
+            yield name, result
+
+
+@pytest.mark.parametrize(
+    "name", ["chain", "tree", pytest.param("plain", marks=SLOW), pytest.param("greedy", marks=SLOW)]
+)
+def test_every_request_is_what_it_is_alone_within_the_memory(name, monkeypatch):
+    monkeypatch.setattr("specexit_jax.engine.slots.SHORTEST", 4)
+    spec = SPECS[name]
+    requests, loop = Requests.random(24, 11, buffer_length=80), loop_of(spec)
+    alone = run(spec, params(), requests.rows(), POLICY, boundary_table())
+    watched = Watched(loop, [slot_request(spec, requests, row) for row in range(24)])
+    assert len(watched.levels) == 3 and watched.levels[-1] == Level(2, spec.capacity)
+    found = dict(watched.found())
+    assert sorted(found) == list(range(24))
+    for row, result in found.items():
+        assert_same(result, alone, row)
+    assert len(watched.parked) > 10 and {rows for rows, _ in watched.opened} == {level.rows for level in watched.levels}
+    assert max(watched.held) <= of_two_long_rows(loop)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["chain", pytest.param("tree", marks=SLOW), pytest.param("plain", marks=SLOW), pytest.param("greedy", marks=SLOW)],
+)
+def test_a_parked_row_is_the_same_to_the_last_bit_in_another_slot(name, monkeypatch):
+    """And so is its end. The other rows are left as they are."""
+    monkeypatch.setattr("specexit_jax.engine.slots.SHORTEST", 4)
+    spec = SPECS[name]
+    requests, loop = Requests.random(24, 11, buffer_length=80), loop_of(spec)
+    alone = run(spec, params(), requests.rows(), POLICY, boundary_table())
+    long = np.flatnonzero(alone.length - requests.prompt_length > 15)[:3].tolist()
+    slots, others = Slots(loop, 6, None, 32), Slots(loop, 2)
+    for slot, row in enumerate(long):
+        slots.admit(slot, slot_request(spec, requests, row))
+    slots.run(steps=3)
+    before = slots.result(0), slots.result(2)
+    parked = slots.park(1)
+    assert slots.active == 2 and parked.length == slots.lengths[1] > requests.prompt_length[long[1]]
+    jax.tree.map(np.testing.assert_array_equal, (slots.result(0), slots.result(2)), before)
+    others.unpark(1, parked)
+    again = others.park(1)
+    jax.tree.map(np.testing.assert_array_equal, (again.bare, again.caches), (parked.bare, parked.caches))
+    others.unpark(0, again)
+    assert others.active == 1 and others.requests[0] is parked.request
+    others.run()
+    assert_same(others.result(0), alone, long[1])
+    slots.run()
+    for slot in (0, 2):
+        assert slots.done[slot] or slot in slots.outgrown
+    assert parked.nbytes == sum(leaf.nbytes for leaf in jax.tree.leaves((parked.bare, parked.caches)))
+
+
+def test_a_host_that_is_full_takes_no_new_request(monkeypatch):
+    monkeypatch.setattr("specexit_jax.engine.slots.SHORTEST", 4)
+    spec = SPECS["chain"]
+    requests, loop = Requests.random(24, 11, buffer_length=80), loop_of(spec)
+    alone = run(spec, params(), requests.rows(), POLICY, boundary_table())
+    row = row_of(loop, spec.capacity).whole
+    watched = Watched(loop, [slot_request(spec, requests, row) for row in range(24)], 3 * row)
+    for name, result in watched.found():
+        assert_same(result, alone, name)
+    # those that are begun when it is full, at most, and what they grow by
+    assert 0 < max(watched.waiting) <= 4 * row
