@@ -3,9 +3,12 @@
 import jax
 import numpy as np
 import pytest
-from decoding_case import SAMPLED, Requests, boundary_table, run, slot_request, tiny_spec
+from decoding_case import SAMPLED, Requests, boundary_table, run, slot_request, tiny_params, tiny_spec
+from test_sharded_decoding import FILTERED, WIDE, WIDE_DRAFT, sharded
 from test_slots import POLICY, assert_same, loop_of, params
 
+from specexit_jax.backend import on_mesh
+from specexit_jax.decoding.loop.speculative import make_loop
 from specexit_jax.decoding.sampling import Sampling
 from specexit_jax.decoding.trees import TreeShape
 from specexit_jax.engine.budget import budget_for, row_of
@@ -13,6 +16,7 @@ from specexit_jax.engine.levels import Level
 from specexit_jax.engine.placement import Auto
 from specexit_jax.engine.shifts import Shifts
 from specexit_jax.engine.slots import Slots
+from specexit_jax.parallel.sharding import make_mesh
 
 LONG = {"buffer_length": 80, "live_prefixes": (16, 32)}
 SPECS = {
@@ -123,3 +127,24 @@ def test_a_host_that_is_full_takes_no_new_request(monkeypatch):
         assert_same(result, alone, name)
     # those that are begun when it is full, at most, and what they grow by
     assert 0 < max(watched.waiting) <= 4 * row
+
+
+@SLOW
+def test_rows_over_a_mesh(monkeypatch):
+    """Numbers of rows are multiples of the devices that share them, the caches of every level are sharded, and ids are the same."""
+    monkeypatch.setattr("specexit_jax.engine.slots.SHORTEST", 4)
+    spec = tiny_spec(3, target=WIDE, draft=WIDE_DRAFT, sampling=FILTERED, **LONG)
+    requests, mesh, plain = Requests.random(24, 2, buffer_length=80), make_mesh(2, 1, 4), tiny_params(WIDE, WIDE_DRAFT)
+    alone = run(spec, plain, requests.rows(), POLICY, boundary_table())
+    with on_mesh(mesh):
+        loop = make_loop(spec, sharded(plain, mesh), POLICY, boundary_table())
+    budget = budget_for(loop, mesh, Auto(16, row_of(loop, spec.capacity, 4).held(4, 2)), 24)
+    assert [level.rows % 2 for level in budget.levels] == [0] * 3
+    slots = Slots(loop, budget.levels[0].rows, mesh, budget.levels[0].longest)
+    shifts, opened = Shifts(slots, budget, ((row, slot_request(spec, requests, row)) for row in range(24))), set()
+    for row, result, _ in shifts.served():
+        np.testing.assert_array_equal(result.tokens[0], alone.tokens[row])
+        for array in (*slots.cache.k, *slots.cache.v):
+            assert array.addressable_shards[0].data.shape[:2] == (slots.size // 2, 1)
+        opened.add(slots.size)
+    assert len(opened) > 1
