@@ -1,5 +1,7 @@
 """Slots whose number follows the memory: rows are parked and go on, and every request gives the same result as alone."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -18,7 +20,7 @@ from specexit_jax.engine.shifts import Shifts
 from specexit_jax.engine.slots import Slots
 from specexit_jax.parallel.sharding import make_mesh
 
-LONG = {"buffer_length": 80, "live_prefixes": (16, 32)}
+LONG = {"buffer_length": 80, "live_prefixes": (32,), "stop_ids": ()}
 SPECS = {
     "chain": tiny_spec(3, sampling=SAMPLED, record_signals=True, **LONG),
     "tree": tiny_spec(3, sampling=SAMPLED, tree=TreeShape(3, 2, 6), **LONG),
@@ -26,6 +28,18 @@ SPECS = {
     "greedy": tiny_spec(2, sampling=Sampling(repetition_penalty=1.4), **LONG),
 }
 SLOW = pytest.mark.slow
+
+
+def some_requests(seed: int = 11) -> Requests:
+    """24 of them, of up to 80 tokens; half outgrow 24 tokens, after which 32 positions do not fit another step."""
+    found = Requests.random(24, seed, buffer_length=80)
+    return dataclasses.replace(found, max_length=np.minimum(2 * found.max_length, 80).astype(np.int32))
+
+
+@pytest.fixture(autouse=True)
+def one_width(monkeypatch):
+    """Prompts are padded to 16 tokens, so that one program reads them."""
+    monkeypatch.setattr("specexit_jax.engine.slots.SHORTEST", 16)
 
 
 def of_two_long_rows(loop) -> int:
@@ -69,18 +83,18 @@ class Watched:
 @pytest.mark.parametrize(
     "name", ["chain", "tree", pytest.param("plain", marks=SLOW), pytest.param("greedy", marks=SLOW)]
 )
-def test_every_request_is_what_it_is_alone_within_the_memory(name, monkeypatch):
-    monkeypatch.setattr("specexit_jax.engine.slots.SHORTEST", 4)
+def test_every_request_is_what_it_is_alone_within_the_memory(name):
     spec = SPECS[name]
-    requests, loop = Requests.random(24, 11, buffer_length=80), loop_of(spec)
+    requests, loop = some_requests(), loop_of(spec)
     alone = run(spec, params(), requests.rows(), POLICY, boundary_table())
     watched = Watched(loop, [slot_request(spec, requests, row) for row in range(24)])
-    assert len(watched.levels) == 3 and watched.levels[-1] == Level(2, spec.capacity)
+    assert watched.levels[-1] == Level(2, spec.capacity) and watched.levels[0].longest == 32
     found = dict(watched.found())
     assert sorted(found) == list(range(24))
     for row, result in found.items():
         assert_same(result, alone, row)
     assert len(watched.parked) > 10 and {rows for rows, _ in watched.opened} == {level.rows for level in watched.levels}
+    assert (alone.exit_position >= 0).sum() > 3 and (alone.length > 40).sum() > 3
     assert max(watched.held) <= of_two_long_rows(loop)
 
 
@@ -88,38 +102,35 @@ def test_every_request_is_what_it_is_alone_within_the_memory(name, monkeypatch):
     "name",
     ["chain", pytest.param("tree", marks=SLOW), pytest.param("plain", marks=SLOW), pytest.param("greedy", marks=SLOW)],
 )
-def test_a_parked_row_is_the_same_to_the_last_bit_in_another_slot(name, monkeypatch):
+def test_a_parked_row_is_the_same_to_the_last_bit_in_another_slot(name):
     """And so is its end. The other rows are left as they are."""
-    monkeypatch.setattr("specexit_jax.engine.slots.SHORTEST", 4)
     spec = SPECS[name]
-    requests, loop = Requests.random(24, 11, buffer_length=80), loop_of(spec)
+    requests, loop = some_requests(), loop_of(spec)
     alone = run(spec, params(), requests.rows(), POLICY, boundary_table())
-    long = np.flatnonzero(alone.length - requests.prompt_length > 15)[:3].tolist()
-    slots, others = Slots(loop, 6, None, 32), Slots(loop, 2)
-    for slot, row in enumerate(long):
-        slots.admit(slot, slot_request(spec, requests, row))
+    first, second = np.flatnonzero(alone.length > 40)[:2].tolist()
+    slots, others = Slots(loop, 2), Slots(loop, 2)
+    slots.admit(0, slot_request(spec, requests, first))
+    slots.admit(1, slot_request(spec, requests, second))
     slots.run(steps=3)
-    before = slots.result(0), slots.result(2)
-    parked = slots.park(1)
-    assert slots.active == 2 and parked.length == slots.lengths[1] > requests.prompt_length[long[1]]
-    jax.tree.map(np.testing.assert_array_equal, (slots.result(0), slots.result(2)), before)
+    before, length = slots.result(1), slots.lengths[0]
+    parked = slots.park(0)
+    assert slots.active == 1 and parked.length == length > requests.prompt_length[first]
     others.unpark(1, parked)
     again = others.park(1)
     jax.tree.map(np.testing.assert_array_equal, (again.bare, again.caches), (parked.bare, parked.caches))
     others.unpark(0, again)
     assert others.active == 1 and others.requests[0] is parked.request
     others.run()
-    assert_same(others.result(0), alone, long[1])
+    assert_same(others.result(0), alone, first)
+    jax.tree.map(np.testing.assert_array_equal, slots.result(1), before)
     slots.run()
-    for slot in (0, 2):
-        assert slots.done[slot] or slot in slots.outgrown
+    assert_same(slots.result(1), alone, second)
     assert parked.nbytes == sum(leaf.nbytes for leaf in jax.tree.leaves((parked.bare, parked.caches)))
 
 
-def test_a_host_that_is_full_takes_no_new_request(monkeypatch):
-    monkeypatch.setattr("specexit_jax.engine.slots.SHORTEST", 4)
+def test_a_host_that_is_full_takes_no_new_request():
     spec = SPECS["chain"]
-    requests, loop = Requests.random(24, 11, buffer_length=80), loop_of(spec)
+    requests, loop = some_requests(), loop_of(spec)
     alone = run(spec, params(), requests.rows(), POLICY, boundary_table())
     row = row_of(loop, spec.capacity).whole
     watched = Watched(loop, [slot_request(spec, requests, row) for row in range(24)], 3 * row)
@@ -130,16 +141,15 @@ def test_a_host_that_is_full_takes_no_new_request(monkeypatch):
 
 
 @SLOW
-def test_rows_over_a_mesh(monkeypatch):
+def test_rows_over_a_mesh():
     """Numbers of rows are multiples of the devices that share them, the caches of every level are sharded, and ids are the same."""
-    monkeypatch.setattr("specexit_jax.engine.slots.SHORTEST", 4)
     spec = tiny_spec(3, target=WIDE, draft=WIDE_DRAFT, sampling=FILTERED, **LONG)
-    requests, mesh, plain = Requests.random(24, 2, buffer_length=80), make_mesh(2, 1, 4), tiny_params(WIDE, WIDE_DRAFT)
+    requests, mesh, plain = some_requests(2), make_mesh(2, 1, 4), tiny_params(WIDE, WIDE_DRAFT)
     alone = run(spec, plain, requests.rows(), POLICY, boundary_table())
     with on_mesh(mesh):
         loop = make_loop(spec, sharded(plain, mesh), POLICY, boundary_table())
     budget = budget_for(loop, mesh, Auto(16, row_of(loop, spec.capacity, 4).held(4, 2)), 24)
-    assert [level.rows % 2 for level in budget.levels] == [0] * 3
+    assert [level.rows % 2 for level in budget.levels] == [0] * 2
     slots = Slots(loop, budget.levels[0].rows, mesh, budget.levels[0].longest)
     shifts, opened = Shifts(slots, budget, ((row, slot_request(spec, requests, row)) for row in range(24))), set()
     for row, result, _ in shifts.served():
