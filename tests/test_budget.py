@@ -40,7 +40,7 @@ def test_levels_of_a_mesh_are_multiples_of_the_devices_that_share_rows():
     assert single == (Level(12, 16), Level(6, 32), Level(2, SPEC.capacity))
     four = budget_for(loop, make_mesh(2, 2, 2), Auto(50, room), 1000).levels
     assert all(level.rows % 4 == 0 for level in four)
-    assert [level.rows > 2 * one.rows for level, one in zip(four, single, strict=True)] == [True] * 3
+    assert all(level.rows >= 2 * one.rows for level, one in zip(four, single, strict=True))
     assert budget_for(loop, None, Auto(16, room), 3).levels == (Level(4, 32), Level(2, SPEC.capacity))
     assert budget_for(loop, None, Auto(16, 2**40), 1000).levels == (Level(16, SPEC.capacity),)
 

@@ -1,13 +1,14 @@
 """Slots whose number follows the memory: rows are parked and go on, and every request gives the same result as alone."""
 
 import dataclasses
+import functools
 
 import jax
 import numpy as np
 import pytest
-from decoding_case import SAMPLED, Requests, boundary_table, run, slot_request, tiny_params, tiny_spec
+from decoding_case import SAMPLED, TARGET, Requests, boundary_table, run, slot_request, tiny_params, tiny_spec
 from test_sharded_decoding import FILTERED, WIDE, WIDE_DRAFT, sharded
-from test_slots import POLICY, assert_same, loop_of, params
+from test_slots import POLICY, assert_same
 
 from specexit_jax.backend import on_mesh
 from specexit_jax.decoding.loop.speculative import make_loop
@@ -20,7 +21,8 @@ from specexit_jax.engine.shifts import Shifts
 from specexit_jax.engine.slots import Slots
 from specexit_jax.parallel.sharding import make_mesh
 
-LONG = {"buffer_length": 80, "live_prefixes": (32,), "stop_ids": ()}
+SMALL = dataclasses.replace(TARGET, num_layers=2, capture=(0, 1, 1))
+LONG = {"target": SMALL, "buffer_length": 80, "live_prefixes": (32,), "stop_ids": ()}
 SPECS = {
     "chain": tiny_spec(3, sampling=SAMPLED, record_signals=True, **LONG),
     "tree": tiny_spec(3, sampling=SAMPLED, tree=TreeShape(3, 2, 6), **LONG),
@@ -34,6 +36,15 @@ def some_requests(seed: int = 11) -> Requests:
     """24 of them, of up to 80 tokens; half outgrow 24 tokens, after which 32 positions do not fit another step."""
     found = Requests.random(24, seed, buffer_length=80)
     return dataclasses.replace(found, max_length=np.minimum(2 * found.max_length, 80).astype(np.int32))
+
+
+def loop_of(spec):
+    return make_loop(spec, tiny_params(SMALL), POLICY, boundary_table())
+
+
+@functools.cache
+def alone_of(name: str):
+    return run(SPECS[name], tiny_params(SMALL), some_requests().rows(), POLICY, boundary_table())
 
 
 @pytest.fixture(autouse=True)
@@ -80,13 +91,10 @@ class Watched:
             yield name, result
 
 
-@pytest.mark.parametrize(
-    "name", ["chain", "tree", pytest.param("plain", marks=SLOW), pytest.param("greedy", marks=SLOW)]
-)
+@pytest.mark.parametrize("name", ["chain", *(pytest.param(name, marks=SLOW) for name in ("tree", "plain", "greedy"))])
 def test_every_request_is_what_it_is_alone_within_the_memory(name):
     spec = SPECS[name]
-    requests, loop = some_requests(), loop_of(spec)
-    alone = run(spec, params(), requests.rows(), POLICY, boundary_table())
+    requests, loop, alone = some_requests(), loop_of(spec), alone_of(name)
     watched = Watched(loop, [slot_request(spec, requests, row) for row in range(24)])
     assert watched.levels[-1] == Level(2, spec.capacity) and watched.levels[0].longest == 32
     found = dict(watched.found())
@@ -98,15 +106,11 @@ def test_every_request_is_what_it_is_alone_within_the_memory(name):
     assert max(watched.held) <= of_two_long_rows(loop)
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["chain", pytest.param("tree", marks=SLOW), pytest.param("plain", marks=SLOW), pytest.param("greedy", marks=SLOW)],
-)
+@pytest.mark.parametrize("name", ["chain", *(pytest.param(name, marks=SLOW) for name in ("tree", "plain", "greedy"))])
 def test_a_parked_row_is_the_same_to_the_last_bit_in_another_slot(name):
     """And so is its end. The other rows are left as they are."""
     spec = SPECS[name]
-    requests, loop = some_requests(), loop_of(spec)
-    alone = run(spec, params(), requests.rows(), POLICY, boundary_table())
+    requests, loop, alone = some_requests(), loop_of(spec), alone_of(name)
     first, second = np.flatnonzero(alone.length > 40)[:2].tolist()
     slots, others = Slots(loop, 2), Slots(loop, 2)
     slots.admit(0, slot_request(spec, requests, first))
@@ -130,8 +134,7 @@ def test_a_parked_row_is_the_same_to_the_last_bit_in_another_slot(name):
 
 def test_a_host_that_is_full_takes_no_new_request():
     spec = SPECS["chain"]
-    requests, loop = some_requests(), loop_of(spec)
-    alone = run(spec, params(), requests.rows(), POLICY, boundary_table())
+    requests, loop, alone = some_requests(), loop_of(spec), alone_of("chain")
     row = row_of(loop, spec.capacity).whole
     watched = Watched(loop, [slot_request(spec, requests, row) for row in range(24)], 3 * row)
     for name, result in watched.found():
@@ -143,7 +146,7 @@ def test_a_host_that_is_full_takes_no_new_request():
 @SLOW
 def test_rows_over_a_mesh():
     """Numbers of rows are multiples of the devices that share them, the caches of every level are sharded, and ids are the same."""
-    spec = tiny_spec(3, target=WIDE, draft=WIDE_DRAFT, sampling=FILTERED, **LONG)
+    spec = tiny_spec(3, sampling=FILTERED, **LONG | {"target": WIDE, "draft": WIDE_DRAFT})
     requests, mesh, plain = some_requests(2), make_mesh(2, 1, 4), tiny_params(WIDE, WIDE_DRAFT)
     alone = run(spec, plain, requests.rows(), POLICY, boundary_table())
     with on_mesh(mesh):
