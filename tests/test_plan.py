@@ -1,5 +1,6 @@
 """The plan's arithmetic: by hand, against arrays and programs at small sizes, and against programs compiled for the H100."""
 
+import copy
 import dataclasses
 import functools
 import importlib
@@ -52,7 +53,7 @@ def config_of(name: str):
 
 
 def changed(name: str, **values):
-    config = config_of(name)
+    config = copy.deepcopy(config_of(name))
     with config.unlocked():
         config.update_from_flattened_dict({key.replace("__", "."): value for key, value in values.items()})
     return config
@@ -260,6 +261,30 @@ def test_every_change_that_is_proposed_makes_a_stage_fit(values, stage):
             more = h100(int(found[1]))
         again = {one.name: one for one in plan(work_of(other, Assumed()), Assumed(), more)}
         assert not again[stage].wrong, change
+
+
+def test_rows_that_follow_the_memory_are_planned_as_if_all_were_long():
+    """As many as slots open then: one row more is read beside them, and some memory is lost between arrays."""
+    machine, assumed = h100(), Assumed()
+
+    def rollout(**values):
+        work = work_of(changed("qwen3_8b", **values), assumed)
+        return next(stage for stage in plan(work, assumed, machine) if stage.name == "rollout")
+
+    for most, rows in (("auto", 8), ("auto:4", 4), ("auto:7", 7)):
+        told, fixed = rollout(rollout__batch_size=most), rollout(rollout__batch_size=rows)
+        assert (told.device, told.hours, told.wrong) == (fixed.device, fixed.hours, "")
+    row = 147_456 * longest(work_of(config_of("qwen3_8b"), assumed), assumed)
+    assert rollout(cache_bytes=6 * row).device == rollout(rollout__batch_size=4).device  # of 5, one is being read
+    machine = dataclasses.replace(machine, processes=2)
+    assert (
+        rollout(mesh__data=2, mesh__tensor=2).device
+        == rollout(mesh__data=2, mesh__tensor=2, rollout__batch_size=48).device
+    )
+    machine = dataclasses.replace(h100(), usable=0.3)
+    told = rollout()
+    assert "the least number of rows of 33280 positions, and one more, do not fit 22.5 GiB a device" in told.wrong
+    assert told.changes
 
 
 def test_grading_counts_where_it_takes_longer_than_decoding():
