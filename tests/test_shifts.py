@@ -135,12 +135,13 @@ def test_a_parked_row_is_the_same_to_the_last_bit_in_another_slot(name):
 def test_a_host_that_is_full_takes_no_new_request():
     spec = SPECS["chain"]
     requests, loop, alone = some_requests(), loop_of(spec), alone_of("chain")
-    row = row_of(loop, spec.capacity).whole
-    watched = Watched(loop, [slot_request(spec, requests, row) for row in range(24)], 3 * row)
+    watched = Watched(loop, [slot_request(spec, requests, row) for row in range(24)], 1)
+    assert watched.shifts.slots.size > 2
+    begun = []
     for name, result in watched.found():
         assert_same(result, alone, name)
-    # those that are begun when it is full, at most, and what they grow by
-    assert 0 < max(watched.waiting) <= 4 * row
+        begun.append(sum(job.parked is not None for job in watched.shifts._waiting) + len(watched.shifts._rows))
+    assert len(watched.parked) > 4 and max(begun) == 0, "one is begun after the other"
 
 
 @SLOW
