@@ -24,15 +24,15 @@ def spare_processors(environment: Mapping[str, str] = os.environ) -> int:
 
 def free_memory(environment: Mapping[str, str] = os.environ) -> int:
     """Bytes of memory that no process uses, or what is left of the container's limit where that is less: this process's even share
-    of them (`spare_processors`). 0 where the system does not tell."""
+    of them. All of the host's where the system does not tell."""
     found = re.search(r"MemAvailable:\s+(\d+) kB", _MEMORY.read_text()) if _MEMORY.is_file() else None
-    free = 1024 * int(found[1]) if found else 0
+    free = 1024 * int(found[1]) if found else os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     try:
         limit = _LIMIT.read_text().strip()
         free = free if limit == "max" else min(free, int(limit) - int(_USED.read_text()))
     except (OSError, ValueError):
         pass
-    return max(free, 0) // _processes(environment)
+    return max(free, 0) // _on_host(environment)
 
 
 def _processors(environment: Mapping[str, str]) -> int:
@@ -42,14 +42,21 @@ def _processors(environment: Mapping[str, str]) -> int:
 
 
 def _processes(environment: Mapping[str, str]) -> int:
-    """Processes of the run on this host that share its processors."""
-    address, count = environment.get("JAX_COORDINATOR_ADDRESS", ""), environment.get("JAX_NUM_PROCESSES", "")
-    if address.rpartition(":")[0] in _LOCAL and count.isdecimal():
-        return max(1, int(count))
-    if "SLURM_CPUS_PER_TASK" in environment:
-        return 1
+    """Processes of the run that share the processors which this one sees."""
+    bound = "SLURM_CPUS_PER_TASK" in environment and not _local(environment)
+    return 1 if bound else _on_host(environment)
+
+
+def _on_host(environment: Mapping[str, str]) -> int:
+    """Processes of the run on this host."""
     tasks = environment.get("SLURM_NTASKS_PER_NODE", "")
-    return max(1, int(tasks)) if tasks.isdecimal() else 1
+    return max(1, _local(environment) or (int(tasks) if tasks.isdecimal() else 1))
+
+
+def _local(environment: Mapping[str, str]) -> int:
+    """Processes of a run on this host alone; 0 where there is none."""
+    address, count = environment.get("JAX_COORDINATOR_ADDRESS", ""), environment.get("JAX_NUM_PROCESSES", "")
+    return int(count) if address.rpartition(":")[0] in _LOCAL and count.isdecimal() else 0
 
 
 def _quota() -> int | None:
