@@ -15,10 +15,11 @@ from specexit_jax.decoding.loop import segments
 from specexit_jax.decoding.loop.speculative import make_loop
 from specexit_jax.decoding.rows import PromptRows, SlotRequest
 from specexit_jax.decoding.spec import DecodeSpec, LoopContext
-from specexit_jax.decoding.state import DecodeResult
+from specexit_jax.decoding.state import DecodeResult, DecodeState
 from specexit_jax.decoding.timed_programs import TimedPrograms
 from specexit_jax.engine.methods import Method
 from specexit_jax.engine.session import Session
+from specexit_jax.engine.specs import limits_of
 from specexit_jax.models.cache import VALUE_AXIS, Cache, key_axis
 
 CHUNK = 1024  # prompt tokens of one prefill pass
@@ -41,6 +42,7 @@ class Slots:
         self._live = loop.spec.prefixes[0]
         self._programs = TimedPrograms(mesh, loop, loop.spec)
         self._warm: set[int] = set()
+        self._limits = limits_of(loop.spec, loop.policy)
         with on_mesh(mesh):
             self._state = segments.open_slots(loop, size, self._live)
         self.done, self.lengths = np.ones((size,), bool), np.zeros((size,), np.int32)
@@ -78,10 +80,8 @@ class Slots:
     def _chunks(self, row: int, request: SlotRequest, held: int) -> Iterator[None]:
         spec, prompt = self.loop.spec, request.prompt
         start = _begin(request, held)
-        rest = len(prompt) - start
-        tail = rest - CHUNK * ((rest - 1) // CHUNK)  # tokens of the last chunk
-        width = min(max(SHORTEST, 1 << (tail - 1).bit_length()), spec.buffer_length - (len(prompt) - tail))
-        room = self._room(len(prompt) - tail + width)
+        before, width = last_chunk(spec, len(prompt), start)
+        room = self._room(before + width)
         if held:
             fresh = self._programs.call(segments.held_row, self.loop, room, self._state, jnp.int32(row))
         else:
@@ -93,9 +93,9 @@ class Slots:
             fresh = self._programs.call(segments.absorb_row, self.loop, live, fresh, chunk, after, _one(start))
             start += CHUNK
             yield
-        rows = PromptRows.of([request], 1, width, start)
+        rows = PromptRows.of([request], 1, width, start, self._limits)
         fresh = self._programs.call(segments.prefill_row, self.loop, (room, room), fresh, rows, _one(start))
-        self._room(len(prompt) - tail + width)  # the other rows may have changed the caches since
+        self._room(before + width)  # the other rows may have changed the caches since
         self._state = self._programs.call(segments.put_row, self._state, fresh, jnp.int32(row))
         self.requests[row] = request
         self._look()
@@ -118,12 +118,19 @@ class Slots:
     def result(self, row: int) -> DecodeResult:
         """What a slot holds so far, as numpy arrays of one row. The request need not be finished."""
         length = jnp.asarray([len(self.requests[row].prompt)], jnp.int32)
-        return jax.device_get(segments.result_of_row(self.loop.spec, self._state, jnp.int32(row), length))
+        arguments = self.loop.spec, _bare(self._state), jnp.int32(row), length
+        return jax.device_get(self._programs.call(segments.result_of_row, *arguments))
 
     def stop(self, row: int) -> None:
         """Ends a slot's request with the tokens that it has."""
-        self._state = self._state.replace(done=self._state.done.at[row].set(True))
+        done = self._programs.call(segments.end_row, self._state.done, jnp.int32(row))
+        self._state = self._state.replace(done=done)
         self._look()
+
+    def written(self, since: np.ndarray, width: int) -> segments.Written:
+        """What each slot has written, from its token `since` [slots] on, in `width` columns, as numpy arrays."""
+        arguments = self.loop.spec, width, _bare(self._state), np.asarray(since, np.int32)
+        return jax.device_get(self._programs.call(segments.written, *arguments))
 
     def _room(self, tokens: int) -> int:
         """The cache capacity for a prompt of so many tokens and the iteration after it. Grows the caches to it."""
@@ -176,6 +183,19 @@ def slots_for(session: Session, method: Method, spec: DecodeSpec, size: int) -> 
     with on_mesh(session.mesh):
         loop = make_loop(spec, session.params, method.policy, method.boundaries)
     return Slots(loop, size, session.mesh)
+
+
+def last_chunk(spec: DecodeSpec, length: int, start: int = 0) -> tuple[int, int]:
+    """(the tokens before the last chunk of a prompt of `length` tokens that is read from `start` on, its padded width)."""
+    rest = length - start
+    tail = rest - CHUNK * ((rest - 1) // CHUNK)
+    before = length - tail
+    return before, min(max(SHORTEST, 1 << (tail - 1).bit_length()), spec.buffer_length - before)
+
+
+def _bare(state: DecodeState) -> DecodeState:
+    """The state without its caches, so that programs that read none are compiled once for all their sizes."""
+    return state.replace(target_cache=None, draft_cache=None)
 
 
 def _one(number: int) -> np.ndarray:
