@@ -14,7 +14,7 @@ from specexit_jax.engine.methods import make_method, read_policy
 from specexit_jax.engine.outcomes import outcome_of
 from specexit_jax.engine.placement import Placement
 from specexit_jax.engine.preparing import prepare
-from specexit_jax.engine.requests import DecodeSettings, PreparedRequests, Request
+from specexit_jax.engine.requests import DecodeSettings, Request
 from specexit_jax.engine.scheduler import serve
 from specexit_jax.engine.session import chat_ids
 from specexit_jax.engine.slots import slots_for
@@ -41,15 +41,11 @@ def cut(session, method, plain, budget: int):
     """What a run without a budget wrote, with `</think>` after so many thinking tokens and what the model writes behind it."""
     if plain.thinking_tokens <= budget:
         return plain.ids
-    end, start = session.end_think_ids, len(plain.prompt_ids)
-    if budget + len(end) > MOST:
-        return plain.ids
-    begun = (*plain.ids[:budget], *end)
+    begun = (*plain.ids[:budget], *session.end_think_ids)
     if len(begun) == MOST:
         return begun
     asked = Request(plain.id, (*plain.prompt_ids, *begun), plain.seed)
     (rest,) = generate(session, [asked], method, DecodeSettings(max_new_tokens=MOST - len(begun)))
-    assert start + len(begun) == len(rest.prompt_ids)
     return (*begun, *rest.ids)
 
 
@@ -63,8 +59,8 @@ def test_a_thinking_budget_is_kept_token_for_token(session, policy, requests, tr
         found = generate(session, requests, method, DecodeSettings(max_new_tokens=MOST, thinking_budget=budget))
         for one, full in zip(found, plain, strict=True):
             assert one.ids == cut(session, method, full, budget), budget
-            assert one.spent == (full.thinking_tokens > budget) and one.thinking_tokens <= budget or not one.spent
-            assert (one.exit == budget) if one.spent else one.exit is None
+            assert one.spent == (full.thinking_tokens > budget)
+            assert one.exit == (budget if one.spent else None) and one.thinking_tokens <= budget
 
 
 def test_a_budget_and_the_policy_end_the_thinking_whichever_is_first(session, policy, requests):
@@ -140,9 +136,3 @@ def test_own_rules_and_trials_exclude_each_other():
     spec = dataclasses.replace(tiny_spec(0), own_rules=True)
     with pytest.raises(ValueError, match="with trials"):
         make_loop(spec, tiny_params(), Deer(jnp.float32(0.5), 4), boundary_table())
-
-
-def test_prepared_requests_know_their_budget(session, policy, requests):
-    method = make_method(session, "specexit", *policy, draft_tokens=2)
-    prepared = prepare(session, requests, method, DecodeSettings(thinking_budget=3))
-    assert isinstance(prepared, PreparedRequests) and prepared.requests[0].in_buffer(96).thinking_budget == 3

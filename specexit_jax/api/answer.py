@@ -57,9 +57,10 @@ class Exit:
 
     token: index into `Answer.ids` of the policy's `</think>`, which is also the number of thinking tokens before it. boundary:
     number of the boundary in the thinking, counted from 1; at an exit of the budget, which needs no boundary, of the last one
-    before it, and 0 where the method has none. by: "policy" or "budget" (the request's thinking_budget was spent). signals: by name, as the policy read them: confidence and
-    progress are shares, remain is in tokens; {} for methods that read none. certificate: of the policy; None if it has none
-    or it does not cover this request (`ExitPolicy.uncovered` says why), and for an exit of the budget.
+    before it, 0 where there is none. by: "policy", or "budget" where the request's thinking_budget was spent. signals: by name,
+    as the policy read them: confidence and progress are shares, remain is in tokens; {} for methods that read none. certificate:
+    of the policy; None if it has none or it does not cover this request (`ExitPolicy.uncovered` says why), and for an exit of
+    the budget.
     """
 
     token: int

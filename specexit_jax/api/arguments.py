@@ -48,7 +48,12 @@ class Settings(TypedDict, total=False):
 
 
 SAMPLED = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "rule")
-_LEAST = {"top_k": 0, "max_new_tokens": 1, "seed": None, "thinking_budget": 0}  # whole numbers, each with its least value
+_LEAST = {
+    "top_k": 0,
+    "max_new_tokens": 1,
+    "seed": None,
+    "thinking_budget": 0,
+}  # whole numbers, each with its least value
 
 
 def refuse_unknown(function: str, given: Mapping[str, Any], names: Sequence[str]) -> None:

@@ -95,7 +95,9 @@ class Methods:
     def _risk(self, choice: Choice, epsilon: float | None, exits: bool) -> CertifiedRisk | None:
         """The certified risk that `epsilon` asks for; None: the policy's own. None where there is none."""
         if epsilon is not None and (choice.name not in EXITING or not exits):
-            raise ValueError(f"epsilon is the risk of exits, and this request takes none (method {choice.name!r}): leave it out.")
+            raise ValueError(
+                f"epsilon is the risk of exits, and this request takes none (method {choice.name!r}): leave it out."
+            )
         file, risks = self._read(choice)
         if epsilon is not None:
             return at_most(risks, epsilon)

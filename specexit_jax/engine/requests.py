@@ -47,7 +47,8 @@ class PreparedRequest:
     """A checked request, with all that the later steps need to know of it.
 
     prompt_ids: as the method decodes them. thinking: whether they leave `<think>` open. key: uint32 [2], the words of its
-    PRNG key. sampling, max_new_tokens: the request's own, or else the call's, or else the target's. may_exit, thinking_budget: the call's.
+    PRNG key. sampling, max_new_tokens: the request's own, or else the call's, or else the target's. may_exit, thinking_budget:
+    the call's.
     """
 
     id: str

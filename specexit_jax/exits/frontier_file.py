@@ -68,7 +68,9 @@ def _row(policy: PolicyFile, row: dict) -> CertifiedRisk:
     thresholds = tuple(float(limit) for limit in row["thresholds"])
     if len(thresholds) != len(policy.signals):
         raise ValueError(f"{len(thresholds)} thresholds for {len(policy.signals)} signals")
-    told = {name: row[name] for name in ("epsilon", "delta", "harmed", "problems", "traces", "test", "risk", "risk_upper")}
+    told = {
+        name: row[name] for name in ("epsilon", "delta", "harmed", "problems", "traces", "test", "risk", "risk_upper")
+    }
     # The walk is that of another certificate: of this one the file has the end alone, and no p-value.
     certificate = dataclasses.replace(policy.certificate, **told, steps=(thresholds,), step=0, p_value=float("nan"))
     own = dataclasses.replace(policy, thresholds=thresholds, certificate=certificate, problems=row["problems"])

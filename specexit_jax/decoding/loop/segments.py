@@ -112,7 +112,8 @@ class Written:
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def written(spec: DecodeSpec, width: int, state: DecodeState, since: Int[Array, " B"]) -> Written:
-    """`width` tokens of every row from position `since` on. state: its caches are not read, and may be None. Not for policies with trials, whose tokens may be taken back."""
+    """`width` tokens of every row from position `since` on. state: without its caches. Not for policies with trials, whose tokens
+    may be taken back."""
     places = jnp.minimum(since[:, None] + jnp.arange(width, dtype=jnp.int32)[None, :], spec.capacity - 1)
     tokens = jnp.take_along_axis(state.tokens, places, axis=1)
     spent = None if state.own is None else state.own.spent
