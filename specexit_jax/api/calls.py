@@ -45,6 +45,7 @@ class Methods:
     def __init__(self, session: Session, exits: Exits):
         self._session, self._exits = session, exits
         self._made: dict[str | None, tuple[Choice, Method]] = {}
+        self._by_risk: dict[tuple[str, float], Method] = {}
         self._files: dict[Path, tuple[PolicyFile, tuple[CertifiedRisk, ...]]] = {}
 
     def named(self, name: str | None) -> tuple[Choice, Method]:
@@ -80,9 +81,8 @@ class Methods:
         length = settings.get("max_new_tokens", self._session.max_new_tokens)
         exits = settings.get("exits", True)
         risk = self._risk(choice, settings.get("epsilon"), exits)
-        if risk is not None and "epsilon" in settings:
-            limits = jnp.asarray(risk.policy.thresholds, jnp.float32)
-            method = dataclasses.replace(method, policy=method.policy.replace(thresholds=limits))
+        if "epsilon" in settings:
+            method = self._at(method, risk)
         policy = self._policy(choice, sampling, length, risk) if exits else None
         if policy is not None and policy.uncovered is not None:
             if self._exits.strict_policy:
@@ -91,6 +91,14 @@ class Methods:
         budget = settings.get("thinking_budget")
         chosen = self._session, choice, method, policy, sampling, length
         return Call(*chosen, settings.get("seed", 0), exits, risk if exits else None, budget)
+
+    def _at(self, method: Method, risk: CertifiedRisk) -> Method:
+        """The method with the thresholds of a risk."""
+        key = method.name, risk.epsilon
+        if key not in self._by_risk:
+            limits = jnp.asarray(risk.policy.thresholds, jnp.float32)
+            self._by_risk[key] = dataclasses.replace(method, policy=method.policy.replace(thresholds=limits))
+        return self._by_risk[key]
 
     def _risk(self, choice: Choice, epsilon: float | None, exits: bool) -> CertifiedRisk | None:
         """The certified risk that `epsilon` asks for; None: the policy's own. None where there is none."""

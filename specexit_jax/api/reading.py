@@ -119,9 +119,9 @@ def _exit_of(outcome: Outcome, method: Method, policy: ExitPolicy | None) -> Exi
     )
 
 
-def _boundary_of(outcome: Outcome, method: Method) -> int:
+def _boundary_of(outcome: Outcome, method: Method) -> int | None:
     if outcome.spent:
-        return len(boundary_positions(method.boundaries, outcome.ids, outcome.exit)) if method.policy.exits else 0
+        return None
     # The token before the exit is a boundary, whatever the model would have written after it: it is counted apart.
     return len(boundary_positions(method.boundaries, outcome.ids, outcome.exit - 1)) + 1
 

@@ -35,6 +35,16 @@ def prompt_ids(tokenizer: Any, question: str | Sequence[dict[str, str]]) -> list
     return _encoded(tokenizer, prompt_text(tokenizer, turns), names, mark)
 
 
+def without_system(turns: Sequence[dict[str, str]]) -> list[dict[str, str]]:
+    """The messages without a system role: its text is put before the first user message."""
+    said = [turn["content"] for turn in turns if turn["role"] == "system"]
+    rest = [dict(turn) for turn in turns if turn["role"] != "system"]
+    first = next((turn for turn in rest if turn["role"] == "user"), None)
+    if said and first is not None:
+        first["content"] = "\n\n".join([*said, first["content"]])
+    return rest
+
+
 def _unused(turns: Sequence[dict[str, str]]) -> str:
     written = {letter for turn in turns for letter in turn["content"]}
     found = next((chr(code) for code in _MARKS if chr(code) not in written), None)

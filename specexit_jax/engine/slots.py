@@ -105,15 +105,18 @@ class Slots:
         enough, before = self.size if enough is None else enough, self.done.copy()
         while steps > 0 and self.done.sum() < enough:
             longest = int(self.lengths[~self.done].max())
-            self._resize(self.loop.spec.prefix_for(longest))
+            self.resize(self.loop.spec.prefix_for(longest))
             if self._live not in self._warm:
-                # Compiled by a call without an iteration, so that no iteration is timed as compilation.
-                self._warm.add(self._live)
-                self._segment(0, enough)
+                self.run_nothing()
             count = self._segment(steps, enough)
             self._look()
             steps -= int(count)
         return np.flatnonzero(self.done & ~before).tolist()
+
+    def run_nothing(self) -> None:
+        """Compiles the loop for the live prefix, by a call without an iteration, so that none is timed as compilation."""
+        self._warm.add(self._live)
+        self._segment(0, self.size)
 
     def result(self, row: int) -> DecodeResult:
         """What a slot holds so far, as numpy arrays of one row. The request need not be finished."""
@@ -136,10 +139,11 @@ class Slots:
         """The cache capacity for a prompt of so many tokens and the iteration after it. Grows the caches to it."""
         room = self.loop.spec.prompt_capacity(tokens)
         if room > self._live:
-            self._resize(room)
+            self.resize(room)
         return room
 
-    def _resize(self, live: int) -> None:
+    def resize(self, live: int) -> None:
+        """Grows or cuts the caches for the live prefix `live`, which every active row must fit."""
         spec = self.loop.spec
         if spec.capacities_for(live) != spec.capacities_for(self._live):
             target, draft = spec.capacities_for(live)
