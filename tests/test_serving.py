@@ -30,7 +30,7 @@ def client(model):
 
 
 def alone(model, fields: dict):
-    """The same request by the API, which knows nothing of slots with rules of their own; without exits where the method has none."""
+    """The same request by the API, which knows nothing of slots with rules of their own; `exits` is False for other methods."""
     told = {"max_tokens": "max_new_tokens", "thinking_token_budget": "thinking_budget"}
     settings = {told.get(name, name): value for name, value in fields.items() if name != "specexit"}
     own = dict(fields.get("specexit", {}))
