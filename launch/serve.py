@@ -1,6 +1,6 @@
 """Serves a model to any OpenAI client (docs/serving.md): /v1/chat/completions, /v1/completions, /v1/models, /metrics, and a page.
 
-python -m launch.serve [--target=…] [--draft=…] [--policy=…] [--host=…] [--port=…] [--slots=…] [--context=…]
+python -m launch.serve [--target=…] [--draft=…] [--policy=…] [--host=0.0.0.0] [--port=8000] [--slots=8] [--context=4096]
 python -m launch.serve --config=configs/embedded.py --workdir=runs/embedded
 Needs pip install "specexit-jax[serve]". SIGTERM finishes what was accepted.
 """
@@ -34,8 +34,8 @@ flags.DEFINE_integer("steps", 4, "Iterations of the loop after which requests jo
 _A_REQUESTS_OWN = ("seed", "exits", "rule", "epsilon", "thinking_budget")
 
 
-def check() -> list[str]:
-    """The keys of --api_key_file. Refuses a lack of packages, flags that requests have of their own, and a file without keys."""
+def check() -> None:
+    """Refuses a lack of packages, and flags that requests have of their own."""
     models.check()
     for name in ("starlette", "uvicorn", "prometheus_client"):
         if importlib.util.find_spec(name) is None:
@@ -44,16 +44,22 @@ def check() -> list[str]:
         raise ValueError(f"--{given[0]} is a request's own: leave it out, and let clients give it.")
     if FLAGS.config is None and FLAGS.workdir is not None:
         raise ValueError("--workdir has the draft and policy of an experiment: give --config too.")
+
+
+def keys() -> list[str]:
+    """Those of --api_key_file. Raises ValueError on a file that holds none."""
     if FLAGS.api_key_file is None:
         return []
-    keys = [line.strip() for line in Path(FLAGS.api_key_file).read_text().splitlines() if line.strip()]
-    if not keys:
-        raise ValueError(f"{FLAGS.api_key_file} holds no key.")
-    return keys
+    found = [line.strip() for line in Path(FLAGS.api_key_file).read_text().splitlines() if line.strip()]
+    if not found:
+        raise ValueError(f"--api_key_file={FLAGS.api_key_file} holds no key: write one a line.")
+    return found
 
 
 def main() -> None:
-    began, keys = time.perf_counter(), check()
+    began = time.perf_counter()
+    check()
+    allowed = keys()
     from specexit_jax.serving.offer import Offer
     from specexit_jax.serving.server import Server
     from specexit_jax.serving.service import Limits, Service
@@ -70,7 +76,7 @@ def main() -> None:
 
     limits = Limits(FLAGS.queue, FLAGS.time_limit, FLAGS.largest_body, FLAGS.steps)
     door.say(models.with_flags(offer.why))
-    Server(Service(offer, limits, keys, warmed), FLAGS.host, FLAGS.port).run()
+    Server(Service(offer, limits, allowed, warmed), FLAGS.host, FLAGS.port).run()
 
 
 def configured() -> SpecExit:

@@ -4,10 +4,6 @@ import concurrent.futures
 import time
 
 import pytest
-
-pytest.importorskip("starlette")
-pytest.importorskip("prometheus_client")
-
 from compilations_case import compilations
 from serving_case import CHAT, RAW, certified_folder, chat, events_of, joined, over_asgi, served
 

@@ -5,10 +5,6 @@ import json
 import time
 
 import pytest
-
-pytest.importorskip("starlette")
-pytest.importorskip("prometheus_client")
-
 from serving_case import CHAT, RAW, certified_folder, chat, events_of, served
 
 from specexit_jax import SpecExit

@@ -16,7 +16,7 @@ class EventStream(Response):
 
     def __init__(self, events: AsyncIterator[dict[str, Any]], close: Callable[[], None], seconds: float):
         self._events, self._close, self._seconds = events, close, seconds
-        self.status_code, self.background, self.body = 200, None, b""
+        self.status_code, self.background = 200, None
         self.media_type = "text/event-stream"
         self.init_headers(_HEADERS)
 
