@@ -18,7 +18,7 @@ from specexit_jax.engine.conversation import CONTEXT
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("host", "127.0.0.1", "Address to listen at; 0.0.0.0 for all of them.")
-flags.DEFINE_integer("port", 8000, "Port to listen at.", lower_bound=0, upper_bound=65535)
+flags.DEFINE_integer("port", 8000, "Port to listen at; 0 for a free one.", lower_bound=0, upper_bound=65535)
 flags.DEFINE_integer("slots", SLOTS, "Answers that are decoded at a time.", lower_bound=1)
 flags.DEFINE_integer("context", CONTEXT, "The most tokens of a request, prompt and answer.", lower_bound=2)
 flags.DEFINE_string(
@@ -61,9 +61,10 @@ def main() -> None:
     check()
     allowed = keys()
     from specexit_jax.serving.offer import Offer
-    from specexit_jax.serving.server import Server
+    from specexit_jax.serving.server import Server, listener
     from specexit_jax.serving.service import Limits, Service
 
+    at = listener(FLAGS.host, FLAGS.port)  # before what takes long
     model = models.loaded() if FLAGS.config is None else configured()
     known = bundled.is_bundled(FLAGS.target) and FLAGS.config is None
     name = FLAGS.name or ("specexit" if known else Path(FLAGS.target).name)
@@ -72,11 +73,11 @@ def main() -> None:
 
     def warmed(seconds: float) -> None:
         told = f"{time.perf_counter() - began:.1f} s after the start, {seconds:.1f} s of them for its programs"
-        door.say(f"ready at http://{FLAGS.host}:{FLAGS.port} ({told})")
+        door.say(f"ready at http://{FLAGS.host}:{at.getsockname()[1]} ({told})")
 
     limits = Limits(FLAGS.queue, FLAGS.time_limit, FLAGS.largest_body, FLAGS.steps)
     door.say(models.with_flags(offer.why))
-    Server(Service(offer, limits, allowed, warmed), FLAGS.host, FLAGS.port).run()
+    Server(Service(offer, limits, allowed, warmed)).run([at])
 
 
 def configured() -> SpecExit:

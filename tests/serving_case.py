@@ -5,7 +5,6 @@ import dataclasses
 import json
 import shutil
 import signal
-import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -27,7 +26,7 @@ from specexit_jax.exits.policy_file import PolicyFile, load_policy, save_policy
 from specexit_jax.exits.risk import Certificate
 from specexit_jax.serving.app import app_of
 from specexit_jax.serving.offer import Offer
-from specexit_jax.serving.server import Server
+from specexit_jax.serving.server import Server, listener
 from specexit_jax.serving.service import Limits, Service
 
 CHAT, RAW = "/v1/chat/completions", "/v1/completions"
@@ -165,20 +164,15 @@ async def over_asgi(app: Any, body: dict[str, Any], leaves, path: str = CHAT) ->
 def listening(model: SpecExit, **options: Any) -> Iterator[str]:
     """The address of a warm server that listens, in a thread of this process. options: of `Service`'s constructor."""
     service = Service(Offer(model, "tiny", 96, 3), **options)
-    server = Server(service, "127.0.0.1", free_port())
-    thread = threading.Thread(target=server.run)
+    at = listener("127.0.0.1", 0)
+    server = Server(service)
+    thread = threading.Thread(target=server.run, args=([at],))
     thread.start()
     while not service.ready:
         assert thread.is_alive() and not service.engine.failed
         time.sleep(0.01)
     try:
-        yield f"http://127.0.0.1:{server.config.port}"
+        yield f"http://127.0.0.1:{at.getsockname()[1]}"
     finally:
         server.handle_exit(signal.SIGTERM, None)
         thread.join()
-
-
-def free_port() -> int:
-    with socket.socket() as held:
-        held.bind(("127.0.0.1", 0))
-        return held.getsockname()[1]

@@ -1,5 +1,7 @@
 """Compiles all programs of slots before the first request, so that none waits for the compiler."""
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from specexit_jax.decoding.rows import SlotRequest
@@ -8,8 +10,11 @@ from specexit_jax.decoding.spec import DecodeSpec
 from specexit_jax.engine.slots import CHUNK, SHORTEST, Slots, last_chunk
 
 
-def warm_up(slots: Slots, columns: int) -> None:
-    """Calls every program that requests of any length can need, on slots that have none yet. columns: of `Slots.written`."""
+def warming(slots: Slots, columns: int) -> Iterator[None]:
+    """Calls every program that requests of any length can need, on slots that have none yet, and yields between them.
+
+    columns: of `Slots.written`.
+    """
     spec, prompts = slots.loop.spec, prompts_of_each_kind(slots.loop.spec)
     for live in spec.prefixes:
         for other in spec.prefixes:
@@ -20,8 +25,10 @@ def warm_up(slots: Slots, columns: int) -> None:
             if spec.prompt_capacity(before + width) <= live:
                 slots.resize(live)
                 slots.admit(0, _without_answer(length))
+                yield
         slots.resize(live)
         slots.run_nothing()
+        yield
     slots.result(0)
     slots.written(np.zeros((slots.size,), np.int32), columns)
     slots.stop(0)

@@ -14,7 +14,7 @@ from specexit_jax.engine.outcomes import Outcome, outcome_of
 from specexit_jax.engine.requests import PreparedRequests
 from specexit_jax.engine.scheduler import BETWEEN
 from specexit_jax.engine.slots import Slots
-from specexit_jax.engine.warming import warm_up
+from specexit_jax.engine.warming import warming
 
 STEPS = 4  # iterations of a segment
 _READ = object()
@@ -106,7 +106,9 @@ class EngineLoop:
     def _work(self) -> None:
         try:
             start = time.perf_counter()
-            warm_up(self.slots, self._columns)
+            for _ in warming(self.slots, self._columns):
+                if self._closing:
+                    return
             self.warm_seconds = time.perf_counter() - start
             self._warmed(self.warm_seconds)
             while self._wait():
