@@ -56,8 +56,10 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
             "target": str(ASSETS / "target"),
             "draft": str(ASSETS / "draft"),
             "policy": str(ASSETS / "policy.json"),
-            # data type of weights and computation; devices on each mesh axis (one may be -1: all that are left)
+            # data type of weights and computation; how a step reads the caches (xla, or pallas: kernels for TPUs and GPUs); devices
+            # on each mesh axis (one may be -1: all that are left)
             "dtype": "float32",
+            "attention": "xla",
             "mesh": {"data": 1, "fsdp": 1, "tensor": 1},
             "tasks": TASKS,
             # where problems come from. Without a name: the reasoning world. With one: benchmarks (specexit_jax/data/benchmarks.py)

@@ -3,9 +3,9 @@
 1. At the shapes of a model, with random weights, beside the bytes it must move at this device's copy bandwidth:
 
 python -m launch.benchmark --preset=smollm2-135m --context=512 --draft_tokens=3 --simulate_accept_length=3 [--json]
---batch_size=B, --buffer=S, --tree=depth,top_k,total, --dtype, --iterations, --repeats shape the run. --attention=pallas: a
-kernel for TPU reads the caches (also in way 4). --signals: the share of signals, exit score and exit rule. --peers: a loop driven
-by the host, and transformers' generate (needs torch) on the same weights; on a GPU that they share, with
+--batch_size=B, --buffer=S, --tree=depth,top_k,total, --dtype, --iterations, --repeats shape the run. --attention=pallas:
+kernels for TPUs and GPUs read the caches (also in way 4). --signals: the share of signals, exit score and exit rule. --peers: a
+loop driven by the host, and transformers' generate (needs torch) on the same weights; on a GPU that they share, with
 XLA_PYTHON_CLIENT_PREALLOCATE=false. NPROC: threads on a CPU (one, for one row).
 
 2. Signals and exit rule of a real model, by unreachable thresholds against a loop without, interleaved:
@@ -49,7 +49,7 @@ flags.DEFINE_integer(
     lower_bound=1,
 )
 flags.DEFINE_enum(
-    "attention", "xla", list(ATTENTIONS), "Attention over the caches of a preset; pallas is a kernel for TPU."
+    "attention", "xla", list(ATTENTIONS), "Attention over the caches of a preset; pallas: kernels for TPUs and GPUs."
 )
 flags.DEFINE_bool("json", False, "Print the result as one line of JSON.")
 

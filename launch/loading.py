@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 
 def open_session(config: ml_collections.ConfigDict, draft: str | os.PathLike | None = None) -> "Session":
-    """The config's target, and a draft, in its dtype, sampled as config.sampling says; sharded over its mesh where that has more
-    than one device."""
+    """The config's target, and a draft, in its dtype and with its attention, sampled as config.sampling says; sharded over its mesh
+    where that has more than one device."""
     from specexit_jax.engine.session import load_session  # three seconds of imports, which not every entry point needs
 
     mesh = _mesh(config.mesh, jax.local_devices())  # every process decodes what is its own
-    return _sampled(load_session(config.target, draft or None, config.dtype, mesh), config)
+    return _sampled(load_session(config.target, draft or None, config.dtype, mesh, None, config.attention), config)
 
 
 def open_training_session(config: ml_collections.ConfigDict) -> "Session":

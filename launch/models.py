@@ -10,6 +10,7 @@ from specexit_jax.engine.methods import DECODED, DRAFT_TOKENS
 from specexit_jax.engine.session import EMBEDDED
 from specexit_jax.exits.policy import POLICIES
 from specexit_jax.exits.smoothers import SMOOTHERS
+from specexit_jax.models.config import ATTENTIONS
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("target", bundled.TARGET, "Folder of the target model, or its name on the hub.")
@@ -72,6 +73,12 @@ flags.DEFINE_string("smoother", None, f"Smoother to use instead of the policy's 
 flags.DEFINE_integer("draft_tokens", DRAFT_TOKENS, "Drafts of each step.")
 flags.DEFINE_list("tree", None, "depth,top_k,total: use a draft tree of this shape instead of a chain.")
 flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16", "float16"], "Data type of weights and computation.")
+flags.DEFINE_enum(
+    "attention",
+    "xla",
+    list(ATTENTIONS),
+    "How a step reads the caches: plain XLA, or kernels for TPUs and GPUs that follow each row's own length.",
+)
 flags.DEFINE_list("mesh", None, "data,fsdp,tensor: devices on each mesh axis, one may be -1; default: one device.")
 
 
@@ -100,6 +107,7 @@ def loaded() -> SpecExit:
         draft_tokens=FLAGS.draft_tokens,
         tree=door.tree(FLAGS.tree),
         strict_policy=strictness.enabled(),
+        attention=FLAGS.attention,
     )
 
 

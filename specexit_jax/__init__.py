@@ -11,11 +11,11 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from specexit_jax.api.answer import Answer, Certificate, Exit, ExitPolicy, Piece, Plan, Usage
+    from specexit_jax.api.answer import Answer, Certificate, Exit, ExitPolicy, LogProbs, Piece, Plan, Usage
     from specexit_jax.api.model import SpecExit
 
 __version__ = "0.1.0"
-__all__ = ["Answer", "Certificate", "Exit", "ExitPolicy", "Piece", "Plan", "SpecExit", "Usage"]
+__all__ = ["Answer", "Certificate", "Exit", "ExitPolicy", "LogProbs", "Piece", "Plan", "SpecExit", "Usage"]
 
 
 def __getattr__(name: str):

@@ -9,6 +9,7 @@ import jax
 from jax.sharding import PartitionSpec
 
 _CHOSEN: contextvars.ContextVar[str | None] = contextvars.ContextVar("platform", default=None)
+_INTERPRETED: contextvars.ContextVar[bool] = contextvars.ContextVar("interpreted", default=False)
 
 
 def on_cpu() -> bool:
@@ -30,14 +31,23 @@ def platform() -> str:
     return _CHOSEN.get() or jax.default_backend()
 
 
+def interpreted() -> bool:
+    """Whether Pallas kernels are interpreted: on CPU, and where a GPU's or TPU's form is traced to be run on one."""
+    return on_cpu() or _INTERPRETED.get()
+
+
 @contextlib.contextmanager
-def tracing_for(platform: str) -> Iterator[None]:
-    """Traces for `platform` ("tpu", "gpu") inside, whatever this process runs on. What was traced before is kept."""
-    token = _CHOSEN.set(platform)
+def tracing_for(platform: str, interpreted: bool = False) -> Iterator[None]:
+    """Traces for `platform` ("tpu", "gpu") inside, whatever this process runs on. What was traced before is kept.
+
+    interpreted: the program is run on this CPU.
+    """
+    tokens = _CHOSEN.set(platform), _INTERPRETED.set(interpreted)
     try:
         yield
     finally:
-        _CHOSEN.reset(token)
+        _CHOSEN.reset(tokens[0])
+        _INTERPRETED.reset(tokens[1])
 
 
 def on_mesh(mesh: jax.sharding.Mesh | None) -> contextlib.AbstractContextManager:

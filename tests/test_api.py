@@ -172,6 +172,20 @@ def test_signals_are_recorded_at_every_token(model, tiny):
         SpecExit.load(tiny / "target").generate(QUESTION, record_signals=True)
 
 
+def test_log_probabilities_are_kept_for_every_token(model, tiny):
+    answer = model.generate(QUESTION, method="eagle3", logprobs=2, max_new_tokens=16)
+    request = Request("generate", answer.prompt_ids, 0)
+    outcome = by_engine(model, tiny, "eagle3", request, max_new_tokens=16, logprobs=2)
+    assert answer.ids == outcome.ids and answer.logprobs.best.shape == (len(answer.ids), 2)
+    np.testing.assert_array_equal(answer.logprobs.tokens, outcome.logs.chosen)
+    here = answer.logprobs.best[:, 0] == np.asarray(answer.ids)
+    assert here.any() and (answer.logprobs.tokens[here] == answer.logprobs.best_logs[here, 0]).all()
+    assert (np.diff(answer.logprobs.best_logs, axis=1) <= 0).all()
+    assert model.generate(QUESTION, method="eagle3", max_new_tokens=16).logprobs is None
+    with pytest.raises(ValueError, match="logprobs must be at least 0"):
+        model.generate(QUESTION, logprobs=-1)
+
+
 def test_many_are_each_what_they_are_alone(model):
     prompts = [QUESTION, [{"role": "user", "content": "3*4?"}], chat_ids(model.session, "4+4?"), QUESTION]
     found = model.generate_many(prompts, slots=2, max_new_tokens=16)
@@ -236,6 +250,7 @@ LOADS = [
     ({"target": 3}, TypeError, "target is a path, or a name on the hub, not 3."),
     ({"target": "FOLDER/target", "policy": "p.json"}, ValueError, "A policy reads the signals of a draft: give draft=FOLDER"),
     ({"dtype": "float8"}, ValueError, "dtype is 'float8': choose among float32, bfloat16, float16."),
+    ({"attention": "cudnn"}, ValueError, "attention is 'cudnn': choose among xla, pallas."),
     ({"mesh": (1, 2)}, TypeError, "mesh is a jax.sharding.Mesh or 3 whole numbers (data, fsdp, tensor), not (1, 2)."),
     ({"mesh": "1,1,1"}, TypeError, "mesh is a jax.sharding.Mesh or 3 whole numbers"),
     ({"mesh": (3, 1, 1)}, ValueError, "does not cover 8 devices"),

@@ -36,6 +36,7 @@ PROGRAM = """HloModule jit_f, is_scheduled=true
   %loop_gather_fusion = bf16[8,64]{1,0} fusion(%table, %ids), kind=kLoop, calls=%picked
   %weights = bf16[64,1024,16]{2,1,0} constant({...})
   %call.1 = bf16[8,1024,16]{2,1,0} call(%loop_gather_fusion, %weights), to_apply=%graph
+  %t = (bf16[2,4,128], bf16[2,4096,128]) custom-call(%new, %input_scatter_fusion.3, %ids), output_to_operand_aliasing={{1}: (1, {})}
   %copy.5 = bf16[50000,64]{1,0} copy(%table)
   %all-reduce-start = f32[8]{0} all-reduce-start(%ids), to_apply=%add
   %all-reduce-done = f32[8]{0} all-reduce-done(%all-reduce-start)
@@ -55,14 +56,18 @@ NEW, ROWS, TABLE, WEIGHTS, OUT = 2 * 4 * 128 * 2, 8 * 64 * 2, 50_000 * 64 * 2, 6
 
 def test_an_iteration_is_its_launches_its_bytes_and_what_it_writes():
     found = iteration_of(PROGRAM)
-    assert found.launches == 5
+    assert found.launches == 6
     assert found.kernels["gemm_fusion_dot"] == 1, "inside a call"
     ids = 8 * 4
     custom, placed = ids + NEW, NEW + NEW + 2 * 4  # the new part is read, and written in place
     picked, product, copied = ROWS + ids + ROWS, ROWS + WEIGHTS + OUT, 2 * TABLE
-    assert found.moved == custom + placed + picked + product + copied
+    kernel = (
+        NEW + ids + NEW + NEW
+    )  # two operands read, one result fresh, and into the third operand as much as the largest
+    assert found.moved == custom + placed + picked + product + copied + kernel
     assert [(each.operation, each.in_place, each.bytes) for each in found.written] == [
         ("copy", False, TABLE),
+        ("t", True, NEW + 2 * 4096 * 128 * 2),
         ("input_scatter_fusion", True, 2 * 4096 * 128 * 2),
     ]
     assert found.collectives == {"all-reduce": 1}

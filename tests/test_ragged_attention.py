@@ -139,5 +139,5 @@ def test_other_choices_are_refused():
     with pytest.raises(ValueError, match="attention 'cudnn' is unknown"):
         dataclasses.replace(DRAFT, attention="cudnn")
     arguments = jax.tree.map(jnp.asarray, case((5,), 4))
-    with tracing_for("gpu"), pytest.raises(ValueError, match="use attention='xla'"):
+    with tracing_for("gpu"), pytest.raises(ValueError, match="see split_attention"):
         attend_ragged(*arguments[:3], jnp.zeros((1, 4, CAPACITY), jnp.float32), arguments[3])

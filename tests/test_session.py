@@ -131,3 +131,10 @@ def test_thinking_and_ends_that_the_model_cannot_write(target, capsys):
     (target / "generation_config.json").write_text(json.dumps({"eos_token_id": size + 1}))
     with pytest.raises(ValueError, match=f"end-of-text token {size + 1}, but the model's ids end at {size - 1}"):
         load_session(target)
+
+
+def test_attention_is_of_both_models_and_leaves_their_digests(tiny):
+    plain, kernels = (load_session(tiny / "target", tiny / "draft", attention=each) for each in ("xla", "pallas"))
+    assert (plain.target.attention, plain.draft.attention) == ("xla", "xla")
+    assert (kernels.target.attention, kernels.draft.attention) == ("pallas", "pallas")
+    assert (kernels.target_digest, kernels.draft_digest) == (plain.target_digest, plain.draft_digest)

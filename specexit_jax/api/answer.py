@@ -96,6 +96,19 @@ class Usage:
 
 
 @dataclasses.dataclass(frozen=True)
+class LogProbs:
+    """Log-probabilities under the target's softmax at temperature 1, without filters and penalties.
+
+    tokens: float32 [tokens], of the written ones, forced ones included. best: int32 [tokens, N], the ids of the N most likely ones
+    in the place of each; best_logs: float32 [tokens, N], theirs.
+    """
+
+    tokens: np.ndarray
+    best: np.ndarray
+    best_logs: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
 class Answer:
     """One answered request.
 
@@ -105,7 +118,7 @@ class Answer:
     context is full). method: its name. policy: the method's exit policy; None if it reads none, and with exits=False.
     id, seed: the request's, which its noise depends on. closed: whether the thinking ended, by the model or the policy. ids:
     the generated tokens. prompt_ids: the tokens before them. signals: by name, float32 [tokens]: the draft's signals at each
-    token of `ids`; None unless `generate` recorded them.
+    token of `ids`; None unless `generate` recorded them. logprobs: likewise of the tokens and the most likely ones.
     """
 
     text: str
@@ -122,6 +135,7 @@ class Answer:
     ids: tuple[int, ...] = dataclasses.field(repr=False)
     prompt_ids: tuple[int, ...] = dataclasses.field(repr=False)
     signals: Mapping[str, np.ndarray] | None = dataclasses.field(default=None, repr=False, compare=False)
+    logprobs: LogProbs | None = dataclasses.field(default=None, repr=False, compare=False)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 
 from specexit_jax.decoding.trees import TreeShape
 from specexit_jax.engine.methods import DECODED
+from specexit_jax.models.config import ATTENTIONS
 from specexit_jax.parallel.sharding import AXES, make_mesh
 
 Prompt = str | Sequence[Mapping[str, str]] | Sequence[int]
@@ -193,6 +194,13 @@ def dtype_named(dtype: Any) -> str:
     if name not in DTYPES:
         raise ValueError(f"dtype is {name!r}: choose among {', '.join(DTYPES)}.")
     return name
+
+
+def attention_named(attention: Any) -> str:
+    """One of ATTENTIONS. Raises ValueError on anything else."""
+    if attention not in ATTENTIONS:
+        raise ValueError(f"attention is {attention!r}: choose among {', '.join(ATTENTIONS)}.")
+    return attention
 
 
 def mesh_of(mesh: Mesh | Sequence[int] | None) -> Mesh | None:

@@ -141,21 +141,26 @@ class Call:
             return self.choice.why
         return f"{self.choice.why}, but no exit is taken (exits=False)"
 
-    def prepared(self, prompts: Sequence[Prompt], ids: Sequence[str], record_signals: bool = False) -> PreparedRequests:
+    def prepared(
+        self, prompts: Sequence[Prompt], ids: Sequence[str], record_signals: bool = False, logprobs: int = 0
+    ) -> PreparedRequests:
         """The requests of these prompts, checked and ready to decode. Raises TypeError or ValueError, one sentence."""
         arguments.truth("record_signals", record_signals)
+        arguments.whole("logprobs", logprobs, 0)
         pairs = zip(prompts, map(arguments.checked_id, ids), strict=True)
         requests = [Request(name, prompt_ids(self.session, prompt), self.seed) for prompt, name in pairs]
-        prepared = prepare(self.session, requests, self.method, self.decode_settings(record_signals))
+        prepared = prepare(self.session, requests, self.method, self.decode_settings(record_signals, logprobs))
         if record_signals and (self.session.draft is None or self.session.draft.signals == "none"):
             raise ValueError(
                 "record_signals asks for a draft with signals, but this model has none: give draft=FOLDER."
             )
         return prepared
 
-    def decode_settings(self, record_signals: bool = False) -> DecodeSettings:
+    def decode_settings(self, record_signals: bool = False, logprobs: int = 0) -> DecodeSettings:
         """The settings as the engine takes them."""
-        return DecodeSettings(self.sampling, self.max_new_tokens, record_signals, self.exits, self.thinking_budget)
+        return DecodeSettings(
+            self.sampling, self.max_new_tokens, record_signals, self.exits, self.thinking_budget, logprobs
+        )
 
     def plan(self, prompt: Prompt, id: str) -> Plan:
         """See `SpecExit.plan`."""

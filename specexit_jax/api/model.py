@@ -45,6 +45,7 @@ class SpecExit:
         draft_tokens: int = DRAFT_TOKENS,
         tree: TreeShape | Sequence[int] | None = None,
         strict_policy: bool = False,
+        attention: str = "xla",
         **unknown: Any,
     ) -> "SpecExit":
         """Loads a target and its draft, and chooses the policy.
@@ -54,7 +55,8 @@ class SpecExit:
         without one decodes token by token and never exits. policy: a policy.json; by default the one in the draft's folder
         or beside it. dtype: of weights and computation, one of "float32", "bfloat16", "float16". mesh: what parameters are
         sharded over, a Mesh or sizes (data, fsdp, tensor); default: one device. draft_layer_ids: what the draft's layer ids count,
-        "inputs" or "outputs", where its file does not say. exit_rule: "default" or "released" (the released code's rule, which
+        "inputs" or "outputs", where its file does not say. attention: how a step reads the caches, "xla" or "pallas" (kernels for
+        TPUs and GPUs that follow each row's own length). exit_rule: "default" or "released" (the released code's rule, which
         has no certificate). smoother: of the signals, instead of the policy's. draft_tokens: length of the drafted chain;
         tree: (depth, top_k, total) of a tree instead. strict_policy: refuse requests that the policy was not made for;
         otherwise they are reported in one line on standard error. On a CPU a single prompt decodes faster on one thread: set
@@ -75,9 +77,10 @@ class SpecExit:
         drafts = arguments.whole("draft_tokens", draft_tokens), arguments.tree_of(tree)
         exits = Exits(draft, policy, exit_rule, smoother, *drafts, arguments.truth("strict_policy", strict_policy))
         dtype, mesh = arguments.dtype_named(dtype), arguments.mesh_of(mesh)
+        attention = arguments.attention_named(attention)
         keep_programs()
         target = EMBEDDED / "target" if target is None else target
-        model = cls(load_session(str(target), draft and str(draft), dtype, mesh, draft_layer_ids), exits)
+        model = cls(load_session(str(target), draft and str(draft), dtype, mesh, draft_layer_ids, attention), exits)
         model.methods.named(None)  # a policy that does not fit is refused now
         return model
 
@@ -86,19 +89,26 @@ class SpecExit:
         return self._call("plan", settings).plan(prompt, id)
 
     def generate(
-        self, prompt: Prompt, *, id: str = "generate", record_signals: bool = False, **settings: Unpack[Settings]
+        self,
+        prompt: Prompt,
+        *,
+        id: str = "generate",
+        record_signals: bool = False,
+        logprobs: int = 0,
+        **settings: Unpack[Settings],
     ) -> Answer:
         """The answer to one prompt: a text, a conversation as a list of messages {"role", "content"}, or token ids.
 
         Texts and messages go through the target's chat template, with the thinking open. settings: temperature, top_k, top_p,
         min_p, repetition_penalty, rule, max_new_tokens, method, seed and exits, as in `Settings`. id: any text; the tokens
         depend on (seed, id), the prompt and the settings alone. record_signals: keep the signals of every token
-        (`Answer.signals`), whatever the method; it needs a program of its own.
+        (`Answer.signals`), whatever the method; logprobs: keep log-probabilities (`Answer.logprobs`), of so many most likely tokens
+        beside the written ones (0: none). Each needs a program of its own.
 
         Raises TypeError or ValueError, one sentence, on a wrong argument and on a prompt that the target cannot read.
         """
-        call = self._call("generate", settings, ("id", "record_signals"))
-        (answer,) = call.answers(call.prepared([prompt], [id], record_signals), 1)
+        call = self._call("generate", settings, ("id", "record_signals", "logprobs"))
+        (answer,) = call.answers(call.prepared([prompt], [id], record_signals, logprobs), 1)
         return answer
 
     def stream(self, prompt: Prompt, *, id: str = "generate", **settings: Unpack[Settings]) -> Iterator[Piece]:

@@ -4,9 +4,10 @@ import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 
+import jax
 import numpy as np
 
-from specexit_jax.api.answer import Answer, Certificate, Exit, ExitPolicy, Piece, Usage
+from specexit_jax.api.answer import Answer, Certificate, Exit, ExitPolicy, LogProbs, Piece, Usage
 from specexit_jax.decoding.sampling import Sampling
 from specexit_jax.engine import streaming
 from specexit_jax.engine.binding import uncovered
@@ -39,6 +40,7 @@ def answer_of(session: Session, outcome: Outcome, method: Method, policy: ExitPo
         prompt_ids=outcome.prompt_ids,
         closed=outcome.think_end is not None,
         signals=_signals_of(session, outcome, method),
+        logprobs=outcome.logs and LogProbs(*map(np.asarray, jax.tree.leaves(outcome.logs))),
     )
 
 

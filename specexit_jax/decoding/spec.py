@@ -6,7 +6,7 @@ from typing import Any
 import flax.struct
 from jaxtyping import Array, Float, Int, Int8
 
-from specexit_jax.backend import on_cpu
+from specexit_jax.backend import on_cpu, platform
 from specexit_jax.decoding.sampling import RULES
 from specexit_jax.decoding.trees import TreeShape
 from specexit_jax.exits.readings import READINGS
@@ -28,7 +28,8 @@ class DecodeSpec:
     the ragged kernel there is one, the whole buffer. record_signals: keep the signals of every generated token, and the exit score.
     tree: verify a tree of depth K instead of a chain. simulate_accept_length: the mean number of tokens that a step yields
     whatever the target samples, for timing without a trained draft. own_rules: each row has thresholds and a thinking budget of
-    its own (`rows.OwnRules`), as arrays. Raises ValueError on settings that contradict each other.
+    its own (`rows.OwnRules`), as arrays. logprobs: keep the log-probability of every generated token, and those of so many most
+    likely ones (0: keep none). Raises ValueError on settings that contradict each other.
     """
 
     target: TargetConfig
@@ -43,6 +44,7 @@ class DecodeSpec:
     tree: TreeShape | None = None
     simulate_accept_length: float | None = None
     own_rules: bool = False
+    logprobs: int = 0
 
     def __post_init__(self):
         if self.rule not in RULES:
@@ -65,6 +67,10 @@ class DecodeSpec:
             )
         if self.record_signals and not self.has_signals:
             raise ValueError("record_signals needs a draft model with signal heads: give one, or set it to false.")
+        if not 0 <= self.logprobs <= self.target.vocab_size:
+            raise ValueError(
+                f"logprobs is a number of tokens from 0 to the vocabulary's {self.target.vocab_size}, not {self.logprobs}."
+            )
         if self.buffer_length < 2:
             raise ValueError(
                 f"buffer_length must be at least 2 (one prompt token and one generated token), not {self.buffer_length}."
@@ -99,8 +105,11 @@ class DecodeSpec:
 
     @property
     def ragged(self) -> bool:
-        """Whether all attention reads each row up to its own length (`ragged_attention`)."""
-        return all(config.attention == "pallas" for config in (self.target, self.draft) if config is not None)
+        """Whether caches hold a full buffer, of which `ragged_attention` reads each row's own length. `split_attention`, for GPUs,
+        does so too, and yet caches are as long as the live prefix there: memory is short before time is."""
+        return platform() != "gpu" and all(
+            config.attention == "pallas" for config in (self.target, self.draft) if config is not None
+        )
 
     def capacities_for(self, live: int) -> tuple[int, int]:
         """Capacities of the target's cache and of the draft's for the live prefix `live`.

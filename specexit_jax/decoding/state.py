@@ -31,6 +31,15 @@ class Trial:
 
 
 @flax.struct.dataclass
+class TokenLogs:
+    """Log-probabilities of the tokens at each position, and of the N most likely ones there (`loop.token_logs`)."""
+
+    chosen: Float[Array, "B S"]
+    best: Int[Array, "B S N"]
+    best_logs: Float[Array, "B S N"]
+
+
+@flax.struct.dataclass
 class DecodeState:
     """The carry of the loop.
 
@@ -65,6 +74,7 @@ class DecodeState:
     signals: Float[Array, "B S N"] | None  # of every generated token; record_signals only
     trial: Trial | None  # policies with trials only
     own: OwnRules | None  # own_rules only
+    logs: TokenLogs | None  # of every generated token; logprobs only
 
 
 @flax.struct.dataclass
@@ -92,6 +102,7 @@ class DecodeResult:
     trials: Int[Array, " B"] | None
     trial_tokens: Int[Array, " B"] | None
     spent: Bool[Array, " B"] | None
+    logs: TokenLogs | None  # where they are kept; stale outside the generated tokens
 
 
 def result_of(state: DecodeState, prompt_length: Int[Array, " B"], buffer_length: int) -> DecodeResult:
@@ -116,6 +127,7 @@ def result_of(state: DecodeState, prompt_length: Int[Array, " B"], buffer_length
         trials=state.trial.failed if state.trial else None,
         trial_tokens=state.trial.failed_tokens if state.trial else None,
         spent=state.own.spent if state.own else None,
+        logs=state.logs and jax.tree.map(lambda leaf: leaf[:, :buffer_length], state.logs),
     )
 
 

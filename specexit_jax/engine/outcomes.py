@@ -2,9 +2,10 @@
 
 import dataclasses
 
+import jax
 import numpy as np
 
-from specexit_jax.decoding.state import DecodeResult
+from specexit_jax.decoding.state import DecodeResult, TokenLogs
 from specexit_jax.engine.methods import Method
 from specexit_jax.engine.requests import PreparedRequest, PreparedRequests, Request
 
@@ -19,7 +20,8 @@ class Outcome:
     of the loop. accepted[n]: verify steps that accepted n drafts. seconds: wall time from its admission to its end (of a
     closed batch: of the whole batch), without compilation. signals: float32 [tokens, S], the draft's signals where they
     were recorded. trials, trial_tokens: exits that were taken back, and the tokens written in them, which are not in `ids`.
-    spent: whether the exit was that of the request's thinking budget, not of the policy.
+    spent: whether the exit was that of the request's thinking budget, not of the policy. logs: log-probabilities of `ids` [tokens],
+    and of the most likely tokens there [tokens, N], where they were kept.
     """
 
     id: str
@@ -39,6 +41,7 @@ class Outcome:
     trial_tokens: int = 0
     cut: bool = False
     spent: bool = False
+    logs: TokenLogs | None = None
 
     @property
     def tau(self) -> float | None:
@@ -72,6 +75,7 @@ def outcome_of(
         trials=0 if result.trials is None else int(result.trials[row]),
         trial_tokens=0 if result.trial_tokens is None else int(result.trial_tokens[row]),
         spent=result.spent is not None and bool(result.spent[row]),
+        logs=result.logs and jax.tree.map(lambda leaf: leaf[row, start:stop], result.logs),
     )
 
 

@@ -53,4 +53,4 @@ def _prepared(
         )
         for request, key in zip(requests, keys, strict=True)
     ]
-    return PreparedRequests(session, method, tuple(prepared), settings.record_signals)
+    return PreparedRequests(session, method, tuple(prepared), settings.record_signals, settings.logprobs)

@@ -32,7 +32,8 @@ class DecodeSettings:
     sampling, max_new_tokens: of requests that have none of their own; None: the target's. record_signals: keep the draft's
     signals at every token (`Outcome.signals`). may_exit: whether exits are taken. If not, the
     tokens are those of the method without its policy, decoded by the program that is compiled with the policy. thinking_budget:
-    the most thinking tokens, after which `</think>` is written; None: any number.
+    the most thinking tokens, after which `</think>` is written; None: any number. logprobs: keep log-probabilities
+    (`Outcome.logs`), those of so many most likely tokens beside the written ones; 0: none.
     """
 
     sampling: Sampling | None = None
@@ -40,6 +41,7 @@ class DecodeSettings:
     record_signals: bool = False
     may_exit: bool = True
     thinking_budget: int | None = None
+    logprobs: int = 0
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -79,6 +81,7 @@ class PreparedRequests:
     method: Method
     requests: tuple[PreparedRequest, ...]
     record_signals: bool = False
+    logprobs: int = 0
 
     def only(self, requests: Iterable[PreparedRequest]) -> "PreparedRequests":
         """Some of the requests, with all else unchanged."""

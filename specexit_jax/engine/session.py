@@ -71,11 +71,13 @@ def load_session(
     dtype: str = "float32",
     mesh: Mesh | None = None,
     draft_layer_ids: str | None = None,
+    attention: str = "xla",
 ) -> Session:
     """Loads a target (a Hugging Face folder, or its name on the hub) and its draft, to be computed in `dtype`.
 
     mesh: what the parameters are sharded over, by the rules of `parallel.sharding`; None: all on one device.
-    draft_layer_ids: what the draft's layer ids count, "inputs" or "outputs", where its file does not say.
+    draft_layer_ids: what the draft's layer ids count, "inputs" or "outputs", where its file does not say. attention: of
+    `TargetConfig`, for both models.
     Raises FileNotFoundError or ValueError, one sentence, on files that are missing or corrupt, or do not fit together.
     """
     target = local_folder(target, "target")
@@ -94,7 +96,7 @@ def load_session(
     defaults = read_defaults(target)
     tell_what_is_not_computed(target, defaults)
     session = Session(
-        target=config,
+        target=dataclasses.replace(config, attention=attention),
         draft=None,
         params=DecodeParams(target=params, closing=closing),
         tokenizer=tokenizer,
@@ -118,7 +120,7 @@ def with_draft(session: Session, folder: str | Path, layer_ids: str | None = Non
     check_pair(bundle.config, session.target)
     return dataclasses.replace(
         session,
-        draft=bundle.config,
+        draft=dataclasses.replace(bundle.config, attention=session.target.attention),
         params=session.params.replace(draft=bundle.params, d2t=jnp.asarray(bundle.d2t, jnp.int32)),
         draft_digest=draft_digest(folder, bundle.config),
     )

@@ -22,6 +22,7 @@ def spec_for(
     rule: str = "keyed",
     record_signals: bool = False,
     own_rules: bool = False,
+    logprobs: int = 0,
 ) -> DecodeSpec:
     """For rows of up to `length` tokens, prompt included; cut to the target's context. own_rules: see `DecodeSpec`."""
     drafts = method.draft_tokens or method.policy.reads or record_signals
@@ -36,6 +37,7 @@ def spec_for(
         record_signals=record_signals,
         tree=method.tree,
         own_rules=own_rules,
+        logprobs=logprobs,
     )
 
 
@@ -47,7 +49,7 @@ def spec_of(prepared: PreparedRequests, rule: str | None = None) -> DecodeSpec:
     )
     rule = rule or rule_of(request.sampling for request in requests)
     own = any(request.thinking_budget is not None for request in requests)
-    return spec_for(prepared.session, prepared.method, length, rule, prepared.record_signals, own)
+    return spec_for(prepared.session, prepared.method, length, rule, prepared.record_signals, own, prepared.logprobs)
 
 
 def limits_of(spec: DecodeSpec, policy: Policy) -> np.ndarray | None:

@@ -8,9 +8,11 @@ from specexit_jax.backend import keys_like_values, platform
 from specexit_jax.models.branches import BranchLayer, attend_branches
 from specexit_jax.models.cache import write
 from specexit_jax.models.cached_attention import attend_cache
+from specexit_jax.models.fused_write import rotate_and_write
 from specexit_jax.models.layers import normal, rms_norm, rotate
 from specexit_jax.models.prefix_attention import Reach, attend_prefix
 from specexit_jax.models.row_attention import attend_rows
+from specexit_jax.models.split_attention import attend_split, in_split
 
 
 class Attention(nn.Module):
@@ -46,15 +48,9 @@ class Attention(nn.Module):
             self.q_norm = self.param("q_norm", ones, (self.head_dim,), jnp.float32)
             self.k_norm = self.param("k_norm", ones, (self.head_dim,), jnp.float32)
 
-    @nn.compact
     def project(self, x: jax.Array, cos: jax.Array, sin: jax.Array):
         """Rotated queries [B, K, G, T, H], rotated keys and plain values [B, K, T, H]."""
-        shape = (x.shape[-1], self.num_kv_heads, self.group + 2, self.head_dim)
-        qkv = self.param("qkv", normal(x.shape[-1]), shape, jnp.float32).astype(x.dtype)
-        qkv = jnp.einsum("btd,dkgh->btkgh", x, qkv)
-        if self.qkv_bias:
-            qkv = qkv + self.bias.astype(x.dtype)[None, None]
-        qkv = jnp.transpose(qkv, (0, 2, 3, 1, 4))
+        qkv = jnp.transpose(self.projected(x), (0, 2, 3, 1, 4))
         qk, value = qkv[:, :, :-1], qkv[:, :, -1]
         if self.qk_norm:
             is_key = jnp.arange(self.group + 1)[:, None, None] == self.group
@@ -62,6 +58,16 @@ class Attention(nn.Module):
             qk = rms_norm(qk, scale, self.eps, apart=True)
         qk = rotate(qk, cos, sin)
         return qk[:, :, :-1], qk[:, :, -1], value
+
+    @nn.compact
+    def projected(self, x: jax.Array) -> jax.Array:
+        """The three projections [B, T, K, G + 2, H]."""
+        shape = (x.shape[-1], self.num_kv_heads, self.group + 2, self.head_dim)
+        qkv = self.param("qkv", normal(x.shape[-1]), shape, jnp.float32).astype(x.dtype)
+        qkv = jnp.einsum("btd,dkgh->btkgh", x, qkv)
+        if self.qkv_bias:
+            qkv = qkv + self.bias.astype(x.dtype)[None, None]
+        return qkv
 
     def merge(self, mixed: jax.Array) -> jax.Array:
         """Heads [B, K, G, T, H] to the output projection [B, T, out]."""
@@ -78,6 +84,11 @@ class Attention(nn.Module):
         `bias` is the mask of `row_mask` or, with a cache, additive [B, T, S'] over the S' positions that are read, or a `Reach`.
         For branches, `kv` and `bias` are those of `BranchCache`. Returns ([B, T, out], kv).
         """
+        tokens = jnp.int32(x.shape[1])
+        if kv is not None and in_split(self.kernel, x.shape[1], bias):
+            norms = (self.q_norm, self.k_norm) if self.qk_norm else None
+            q, *kv = rotate_and_write(self.projected(x), *kv, cos, sin, length, norms, self.eps)
+            return self.merge(attend_split(q, *kv, bias, length + tokens)), tuple(kv)
         q, k, v = self.project(x, cos, sin)
         if isinstance(kv, BranchLayer):
             mixed, kv = attend_branches(q, k, v, kv, length, bias)
@@ -87,4 +98,4 @@ class Attention(nn.Module):
         kv = write(kv, k if keys_like_values() else jnp.swapaxes(k, 2, 3), v, length)
         if isinstance(bias, Reach):
             return self.merge(attend_prefix(q, *kv, bias)), kv
-        return self.merge(attend_cache(self.kernel, q, *kv, bias, length + jnp.int32(x.shape[1]))), kv
+        return self.merge(attend_cache(self.kernel, q, *kv, bias, length + tokens)), kv

@@ -22,8 +22,8 @@ class RopeScaling:
 @dataclass(frozen=True)
 class TargetConfig:
     """A Llama 3, Qwen2 or Qwen3 decoder. `dtype` is the compute dtype; logits and softmax are float32. `attention` is how a
-    few tokens read a cache: by plain XLA, or the kernel of `ragged_attention`. `row_attention` is how whole rows attend to
-    themselves without one (see models/row_attention.py)."""
+    few tokens read a cache: by plain XLA, or by a kernel (`ragged_attention` on TPUs, `split_attention` on GPUs). `row_attention`
+    is how whole rows attend to themselves without one (see models/row_attention.py)."""
 
     architecture: str
     vocab_size: int

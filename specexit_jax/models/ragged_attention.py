@@ -7,9 +7,8 @@ In the loop compiled for qwen3-4b it reads every cache where it lies; with 8 row
 keys in every iteration, to have their positions on the other axis of a tile. Values of heads below 128 are padded to a
 tile's lanes.
 
-None of JAX's own kernels fits. pallas.ops.tpu's paged_attention, ragged_paged_attention and flash attention,
-pallas.ops.gpu's decode_attention and jax.nn.dot_product_attention(implementation="cudnn") all want keys with their
-positions before H (a transposed copy of the cache in every step), and the ragged ones know one token a row or the causal
+None of JAX's own kernels fits. pallas.ops.tpu's paged_attention, ragged_paged_attention and flash attention all want keys with
+their positions before H (a transposed copy of the cache in every step), and the ragged ones know one token a row or the causal
 order, where a tree needs any mask among its last tokens.
 """
 
@@ -19,11 +18,11 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
-from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float32
 
 from specexit_jax.array_typing import Keys, Lengths, Queries, Values, typed
-from specexit_jax.backend import axes_apart, platform
+from specexit_jax.backend import interpreted, platform
+from specexit_jax.models.by_device import Split, by_rows_and_heads
 
 MOST_TOKENS = 64  # of a call; of more, scores outgrow the chip's fast memory, and it is not the cache that costs
 _BLOCK_BYTES = 2**21  # bytes of keys and values per block: long copies which, double-buffered, leave room for scores
@@ -36,16 +35,12 @@ def attend_ragged(q: Queries, k: Keys, v: Values, bias: Float32[Array, "B T R"],
     """`layers.attend` over the first length[b] (1 .. S) positions of each row; positions past them have no influence at all.
 
     bias: as for `attend`, over the first R positions, at least as many as the longest row's. Under a mesh every device
-    attends with its own rows and heads. Raises ValueError on GPUs, for whose compilers it was not written.
+    attends with its own rows and heads. Raises ValueError on GPUs, which have a kernel of their own (`split_attention`).
     """
     if platform() not in ("cpu", "tpu"):
-        raise ValueError(f"attention='pallas' is a kernel for TPU, and this is {platform()}: use attention='xla'.")
-    if jax.sharding.get_abstract_mesh().empty:
-        return _attend(q, k, v, bias, length)
-    rows, heads = axes_apart(q.shape[:2], ("data", "fsdp"), ("tensor",))
-    both = P(rows, heads)  # shard_map: the compiler cannot partition a Pallas kernel
-    specs = both, both, both, P(rows), P(rows)
-    return jax.shard_map(_attend, in_specs=specs, out_specs=both, check_vma=False)(q, k, v, bias, length)
+        raise ValueError(f"attention='pallas' is a kernel for TPU, and this is {platform()}: see split_attention.")
+    rows = Split(bias, None), Split(length, None)
+    return by_rows_and_heads(_attend, *q.shape[:2], Split(q), Split(k), Split(v), *rows)
 
 
 def _attend(q: jax.Array, k: jax.Array, v: jax.Array, bias: jax.Array, length: jax.Array) -> jax.Array:
@@ -86,7 +81,7 @@ def _attend(q: jax.Array, k: jax.Array, v: jax.Array, bias: jax.Array, length: j
             ],
         ),
         compiler_params=pltpu.CompilerParams(dimension_semantics=("parallel", "arbitrary")),
-        interpret=platform() == "cpu",
+        interpret=interpreted(),
         name="ragged_attention",
     )(length, q.reshape(batch, heads, folded, size), k, v, bias)
     return out.reshape(batch, heads, group, tokens + more, size)[:, :, :, :tokens]

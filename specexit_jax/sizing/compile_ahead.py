@@ -2,7 +2,7 @@
 
 A topology ("v5e:2x2", "h100:4") is a description. Compiling for it needs the compiler alone: the package libtpu for TPUs;
 jax-cuda12-plugin and jax-cuda12-pjrt of jax's version for GPUs (`pip install --no-deps`). Nothing is allocated: parameters,
-caches and batches are shapes with shardings. For GPUs products are not tuned, and Pallas and cuDNN kernels do not compile so.
+caches and batches are shapes with shardings. For GPUs products are not tuned, and cuDNN's kernels do not compile so.
 """
 
 import dataclasses

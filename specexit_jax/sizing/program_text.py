@@ -121,6 +121,10 @@ def _traffic(
     each: _Instruction, shapes: dict[str, str], computations: dict[str, list[_Instruction]]
 ) -> tuple[int, bool]:
     """(the bytes that a launch reads, and those that it writes in place; whether its result is written in place)."""
+    if shared := re.findall(r"\{(\d+)\}: \((\d+), \{\}\)", each.rest.partition("output_to_operand_aliasing=")[2]):
+        return _shared_traffic(
+            each, shapes, {int(result) for result, _ in shared}, {int(place) for _, place in shared}
+        ), True
     called = re.search(r"calls=%?([\w.\-]+)", each.rest)
     inside = computations.get(called[1]) if called else None
     if inside is None:
@@ -139,6 +143,13 @@ def _traffic(
         else:
             total += sizes[one.name]
     return total, placed
+
+
+def _shared_traffic(each: _Instruction, shapes: dict[str, str], results: set[int], operands: set[int]) -> int:
+    """The bytes that a kernel moves which writes some of its operands in place: into each at most its largest other operand."""
+    read = [bytes_of(shapes.get(name, "")) for place, name in enumerate(each.operands) if place not in operands]
+    fresh = [whole[0] for place, whole in enumerate(_SHAPE.finditer(each.shape)) if place not in results]
+    return sum(read) + sum(map(bytes_of, fresh)) + len(results) * max(read)
 
 
 def _uses(name: str, inside: list[_Instruction]) -> list[tuple[_Instruction, bool]]:

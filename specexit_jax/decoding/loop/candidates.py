@@ -3,6 +3,7 @@
 import functools
 
 import flax.struct
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
@@ -10,6 +11,7 @@ from specexit_jax.decoding import trees, verify
 from specexit_jax.decoding.drafts import rejection
 from specexit_jax.decoding.filters import perturbed_scores
 from specexit_jax.decoding.keyed import keyed_sample
+from specexit_jax.decoding.loop.token_logs import StepLogs, step_logs
 from specexit_jax.decoding.penalty import penalised_if_any, seen_by_nodes
 from specexit_jax.decoding.sampling import best_token, noise_for, token_log_probability
 from specexit_jax.decoding.spec import DecodeSpec, LoopContext
@@ -32,6 +34,7 @@ class Verified:
     log_probabilities: Float[Array, "B T"] | None  # of `sampled`; for policies with trials only
     readings: Float[Array, "B T 3"] | None  # WRITTEN, of `sampled`; for policies that see readings
     ahead: Float[Array, "B T 2"] | None  # AHEAD, of the candidates; likewise
+    logs: StepLogs | None  # where the spec keeps log-probabilities
 
 
 def verify_candidates(loop: LoopContext, live: int, state: DecodeState) -> Verified:
@@ -54,14 +57,15 @@ def verify_candidates(loop: LoopContext, live: int, state: DecodeState) -> Verif
     sampled = sample(loop, state, wanted, positions + 1)
     sampled = verify.force_end(sampled, positions + 1, state.exit_position, spec.end_think_ids)
     logs = token_log_probability(logits, sampled) if loop.tries else None
+    kept = step_logs(spec, logits, sampled)
     readings, seen_ahead = None, None
     if loop.takes_readings:
         readings, seen_ahead = written_readings(logits, sampled), readings_ahead(logits, spec.end_think_ids)
     if topology is None:
         equal = 1 + verify.accept(state.drafts, sampled)
-        found = Verified(nodes, positions, sampled, equal, out.features, out.cache, logs, readings, seen_ahead)
+        found = Verified(nodes, positions, sampled, equal, out.features, out.cache, logs, readings, seen_ahead, kept)
     else:
-        found = along_path(spec, state, nodes, sampled, logs, (readings, seen_ahead), out)
+        found = along_path(spec, state, nodes, sampled, logs, (readings, seen_ahead), kept, out)
     return found if spec.simulate_accept_length is None else simulated(spec, state, found)
 
 
@@ -77,7 +81,7 @@ def sample(loop: LoopContext, state: DecodeState, logits: Float[Array, "B T V"],
     return best_token(perturbed_scores(logits, noise, state.sampling))
 
 
-def along_path(spec: DecodeSpec, state: DecodeState, nodes, sampled, logs, readings, out) -> Verified:
+def along_path(spec: DecodeSpec, state: DecodeState, nodes, sampled, logs, readings, kept, out) -> Verified:
     """The verify pass of a tree, reduced to the accepted path. Its keys and values move to the row's next cache positions."""
     if spec.simulate_accept_length is None:
         path, equal = trees.descend(nodes, state.topology, sampled, spec.tree.depth)
@@ -96,6 +100,7 @@ def along_path(spec: DecodeSpec, state: DecodeState, nodes, sampled, logs, readi
         log_probabilities=None if logs is None else pick(logs, path),
         readings=None if readings[0] is None else pick(readings[0], path[:, :, None]),
         ahead=None if readings[1] is None else pick(readings[1], path[:, :, None]),
+        logs=kept and jax.tree.map(lambda leaf: pick(leaf, path.reshape(*path.shape, *(1,) * (leaf.ndim - 2))), kept),
     )
 
 

@@ -10,6 +10,7 @@ from specexit_jax.decoding import verify
 from specexit_jax.decoding.drafts import drafting, layer_calls
 from specexit_jax.decoding.keyed import keyed_sample
 from specexit_jax.decoding.loop.prompt_chunks import read_prompts
+from specexit_jax.decoding.loop.token_logs import no_logs, step_logs, with_logs
 from specexit_jax.decoding.loop.trials import no_trials
 from specexit_jax.decoding.penalty import penalised_if_any, seen_before
 from specexit_jax.decoding.rows import OwnRules, PromptRows
@@ -63,6 +64,7 @@ def empty_state(loop: LoopContext, batch: int, capacities: tuple[int, int]) -> D
         signals=jnp.zeros((batch, spec.capacity, len(loop.recorded)), jnp.float32) if spec.record_signals else None,
         trial=no_trials(loop, batch),
         own=OwnRules.none(batch, len(loop.policy.signals)) if spec.own_rules else None,
+        logs=no_logs(spec, batch),
     )
 
 
@@ -96,7 +98,8 @@ def prefill(
     wanted = penalised_if_any(
         logits, lambda: seen_before(state.tokens, prompt_length[:, None], logits.shape[-1]), rows.sampling
     )
-    root = keyed_sample(wanted, rows.keys, prompt_length[:, None], rows.sampling)[:, 0]
+    sampled = keyed_sample(wanted, rows.keys, prompt_length[:, None], rows.sampling)
+    logs, root = step_logs(spec, logits, sampled), sampled[:, 0]
     spent = None if rows.own is None else without_thinking(spec, rows, max_length) & ~done
     if spent is not None and spec.end_think_ids:
         root = jnp.where(spent, jnp.int32(spec.end_think_ids[0]), root)
@@ -114,6 +117,7 @@ def prefill(
         may_exit=rows.may_exit,
         done=done | stops,
         finished=stops,
+        logs=with_logs(state.logs, logs, sampled, root[:, None], prompt_length),
     )
     if spent is not None:
         opening = jnp.where(spent, prompt_length, jnp.int32(-1))

@@ -12,6 +12,7 @@ from specexit_jax.decoding.drafts import drafting, layer_calls
 from specexit_jax.decoding.drafts.layer_calls import Pairs
 from specexit_jax.decoding.loop import closing, trials
 from specexit_jax.decoding.loop.candidates import Verified, verify_candidates
+from specexit_jax.decoding.loop.token_logs import with_logs
 from specexit_jax.decoding.spec import DecodeSpec, LoopContext
 from specexit_jax.decoding.state import DecodeState, column, write_rows
 from specexit_jax.exits.readings import READINGS
@@ -217,6 +218,7 @@ def commit(
         accept_histogram=count_acceptance(spec, state, accepted, decision),
         signals=signals,
         own=None if state.own is None else state.own.replace(spent=state.own.spent | decision.spent),
+        logs=with_logs(state.logs, verified.logs, verified.sampled, committed[:, 1:], state.length + 1),
     )
     return state, committed, count
 

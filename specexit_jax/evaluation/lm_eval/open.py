@@ -25,6 +25,7 @@ def opened(
     fsdp: int = 1,
     tensor: int = 1,
     batch_size: int | str = 1,
+    attention: str = "xla",
     **settings: Any,
 ) -> tuple[Session, Method, dict[str, Any]]:
     """The session, the method, and the settings that are left for the model class, batch_size among them.
@@ -40,7 +41,7 @@ def opened(
     if unknown := set(settings) - {"seed", "temperature", "max_gen_toks", "keep_thinking"}:
         raise ValueError(f"There is no model argument {min(unknown)!r}.")
     mesh = make_mesh(data, fsdp, tensor) if (data, fsdp, tensor) != (1, 1, 1) else None
-    session = load_session(target, draft, dtype, mesh if mesh is None or mesh.size > 1 else None)
+    session = load_session(target, draft, dtype, mesh if mesh is None or mesh.size > 1 else None, None, attention)
     choice = choose(session, draft, method, policy, exit_rule, smoother)
     note(choice.line)
     file = policy_file(session, choice.path, exit_rule, smoother) if choice.path else None
