@@ -31,6 +31,13 @@ flags.DEFINE_integer("queue", 256, "Answers that may wait for a slot.", lower_bo
 flags.DEFINE_float("time_limit", 600.0, "Seconds that a request may take, its wait included.", lower_bound=0.001)
 flags.DEFINE_integer("largest_body", 2**20, "Bytes of the largest request.", lower_bound=1)
 flags.DEFINE_integer("steps", 4, "Iterations of the loop after which requests join and leave.", lower_bound=1)
+flags.DEFINE_integer(
+    "logprobs",
+    5,
+    "Likely tokens whose log-probabilities clients can ask for; 0: none are kept.",
+    lower_bound=0,
+    upper_bound=20,
+)
 _A_REQUESTS_OWN = ("seed", "exits", "rule", "epsilon", "thinking_budget")
 
 
@@ -69,7 +76,7 @@ def main() -> None:
     known = bundled.is_bundled(FLAGS.target) and FLAGS.config is None
     name = FLAGS.name or ("specexit" if known else Path(FLAGS.target).name)
     settings = {key: value for key, value in models.settings().items() if key not in _A_REQUESTS_OWN}
-    offer = Offer(model, name, FLAGS.context, FLAGS.slots, settings, EXAMPLES if known else {})
+    offer = Offer(model, name, FLAGS.context, FLAGS.slots, settings, EXAMPLES if known else {}, FLAGS.logprobs)
 
     def warmed(seconds: float) -> None:
         told = f"{time.perf_counter() - began:.1f} s after the start, {seconds:.1f} s of them for its programs"
@@ -89,6 +96,7 @@ def configured() -> SpecExit:
         draft, policy = checks.draft_of(config, needed=False), checks.policy_of(config, needed=False)
     mesh = loading.mesh([str(size) for size in config.mesh.values()])
     drafts = {"draft_tokens": config.evaluate.draft_tokens, "strict_policy": strictness.enabled()}
+    drafts |= {"attention": config.attention}
     return SpecExit.load(config.target, draft, policy if draft else None, dtype=config.dtype, mesh=mesh, **drafts)
 
 

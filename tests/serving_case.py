@@ -83,10 +83,10 @@ def policy_of(folder: Path) -> PolicyFile:
 
 @contextlib.contextmanager
 def served(
-    model: SpecExit, context: int = 96, slots: int = 3, keys=(), limits: Limits = Limits()
+    model: SpecExit, context: int = 96, slots: int = 3, keys=(), limits: Limits = Limits(), logprobs: int = 0
 ) -> Iterator[TestClient]:
     """A client of a warm server; its `service` is the service."""
-    service = Service(Offer(model, "tiny", context, slots), limits, keys)
+    service = Service(Offer(model, "tiny", context, slots, logprobs=logprobs), limits, keys)
     with TestClient(app_of(service)) as client:
         while not service.ready:
             assert not service.engine.failed

@@ -75,8 +75,8 @@ def test_many_at_once(address, model):
 
 def test_errors_are_those_of_the_package(client, address):
     with pytest.raises(openai.BadRequestError) as error:
-        client.chat.completions.create(**ASKED, logprobs=True)
-    assert error.value.param == "logprobs" and "logprobs is not supported" in str(error.value)
+        client.chat.completions.create(**ASKED, frequency_penalty=1.0)
+    assert error.value.param == "frequency_penalty" and "frequency_penalty is not supported" in str(error.value)
     with pytest.raises(openai.NotFoundError):
         client.chat.completions.create(**ASKED | {"model": "gpt"})
     with pytest.raises(openai.RateLimitError):

@@ -70,6 +70,8 @@ WRONG = [
     ({"specexit": {"exits": 1}}, "specexit.exits"),
     ({"specexit": []}, "specexit"),
     ({"logprobs": True}, "logprobs"),
+    ({"logprobs": 1}, "logprobs"),
+    ({"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
     ({"tools": [{}]}, "tools"),
     ({"frequency_penalty": 0.5}, "frequency_penalty"),
     ({"frequency_penalty": False}, "frequency_penalty"),

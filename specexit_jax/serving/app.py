@@ -104,7 +104,9 @@ async def _whole(answers: Answers, replies: Replies) -> Response:
         if update.finish is not None:
             ends[one] = update
     choices = [
-        replies.choice(one.choice.number, one.reasoning, one.content, ends[one].finish, ends[one].block)
+        replies.choice(
+            one.choice.number, one.reasoning, one.content, ends[one].finish, ends[one].block, one.told_logs(one.logs)
+        )
         for one in answers.all
     ]
     return JSONResponse(replies.whole(choices, _usage(answers, [each["specexit"] for each in choices])))
@@ -119,10 +121,13 @@ async def _events(answers: Answers, asked: Asked, replies: Replies) -> AsyncIter
         async for one, update in answers.updates():
             number = one.choice.number
             if update.finish is None:
-                yield replies.chunk(number, update.block, update.reasoning, update.content)
+                yield replies.chunk(
+                    number, update.block, update.reasoning, update.content, logs=one.told_logs(update.logs)
+                )
                 continue
-            if update.reasoning or update.content:
-                yield replies.chunk(number, {}, update.reasoning, update.content)
+            if update.reasoning or update.content or update.logs:
+                logs = one.told_logs(update.logs)
+                yield replies.chunk(number, {}, update.reasoning, update.content, logs=logs)
             ended.append(update.block)
             yield replies.chunk(number, update.block, finish=update.finish)
     except Refused as refusal:

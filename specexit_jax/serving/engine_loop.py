@@ -7,9 +7,11 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 
+import jax
 import numpy as np
 
 from specexit_jax.decoding.rows import SlotRequest
+from specexit_jax.decoding.state import TokenLogs
 from specexit_jax.engine.outcomes import Outcome, outcome_of
 from specexit_jax.engine.requests import PreparedRequests
 from specexit_jax.engine.scheduler import BETWEEN
@@ -41,13 +43,15 @@ class Progress:
     """What a job has written since it was last told. Indices are into all generated ids; None: there is none yet.
 
     think_end: of `</think>`, which may be about to be written. exit: the same where policy or budget wrote it. signals: as the
-    policy read them last; None where it reads none. outcome: of a job that is over. failed: the engine broke down.
+    policy read them last; None where it reads none. logs: of `ids`, as numpy arrays; None where none are kept. outcome: of a job
+    that is over. failed: the engine broke down.
     """
 
     ids: tuple[int, ...] = ()
     think_end: int | None = None
     exit: int | None = None
     signals: tuple[float, ...] | None = None
+    logs: TokenLogs | None = None
     outcome: Outcome | None = None
     failed: bool = False
 
@@ -194,7 +198,8 @@ class EngineLoop:
                 max(int(place[row]) - start, 0) if place[row] >= 0 else None
                 for place in (seen.think_end, seen.exit_position)
             ]
-            found.append((job, Progress(ids, *ends, signals)))
+            logs = seen.logs and jax.tree.map(lambda part, row=row, ids=ids: part[row, : len(ids)], seen.logs)
+            found.append((job, Progress(ids, *ends, signals, logs)))
         return found
 
     def _finished(self, row: int) -> tuple[Job, Progress]:
@@ -203,5 +208,6 @@ class EngineLoop:
         (request,) = job.prepared.requests
         outcome = outcome_of(job.prepared, request, result, 0, time.perf_counter() - job.admitted)
         signals = tuple(np.asarray(result.seen_signals[0]).tolist()) if job.prepared.method.policy.signals else None
-        fresh, job.sent = outcome.ids[job.sent :], len(outcome.ids)
-        return job, Progress(fresh, outcome.think_end, outcome.exit, signals, outcome)
+        before, job.sent = job.sent, len(outcome.ids)
+        logs = outcome.logs and jax.tree.map(lambda part: part[before:], outcome.logs)
+        return job, Progress(outcome.ids[before:], outcome.think_end, outcome.exit, signals, logs, outcome)

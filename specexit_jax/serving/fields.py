@@ -9,6 +9,7 @@ from specexit_jax.serving.messages import messages_of, text_prompt
 from specexit_jax.serving.refusals import Refused, wrong
 
 MOST_CHOICES, MOST_STOPS, LONGEST_STOP = 8, 16, 256
+MOST_LOGPROBS = 20  # likely tokens in the place of each
 
 
 @dataclasses.dataclass
@@ -16,7 +17,7 @@ class Asked:
     """A request in our words. prompt: messages, a text or token ids. settings: those of the API (`Settings`), without method.
 
     method: None: the server's own. stop: texts that end the answer. choices: how many answers. usage: whether a stream ends with
-    the usage.
+    the usage. logprobs: of so many likely tokens beside each that is written; None: of none at all.
     """
 
     chat: bool
@@ -28,6 +29,7 @@ class Asked:
     choices: int = 1
     stream: bool = False
     usage: bool = False
+    logprobs: int | None = None
 
 
 def asked_of(body: Mapping[str, Any], chat: bool) -> Asked:
@@ -47,6 +49,8 @@ def asked_of(body: Mapping[str, Any], chat: bool) -> Asked:
     if asked.prompt is None:
         needed = "messages" if chat else "prompt"
         raise Refused(400, f"{needed} is missing.", needed, "missing_required_parameter")
+    if chat and body.get("top_logprobs") is not None and body.get("logprobs") is not True:
+        raise wrong("top_logprobs", "is of log-probabilities: give logprobs=true too.")
     if asked.usage and not asked.stream:
         raise wrong("stream_options", "is of streams: give stream=true too.")
     return asked
@@ -132,6 +136,15 @@ def _stream_options(asked: Asked, name: str, value: Any) -> None:
     asked.usage = truth(f"{name}.include_usage", given.get("include_usage", False))
 
 
+def _logprobs(asked: Asked, name: str, value: Any) -> None:
+    if truth(name, value):
+        asked.logprobs = asked.logprobs or 0
+
+
+def _top_logprobs(asked: Asked, name: str, value: Any) -> None:
+    asked.logprobs = whole(name, value, 0, MOST_LOGPROBS)
+
+
 def _template(asked: Asked, name: str, value: Any) -> None:
     given = objects(name, value, ("enable_thinking",))
     if not truth(f"{name}.enable_thinking", given.get("enable_thinking", True)):
@@ -181,15 +194,17 @@ _CHAT = {
     "messages": _put("prompt", messages_of),
     "max_completion_tokens": _most_tokens,
     "chat_template_kwargs": _template,
+    "logprobs": _logprobs,
+    "top_logprobs": _top_logprobs,
 }
-_RAW = {"prompt": _put("prompt", text_prompt)}
+_RAW = {"prompt": _put("prompt", text_prompt), "logprobs": _top_logprobs}
 # Fields of OpenAI's that are not served: only the values that ask for nothing are taken.
 _NEUTRAL = {"frequency_penalty": (0, 0.0), "presence_penalty": (0, 0.0), "logit_bias": ({},)}
 _NEUTRAL_CHAT = {
-    "logprobs": (False,), "top_logprobs": (0,), "tools": ([],), "tool_choice": ("none",), "response_format": ({"type": "text"},),
+    "tools": ([],), "tool_choice": ("none",), "response_format": ({"type": "text"},),
     "parallel_tool_calls": (True, False), "modalities": (["text"],), "functions": ([],), "function_call": ("none",),
     "audio": (), "prediction": (), "reasoning_effort": (), "verbosity": (), "web_search_options": (), "guided_json": (),
     "structured_outputs": (),
 }  # fmt: skip
-_NEUTRAL_RAW = {"logprobs": (), "echo": (False,), "best_of": (1,), "suffix": ("",)}
+_NEUTRAL_RAW = {"echo": (False,), "best_of": (1,), "suffix": ("",)}
 _IGNORED = ("user", "metadata", "safety_identifier", "store", "service_tier", "prompt_cache_key")

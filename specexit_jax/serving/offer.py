@@ -22,6 +22,7 @@ from specexit_jax.serving.fields import Asked
 from specexit_jax.serving.refusals import Refused
 
 NOTHINK = "nothink"
+LOGPROBS = 5
 ID = "generate"  # of the first answer, as of `SpecExit.generate`; the others are generate/1, generate/2, …
 
 
@@ -37,7 +38,8 @@ class Choice:
 
 class Offer:
     """context: the most tokens of a request, prompt included. settings: of requests that do not say; the method is that of the
-    program, by default as `SpecExit.generate` chooses it. examples: questions of the bundled model by their task."""
+    program, by default as `SpecExit.generate` chooses it. examples: questions of the bundled model by their task. logprobs: most
+    likely tokens whose log-probabilities are kept beside those of the written ones; 0: none are kept."""
 
     def __init__(
         self,
@@ -47,9 +49,11 @@ class Offer:
         slots: int,
         settings: Settings | None = None,
         examples: Mapping[str, str] | None = None,
+        logprobs: int = LOGPROBS,
     ):
         self.session, self.name, self.created = model.session, name, int(time.time())
         self.context, self.size = min(context, model.session.target.max_position), slots
+        self.logprobs = min(logprobs, model.session.target.vocab_size)
         self.examples, self._methods = dict(examples or {}), model.methods
         self._settings = {key: value for key, value in (settings or {}).items() if value is not None}
         self._choice, self._method = self._methods.named(self._settings.pop("method", None))
@@ -76,7 +80,7 @@ class Offer:
         return self._table
 
     def open_slots(self) -> Slots:
-        spec = spec_for(self.session, self._method, self.context, own_rules=True)
+        spec = spec_for(self.session, self._method, self.context, own_rules=True, logprobs=self.logprobs)
         return slots_for(self.session, self._method, spec, self.size)
 
     def choices(self, asked: Asked) -> list[Choice]:
@@ -85,6 +89,7 @@ class Offer:
             raise Refused(
                 404, f"There is no model {asked.model[:80]!r}: this is {self.name!r}.", "model", "model_not_found"
             )
+        self._check_logprobs(asked)
         name = asked.method or self.default
         if name not in self.methods:
             told = f"There is no method {name[:80]!r} here: choose among {', '.join(self.methods)}."
@@ -100,6 +105,13 @@ class Offer:
             taken = request.in_buffer(self.context, None if call.risk is None else call.risk.policy.thresholds)
             found.append(Choice(number, name, call, Job(prepared, taken, asked.stream or bool(asked.stop))))
         return found
+
+    def _check_logprobs(self, asked: Asked) -> None:
+        if asked.logprobs is None or 0 < self.logprobs >= asked.logprobs:
+            return
+        kept = f"only of {self.logprobs} likely tokens" if self.logprobs else "none"
+        param = "top_logprobs" if asked.chat and asked.logprobs else "logprobs"
+        raise Refused(400, f"{param}: log-probabilities are kept here, but {kept} (--logprobs of the server).", param)
 
     def _call(self, name: str, asked: Asked) -> Call:
         settings = {"seed": secrets.randbits(31)} | self._settings | asked.settings
@@ -164,6 +176,7 @@ class Offer:
             "max_tokens": self._settings.get("max_new_tokens", self.session.max_new_tokens),
             "drafts": self._method.draft_tokens,
             "slots": self.size,
+            "logprobs": self.logprobs,
             "sampling": sampling,
             "signals": {name: _signal(name) for name in policy.signals},
             "epsilons": [

@@ -18,9 +18,17 @@ class Replies:
     def whole(self, choices: Sequence[dict[str, Any]], usage: dict[str, Any]) -> dict[str, Any]:
         return self._shared | {"object": self._kind, "choices": list(choices), "usage": usage}
 
-    def choice(self, number: int, reasoning: str, content: str, finish: str, own: dict[str, Any]) -> dict[str, Any]:
-        """One of a whole answer's. own: the `specexit` block."""
-        shared = {"index": number, "finish_reason": finish, "logprobs": None, "specexit": own}
+    def choice(
+        self,
+        number: int,
+        reasoning: str,
+        content: str,
+        finish: str,
+        own: dict[str, Any],
+        logs: dict[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        """One of a whole answer's. own: the `specexit` block. logs: its `logprobs`."""
+        shared = {"index": number, "finish_reason": finish, "logprobs": logs, "specexit": own}
         if not self._chat:
             return shared | {"text": content}
         said = {"role": "assistant", "content": content, "refusal": None, "reasoning": reasoning or None}
@@ -34,9 +42,10 @@ class Replies:
         content: str = "",
         finish: str | None = None,
         first: bool = False,
+        logs: dict[str, Any] | None = None,
     ) -> dict[str, Any]:
-        """first: the choice's first chunk, which names the role."""
-        shared = {"index": number, "finish_reason": finish, "logprobs": None, "specexit": own}
+        """first: the choice's first chunk, which names the role. logs: `logprobs` of its tokens."""
+        shared = {"index": number, "finish_reason": finish, "logprobs": logs, "specexit": own}
         if self._chat:
             said = {"role": "assistant", "content": ""} if first else {}
             said |= {"reasoning": reasoning, "reasoning_content": reasoning} if reasoning else {}

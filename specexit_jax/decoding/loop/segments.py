@@ -17,7 +17,7 @@ from specexit_jax.decoding.loop.speculative import can_step
 from specexit_jax.decoding.loop.step import step
 from specexit_jax.decoding.loop.trials import settled
 from specexit_jax.decoding.spec import DecodeSpec, LoopContext
-from specexit_jax.decoding.state import DecodeResult, DecodeState, result_of
+from specexit_jax.decoding.state import DecodeResult, DecodeState, TokenLogs, result_of
 from specexit_jax.models.cache import Cache, resize, with_positions
 
 
@@ -100,7 +100,7 @@ def end_row(done: Bool[Array, " B"], row: Int[Array, ""]) -> Bool[Array, " B"]:
 class Written:
     """What rows have written lately. tokens: the columns from a place on; those at or past a row's length are stale.
 
-    think_end, exit_position, seen_signals, spent: as in `DecodeResult`.
+    logs: of these columns. think_end, exit_position, seen_signals, spent: as in `DecodeResult`.
     """
 
     tokens: Int[Array, "B W"]
@@ -108,6 +108,7 @@ class Written:
     exit_position: Int[Array, " B"]
     seen_signals: Float[Array, "B R"]
     spent: Bool[Array, " B"] | None
+    logs: TokenLogs | None
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
@@ -115,9 +116,13 @@ def written(spec: DecodeSpec, width: int, state: DecodeState, since: Int[Array, 
     """`width` tokens of every row from position `since` on. state: without its caches. Not for policies with trials, whose tokens
     may be taken back."""
     places = jnp.minimum(since[:, None] + jnp.arange(width, dtype=jnp.int32)[None, :], spec.capacity - 1)
-    tokens = jnp.take_along_axis(state.tokens, places, axis=1)
     spent = None if state.own is None else state.own.spent
-    return Written(tokens, state.think_end, state.exit_position, state.seen_signals, spent)
+
+    def taken(array: Array) -> Array:
+        return jnp.take_along_axis(array, places.reshape(*places.shape, *(1,) * (array.ndim - 2)), axis=1)
+
+    logs = state.logs and jax.tree.map(taken, state.logs)
+    return Written(taken(state.tokens), state.think_end, state.exit_position, state.seen_signals, spent, logs)
 
 
 @functools.partial(jax.jit, static_argnums=0)
