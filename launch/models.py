@@ -52,6 +52,14 @@ flags.DEFINE_enum(
 )
 flags.DEFINE_integer("seed", 0, "Seed of the sampling.", lower_bound=0)
 flags.DEFINE_bool("exits", True, "Take the policy's exits. --noexits runs the same program without taking them.")
+flags.DEFINE_float(
+    "epsilon",
+    None,
+    "Risk of the exits, of those that the policy is certified for (frontier.json beside it has others). Default: the policy's.",
+)
+flags.DEFINE_integer(
+    "thinking_budget", None, "The most thinking tokens; </think> follows the last. Default: any number.", lower_bound=0
+)
 flags.DEFINE_integer(
     "max_new_tokens", None, "The most tokens to generate, thinking and answer. Default: the target's own."
 )

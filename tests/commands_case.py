@@ -20,7 +20,7 @@ STAGES = (
     "rollout",
     "train",
 )
-OTHERS = ("chat", "export", "generate", "pages", "plan", "smollm2")
+OTHERS = ("chat", "export", "generate", "pages", "plan", "serve", "smollm2")
 LINE = re.compile(r"python -m launch|bash launch|sbatch|TPU=")
 # What stands for a value in a synopsis, and what an ellipsis stands for.
 VALUES = {"FOLDER": "runs/one", "FOLDER-OR-HUB-NAME": "runs/one", "TARGET": "runs/one", "N": "2"}

@@ -62,7 +62,7 @@ def test_a_command_starts_without_what_decoding_does_not_need():
 def test_the_bundled_model_answers_and_says_what_its_exit_was_certified_for(bundled):
     answer = bundled.generate(EXAMPLES["gcd"])
     ids = tuple(chat_ids(bundled.session, EXAMPLES["gcd"]))
-    choice, method = bundled._methods.named(None)
+    choice, method = bundled.methods.named(None)
     (outcome,) = generate(bundled.session, [Request("generate", ids, 0)], method)
     assert (answer.ids, answer.exit.token, answer.prompt_ids) == (outcome.ids, outcome.exit, ids)
     assert (answer.method, answer.finish_reason, answer.closed) == ("specexit", "stop", True)

@@ -27,6 +27,7 @@ ROOMS = (
     "sizing",
     "evaluation",
     "api",
+    "serving",
 )
 APART = {  # rooms that stand side by side: none of these imports another of them
     frozenset({"models", "exits"}),

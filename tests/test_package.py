@@ -87,7 +87,7 @@ def test_extras_have_the_bounds_of_the_requirements():
     lists = (ROOT / "requirements.txt").read_text() + (ROOT / "requirements-dev.txt").read_text()
     bounds = dict(re.findall(r"^([\w-]+)([<>=][^\s#]*)", lists, re.M))
     extras = project["optional-dependencies"]
-    assert sorted(extras) == ["cuda13", "lm-eval", "tpu"]
+    assert sorted(extras) == ["cuda13", "lm-eval", "serve", "tpu"]
     for wanted in (wanted for extra in extras.values() for wanted in extra):
         name, bound = re.fullmatch(r"([\w-]+)(?:\[\w+\])?(.*)", wanted).groups()
         assert bound == bounds[name]

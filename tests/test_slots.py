@@ -122,7 +122,7 @@ def test_growing_caches_frees_each_array_before_the_next():
         return call(function, *given)
 
     slots._programs.call = counted
-    slots._resize(slots.loop.spec.prefixes[-1])
+    slots.resize(slots.loop.spec.prefixes[-1])
     assert alive[: len(held)] == list(range(len(held), 0, -1))
     assert slots.cache.capacity == slots.loop.spec.capacities_for(slots.loop.spec.prefixes[-1])[0]
 

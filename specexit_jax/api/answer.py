@@ -55,16 +55,18 @@ class ExitPolicy:
 class Exit:
     """An exit that was taken.
 
-    token: index into `Answer.ids` of the policy's `</think>`, which is also the number of thinking tokens before it. boundary:
-    number of the boundary in the thinking, counted from 1. signals: by name, as the policy read them: confidence and
-    progress are shares, remain is in tokens; {} for methods that read none. certificate: of the policy; None if it has none
-    or it does not cover this request (`ExitPolicy.uncovered` says why).
+    token: index into `Answer.ids` of the policy's `</think>`, which is also the number of thinking tokens before it. by: "policy",
+    or "budget" where the request's thinking_budget was spent. boundary: number of the boundary in the thinking, counted from 1;
+    None for an exit of the budget, which needs none. signals: by name, as the policy read them: confidence and progress are
+    shares, remain is in tokens; {} for methods that read none. certificate: of the policy; None if it has none or it does not
+    cover this request (`ExitPolicy.uncovered` says why), and for an exit of the budget.
     """
 
     token: int
-    boundary: int
+    boundary: int | None
     signals: Mapping[str, float]
     certificate: Certificate | None
+    by: str = "policy"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -29,7 +29,9 @@ class Settings(TypedDict, total=False):
     "keyed" (reproducible, the default) or "rejection". max_new_tokens: the most generated tokens, of thinking and answer
     together. method: one of `SpecExit.METHODS`; by default `specexit` if the draft has a policy, else `eagle3`; `think`
     without a draft. seed: of the sampling, a whole number (0). exits: False takes no exit: the text is that of the method
-    without its policy, decoded by the same program, and `strict_policy` asks for nothing (True).
+    without its policy, decoded by the same program, and `strict_policy` asks for nothing (True). epsilon: the risk that exits may
+    have, of those that the policy is certified for (policy.json, and frontier.json beside it); by default the policy's own.
+    thinking_budget: the most thinking tokens; `</think>` follows the last of them. By default there is no such limit.
     """
 
     temperature: float | None
@@ -42,10 +44,17 @@ class Settings(TypedDict, total=False):
     method: str | None
     seed: int
     exits: bool
+    epsilon: float | None
+    thinking_budget: int | None
 
 
 SAMPLED = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "rule")
-_LEAST = {"top_k": 0, "max_new_tokens": 1, "seed": None}  # whole numbers, each with its least value
+_LEAST = {
+    "top_k": 0,
+    "max_new_tokens": 1,
+    "seed": None,
+    "thinking_budget": 0,
+}  # whole numbers, each with its least value
 
 
 def refuse_unknown(function: str, given: Mapping[str, Any], names: Sequence[str]) -> None:

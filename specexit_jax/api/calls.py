@@ -2,9 +2,10 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import jax.numpy as jnp
 import jinja2
 
 from specexit_jax.api import arguments, reading
@@ -20,6 +21,8 @@ from specexit_jax.engine.preparing import prepare
 from specexit_jax.engine.requests import DecodeSettings, PreparedRequests, Request
 from specexit_jax.engine.session import Session, chat_ids
 from specexit_jax.engine.streaming import stream_pieces
+from specexit_jax.exits.frontier_file import FRONTIER, CertifiedRisk, at_most, certified_risks
+from specexit_jax.exits.policy_file import PolicyFile
 from specexit_jax.notes import note
 
 
@@ -42,6 +45,8 @@ class Methods:
     def __init__(self, session: Session, exits: Exits):
         self._session, self._exits = session, exits
         self._made: dict[str | None, tuple[Choice, Method]] = {}
+        self._by_risk: dict[tuple[str, float], Method] = {}
+        self._files: dict[Path, tuple[PolicyFile, tuple[CertifiedRisk, ...]]] = {}
 
     def named(self, name: str | None) -> tuple[Choice, Method]:
         """The method called `name`, and why it was chosen. None: the default, which depends on the draft and its policy."""
@@ -52,32 +57,71 @@ class Methods:
             self._made[name] = choice, make_method(self._session, choice.name, choice.policy, choice.kinds, **drafts)
         return self._made[name]
 
-    def call(self, settings: Settings) -> "Call":
-        """Resolves checked settings. Raises ValueError on a method that needs more than this model has, and under
-        strict_policy on settings that the policy was not made for."""
+    def risks(self, name: str | None) -> tuple[CertifiedRisk, ...]:
+        """The risks that the exits of this method are certified for, ascending; () for a method without certified exits."""
+        choice, _ = self.named(name)
+        return self._read(choice)[1]
+
+    def _read(self, choice: Choice) -> tuple[PolicyFile | None, tuple[CertifiedRisk, ...]]:
+        """The policy.json of a choice, None where it has none, and the risks that it is certified for."""
+        if choice.name not in EXITING or choice.path is None:
+            return None, ()
+        if choice.path not in self._files:
+            file = policy_file(self._session, choice.path, self._exits.exit_rule, self._exits.smoother)
+            risks = () if file is None else certified_risks(file, choice.path.with_name(FRONTIER))
+            self._files[choice.path] = file, risks
+        return self._files[choice.path]
+
+    def call(self, settings: Settings, tell: Callable[[str], None] = note) -> "Call":
+        """Resolves checked settings. tell: called with one sentence where the policy was not made for them. Raises ValueError on a
+        method that needs more than this model has, and under strict_policy instead of telling."""
         choice, method = self.named(settings.get("method"))
         own = {name: settings[name] for name in arguments.SAMPLED if name in settings}
         sampling = dataclasses.replace(self._session.sampling, **own)
         length = settings.get("max_new_tokens", self._session.max_new_tokens)
         exits = settings.get("exits", True)
-        policy = self._policy(choice, sampling, length) if exits else None
+        risk = self._risk(choice, settings.get("epsilon"), exits)
+        if "epsilon" in settings:
+            method = self._at(method, risk)
+        policy = self._policy(choice, sampling, length, risk) if exits else None
         if policy is not None and policy.uncovered is not None:
             if self._exits.strict_policy:
                 raise ValueError(f"{policy.uncovered} (strict_policy refuses it)")
-            note(policy.uncovered)
-        return Call(self._session, choice, method, policy, sampling, length, settings.get("seed", 0), exits)
+            tell(policy.uncovered)
+        budget = settings.get("thinking_budget")
+        chosen = self._session, choice, method, policy, sampling, length
+        return Call(*chosen, settings.get("seed", 0), exits, risk if exits else None, budget)
 
-    def _policy(self, choice: Choice, sampling: Sampling, length: int) -> ExitPolicy | None:
+    def _at(self, method: Method, risk: CertifiedRisk) -> Method:
+        """The method with the thresholds of a risk."""
+        key = method.name, risk.epsilon
+        if key not in self._by_risk:
+            limits = jnp.asarray(risk.policy.thresholds, jnp.float32)
+            self._by_risk[key] = dataclasses.replace(method, policy=method.policy.replace(thresholds=limits))
+        return self._by_risk[key]
+
+    def _risk(self, choice: Choice, epsilon: float | None, exits: bool) -> CertifiedRisk | None:
+        """The certified risk that `epsilon` asks for; None: the policy's own. None where there is none."""
+        if epsilon is not None and (choice.name not in EXITING or not exits):
+            raise ValueError(
+                f"epsilon is the risk of exits, and this request takes none (method {choice.name!r}): leave it out."
+            )
+        file, risks = self._read(choice)
+        if epsilon is not None:
+            return at_most(risks, epsilon)
+        return next((risk for risk in risks if risk.policy.thresholds == file.thresholds), None)
+
+    def _policy(self, choice: Choice, sampling: Sampling, length: int, risk: CertifiedRisk | None) -> ExitPolicy | None:
         if choice.name not in EXITING:
             return None
         exits, session = self._exits, self._session
-        file = choice.path and policy_file(session, choice.path, exits.exit_rule, exits.smoother)
+        file = self._read(choice)[0] if risk is None else risk.policy
         return reading.policy_of(file, session, choice.path, sampling, length, exits.smoother, exits.exit_rule)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Call:
-    """What all requests of one call share."""
+    """What all requests of one call share. risk: what its exits are certified for; None where they are not."""
 
     session: Session
     choice: Choice
@@ -87,6 +131,8 @@ class Call:
     max_new_tokens: int
     seed: int
     exits: bool
+    risk: CertifiedRisk | None = None
+    thinking_budget: int | None = None
 
     @property
     def why(self) -> str:
@@ -112,7 +158,9 @@ class Call:
 
     def decode_settings(self, record_signals: bool = False, logprobs: int = 0) -> DecodeSettings:
         """The settings as the engine takes them."""
-        return DecodeSettings(self.sampling, self.max_new_tokens, record_signals, self.exits, logprobs)
+        return DecodeSettings(
+            self.sampling, self.max_new_tokens, record_signals, self.exits, self.thinking_budget, logprobs
+        )
 
     def plan(self, prompt: Prompt, id: str) -> Plan:
         """See `SpecExit.plan`."""

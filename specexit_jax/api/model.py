@@ -22,13 +22,13 @@ SLOTS = 8  # requests that `generate_many` decodes at a time
 class SpecExit:
     """A reasoning model with early exits. `load` makes one. Use it from one thread at a time.
 
-    session: the loaded target and draft, as the engine takes them.
+    session: the loaded target and draft, as the engine takes them. methods: those that requests can name, made when first used.
     """
 
     METHODS = DECODED
 
     def __init__(self, session: Session, exits: Exits):
-        self.session, self._methods = session, Methods(session, exits)
+        self.session, self.methods = session, Methods(session, exits)
 
     @classmethod
     def load(
@@ -81,7 +81,7 @@ class SpecExit:
         keep_programs()
         target = EMBEDDED / "target" if target is None else target
         model = cls(load_session(str(target), draft and str(draft), dtype, mesh, draft_layer_ids, attention), exits)
-        model._methods.named(None)  # a policy that does not fit is refused now
+        model.methods.named(None)  # a policy that does not fit is refused now
         return model
 
     def plan(self, prompt: Prompt, *, id: str = "generate", **settings: Unpack[Settings]) -> Plan:
@@ -161,7 +161,7 @@ class SpecExit:
         return Conversation(call, None if context is None else arguments.whole("context", context, 2))
 
     def _call(self, function: str, settings: Settings, more: Sequence[str] = ("id",)) -> Call:
-        return self._methods.call(arguments.checked(f"SpecExit.{function}", settings, more))
+        return self.methods.call(arguments.checked(f"SpecExit.{function}", settings, more))
 
 
 _LOADED = ("target", "draft", "policy", *(SpecExit.load.__func__.__kwdefaults__ or ()))

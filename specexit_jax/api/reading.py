@@ -111,15 +111,21 @@ def thinking_and_answer(session: Session, outcome: Outcome) -> tuple[str, str]:
 def _exit_of(outcome: Outcome, method: Method, policy: ExitPolicy | None) -> Exit | None:
     if outcome.exit is None:
         return None
-    # The token before the exit is a boundary, whatever the model would have written after it: it is counted apart.
-    earlier = boundary_positions(method.boundaries, outcome.ids, outcome.exit - 1)
-    covered = policy is not None and policy.uncovered is None
+    covered = policy is not None and policy.uncovered is None and not outcome.spent
     return Exit(
         outcome.exit,
-        len(earlier) + 1,
+        _boundary_of(outcome, method),
         named(outcome.exit_signals, method.policy.signals),
         policy.certificate if covered else None,
+        by="budget" if outcome.spent else "policy",
     )
+
+
+def _boundary_of(outcome: Outcome, method: Method) -> int | None:
+    if outcome.spent:
+        return None
+    # The token before the exit is a boundary, whatever the model would have written after it: it is counted apart.
+    return len(boundary_positions(method.boundaries, outcome.ids, outcome.exit - 1)) + 1
 
 
 def _usage_of(outcome: Outcome) -> Usage:

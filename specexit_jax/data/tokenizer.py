@@ -7,8 +7,9 @@ from collections.abc import Iterable, Sequence
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+THINK, END_THINK = "<think>", "</think>"
 # <|end|> closes a turn; <think> is opened by the prompt, as in Qwen3-Thinking and the R1 distills.
-SPECIAL_TOKENS = ("<|pad|>", "<|user|>", "<|assistant|>", "<|end|>", "<think>", "</think>")
+SPECIAL_TOKENS = ("<|pad|>", "<|user|>", "<|assistant|>", "<|end|>", THINK, END_THINK)
 # Punctuation with the line ends behind it | one digit | a word | one sign | other space: "." and ".\n\n" are two tokens.
 _PIECES = r"[^\s\p{L}\p{N}]?\n+| ?\p{N}| ?\p{L}+| ?[^\s\p{L}\p{N}]|\s"
 # The space after <|user|> gives a question's first word the same token as in the middle of a sentence.

@@ -5,10 +5,13 @@ from collections.abc import Sequence
 
 import flax.struct
 import jax
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from specexit_jax.decoding.sampling import PRNG, Sampling, SamplingRows
+
+_NEVER = 2**30  # a position that no row reaches
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -17,7 +20,8 @@ class SlotRequest:
 
     prompt: its ids. key: uint32 [2], the words of its PRNG key. thinking: whether the prompt leaves `<think>` open.
     max_length: the most tokens, prompt included. sampling: how its tokens are chosen. may_exit: whether the policy's exits are
-    taken.
+    taken. limits: thresholds of its own, one for each of the policy's signals; None: the policy's. thinking_budget: the most
+    thinking tokens, after which `</think>` is written; None: any number. The last two need a loop with `DecodeSpec.own_rules`.
     """
 
     prompt: tuple[int, ...]
@@ -26,13 +30,44 @@ class SlotRequest:
     max_length: int
     sampling: Sampling
     may_exit: bool = True
+    limits: tuple[float, ...] | None = None
+    thinking_budget: int | None = None
+
+
+@flax.struct.dataclass
+class OwnRules:
+    """What each row has of its own: thresholds of the policy's signals, and an end of its thinking.
+
+    until: the position at which `</think>` begins at the latest. spent: whether it was begun there for that reason.
+    """
+
+    limits: Float[Array, "B S"]
+    until: Int[Array, " B"]
+    spent: Bool[Array, " B"]
+
+    @classmethod
+    def none(cls, size: int, signals: int) -> "OwnRules":
+        """Of empty rows."""
+        until = jnp.full((size,), _NEVER, jnp.int32)
+        return cls(jnp.zeros((size, signals), jnp.float32), until, jnp.zeros((size,), bool))
+
+    @classmethod
+    def of(cls, requests: Sequence[SlotRequest], size: int, limits: Sequence[float]) -> "OwnRules":
+        """`size` rows as numpy arrays: the requests, then padding. limits: the policy's own."""
+        rows, until = np.tile(np.asarray(limits, np.float32), (size, 1)), np.full((size,), _NEVER, np.int32)
+        for row, request in enumerate(requests):
+            if request.limits is not None:
+                rows[row] = request.limits
+            if request.thinking_budget is not None:
+                until[row] = min(len(request.prompt) + request.thinking_budget, _NEVER)
+        return cls(rows, until, np.zeros((size,), bool))
 
 
 @flax.struct.dataclass
 class PromptRows:
     """Requests as arrays of B rows: prompts padded on the right, typed PRNG keys.
 
-    A row whose max_length is at most its prompt_length generates nothing.
+    A row whose max_length is at most its prompt_length generates nothing. own: None in a loop without own rules.
     """
 
     prompts: Int[Array, "B P"]
@@ -42,11 +77,19 @@ class PromptRows:
     max_length: Int[Array, " B"]
     sampling: SamplingRows
     may_exit: Bool[Array, " B"]
+    own: OwnRules | None = None
 
     @classmethod
-    def of(cls, requests: Sequence[SlotRequest], size: int, width: int, start: int = 0) -> "PromptRows":
+    def of(
+        cls,
+        requests: Sequence[SlotRequest],
+        size: int,
+        width: int,
+        start: int = 0,
+        limits: Sequence[float] | None = None,
+    ) -> "PromptRows":
         """`size` rows: the requests, then padding rows that generate nothing. prompts: tokens from `start` on, in `width`
-        columns; prompt_length counts those before `start` too."""
+        columns; prompt_length counts those before `start` too. limits: the policy's, for a loop with own rules; else None."""
         spare = size - len(requests)
         prompts = np.zeros((size, width), np.int32)
         for row, request in enumerate(requests):
@@ -61,6 +104,7 @@ class PromptRows:
             np.array([request.max_length for request in requests] + [0] * spare, np.int32),
             SamplingRows.of([request.sampling for request in requests] + [Sampling()] * spare),
             np.array([request.may_exit for request in requests] + [False] * spare),
+            None if limits is None else OwnRules.of(requests, size, limits),
         )
 
     @property

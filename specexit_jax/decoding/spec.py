@@ -27,8 +27,9 @@ class DecodeSpec:
     live_prefixes: the live prefixes that attention is compiled for, one copy of the loop each; (): `DEFAULT_PREFIXES`. With
     the ragged kernel there is one, the whole buffer. record_signals: keep the signals of every generated token, and the exit score.
     tree: verify a tree of depth K instead of a chain. simulate_accept_length: the mean number of tokens that a step yields
-    whatever the target samples, for timing without a trained draft. logprobs: keep the log-probability of every generated token,
-    and those of so many most likely ones (0: keep none). Raises ValueError on settings that contradict each other.
+    whatever the target samples, for timing without a trained draft. own_rules: each row has thresholds and a thinking budget of
+    its own (`rows.OwnRules`), as arrays. logprobs: keep the log-probability of every generated token, and those of so many most
+    likely ones (0: keep none). Raises ValueError on settings that contradict each other.
     """
 
     target: TargetConfig
@@ -42,6 +43,7 @@ class DecodeSpec:
     record_signals: bool = False
     tree: TreeShape | None = None
     simulate_accept_length: float | None = None
+    own_rules: bool = False
     logprobs: int = 0
 
     def __post_init__(self):

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from specexit_jax.decoding.rows import OwnRules
 from specexit_jax.decoding.sampling import SamplingRows
 from specexit_jax.decoding.trees import Topology
 from specexit_jax.models.cache import Cache
@@ -72,6 +73,7 @@ class DecodeState:
     accept_histogram: Int[Array, "B T"]
     signals: Float[Array, "B S N"] | None  # of every generated token; record_signals only
     trial: Trial | None  # policies with trials only
+    own: OwnRules | None  # own_rules only
     logs: TokenLogs | None  # of every generated token; logprobs only
 
 
@@ -82,7 +84,8 @@ class DecodeResult:
     tokens: prompt and generated tokens, 0 from `length` on. exit_signals: the smoothed signals at the exit, 0 where there is
     none. accept_histogram[b, n]: the number of verify steps that accepted n drafts; steps cut by an exit or by the length
     limit, steps that write out a forced `</think>` and steps of trials are left out; `steps` counts all. trials, trial_tokens:
-    the number of failed trials and of their answer tokens; None where the policy has no trials.
+    the number of failed trials and of their answer tokens; None where the policy has no trials. spent: whether the row's own
+    thinking budget wrote `</think>`; None without own rules.
     """
 
     tokens: Int[Array, "B S"]
@@ -98,6 +101,7 @@ class DecodeResult:
     signals: Float[Array, "B S N"] | None
     trials: Int[Array, " B"] | None
     trial_tokens: Int[Array, " B"] | None
+    spent: Bool[Array, " B"] | None
     logs: TokenLogs | None  # where they are kept; stale outside the generated tokens
 
 
@@ -122,6 +126,7 @@ def result_of(state: DecodeState, prompt_length: Int[Array, " B"], buffer_length
         signals=signals,
         trials=state.trial.failed if state.trial else None,
         trial_tokens=state.trial.failed_tokens if state.trial else None,
+        spent=state.own.spent if state.own else None,
         logs=state.logs and jax.tree.map(lambda leaf: leaf[:, :buffer_length], state.logs),
     )
 

@@ -15,7 +15,7 @@ from specexit_jax.decoding.state import DecodeResult
 from specexit_jax.engine.outcomes import Outcome, outcome_of
 from specexit_jax.engine.placement import Clock, Placement
 from specexit_jax.engine.requests import PreparedRequest, PreparedRequests
-from specexit_jax.engine.specs import padded, rule_of, spec_of
+from specexit_jax.engine.specs import limits_of, padded, rule_of, spec_of
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -59,7 +59,8 @@ def plan(prepared: PreparedRequests, placement: Placement = Placement()) -> list
         spec = spec_of(prepared.only(members), rule)
         for start in range(0, len(members), size):
             chunk = members[start : start + size]
-            rows = PromptRows.of([request.in_buffer(spec.buffer_length) for request in chunk], size, width)
+            asked = [request.in_buffer(spec.buffer_length) for request in chunk]
+            rows = PromptRows.of(asked, size, width, limits=limits_of(spec, prepared.method.policy))
             batches.append(Batch(spec, prepared.only(chunk), rows))
     return batches
 

@@ -19,8 +19,9 @@ class Outcome:
     `Policy.signals`; None where it reads none. cut: not finished, because the target's context is full. steps: iterations
     of the loop. accepted[n]: verify steps that accepted n drafts. seconds: wall time from its admission to its end (of a
     closed batch: of the whole batch), without compilation. signals: float32 [tokens, S], the draft's signals where they
-    were recorded. logs: log-probabilities of `ids` [tokens], and of the most likely tokens there [tokens, N], where they were kept.
-    trials, trial_tokens: exits that were taken back, and the tokens written in them, which are not in `ids`.
+    were recorded. trials, trial_tokens: exits that were taken back, and the tokens written in them, which are not in `ids`.
+    spent: whether the exit was that of the request's thinking budget, not of the policy. logs: log-probabilities of `ids` [tokens],
+    and of the most likely tokens there [tokens, N], where they were kept.
     """
 
     id: str
@@ -39,6 +40,7 @@ class Outcome:
     trials: int = 0
     trial_tokens: int = 0
     cut: bool = False
+    spent: bool = False
     logs: TokenLogs | None = None
 
     @property
@@ -72,6 +74,7 @@ def outcome_of(
         signals=None if result.signals is None else result.signals[row, start:stop],
         trials=0 if result.trials is None else int(result.trials[row]),
         trial_tokens=0 if result.trial_tokens is None else int(result.trial_tokens[row]),
+        spent=result.spent is not None and bool(result.spent[row]),
         logs=result.logs and jax.tree.map(lambda leaf: leaf[row, start:stop], result.logs),
     )
 

@@ -49,6 +49,7 @@ def _prepared(
             sampling=request.sampling or settings.sampling or session.sampling,
             max_new_tokens=request.max_new_tokens or settings.max_new_tokens or session.max_new_tokens,
             may_exit=settings.may_exit,
+            thinking_budget=settings.thinking_budget,
         )
         for request, key in zip(requests, keys, strict=True)
     ]

@@ -1,7 +1,7 @@
 """Requests: as a caller gives them, with the settings of the call, and as the engine has prepared them."""
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -30,15 +30,17 @@ class DecodeSettings:
     """How the requests of one call are decoded.
 
     sampling, max_new_tokens: of requests that have none of their own; None: the target's. record_signals: keep the draft's
-    signals at every token (`Outcome.signals`). logprobs: keep log-probabilities (`Outcome.logs`), those of so many most likely
-    tokens beside the written ones; 0: none. may_exit: whether exits are taken. If not, the
-    tokens are those of the method without its policy, decoded by the program that is compiled with the policy.
+    signals at every token (`Outcome.signals`). may_exit: whether exits are taken. If not, the
+    tokens are those of the method without its policy, decoded by the program that is compiled with the policy. thinking_budget:
+    the most thinking tokens, after which `</think>` is written; None: any number. logprobs: keep log-probabilities
+    (`Outcome.logs`), those of so many most likely tokens beside the written ones; 0: none.
     """
 
     sampling: Sampling | None = None
     max_new_tokens: int | None = None
     record_signals: bool = False
     may_exit: bool = True
+    thinking_budget: int | None = None
     logprobs: int = 0
 
 
@@ -47,7 +49,8 @@ class PreparedRequest:
     """A checked request, with all that the later steps need to know of it.
 
     prompt_ids: as the method decodes them. thinking: whether they leave `<think>` open. key: uint32 [2], the words of its
-    PRNG key. sampling, max_new_tokens: the request's own, or else the call's, or else the target's. may_exit: the call's.
+    PRNG key. sampling, max_new_tokens: the request's own, or else the call's, or else the target's. may_exit, thinking_budget:
+    the call's.
     """
 
     id: str
@@ -58,11 +61,16 @@ class PreparedRequest:
     sampling: Sampling
     max_new_tokens: int
     may_exit: bool = True
+    thinking_budget: int | None = None
 
-    def in_buffer(self, length: int) -> SlotRequest:
-        """The request as the loop takes it, in a buffer of `length` tokens, prompt included: tokens beyond it are cut."""
+    def in_buffer(self, length: int, limits: Sequence[float] | None = None) -> SlotRequest:
+        """The request as the loop takes it, in a buffer of `length` tokens, prompt included: tokens beyond it are cut.
+
+        limits: thresholds of its own, for slots with own rules; None: the policy's.
+        """
         longest = min(len(self.prompt_ids) + self.max_new_tokens, length)
-        return SlotRequest(self.prompt_ids, self.key, self.thinking, longest, self.sampling, self.may_exit)
+        told = self.prompt_ids, self.key, self.thinking, longest, self.sampling, self.may_exit
+        return SlotRequest(*told, None if limits is None else tuple(limits), self.thinking_budget)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

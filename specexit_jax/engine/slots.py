@@ -16,12 +16,13 @@ from specexit_jax.decoding.loop.speculative import make_loop
 from specexit_jax.decoding.resizing import resized_in_turn
 from specexit_jax.decoding.rows import PromptRows, SlotRequest
 from specexit_jax.decoding.spec import DecodeSpec, LoopContext
-from specexit_jax.decoding.state import DecodeResult
+from specexit_jax.decoding.state import DecodeResult, DecodeState
 from specexit_jax.decoding.timed_programs import TimedPrograms
 from specexit_jax.engine import parking
 from specexit_jax.engine.methods import Method
 from specexit_jax.engine.parking import ParkedRow
 from specexit_jax.engine.session import Session
+from specexit_jax.engine.specs import limits_of
 from specexit_jax.models.cache import Cache
 
 CHUNK = 1024  # prompt tokens of one prefill pass
@@ -45,6 +46,7 @@ class Slots:
         self.loop = loop
         self._programs = TimedPrograms(mesh, loop, loop.spec)
         self._warm: set[tuple[int, int]] = set()
+        self._limits = limits_of(loop.spec, loop.policy)
         self._state = None
         self.reopen(size, longest)
 
@@ -73,8 +75,7 @@ class Slots:
 
     def takes(self, request: SlotRequest) -> int:
         """The live prefix that a request's prompt needs while it is read, and for the iteration after it."""
-        tail, width = self._last_chunk(len(request.prompt), 0)
-        return self.loop.spec.prompt_capacity(len(request.prompt) - tail + width)
+        return self.loop.spec.prompt_capacity(sum(last_chunk(self.loop.spec, len(request.prompt))))
 
     def needs(self, row: int) -> int:
         """The live prefix that a slot's next step needs."""
@@ -103,8 +104,8 @@ class Slots:
     def _chunks(self, row: int, request: SlotRequest, held: int) -> Iterator[None]:
         spec, prompt = self.loop.spec, request.prompt
         start = _begin(request, held)
-        tail, width = self._last_chunk(len(prompt), start)
-        room = self._room(len(prompt) - tail + width)
+        before, width = last_chunk(spec, len(prompt), start)
+        room = self._room(before + width)
         if held:
             fresh = self._programs.call(segments.held_row, self.loop, room, self._state, jnp.int32(row))
         else:
@@ -116,9 +117,9 @@ class Slots:
             fresh = self._programs.call(segments.absorb_row, self.loop, live, fresh, chunk, after, _one(start))
             start += CHUNK
             yield
-        rows = PromptRows.of([request], 1, width, start)
+        rows = PromptRows.of([request], 1, width, start, self._limits)
         fresh = self._programs.call(segments.prefill_row, self.loop, (room, room), fresh, rows, _one(start))
-        self._room(len(prompt) - tail + width)  # the other rows may have changed the caches since
+        self._room(before + width)  # the other rows may have changed the caches since
         self._state = self._programs.call(segments.put_row, self._state, fresh, jnp.int32(row))
         self.requests[row] = request
         self._look()
@@ -128,20 +129,24 @@ class Slots:
         became done."""
         enough, before = self.size if enough is None else enough, self.done.copy()
         while steps > 0 and self.done.sum() < enough and not self.outgrown:
-            self._resize(max(self.needs(row) for row in map(int, np.flatnonzero(~self.done))))
+            self.resize(max(self.needs(row) for row in map(int, np.flatnonzero(~self.done))))
             if (self.size, self._live) not in self._warm:
-                # Compiled by a call without an iteration, so that no iteration is timed as compilation.
-                self._warm.add((self.size, self._live))
-                self._segment(0, enough)
+                self.run_nothing()
             count = self._segment(steps, enough)
             self._look()
             steps -= int(count)
         return np.flatnonzero(self.done & ~before).tolist()
 
+    def run_nothing(self) -> None:
+        """Compiles the loop for the live prefix, by a call without an iteration, so that none is timed as compilation."""
+        self._warm.add((self.size, self._live))
+        self._segment(0, self.size)
+
     def result(self, row: int) -> DecodeResult:
         """What a slot holds so far, as numpy arrays of one row. The request need not be finished."""
         length = jnp.asarray([len(self.requests[row].prompt)], jnp.int32)
-        return jax.device_get(segments.result_of_row(self.loop.spec, self._state, jnp.int32(row), length))
+        arguments = self.loop.spec, _bare(self._state), jnp.int32(row), length
+        return jax.device_get(self._programs.call(segments.result_of_row, *arguments))
 
     def park(self, row: int) -> ParkedRow:
         """Takes an unfinished request out of its slot, which is free then."""
@@ -161,22 +166,24 @@ class Slots:
 
     def stop(self, row: int) -> None:
         """Ends a slot's request with the tokens that it has."""
-        self._state = self._state.replace(done=self._state.done.at[row].set(True))
+        done = self._programs.call(segments.end_row, self._state.done, jnp.int32(row))
+        self._state = self._state.replace(done=done)
         self._look()
 
-    def _last_chunk(self, length: int, start: int) -> tuple[int, int]:
-        """The tokens of the last chunk of a prompt that is computed from `start` on, and what they are padded to."""
-        tail = length - start - CHUNK * ((length - start - 1) // CHUNK)
-        return tail, min(max(SHORTEST, 1 << (tail - 1).bit_length()), self.loop.spec.buffer_length - (length - tail))
+    def written(self, since: np.ndarray, width: int) -> segments.Written:
+        """What each slot has written, from its token `since` [slots] on, in `width` columns, as numpy arrays."""
+        arguments = self.loop.spec, width, _bare(self._state), np.asarray(since, np.int32)
+        return jax.device_get(self._programs.call(segments.written, *arguments))
 
     def _room(self, tokens: int) -> int:
         """The cache capacity for a prompt of so many tokens and the iteration after it. Grows the caches to it."""
         room = self.loop.spec.prompt_capacity(tokens)
         if room > self._live:
-            self._resize(room)
+            self.resize(room)
         return room
 
-    def _resize(self, live: int) -> None:
+    def resize(self, live: int) -> None:
+        """Grows or cuts the caches for the live prefix `live`, which every active row must fit."""
         spec = self.loop.spec
         if spec.capacities_for(live) != spec.capacities_for(self._live):
             state, self._state = self._state, None
@@ -211,6 +218,19 @@ def loop_for(session: Session, method: Method, spec: DecodeSpec) -> LoopContext:
     """What the slots of a session and a method are compiled with."""
     with on_mesh(session.mesh):
         return make_loop(spec, session.params, method.policy, method.boundaries)
+
+
+def last_chunk(spec: DecodeSpec, length: int, start: int = 0) -> tuple[int, int]:
+    """(the tokens before the last chunk of a prompt of `length` tokens that is read from `start` on, its padded width)."""
+    rest = length - start
+    tail = rest - CHUNK * ((rest - 1) // CHUNK)
+    before = length - tail
+    return before, min(max(SHORTEST, 1 << (tail - 1).bit_length()), spec.buffer_length - before)
+
+
+def _bare(state: DecodeState) -> DecodeState:
+    """The state without its caches, so that programs that read none are compiled once for all their sizes."""
+    return state.replace(target_cache=None, draft_cache=None)
 
 
 def _one(number: int) -> np.ndarray:

@@ -2,11 +2,14 @@
 
 from collections.abc import Iterable
 
+import numpy as np
+
 from specexit_jax.decoding.sampling import Sampling
 from specexit_jax.decoding.spec import DecodeSpec
 from specexit_jax.engine.methods import Method
 from specexit_jax.engine.requests import PreparedRequests
 from specexit_jax.engine.session import Session
+from specexit_jax.exits.policy import Policy
 
 LEAST_BUFFER = 1024
 SHORTEST = 128  # the least padded prompt of a closed batch
@@ -18,9 +21,10 @@ def spec_for(
     length: int,
     rule: str = "keyed",
     record_signals: bool = False,
+    own_rules: bool = False,
     logprobs: int = 0,
 ) -> DecodeSpec:
-    """For rows of up to `length` tokens, prompt included; cut to the target's context."""
+    """For rows of up to `length` tokens, prompt included; cut to the target's context. own_rules: see `DecodeSpec`."""
     drafts = method.draft_tokens or method.policy.reads or record_signals
     return DecodeSpec(
         target=session.target,
@@ -32,6 +36,7 @@ def spec_for(
         end_think_ids=session.end_think_ids,
         record_signals=record_signals,
         tree=method.tree,
+        own_rules=own_rules,
         logprobs=logprobs,
     )
 
@@ -43,7 +48,13 @@ def spec_of(prepared: PreparedRequests, rule: str | None = None) -> DecodeSpec:
         max(len(request.prompt_ids) for request in requests), max(request.max_new_tokens for request in requests)
     )
     rule = rule or rule_of(request.sampling for request in requests)
-    return spec_for(prepared.session, prepared.method, length, rule, prepared.record_signals, prepared.logprobs)
+    own = any(request.thinking_budget is not None for request in requests)
+    return spec_for(prepared.session, prepared.method, length, rule, prepared.record_signals, own, prepared.logprobs)
+
+
+def limits_of(spec: DecodeSpec, policy: Policy) -> np.ndarray | None:
+    """The policy's thresholds as `PromptRows.of` takes them: None where rows have no rules of their own."""
+    return np.asarray(policy.limits, np.float32) if spec.own_rules else None
 
 
 def rule_of(samplings: Iterable[Sampling]) -> str:

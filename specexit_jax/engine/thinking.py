@@ -13,9 +13,9 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from specexit_jax.data.tokenizer import prompt_text
+from specexit_jax.data.prompt_ids import prompt_ids
+from specexit_jax.data.tokenizer import END_THINK, THINK, prompt_text
 
-THINK, END_THINK = "<think>", "</think>"
 _CLOSED = "\n\n</think>\n\n"  # Qwen3's text, for templates that cannot close the thinking
 _TAIL = 64  # the last ids of a prompt, which are decoded first
 
@@ -101,12 +101,12 @@ def find_thinking(tokenizer: Any) -> Thinking | None:
 def chat_prompt(tokenizer: Any, thinking: Thinking | None, question: str | Sequence[dict[str, str]]) -> list[int]:
     """Token ids of the chat prompt of a question or conversation, with open thinking if the model thinks."""
     if thinking is None:
-        return tokenizer.encode(prompt_text(tokenizer, question), add_special_tokens=False)
+        return prompt_ids(tokenizer, question)
     return _open_prompt(tokenizer, thinking, question)
 
 
 def _open_prompt(tokenizer: Any, thinking: Thinking, question: str | Sequence[dict[str, str]]) -> list[int]:
-    ids = tokenizer.encode(prompt_text(tokenizer, question), add_special_tokens=False)
+    ids = prompt_ids(tokenizer, question)
     if thinking.is_open(ids):
         return ids
     return ids + tokenizer.encode(f"{THINK}\n", add_special_tokens=False)

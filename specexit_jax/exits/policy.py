@@ -32,11 +32,12 @@ class NeverExit(Policy):
 class Threshold(Rule):
     """The `default` rule: exit at the first boundary whose smoothed signals (its own token included) pass all thresholds.
 
-    thresholds: one for each of the smoother's signals; the table of signals says whether it is a lower or an upper limit.
+    thresholds: one for each of the smoother's signals; the table of signals says whether it is a lower or an upper limit. With
+    rows' own (`with_limits`) they are [B, 1, S].
     budget: the number of thinking tokens from which on every boundary is an exit; None: there is no budget.
     """
 
-    thresholds: Float[Array, " S"]
+    thresholds: Float[Array, "*rows S"]
     smoother: Smoother = Ewma()
     budget: Int[Array, ""] | None = None
 
@@ -69,6 +70,13 @@ class Threshold(Rule):
         budget = None if terms.budget is None else jnp.int32(terms.budget)
         limits = jnp.asarray(terms.thresholds, jnp.float32)
         return cls(limits, smoother_named(terms.smoothing, terms.signals, terms.score), budget)
+
+    @property
+    def limits(self) -> Float[Array, " S"]:
+        return self.thresholds
+
+    def with_limits(self, limits: Float[Array, "B S"]) -> "Threshold":
+        return self.replace(thresholds=limits[:, None])
 
     def init(self, batch: int):
         """(the smoother's state, the number of thinking tokens so far or None without a budget)."""

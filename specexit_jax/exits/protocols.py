@@ -19,10 +19,10 @@ class Policy(Protocol):
     reads: names of the columns that it is given as the argument `signals`: signals of the draft in the order of the table, then
     readings of the target (`readings.READINGS`). Where it is (), the loop may be compiled without signal heads, and the
     argument is None or [B, T, 0]. signals: names of the S smoothed signals, which it compares; the default reads these.
-    per_step: whether its decisions depend on how verify steps divide the text; such a policy cannot be replayed. exits: False
-    for a policy that never exits. on_trial: whether an exit is a trial, see `TrialPolicy`. reads_tokens: False for a policy whose
-    `decide` may get None for the tokens; a replay then need not read them. Thresholds must be array leaves, so that other values
-    do not compile anew.
+    limits: its thresholds, one for each of `signals`; () where it has none. per_step: whether its decisions depend on how verify
+    steps divide the text; such a policy cannot be replayed. exits: False for a policy that never exits. on_trial: whether an exit
+    is a trial, see `TrialPolicy`. reads_tokens: False for a policy whose `decide` may get None for the tokens; a replay then need
+    not read them. Thresholds must be array leaves, so that other values do not compile anew.
     """
 
     signals: ClassVar[tuple[str, ...]] = ()
@@ -34,6 +34,14 @@ class Policy(Protocol):
     @property
     def reads(self) -> tuple[str, ...]:
         return self.signals
+
+    @property
+    def limits(self) -> Float[Array, " S"] | tuple[()]:
+        return ()
+
+    def with_limits(self, limits: Float[Array, "B S"]) -> "Policy":
+        """The policy that compares each row's signals with the row's own thresholds; itself where it has none."""
+        return self
 
     def init(self, batch: int) -> Any:
         """The initial state of `batch` rows: a pytree of arrays [B, ...]."""

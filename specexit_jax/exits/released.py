@@ -38,7 +38,7 @@ class Released(Rule):
     boundaries of the step are considered, even those before it.
     """
 
-    thresholds: Float[Array, " S"]
+    thresholds: Float[Array, "*rows S"]
     score: str = flax.struct.field(pytree_node=False, default="ewma")
 
     signals: ClassVar[tuple[str, ...]] = PAPER
@@ -64,6 +64,13 @@ class Released(Rule):
     @classmethod
     def alone(cls, smoothing: str | None) -> "Released":
         return released(smoothing or "ewma")
+
+    @property
+    def limits(self) -> Float[Array, " S"]:
+        return self.thresholds
+
+    def with_limits(self, limits: Float[Array, "B S"]) -> "Released":
+        return self.replace(thresholds=limits)
 
     def init(self, batch: int) -> ReleasedState:
         return ReleasedState(

@@ -146,12 +146,13 @@ def by_scale(names: Sequence[str]) -> list[tuple[Scale, slice]]:
 
 
 def passed(
-    values: Float[Array, "*batch S"], limits: Float[Array, " S"], names: Sequence[str], strict: bool = False
+    values: Float[Array, "*batch S"], limits: Float[Array, "*#batch S"], names: Sequence[str], strict: bool = False
 ) -> list[Bool[Array, "*batch"]]:
-    """For each signal, whether its value passes the threshold. strict: a value equal to the threshold does not pass."""
+    """For each signal, whether its value passes the threshold. limits: one for all, or such as broadcast to the values.
+    strict: a value equal to the threshold does not pass."""
     found = []
     for column, name in enumerate(names):
-        value, limit = values[..., column], limits[column]
+        value, limit = values[..., column], limits[..., column]
         if SIGNALS[name].at_least:
             found.append(value > limit if strict else value >= limit)
         else:

@@ -4,7 +4,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Int
+from jaxtyping import Array, Bool, Int
 
 from specexit_jax.decoding import verify
 from specexit_jax.decoding.drafts import drafting, layer_calls
@@ -13,7 +13,7 @@ from specexit_jax.decoding.loop.prompt_chunks import read_prompts
 from specexit_jax.decoding.loop.token_logs import no_logs, step_logs, with_logs
 from specexit_jax.decoding.loop.trials import no_trials
 from specexit_jax.decoding.penalty import penalised_if_any, seen_before
-from specexit_jax.decoding.rows import PromptRows
+from specexit_jax.decoding.rows import OwnRules, PromptRows
 from specexit_jax.decoding.sampling import Sampling, SamplingRows, placeholder_keys
 from specexit_jax.decoding.spec import DecodeSpec, LoopContext
 from specexit_jax.decoding.state import DecodeState, write_rows
@@ -63,6 +63,7 @@ def empty_state(loop: LoopContext, batch: int, capacities: tuple[int, int]) -> D
         accept_histogram=jnp.zeros((batch, spec.draft_tokens + 1), jnp.int32),
         signals=jnp.zeros((batch, spec.capacity, len(loop.recorded)), jnp.float32) if spec.record_signals else None,
         trial=no_trials(loop, batch),
+        own=OwnRules.none(batch, len(loop.policy.signals)) if spec.own_rules else None,
         logs=no_logs(spec, batch),
     )
 
@@ -99,6 +100,9 @@ def prefill(
     )
     sampled = keyed_sample(wanted, rows.keys, prompt_length[:, None], rows.sampling)
     logs, root = step_logs(spec, logits, sampled), sampled[:, 0]
+    spent = None if rows.own is None else without_thinking(spec, rows, max_length) & ~done
+    if spent is not None and spec.end_think_ids:
+        root = jnp.where(spent, jnp.int32(spec.end_think_ids[0]), root)
     stops = ~done & verify.is_any_of(root, spec.stop_ids)
     state = state.replace(
         tokens=write_rows(state.tokens, root[:, None], prompt_length),
@@ -113,12 +117,26 @@ def prefill(
         may_exit=rows.may_exit,
         done=done | stops,
         finished=stops,
-        logs=with_logs(state.logs, logs, sampled, sampled, prompt_length),
+        logs=with_logs(state.logs, logs, sampled, root[:, None], prompt_length),
     )
+    if spent is not None:
+        opening = jnp.where(spent, prompt_length, jnp.int32(-1))
+        state = state.replace(
+            thinking=rows.thinking & ~spent,
+            think_end=opening,
+            exit_position=opening,
+            own=rows.own.replace(spent=spent),
+        )
     if not loop.runs_draft:
         return state
     pairs = layer_calls.run_pairs(loop, read.draft_cache, start + last, read.fused[:, None], root[:, None], live[0])
     return drafting.make_drafts(loop, live[1], state, pairs, jnp.zeros_like(last))
+
+
+def without_thinking(spec: DecodeSpec, rows: PromptRows, max_length: Int[Array, " B"]) -> Bool[Array, " B"]:
+    """The rows whose own budget allows no thinking token: `</think>` is the first that they write, if it fits."""
+    fits = rows.prompt_length <= verify.exits_below(max_length, len(spec.end_think_ids))
+    return rows.thinking & fits & (rows.own.until <= rows.prompt_length)
 
 
 def absorb(

@@ -6,9 +6,10 @@ where segments end, on its slot, or on the other rows.
 
 import functools
 
+import flax.struct
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from specexit_jax.backend import heads_apart
 from specexit_jax.decoding.loop.prefill import absorb, empty_state, prefill
@@ -16,7 +17,7 @@ from specexit_jax.decoding.loop.speculative import can_step
 from specexit_jax.decoding.loop.step import step
 from specexit_jax.decoding.loop.trials import settled
 from specexit_jax.decoding.spec import DecodeSpec, LoopContext
-from specexit_jax.decoding.state import DecodeResult, DecodeState, result_of
+from specexit_jax.decoding.state import DecodeResult, DecodeState, TokenLogs, result_of
 from specexit_jax.models.cache import Cache, resize, with_positions
 
 
@@ -84,6 +85,41 @@ def put_row(state: DecodeState, fresh: DecodeState, row: Int[Array, ""]) -> Deco
 
 
 @jax.jit
+def end_row(done: Bool[Array, " B"], row: Int[Array, ""]) -> Bool[Array, " B"]:
+    """`DecodeState.done` with slot `row` done."""
+    return done | (jnp.arange(done.shape[0], dtype=jnp.int32) == row)
+
+
+@flax.struct.dataclass
+class Written:
+    """What rows have written lately. tokens: the columns from a place on; those at or past a row's length are stale.
+
+    logs: of these columns. think_end, exit_position, seen_signals, spent: as in `DecodeResult`.
+    """
+
+    tokens: Int[Array, "B W"]
+    think_end: Int[Array, " B"]
+    exit_position: Int[Array, " B"]
+    seen_signals: Float[Array, "B R"]
+    spent: Bool[Array, " B"] | None
+    logs: TokenLogs | None
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def written(spec: DecodeSpec, width: int, state: DecodeState, since: Int[Array, " B"]) -> Written:
+    """`width` tokens of every row from position `since` on. state: without its caches. Not for policies with trials, whose tokens
+    may be taken back."""
+    places = jnp.minimum(since[:, None] + jnp.arange(width, dtype=jnp.int32)[None, :], spec.capacity - 1)
+    spent = None if state.own is None else state.own.spent
+
+    def taken(array: Array) -> Array:
+        return jnp.take_along_axis(array, places.reshape(*places.shape, *(1,) * (array.ndim - 2)), axis=1)
+
+    logs = state.logs and jax.tree.map(taken, state.logs)
+    return Written(taken(state.tokens), state.think_end, state.exit_position, state.seen_signals, spent, logs)
+
+
+@jax.jit
 def bare_row(state: DecodeState, row: Int[Array, ""]) -> DecodeState:
     """Slot `row` of a state without keys and values, as a state of one row."""
     return jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, row, 1), state)
@@ -105,7 +141,6 @@ def put_array(array: Array, new: Array, row: Int[Array, ""]) -> Array:
 def result_of_row(
     spec: DecodeSpec, state: DecodeState, row: Int[Array, ""], prompt_length: Int[Array, " 1"]
 ) -> DecodeResult:
-    """The result of slot `row` so far, as a batch of one row. An answer on trial is left out."""
-    bare = settled(state).replace(target_cache=None, draft_cache=None)
-    one = jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, row, 1), bare)
+    """The result of slot `row` so far, as a batch of one row. An answer on trial is left out. state: without its caches."""
+    one = jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, row, 1), settled(state))
     return result_of(one, prompt_length, spec.buffer_length)

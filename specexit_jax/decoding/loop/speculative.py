@@ -64,7 +64,8 @@ def finished(loop: LoopContext, prefixes: Sequence[int], rows: PromptRows, state
 
 def make_loop(spec: DecodeSpec, params: DecodeParams, policy: Any, boundaries: Any) -> LoopContext:
     """What all iterations share. Raises ValueError where the policy reads signals that the draft does not have, where it exits
-    but `</think>` has no ids, and where its exits are trials but it sees readings or log-probabilities are kept."""
+    but `</think>` has no ids, and where its exits are trials but it sees readings, the rows have own rules or log-probabilities are
+    kept."""
     if policy.reads and not spec.has_signals:
         raise ValueError("This exit policy reads signals, but there is no draft model with signal heads: give one.")
     if missing := [name for name in policy.reads if name not in (*READINGS, *spec.draft.signal_names)]:
@@ -74,6 +75,8 @@ def make_loop(spec: DecodeSpec, params: DecodeParams, policy: Any, boundaries: A
     loop = LoopContext(spec, params, policy, boundaries, head_of(spec, params))
     if loop.tries and loop.takes_readings:  # a failed trial would have to bring those of the discarded root back
         raise ValueError("An exit policy with trials cannot see the target's readings.")
+    if loop.tries and spec.own_rules:
+        raise ValueError("An exit policy with trials decodes rows by its own rules alone: leave the rows' own out.")
     if loop.tries and spec.logprobs:  # a failed trial would have to bring those of the discarded root back
         raise ValueError("Log-probabilities are not kept where an exit policy has trials: leave logprobs at 0.")
     return loop

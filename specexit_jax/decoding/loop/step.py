@@ -52,12 +52,14 @@ class Observed:
 @flax.struct.dataclass
 class ExitDecision:
     """The rows that exit, the column of the last token that they keep, and the smoothed signals of all columns; the policy's state
-    after the accepted thinking tokens, where it has computed that too (else None)."""
+    after the accepted thinking tokens, where it has computed that too (else None); the rows whose own budget exits for them (None
+    without own rules)."""
 
     exits: Bool[Array, " B"]
     column: Int[Array, " B"]
     smoothed: Float[Array, "B T S"]
     policy_state: Any
+    spent: Bool[Array, " B"] | None
 
 
 def step(loop: LoopContext, live: int, state: DecodeState) -> DecodeState:
@@ -143,14 +145,22 @@ def signals_read(loop: LoopContext, observed: Observed) -> Float[Array, "B T R"]
 def decide(
     loop: LoopContext, state: DecodeState, verified: Verified, accepted: Accepted, observed: Observed
 ) -> ExitDecision:
-    """The policy's exit: at a boundary among the accepted thinking tokens, where all ids of `</think>` still fit."""
+    """The policy's exit: at a boundary among the accepted thinking tokens, where all ids of `</think>` still fit. A row's own
+    budget exits at the token that spends it, boundary or not, unless the policy does so before."""
     width = verified.candidates.shape[1]
     room = verify.exits_below(state.max_length, len(loop.spec.end_think_ids))
-    valid = accepted.valid & state.may_exit[:, None] & (verified.positions < room[:, None])
+    fits = accepted.valid & (verified.positions < room[:, None])
+    valid = fits & state.may_exit[:, None]
+    policy = loop.policy if state.own is None else loop.policy.with_limits(state.own.limits)
     closes = accepted.closing < width
     seen = verified.candidates, signals_read(loop, observed), observed.boundary
-    (cut, smoothed), after = loop.policy.decide_and_commit(state.policy_state, *seen, valid, accepted.valid, closes)
-    return ExitDecision(cut < width, cut, smoothed, after)
+    (cut, smoothed), after = policy.decide_and_commit(state.policy_state, *seen, valid, accepted.valid, closes)
+    spent = None
+    if state.own is not None:
+        last = verify.first_column(fits & (verified.positions + 1 >= state.own.until[:, None]))
+        spent = last < cut
+        cut = jnp.minimum(cut, last)
+    return ExitDecision(cut < width, cut, smoothed, after, spent)
 
 
 def commit(
@@ -207,6 +217,7 @@ def commit(
         steps=state.steps + active.astype(jnp.int32),
         accept_histogram=count_acceptance(spec, state, accepted, decision),
         signals=signals,
+        own=None if state.own is None else state.own.replace(spent=state.own.spent | decision.spent),
         logs=with_logs(state.logs, verified.logs, verified.sampled, committed[:, 1:], state.length + 1),
     )
     return state, committed, count

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import jinja2
 
+from specexit_jax.data.prompt_ids import without_system
 from specexit_jax.data.tokenizer import prompt_text
 from specexit_jax.engine.session import Session
 from specexit_jax.engine.thinking import THINK
@@ -30,16 +31,6 @@ def chat_text(session: Session, turns: Turns, reply: bool = True) -> str:
         return text
     opened = session.thinking.is_open(session.tokenizer.encode(text, add_special_tokens=False))
     return text if opened else f"{text}{THINK}\n"
-
-
-def without_system(turns: Turns) -> list[dict[str, str]]:
-    """The messages without a system role: its text is put before the first user message."""
-    said = [turn["content"] for turn in turns if turn["role"] == "system"]
-    rest = [dict(turn) for turn in turns if turn["role"] != "system"]
-    first = next((turn for turn in rest if turn["role"] == "user"), None)
-    if said and first is not None:
-        first["content"] = "\n\n".join([*said, first["content"]])
-    return rest
 
 
 def _rendered(session: Session, turns: Turns, reply: bool) -> str:

@@ -1,0 +1,63 @@
+"""frontier.json beside a policy: which of its rows are this policy at another risk."""
+
+import dataclasses
+import json
+
+import pytest
+from serving_case import LATE, NEVER, OPEN, certified_folder, policy_of, row
+
+from specexit_jax import SpecExit
+from specexit_jax.exits.frontier_file import FRONTIER, at_most, certified_risks
+
+
+@pytest.fixture
+def folder(tiny, session, tmp_path):
+    return certified_folder(tiny, tmp_path / "model", session)
+
+
+def test_rows_are_policies_at_other_risks(folder):
+    file = policy_of(folder)
+    risks = certified_risks(file, folder / FRONTIER)
+    assert [(risk.epsilon, risk.policy.thresholds, risk.tokens_ratio) for risk in risks] == [
+        (0.01, NEVER, 1.0), (0.02, LATE, 0.5), (0.05, OPEN, 0.25)
+    ]  # fmt: skip
+    assert all(risk.policy.certificate.thresholds == risk.policy.thresholds for risk in risks)
+    assert [at_most(risks, epsilon).epsilon for epsilon in (0.01, 0.019, 0.02, 1.0)] == [0.01, 0.01, 0.02, 0.05]
+    with pytest.raises(ValueError, match=r"the least risk that this exit policy is certified for is 0.01"):
+        at_most(risks, 0.0099)
+
+
+def test_rows_of_other_policies_are_left_out(folder):
+    file = policy_of(folder)
+    for change in ({"split": "other"}, {"rows": [row(0.01, NEVER, 1.0, "mean")]}, {"score": {"hidden": 3}}):
+        content = json.loads((folder / FRONTIER).read_text()) | change
+        (folder / "other.json").write_text(json.dumps(content))
+        assert [(risk.epsilon, risk.tokens_ratio) for risk in certified_risks(file, folder / "other.json")] == [
+            (0.02, None)
+        ]
+    assert certified_risks(dataclasses.replace(file, thresholds=OPEN), folder / FRONTIER) == ()
+    assert certified_risks(dataclasses.replace(file, certificate=None), folder / FRONTIER) == ()
+
+
+@pytest.mark.parametrize(
+    "content", ["[", "[]", '{"split": "development"}', '{"split": "development", "rows": [{"epsilon": 1}]}']
+)
+def test_a_file_that_is_no_frontier_is_named(folder, content):
+    (folder / FRONTIER).write_text(content)
+    with pytest.raises(ValueError, match=r"frontier.json is not a frontier"):
+        certified_risks(policy_of(folder), folder / FRONTIER)
+
+
+def test_a_request_chooses_its_risk(folder):
+    model = SpecExit.load(folder / "target", folder / "draft", folder / "policy.json", draft_tokens=2)
+    exits = {epsilon: model.generate("Count the legs.", epsilon=epsilon, seed=0).exit for epsilon in (0.01, 0.02, 0.05)}
+    assert exits[0.01] is None and exits[0.02].token > exits[0.05].token
+    assert model.plan("?", epsilon=0.03).policy.certificate.epsilon == 0.02
+    assert model.plan("?", epsilon=0.05).policy.thresholds == dict(
+        zip(("confidence", "progress", "remain"), OPEN, strict=True)
+    )
+    for wrong, told in (({"epsilon": 0.001}, "least risk"), ({"epsilon": 0.02, "method": "eagle3"}, "takes none")):
+        with pytest.raises(ValueError, match=told):
+            model.plan("?", **wrong)
+    with pytest.raises(ValueError, match="thinking_budget must be at least 0"):
+        model.plan("?", thinking_budget=-1)
