@@ -46,7 +46,7 @@ class Answering:
         """What a report of the engine adds."""
         self._ids += progress.ids
         self.over = progress.outcome is not None
-        if progress.ids:
+        if progress.ids and self.choice.job.watched:
             self._time()
         reasoning, content = self._writing.upto(self._ids, progress.think_end, self.over)
         self.reasoning, self.content = self.reasoning + reasoning, self.content + content
@@ -63,12 +63,8 @@ class Answering:
         answer = answer_of(self._offer.session, outcome, job.prepared.method, self.choice.call.policy)
         kept = len(outcome.ids) if self._writing.kept is None else self._writing.kept
         now = time.perf_counter()
-        seconds = {
-            "queued": job.admitted - job.arrived,
-            "first": (self._first or now) - job.arrived,
-            "total": now - job.arrived,
-        }
-        seconds = {name: round(value, 6) for name, value in seconds.items()}
+        since = {"queued": job.admitted, "first": self._first, "total": now}
+        seconds = {name: None if value is None else round(value - job.arrived, 6) for name, value in since.items()}
         block = blocks.ending(self.choice, answer, progress, kept, seconds)
         self._metrics.answered(answer, block)
         self._metrics.accepted(outcome.accepted)
