@@ -2,10 +2,11 @@
 
 import dataclasses
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from specexit_jax.api.reading import answer_of
-from specexit_jax.exits.boundaries import boundary_positions
+from specexit_jax.exits.boundaries import Boundaries, boundary_positions
 from specexit_jax.serving import blocks
 from specexit_jax.serving.engine_loop import Progress
 from specexit_jax.serving.fields import Asked
@@ -80,12 +81,19 @@ class Answering:
         self._last = now
 
     def _boundaries(self, think_end: int | None) -> list[int]:
-        """Those since the last look, without the last token's: whether it is one may depend on the token after it."""
+        """Those since the last look."""
         if self._offer.boundaries is None or not self._thinking:
             return []
-        start, stop = self._seen, len(self._ids) - 1 if think_end is None else min(think_end, len(self._ids))
-        if stop <= start:
-            return []
-        self._seen = stop
-        found = boundary_positions(self._offer.boundaries, self._ids[start : stop + 1], stop - start)
-        return [start + place for place in found]
+        found, self._seen = boundaries_since(self._offer.boundaries, self._ids, self._seen, think_end)
+        return found
+
+
+def boundaries_since(table: Boundaries, ids: Sequence[int], start: int, think_end: int | None) -> tuple[list[int], int]:
+    """(the boundaries among the thinking tokens from `start` on, the token to go on with). think_end: of `</think>`; None: not yet.
+
+    The last token is left for later: whether it is a boundary may depend on the token after it.
+    """
+    stop = len(ids) - 1 if think_end is None else min(think_end, len(ids))
+    if stop <= start:
+        return [], start
+    return [start + place for place in boundary_positions(table, ids[start : stop + 1], stop - start)], stop
