@@ -43,7 +43,9 @@ def check() -> None:
     if given := [name for name in _A_REQUESTS_OWN if FLAGS[name].present]:
         raise ValueError(f"--{given[0]} is a request's own: leave it out, and let clients give it.")
     if FLAGS.config is not None and (twice := [name for name in ("target", "draft", "policy") if FLAGS[name].present]):
-        raise ValueError(f"--config names the {twice[0]} already: leave one of them out, or give --config.{twice[0]}=….")
+        raise ValueError(
+            f"--config names the {twice[0]} already: leave one of them out, or give --config.{twice[0]}=…."
+        )
     if FLAGS.config is None and FLAGS.workdir is not None:
         raise ValueError("--workdir has the draft and policy of an experiment: give --config too.")
 

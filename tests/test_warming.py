@@ -3,6 +3,7 @@
 import dataclasses
 
 import numpy as np
+import pytest
 from compilations_case import compilations
 from decoding_case import SAMPLED, boundary_table, tiny_params, tiny_spec
 
@@ -13,15 +14,16 @@ from specexit_jax.engine.slots import Slots, last_chunk
 from specexit_jax.engine.warming import prompts_of_each_kind, warming
 from specexit_jax.exits.policy import NeverExit
 
-SPEC = tiny_spec(0, buffer_length=60, live_prefixes=(32,), stop_ids=(), own_rules=True)
+SPEC = tiny_spec(1, buffer_length=60, live_prefixes=(16, 32), stop_ids=(), own_rules=True)
 
 
+@pytest.mark.slow
 def test_nothing_is_compiled_once_slots_are_warm(monkeypatch):
     """Short and long prompts and answers, whose live prefixes grow and are cut, and slots that are stopped and read."""
     monkeypatch.setattr("specexit_jax.engine.slots.CHUNK", 16)
-    monkeypatch.setattr("specexit_jax.engine.slots.SHORTEST", 16)
+    monkeypatch.setattr("specexit_jax.engine.slots.SHORTEST", 8)
     monkeypatch.setattr("specexit_jax.engine.warming.CHUNK", 16)
-    monkeypatch.setattr("specexit_jax.engine.warming.SHORTEST", 16)
+    monkeypatch.setattr("specexit_jax.engine.warming.SHORTEST", 8)
     slots, rng = Slots(make_loop(SPEC.bare, tiny_params(), NeverExit(), boundary_table()), 2), np.random.default_rng(0)
     for _ in warming(slots, 6):
         pass
