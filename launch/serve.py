@@ -49,6 +49,10 @@ def check() -> None:
             raise ValueError(f"{name} is not installed: pip install 'specexit-jax[serve]'.")
     if given := [name for name in _A_REQUESTS_OWN if FLAGS[name].present]:
         raise ValueError(f"--{given[0]} is a request's own: leave it out, and let clients give it.")
+    if FLAGS.config is not None and (twice := [name for name in ("target", "draft", "policy") if FLAGS[name].present]):
+        raise ValueError(
+            f"--config names the {twice[0]} already: leave one of them out, or give --config.{twice[0]}=…."
+        )
     if FLAGS.config is None and FLAGS.workdir is not None:
         raise ValueError("--workdir has the draft and policy of an experiment: give --config too.")
 
@@ -73,10 +77,12 @@ def main() -> None:
 
     at = listener(FLAGS.host, FLAGS.port)  # before what takes long
     model = models.loaded() if FLAGS.config is None else configured()
-    known = bundled.is_bundled(FLAGS.target) and FLAGS.config is None
-    name = FLAGS.name or ("specexit" if known else Path(FLAGS.target).name)
-    settings = {key: value for key, value in models.settings().items() if key not in _A_REQUESTS_OWN}
-    offer = Offer(model, name, FLAGS.context, FLAGS.slots, settings, EXAMPLES if known else {}, FLAGS.logprobs)
+    target = FLAGS.target if FLAGS.config is None else door.config().target
+    known = bundled.is_bundled(target)
+    name = FLAGS.name or ("specexit" if known else Path(target).name)
+    settings = {} if FLAGS.config is None else dict(door.config().get("sampling", {}))
+    given = {key: value for key, value in models.settings().items() if key not in _A_REQUESTS_OWN and value is not None}
+    offer = Offer(model, name, FLAGS.context, FLAGS.slots, settings | given, EXAMPLES if known else {}, FLAGS.logprobs)
 
     def warmed(seconds: float) -> None:
         told = f"{time.perf_counter() - began:.1f} s after the start, {seconds:.1f} s of them for its programs"

@@ -5,7 +5,7 @@ import dataclasses
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from decoding_case import boundary_table, tiny_params, tiny_spec
+from decoding_case import boundary_table, tiny_spec
 
 from specexit_jax.decoding.loop.speculative import make_loop
 from specexit_jax.decoding.trees import TreeShape
@@ -49,7 +49,10 @@ def cut(session, method, plain, budget: int):
     return (*begun, *rest.ids)
 
 
-@pytest.mark.parametrize("tree", [None, TreeShape(2, 2, 4)], ids=["chain", "tree"])
+TREE = pytest.param(TreeShape(2, 2, 4), marks=pytest.mark.slow, id="tree")
+
+
+@pytest.mark.parametrize("tree", [pytest.param(None, id="chain"), TREE])
 def test_a_thinking_budget_is_kept_token_for_token(session, policy, requests, tree):
     """Against runs whose prompt holds the thinking so far: nothing of the budget is in their program."""
     method = make_method(session, "eagle3", draft_tokens=2, tree=tree)
@@ -69,12 +72,11 @@ def test_a_budget_and_the_policy_end_the_thinking_whichever_is_first(session, po
     assert {one.exit for one in exits} - {None}
     for budget in (1, 3, 8):
         settings = DecodeSettings(max_new_tokens=MOST, thinking_budget=budget)
-        for placement in (Placement(), Placement(3)):
-            for one, free in zip(generate(session, requests, method, settings, placement), exits, strict=True):
-                own = free.exit is not None and free.exit <= budget
-                assert one.spent == (not own and free.thinking_tokens > budget)
-                assert one.ids[: one.thinking_tokens] == free.ids[: min(budget, free.thinking_tokens)]
-                assert not own or one.ids == free.ids
+        for one, free in zip(generate(session, requests, method, settings, Placement(3)), exits, strict=True):
+            own = free.exit is not None and free.exit <= budget
+            assert one.spent == (not own and free.thinking_tokens > budget)
+            assert one.ids[: one.thinking_tokens] == free.ids[: min(budget, free.thinking_tokens)]
+            assert not own or one.ids == free.ids
 
 
 def test_rows_with_thresholds_of_their_own_share_a_program(session, policy, requests):
@@ -135,4 +137,4 @@ def test_text_so_far_is_read_from_all_slots_at_once(session, policy, requests):
 def test_own_rules_and_trials_exclude_each_other():
     spec = dataclasses.replace(tiny_spec(0), own_rules=True)
     with pytest.raises(ValueError, match="with trials"):
-        make_loop(spec, tiny_params(), Deer(jnp.float32(0.5), 4), boundary_table())
+        make_loop(spec, None, Deer(jnp.float32(0.5), 4), boundary_table())

@@ -9,6 +9,8 @@ from serving_case import CHAT, RAW, certified_folder, chat, events_of, joined, o
 
 from specexit_jax import SpecExit
 from specexit_jax.engine.session import close_thinking
+from specexit_jax.exits.boundaries import make_boundaries
+from specexit_jax.serving.answering import boundaries_since
 
 QUESTION = "Count the legs."
 
@@ -198,8 +200,14 @@ def test_special_tokens_in_a_message_stay_text(client, model):
     assert told["usage"]["prompt_tokens"] == len(prompt)
 
 
-def test_a_client_that_leaves_frees_its_slot(client, model):
-    service, app = client.service, client.app
+def test_a_client_that_leaves_frees_its_slot(client, model, monkeypatch):
+    """Within a segment: its answer is far from its end."""
+    service, app, ended = client.service, client.app, []
+    run, dispatch = service.engine.slots.run, service._dispatch
+    monkeypatch.setattr(service.engine.slots, "run", lambda *given: time.sleep(0.02) or run(1, *given[1:]))
+    monkeypatch.setattr(
+        service, "_dispatch", lambda told: ended.extend(one.outcome for _, one in told if one.outcome) or dispatch(told)
+    )
     long = chat(temperature=1.3, specexit={"method": "eagle3"})
     for body, leaves in (
         (long | {"stream": True}, lambda sent: len(sent) > 3),
@@ -212,8 +220,21 @@ def test_a_client_that_leaves_frees_its_slot(client, model):
         while not service.idle:
             assert time.monotonic() < until
             time.sleep(0.005)
-    assert not service._queues and not service.engine._rows
+    assert not service._queues and not service.engine._rows and not service.engine.slots.active
+    assert ended and all(len(outcome.ids) < 20 and not outcome.finished for outcome in ended)
+    assert len(model.generate(QUESTION, seed=0, temperature=1.3, exits=False).ids) > 30
     assert_is(client.post(CHAT, json=chat(seed=0)).json()["choices"][0], model.generate(QUESTION, seed=0))
+
+
+def test_a_boundary_that_depends_on_the_next_token_waits_for_it():
+    table = make_boundaries([".", " a", "b", "\n\n"], ("paragraph", "sentence"))
+    ids, found, seen = [], [], 0
+    for token in (0, 1, 0, 2, 3, 0, 1):
+        ids.append(token)
+        fresh, seen = boundaries_since(table, ids, seen, None)
+        found += fresh
+    assert found == [0, 4, 5]
+    assert boundaries_since(table, ids, 3, 5) == ([4], 5) and boundaries_since(table, ids, 5, 5) == ([], 5)
 
 
 def test_models_metrics_and_health(client):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from specexit_jax.api.reading import answer_of
-from specexit_jax.exits.boundaries import boundary_positions
+from specexit_jax.exits.boundaries import Boundaries, boundary_positions
 from specexit_jax.serving import blocks
 from specexit_jax.serving.engine_loop import Progress
 from specexit_jax.serving.fields import Asked
@@ -53,7 +53,7 @@ class Answering:
         """What a report of the engine adds."""
         self._ids += progress.ids
         self.over = progress.outcome is not None
-        if progress.ids:
+        if progress.ids and self.choice.job.watched:
             self._time()
         reasoning, content = self._writing.upto(self._ids, progress.think_end, self.over)
         self.reasoning, self.content = self.reasoning + reasoning, self.content + content
@@ -94,12 +94,8 @@ class Answering:
         answer = answer_of(self._offer.session, outcome, job.prepared.method, self.choice.call.policy)
         kept = len(outcome.ids) if self._writing.kept is None else self._writing.kept
         now = time.perf_counter()
-        seconds = {
-            "queued": job.admitted - job.arrived,
-            "first": (self._first or now) - job.arrived,
-            "total": now - job.arrived,
-        }
-        seconds = {name: round(value, 6) for name, value in seconds.items()}
+        since = {"queued": job.admitted, "first": self._first, "total": now}
+        seconds = {name: None if value is None else round(value - job.arrived, 6) for name, value in since.items()}
         block = blocks.ending(self.choice, answer, progress, kept, seconds)
         self._metrics.answered(answer, block)
         self._metrics.accepted(outcome.accepted)
@@ -115,12 +111,19 @@ class Answering:
         self._last = now
 
     def _boundaries(self, think_end: int | None) -> list[int]:
-        """Those since the last look, without the last token's: whether it is one may depend on the token after it."""
+        """Those since the last look."""
         if self._offer.boundaries is None or not self._thinking:
             return []
-        start, stop = self._seen, len(self._ids) - 1 if think_end is None else min(think_end, len(self._ids))
-        if stop <= start:
-            return []
-        self._seen = stop
-        found = boundary_positions(self._offer.boundaries, self._ids[start : stop + 1], stop - start)
-        return [start + place for place in found]
+        found, self._seen = boundaries_since(self._offer.boundaries, self._ids, self._seen, think_end)
+        return found
+
+
+def boundaries_since(table: Boundaries, ids: Sequence[int], start: int, think_end: int | None) -> tuple[list[int], int]:
+    """(the boundaries among the thinking tokens from `start` on, the token to go on with). think_end: of `</think>`; None: not yet.
+
+    The last token is left for later: whether it is a boundary may depend on the token after it.
+    """
+    stop = len(ids) - 1 if think_end is None else min(think_end, len(ids))
+    if stop <= start:
+        return [], start
+    return [start + place for place in boundary_positions(table, ids[start : stop + 1], stop - start)], stop

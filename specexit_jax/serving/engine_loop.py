@@ -14,12 +14,10 @@ from specexit_jax.decoding.rows import SlotRequest
 from specexit_jax.decoding.state import TokenLogs
 from specexit_jax.engine.outcomes import Outcome, outcome_of
 from specexit_jax.engine.requests import PreparedRequests
-from specexit_jax.engine.scheduler import BETWEEN
-from specexit_jax.engine.slots import Slots
+from specexit_jax.engine.slots import BETWEEN, READ, Slots
 from specexit_jax.engine.warming import warming
 
 STEPS = 4  # iterations of a segment
-_READ = object()
 
 
 @dataclasses.dataclass(eq=False)
@@ -170,7 +168,7 @@ class EngineLoop:
                 job.admitted = time.perf_counter()
                 self._entering = row, job, self.slots.admitting(row, job.request)
             row, job, chunks = self._entering
-            if next(chunks, _READ) is not _READ:
+            if next(chunks, READ) is not READ:
                 break
             self._entering, self._rows[row] = None, job
             if self.slots.done[row]:  # finished by its first token

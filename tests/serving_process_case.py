@@ -1,0 +1,90 @@
+"""The server as a process of its own, with the bundled model and a policy that can be used at several risks."""
+
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from serving_case import row
+
+from specexit_jax.engine.session import EMBEDDED
+from specexit_jax.exits.frontier_file import FRONTIER
+from specexit_jax.exits.policy_file import load_policy
+
+ROOT = Path(__file__).resolve().parent.parent
+RISKS = {
+    0.002: 20,
+    0.01: 71,
+    0.05: 83,
+}  # a risk, and the step of the bundled policy's path that stands for it: not certified
+
+
+def several_risks(folder: Path) -> Path:
+    """A copy of the bundled policy.json beside a frontier.json, whose rows are steps of the policy's path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copy(EMBEDDED / "policy.json", folder)
+    file = load_policy(folder / "policy.json")
+    steps = file.certificate.steps
+    rows = [row(risk, steps[step], 0.2, file.smoothing) for risk, step in RISKS.items()]
+    (folder / FRONTIER).write_text(json.dumps({"split": file.certificate.split, "rows": rows}))
+    return folder / "policy.json"
+
+
+class Process:
+    """A server that was started. address: where it listens; told: the lines that it printed."""
+
+    def __init__(self, arguments: Sequence[str]):
+        command = [sys.executable, "-m", "launch.serve", "--port=0", *arguments]
+        environment = os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
+        self.told: list[str] = []
+        piped = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        self.process = subprocess.Popen(command, cwd=ROOT, env=environment, **piped)
+        self._ready = threading.Event()
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+
+    def _read(self) -> None:
+        for line in self.process.stdout:
+            self.told.append(line)
+            if line.startswith("ready at "):
+                self._ready.set()
+        self._ready.set()
+
+    def end(self) -> int:
+        """Waits for its end; the exit status."""
+        self._reader.join()
+        self.process.stdout.close()
+        return self.process.wait()
+
+    @property
+    def address(self) -> str:
+        """Waits until the server is warm."""
+        self._ready.wait()
+        lines = [line for line in self.told if line.startswith("ready at ")]
+        assert lines, "".join(self.told)
+        return lines[0].split()[2]
+
+
+@contextlib.contextmanager
+def started(*arguments: str) -> Iterator[Process]:
+    server = Process(arguments)
+    try:
+        yield server
+    finally:
+        server.process.kill()
+        server.end()
+
+
+def metrics_of(text: str) -> dict[str, float]:
+    lines = [line.rsplit(" ", 1) for line in text.splitlines() if line and line[0] != "#"]
+    return {name: float(value) for name, value in lines}
+
+
+def question(text: str, **fields: Any) -> dict[str, Any]:
+    return {"messages": [{"role": "user", "content": text}]} | fields
