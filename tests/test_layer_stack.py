@@ -6,18 +6,20 @@ import weakref
 
 import jax
 import jax.numpy as jnp
+import ml_collections
 import numpy as np
 import pytest
 from decoding_case import QUICK
 from random_params import random_params
 from sharded_case import shard_tree
 
+from launch import loading
 from specexit_jax.backend import on_mesh
 from specexit_jax.models.config import TargetConfig
 from specexit_jax.models.layer_stack import LAYERS, stack_layers
 from specexit_jax.models.target import Target, init_target, init_target_cache
 from specexit_jax.parallel import layouts
-from specexit_jax.parallel.sharding import make_mesh, shard_batch, spec_of, stacker, tree_shardings
+from specexit_jax.parallel.sharding import AXES, make_mesh, shard_batch, spec_of, stacker, tree_shardings
 from specexit_jax.parallel.tree_paths import flatten
 
 CONFIG = TargetConfig(
@@ -46,7 +48,9 @@ def batch(rows=4, tokens=12):
 
 def outputs(config, params, inputs):
     run = functools.partial(Target(config).apply, {"params": params})
-    out = jax.jit(lambda i: run(i["tokens"], i["positions"], segment_ids=i["segment_ids"]), compiler_options=QUICK)(inputs)
+    out = jax.jit(lambda i: run(i["tokens"], i["positions"], segment_ids=i["segment_ids"]), compiler_options=QUICK)(
+        inputs
+    )
     return out.logits, out.features, out.hidden
 
 
@@ -119,3 +123,16 @@ def test_stacked_layers_refuse_a_cache():
     tokens = jnp.zeros((1, 1), jnp.int32)
     with pytest.raises(ValueError, match="Stacked layers have no caches"):
         Target(CONFIG).apply({"params": stacked()}, tokens, tokens, init_target_cache(CONFIG, 1, 16))
+
+
+def test_a_training_session_has_stacked_layers_and_a_decoding_session_has_not(tiny):
+    config = ml_collections.ConfigDict(
+        {"target": str(tiny / "target"), "dtype": "float32", "mesh": dict(zip(AXES, (1, 1, 1), strict=True))}
+    )
+    config.train = {"mesh": dict(zip(AXES, MESH, strict=True))}
+    decoding, training = loading.open_session(config), loading.open_training_session(config)
+    assert LAYERS not in decoding.params.target and "layers_1" in decoding.params.target
+    layers = training.params.target[LAYERS]
+    assert "layers_0" not in training.params.target
+    np.testing.assert_array_equal(layers["mlp"]["down"][1], decoding.params.target["layers_1"]["mlp"]["down"])
+    assert layers["mlp"]["down"].sharding.spec[0] is None and len(layers["mlp"]["down"].sharding.device_set) == 8

@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 
 from specexit_jax.backend import on_mesh
 from specexit_jax.decoding.loop import segments
+from specexit_jax.decoding.loop.growth import resize_caches
 from specexit_jax.decoding.loop.speculative import make_loop
 from specexit_jax.decoding.rows import PromptRows, SlotRequest
 from specexit_jax.decoding.spec import DecodeSpec, LoopContext
@@ -19,7 +20,7 @@ from specexit_jax.decoding.state import DecodeResult
 from specexit_jax.decoding.timed_programs import TimedPrograms
 from specexit_jax.engine.methods import Method
 from specexit_jax.engine.session import Session
-from specexit_jax.models.cache import VALUE_AXIS, Cache, key_axis
+from specexit_jax.models.cache import Cache
 
 CHUNK = 1024  # prompt tokens of one prefill pass
 SHORTEST = 128  # the least padded length of a prompt's last chunk, so that most prompts share a program
@@ -94,7 +95,7 @@ class Slots:
             start += CHUNK
             yield
         rows = PromptRows.of([request], 1, width, start)
-        fresh = self._programs.call(segments.prefill_row, self.loop, (room, room), fresh, rows, _one(start))
+        fresh = self._programs.call(segments.prefill_rows, self.loop, (room, room), fresh, rows, _one(start))
         self._room(len(prompt) - tail + width)  # the other rows may have changed the caches since
         self._state = self._programs.call(segments.put_row, self._state, fresh, jnp.int32(row))
         self.requests[row] = request
@@ -135,27 +136,9 @@ class Slots:
     def _resize(self, live: int) -> None:
         spec = self.loop.spec
         if spec.capacities_for(live) != spec.capacities_for(self._live):
-            target, draft = spec.capacities_for(live)
-            state, self._state = self._state, None
-            caches = {"target_cache": state.target_cache, "draft_cache": state.draft_cache}
-            state = state.replace(target_cache=None, draft_cache=None)
-            self._resize_cache(caches, "target_cache", target)
-            self._resize_cache(caches, "draft_cache", draft)
-            self._state = state.replace(**caches)
+            held, self._state = [self._state], None
+            self._state = resize_caches(self._programs.call, held, spec.capacities_for(live))
         self._live = live
-
-    def _resize_cache(self, caches: dict[str, Cache | None], name: str, capacity: int) -> None:
-        """Grows or cuts a cache array by array, each freed before the next: the old and the new are never held whole at once."""
-        cache = caches.pop(name)
-        if cache is None:
-            caches[name] = None
-            return
-        keys, values, length = list(cache.k), list(cache.v), cache.length
-        del cache
-        for arrays, axis in ((keys, key_axis()), (values, VALUE_AXIS)):
-            for number in range(len(arrays)):
-                arrays[number] = self._programs.call(segments.resize_array, arrays[number], capacity, axis)
-        caches[name] = Cache(tuple(keys), tuple(values), length)
 
     def _segment(self, steps: int, enough: int) -> jax.Array:
         arguments = self.loop, self._live, self._state, jnp.int32(steps), jnp.int32(enough)
