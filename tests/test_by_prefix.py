@@ -8,11 +8,12 @@ from decoding_case import SAMPLED, Requests, boundary_table, run, tiny_params, t
 
 from specexit_jax.decoding.loop import by_prefix, segments
 from specexit_jax.decoding.loop.by_prefix import PrefixPrograms
+from specexit_jax.decoding.spec import DEFAULT_PREFIXES
 from specexit_jax.engine.batches import decode_batches, plan, prefill_alone, warm_up
 from specexit_jax.engine.placement import Clock, Placement
 from specexit_jax.engine.preparing import prepare
 from specexit_jax.engine.requests import DecodeSettings, Request
-from specexit_jax.exits.policy import unreachable
+from specexit_jax.exits.policy import NeverExit
 
 
 @pytest.fixture
@@ -29,10 +30,9 @@ def reached(monkeypatch):
 
 
 def test_the_result_is_that_of_one_program_and_only_reached_prefixes_are_compiled(reached):
-    spec = tiny_spec(3, sampling=SAMPLED, buffer_length=100, live_prefixes=(48,), record_signals=True)
-    spec, programs = dataclasses.replace(spec, stop_ids=()), PrefixPrograms(None)
+    spec, programs = tiny_spec(2, buffer_length=100, live_prefixes=(48,), stop_ids=()), PrefixPrograms(None)
     short, long = spec.prefixes
-    arguments = tiny_params(), unreachable(), boundary_table()
+    arguments = tiny_params(), NeverExit(), boundary_table()
 
     def decoded(*lengths, **more):
         """(the result, the prefixes whose loops were called, whether a program was new)."""
@@ -56,8 +56,10 @@ def test_the_result_is_that_of_one_program_and_only_reached_prefixes_are_compile
 
 def test_closed_batches_off_the_cpu_are_decoded_so(session, specexit, monkeypatch, reached):
     """The same outcomes; a warm-up compiles every prefix, and reading the prompts alone needs the first."""
+    monkeypatch.setitem(DEFAULT_PREFIXES, 16, {144})
+    session = dataclasses.replace(session, target=dataclasses.replace(session.target, max_position=256))
     requests = [Request(id=str(number), prompt_ids=tuple(range(7, 12 + number))) for number in range(3)]
-    prepared = prepare(session, requests, specexit, DecodeSettings(SAMPLED, max_new_tokens=300))
+    prepared = prepare(session, requests, specexit, DecodeSettings(SAMPLED, max_new_tokens=60))
     wanted = list(decode_batches(prepared, Placement(), Clock()))
     assert not reached, "one program on a CPU"
     monkeypatch.setattr(by_prefix, "on_cpu", lambda: False)
