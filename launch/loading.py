@@ -26,13 +26,17 @@ def open_session(config: ml_collections.ConfigDict, draft: str | os.PathLike | N
 
 
 def open_training_session(config: ml_collections.ConfigDict) -> "Session":
-    """The config's target sharded over the devices of all processes, as config.train.mesh says."""
+    """The config's target sharded over the devices of all processes, as config.train.mesh says, its layers stacked."""
     from specexit_jax.engine.session import load_session
+    from specexit_jax.models.layer_stack import stack_layers
+    from specexit_jax.parallel.sharding import stacker
 
     mesh = _mesh(config.train.mesh, jax.devices())
     if mesh is None:
         door.alone("training on a mesh of one device")
-    return _sampled(load_session(config.target, None, config.dtype, mesh), config)
+    session = load_session(config.target, None, config.dtype, mesh)
+    params = session.params.replace(target=stack_layers(session.params.target, stacker(mesh)))
+    return _sampled(dataclasses.replace(session, params=params), config)
 
 
 def _sampled(session: "Session", config: ml_collections.ConfigDict) -> "Session":

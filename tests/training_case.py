@@ -4,11 +4,13 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+import jax
 import numpy as np
 from test_ttt import D2T, TARGET_CONFIG, V, make_draft, target_params
 
 from specexit_jax.annotation.documents import LabelOptions, Traces, packed
 from specexit_jax.exits.labels import sufficient_boundary
+from specexit_jax.models.layer_stack import stack_layers
 from specexit_jax.training.draft import DraftTrainingConfig
 from specexit_jax.training.draft_run import DraftRun
 from specexit_jax.training.optimizer import OptimizerConfig
@@ -51,8 +53,9 @@ def rows_of(folder: Path, row_length: int = ROW, together: bool = True, **option
 
 def training(signals: str = "fc", optimizer: str = "adamw", steps: int = 4, batch_size: int = 2, **run):
     """(run, target config, target parameters, draft config, d2t, optimizer) of a small run, as train_draft takes them
-    around its rows."""
+    around its rows. The target's layers are stacked, as a training session has them."""
     draft, _ = make_draft(signals)
     settings = DraftRun(batch_size, 0, DraftTrainingConfig(steps=2), **run)
-    model = (TARGET_CONFIG, target_params(), draft.config, D2T)
+    stacked = stack_layers(jax.tree.map(lambda leaf: leaf, target_params()))
+    model = (TARGET_CONFIG, stacked, draft.config, D2T)
     return settings, model, OptimizerConfig(optimizer, total_steps=steps, warmup_steps=1)

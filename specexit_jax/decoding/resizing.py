@@ -3,6 +3,7 @@
 import jax
 
 from specexit_jax.backend import heads_apart
+from specexit_jax.decoding.state import DecodeState
 from specexit_jax.decoding.timed_programs import TimedPrograms
 from specexit_jax.models.cache import VALUE_AXIS, Cache, key_axis, with_positions
 
@@ -10,6 +11,17 @@ from specexit_jax.models.cache import VALUE_AXIS, Cache, key_axis, with_position
 resize_array = jax.jit(
     lambda array, capacity, axis: heads_apart(with_positions(array, capacity, axis)), static_argnums=(1, 2)
 )
+
+
+def resize_caches(programs: TimedPrograms, held: list[DecodeState], capacities: tuple[int, int]) -> DecodeState:
+    """The only state of `held`, which is taken out of the list, with a target's and a draft's cache of these capacities."""
+    state = held.pop()
+    caches = {"target_cache": [state.target_cache], "draft_cache": [state.draft_cache]}
+    state = state.replace(target_cache=None, draft_cache=None)
+    for (name, own), capacity in zip(caches.items(), capacities, strict=True):
+        if own[0] is not None:
+            state = state.replace(**{name: resized_in_turn(programs, own, capacity)})
+    return state
 
 
 def resized_in_turn(programs: TimedPrograms, held: list[Cache], capacity: int) -> Cache:

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from specexit_jax.backend import on_mesh
+from specexit_jax.decoding.loop.by_prefix import PrefixPrograms, several
 from specexit_jax.decoding.loop.speculative import decode
 from specexit_jax.decoding.rows import PromptRows
 from specexit_jax.decoding.spec import DecodeSpec
@@ -29,17 +30,19 @@ class Batch:
 
 def decode_batches(prepared: PreparedRequests, placement: Placement, clock: Clock) -> Iterator[Outcome]:
     """Decodes batch after batch. With one row each request is a batch of its own, in the order of the requests."""
-    compiled: set[tuple] = set()
+    known: dict[tuple, PrefixPrograms] = {}
     alone = placement.batch_size == 1
     for group in [prepared.only([one]) for one in prepared.requests] if alone else [prepared]:
         for batch in plan(group, placement):
             shape = batch.spec, batch.rows.prompts.shape
-            if shape not in compiled:
-                warm_up(batch)
-                compiled.add(shape)
-            start = time.perf_counter()
-            result = jax.block_until_ready(execute(batch))
-            seconds = time.perf_counter() - start
+            if shape not in known:
+                known[shape] = PrefixPrograms(batch.prepared.session.mesh)
+                if not several(batch.spec, shape[1][1]):
+                    warm_up(batch)
+            programs = known[shape]
+            start = time.perf_counter() - programs.compile_seconds
+            result = jax.block_until_ready(execute(batch, programs))
+            seconds = time.perf_counter() - programs.compile_seconds - start
             clock.seconds += seconds
             yield from outcomes(batch, result, seconds)
 
@@ -65,17 +68,32 @@ def plan(prepared: PreparedRequests, placement: Placement = Placement()) -> list
     return batches
 
 
-def execute(batch: Batch) -> DecodeResult:
-    """Starts the loop on one batch. The result may not be computed yet: wait for it with jax.block_until_ready."""
+def execute(batch: Batch, programs: PrefixPrograms | None = None, all_prefixes: bool = False) -> DecodeResult:
+    """Starts the loop on one batch. The result may not be computed yet: wait for it with jax.block_until_ready.
+
+    programs: of earlier batches of this spec and shape. all_prefixes: see `PrefixPrograms.decode`.
+    """
     session, method = batch.prepared.session, batch.prepared.method
+    arguments = batch.spec, session.params, batch.rows, method.policy, method.boundaries
+    if several(batch.spec, batch.rows.prompts.shape[1]):
+        return (programs or PrefixPrograms(session.mesh)).decode(*arguments, all_prefixes=all_prefixes)
     with on_mesh(session.mesh):
-        return decode(batch.spec, session.params, batch.rows, method.policy, method.boundaries)
+        return decode(*arguments)
 
 
 def warm_up(batch: Batch) -> None:
-    """Compiles the loop for this batch's shape, by the same call with no token to generate."""
-    nothing = batch.rows.replace(max_length=np.zeros_like(batch.rows.max_length))
-    jax.block_until_ready(execute(dataclasses.replace(batch, rows=nothing)))
+    """Compiles the loop for this batch's shape, for every live prefix, by the same call with no token to generate."""
+    jax.block_until_ready(execute(_without_tokens(batch), all_prefixes=True))
+
+
+def prefill_alone(batch: Batch) -> None:
+    """Reads the prompts, by the same call with no token to generate."""
+    jax.block_until_ready(execute(_without_tokens(batch)))
+
+
+def _without_tokens(batch: Batch) -> Batch:
+    rows = batch.rows.replace(max_length=np.zeros_like(batch.rows.max_length))
+    return dataclasses.replace(batch, rows=rows)
 
 
 def outcomes(batch: Batch, result: DecodeResult, seconds: float = 0.0) -> list[Outcome]:

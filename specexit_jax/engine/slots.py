@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from specexit_jax.backend import on_mesh
 from specexit_jax.decoding.loop import segments
 from specexit_jax.decoding.loop.speculative import make_loop
-from specexit_jax.decoding.resizing import resized_in_turn
+from specexit_jax.decoding.resizing import resize_caches
 from specexit_jax.decoding.rows import PromptRows, SlotRequest
 from specexit_jax.decoding.spec import DecodeSpec, LoopContext
 from specexit_jax.decoding.state import DecodeResult, DecodeState
@@ -118,7 +118,7 @@ class Slots:
             start += CHUNK
             yield
         rows = PromptRows.of([request], 1, width, start, self._limits)
-        fresh = self._programs.call(segments.prefill_row, self.loop, (room, room), fresh, rows, _one(start))
+        fresh = self._programs.call(segments.prefill_rows, self.loop, (room, room), fresh, rows, _one(start))
         self._room(before + width)  # the other rows may have changed the caches since
         self._state = self._programs.call(segments.put_row, self._state, fresh, jnp.int32(row))
         self.requests[row] = request
@@ -186,13 +186,8 @@ class Slots:
         """Grows or cuts the caches for the live prefix `live`, which every active row must fit."""
         spec = self.loop.spec
         if spec.capacities_for(live) != spec.capacities_for(self._live):
-            state, self._state = self._state, None
-            caches = {"target_cache": [state.target_cache], "draft_cache": [state.draft_cache]}
-            state = state.replace(target_cache=None, draft_cache=None)
-            for (name, held), capacity in zip(caches.items(), spec.capacities_for(live), strict=True):
-                if held[0] is not None:
-                    state = state.replace(**{name: resized_in_turn(self._programs, held, capacity)})
-            self._state = state
+            held, self._state = [self._state], None
+            self._state = resize_caches(self._programs, held, spec.capacities_for(live))
         self._live = live
 
     def _segment(self, steps: int, enough: int) -> jax.Array:

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int32
 
 from specexit_jax.array_typing import Queries, Segments, Values, typed
-from specexit_jax.models.layers import MASKED
+from specexit_jax.models.layers import MASKED, own_scores
 
 BLOCK = 512  # tokens of a block: 512 x 512 scores per head fit into the fast memory of TPUs
 _PADDING = -1  # the segment id of the padding in the last block
@@ -30,7 +30,8 @@ def attend_blockwise(
 ) -> Queries:
     """Equal to `layers.attend` under `causal_bias(segment_ids, T, window)`; keys are [B, K, T, H], like values.
 
-    own: (key, value) pairs [B, K, T, H] that query t sees at t alone, whatever the window. Sums are float32.
+    own: (key, value) pairs [B, K, T, H] that query t sees at t alone, whatever the window (`layers.own_scores`). Sums are
+    float32.
     """
     tokens, size = q.shape[3:]
     q = q * jnp.asarray(size**-0.5, q.dtype)
@@ -43,11 +44,11 @@ def attend_blockwise(
     out, lse = _row(out, tokens), _row(lse[..., None], tokens)
     if not own:
         return out
-    scores = [jnp.sum((q * key[:, :, None]).astype(jnp.float32), axis=-1, keepdims=True) for key, _ in own]
+    scores = own_scores(q, own)
     top = jax.lax.stop_gradient(functools.reduce(jnp.maximum, scores, lse))
     total = jnp.exp(lse - top)
     mixed = total * out.astype(jnp.float32)
-    for score, (_, value) in zip(scores, own, strict=True):
+    for score, (_, value, *_) in zip(scores, own, strict=True):
         weight = jnp.exp(score - top)
         total = total + weight
         mixed = mixed + weight * value[:, :, None].astype(jnp.float32)

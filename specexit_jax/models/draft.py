@@ -120,7 +120,8 @@ class Draft(nn.Module):
     ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
         """One step of training-time test (docs/method.md §9): (pre-norm hidden [B, T, E], its (k, v) [B, K, T, H]).
 
-        `earlier` holds the (k, v) of steps 0 .. i - 1. Step 0 attends causally, and within the sliding window, to itself.
+        `earlier` holds the (k, v) of steps 0 .. i - 1, each but the first perhaps with a bool that says whether it is seen
+        (`layers.own_scores`). Step 0 attends causally, and within the sliding window, to itself.
         Step i attends in the same way to step 0, whose keys stand for the verified tokens, and to steps 1 .. i at t
         alone. That is the cache of the i-th draft step in decoding. The caller passes positions + i and shifted
         embeddings; segments are unchanged.

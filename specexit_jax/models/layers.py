@@ -153,27 +153,38 @@ def attend(q: Queries, k: Keys, v: Values, bias: Bias, own: tuple = ()) -> Queri
     """Softmax attention over keys [B, K, H, S]. The query heads of a group are folded into rows, so keys and values are
     not repeated.
 
-    `own` holds (key, value) pairs [B, K, T, H] that query t sees at t alone: the diagonals of training-time test.
+    `own` holds (key, value) pairs [B, K, T, H] that query t sees at t alone: the diagonals of training-time test (see
+    `own_scores`).
     """
     batch, heads, group, tokens, size = q.shape
     q = q * jnp.asarray(size**-0.5, q.dtype)
     folded = q.reshape(batch, heads, group * tokens, size)
     scores = jnp.einsum("bkth,bkhs->bkts", folded, k, preferred_element_type=jnp.float32)
     scores = scores.reshape(batch, heads, group, tokens, -1) + bias[:, None, None]
-    own_scores = [jnp.sum((q * key[:, :, None]).astype(jnp.float32), axis=-1, keepdims=True) for key, _ in own]
+    diagonals = own_scores(q, own)
     top = reduce_last("max", scores)
-    for score in own_scores:
+    for score in diagonals:
         top = jnp.maximum(top, score)
     top = jax.lax.stop_gradient(top)
     weights = jnp.exp(scores - top)
     total = reduce_last("sum", weights)
     weights = weights.astype(v.dtype).reshape(batch, heads, group * tokens, -1)
     mixed = jnp.einsum("bkts,bksh->bkth", weights, v, preferred_element_type=jnp.float32).reshape(q.shape)
-    for score, (_, value) in zip(own_scores, own, strict=True):
+    for score, (_, value, *_) in zip(diagonals, own, strict=True):
         weight = jnp.exp(score - top)
         total = total + weight
         mixed = mixed + weight * value[:, :, None].astype(jnp.float32)
     return (mixed / total).astype(q.dtype)
+
+
+def own_scores(q: Queries, own: tuple) -> list[Float32[Array, "B K G T 1"]]:
+    """The score of each scaled query with its own place of every pair (key, value), or (key, value, seen): MASKED where the
+    bool `seen` is false."""
+    scores = []
+    for key, _, *seen in own:
+        score = jnp.sum((q * key[:, :, None]).astype(jnp.float32), axis=-1, keepdims=True)
+        scores.append(jnp.where(seen[0], score, jnp.float32(MASKED)) if seen else score)
+    return scores
 
 
 def attend_causally(q: Queries, k: Keys, v: Values, bias: Bias, own: tuple = ()) -> Queries:
@@ -190,7 +201,7 @@ def attend_causally(q: Queries, k: Keys, v: Values, bias: Bias, own: tuple = ())
     stripes = []
     for start in range(0, tokens, stripe):
         end = start + stripe
-        own_stripe = tuple((key[:, :, start:end], value[:, :, start:end]) for key, value in own)
+        own_stripe = tuple((key[:, :, start:end], value[:, :, start:end], *seen) for key, value, *seen in own)
         rows = q[:, :, :, start:end]
         stripes.append(attend(rows, k[..., :end], v[:, :, :end], bias[:, start:end, :end], own_stripe))
     return jnp.concatenate(stripes, axis=3)

@@ -12,6 +12,7 @@ from specexit_jax.models.attention import Attention
 from specexit_jax.models.branches import BranchCache
 from specexit_jax.models.cache import Cache, init_cache
 from specexit_jax.models.config import TargetConfig
+from specexit_jax.models.layer_stack import LAYERS, scan_layers
 from specexit_jax.models.layers import FeedForward, RMSNorm, cached_bias, normal, rotary_angles
 from specexit_jax.models.prefix_attention import Reach, in_blocks
 from specexit_jax.models.row_attention import row_mask
@@ -81,7 +82,10 @@ class Embedding(nn.Module):
 
 
 class Target(nn.Module):
-    """`Target(config).apply({"params": params}, tokens, positions, cache)`; layers are unrolled as `layers_0` ..."""
+    """`Target(config).apply({"params": params}, tokens, positions, cache)`.
+
+    Layers are unrolled as `layers_0` ...; without a cache they may be stacked (`layer_stack.stack_layers`).
+    """
 
     config: TargetConfig
 
@@ -115,23 +119,38 @@ class Target(nn.Module):
         config = self.config
         bias = attention_bias(config.row_attention, tokens, cache, segment_ids, live, visible)
         cos, sin = rotary_angles(positions, config.head_dim, config.rope_theta, config.rope_scaling)
-        x = rows_apart(self.embed(tokens))
-        inputs, written = [], []
-        for index, layer in enumerate(self.layers):
-            inputs.append(x)
-            run = (
-                layer if cache is None else functools.partial(run_block, config, platform(), layer.variables["params"])
-            )
-            x, kv = run(x, cos, sin, bias, *layer_cache(cache, index))
-            x = rows_apart(x)
-            written.append(kv)
+        x, written = rows_apart(self.embed(tokens)), []
+        if self.has_variable("params", LAYERS):
+            x, captured = self.stacked(x, cos, sin, bias, cache)
+        else:
+            inputs = []
+            for index, layer in enumerate(self.layers):
+                inputs.append(x)
+                run = layer
+                if cache is not None:
+                    run = functools.partial(run_block, config, platform(), layer.variables["params"])
+                x, kv = run(x, cos, sin, bias, *layer_cache(cache, index))
+                x = rows_apart(x)
+                written.append(kv)
+            captured = [inputs[index] for index in config.capture_layers]
         hidden = self.final_norm(x)
         return TargetOutput(
             logits=self.head(hidden) if logits else None,
-            features=jnp.concatenate([inputs[index] for index in config.capture_layers], axis=-1),
+            features=jnp.concatenate(captured, axis=-1),
             hidden=hidden,
             cache=None if cache is None else advance(cache, written, tokens.shape[1]),
         )
+
+    def stacked(self, x, cos, sin, bias, cache) -> tuple[jax.Array, list[jax.Array]]:
+        """x after the stacked layers, and the captured inputs. Raises ValueError with a cache."""
+        if cache is not None:
+            raise ValueError("Stacked layers have no caches: keep the layers apart where tokens are decoded.")
+
+        def run(weights: dict, x: jax.Array) -> jax.Array:
+            block = Block(self.config, parent=None)
+            return block.apply({"params": weights}, x, cos, sin, bias, None, None)[0]
+
+        return scan_layers(run, self.get_variable("params", LAYERS), x, self.config.capture_layers)
 
     def head(self, hidden: jax.Array) -> jax.Array:
         """Float32 logits [B, T, V] of the final normed hidden."""

@@ -18,6 +18,7 @@ _ORDERS = (
     (r"(^|/)attention/qkv$", (1, 2, 0, 3)),  # [D, K, G + 2, H]
     (r"(^|/)attention/o$", (1, 0, 2, 3)),  # [K, G, H, D]
 )
+_STACKED = re.compile(r"(^|/)layers/")  # of all layers, [L, ...]: one after the other
 
 
 def laid_out(path: str, sharding: Sharding) -> Sharding | Format:
@@ -27,4 +28,6 @@ def laid_out(path: str, sharding: Sharding) -> Sharding | Format:
     order = next((order for pattern, order in _ORDERS if re.search(pattern, path)), None)
     if platform not in _PLATFORMS or order is None:
         return sharding
+    if _STACKED.search(path):
+        order = (0, *(axis + 1 for axis in order))
     return Format(Layout(major_to_minor=order), sharding)

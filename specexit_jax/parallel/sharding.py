@@ -32,6 +32,7 @@ RULES: tuple[tuple[str, PartitionSpec], ...] = (
     (r"(^|/)fc$", P("fsdp", None)),  # [3 D, E + 3]: not split over columns, the last three are the signals
     (r"(^|/)signal_head$", P("fsdp", None)),  # [E, 3]
 )
+_STACKED = re.compile(r"(^|/)layers/")  # [L, ...]: not split over layers, else as one layer
 # What a train state holds beside parameters and their moments: counters and Newton-Schulz coefficients.
 _STATE_RULES: tuple[tuple[str, PartitionSpec], ...] = ((r"(^|/)(step|count|ns_coeffs|extra)$", P()),)
 
@@ -66,7 +67,8 @@ def spec_of(path: str, shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
         raise ValueError(
             f"{len(specs)} sharding rules match parameter {path}; exactly one must (specexit_jax/parallel/sharding.py)"
         )
-    names = tuple(specs[0]) + (None,) * (len(shape) - len(specs[0]))
+    names = ((None,) if _STACKED.search(path) else ()) + tuple(specs[0])
+    names += (None,) * (len(shape) - len(names))
     return P(
         *(name if name and size % mesh.shape[name] == 0 else None for name, size in zip(names, shape, strict=False))
     )
@@ -86,6 +88,18 @@ def placer(mesh: Mesh) -> Callable[[np.ndarray, str], jax.Array]:
         return jax.device_put(array, laid_out(path, sharding) if sharding.is_fully_addressable else sharding)
 
     return place
+
+
+def stacker(mesh: Mesh | None) -> Callable[[list[jax.Array], str], jax.Array]:
+    """A function (arrays, path) that stacks the arrays of all layers where they lie: on the mesh, or on one device."""
+
+    def join(arrays: list[jax.Array], path: str) -> jax.Array:
+        shape = (len(arrays), *arrays[0].shape)
+        sharding = arrays[0].sharding if mesh is None else NamedSharding(mesh, spec_of(path, shape, mesh))
+        where = laid_out(path, sharding) if sharding.is_fully_addressable else sharding
+        return jax.jit(lambda *arrays: jnp.stack(arrays), out_shardings=where)(*arrays)
+
+    return join
 
 
 def row_sharding(mesh: Mesh) -> NamedSharding:

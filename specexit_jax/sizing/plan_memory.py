@@ -137,8 +137,8 @@ def train_working(
         layer = 3 * target.hidden_size * target.intermediate_size * size
         gathered = target.vocab_size * target.hidden_size * size + layer + draft_bytes(draft)
     logits = 4 * own * min(losses.teacher_chunk, row_length) * target.vocab_size
-    attended = (16 + 20 * losses.steps) * draft.num_heads * draft.head_dim
-    a_token = size * max(attended, 15 * max(target.intermediate_size, draft.intermediate_size))
+    attended = 8 * (1 + losses.steps) * draft.num_heads * draft.head_dim
+    a_token = size * max(attended, 6 * max(target.intermediate_size, draft.intermediate_size))
     plain = target.row_attention == "plain" or (target.row_attention == "auto" and row_length <= FUSED_FROM)
     blocks = 5 * losses.steps * min(BLOCK, row_length) ** 2 // 2
     scores = 4 * own * target.num_heads * (row_length**2 if plain else blocks)

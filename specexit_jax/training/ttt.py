@@ -7,6 +7,9 @@ for which the target's logits are those at t + 1 + i. A wrong offset here raises
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -49,14 +52,16 @@ def run_steps(
     """Pre-norm hiddens [B, T, E] of steps 0 .. steps - 1, and raw signals [B, T, S] of token t itself (None: no signals).
 
     features [B, T, 3D] and embedded [B, T, D] are of token t, unshifted. remat: the backward pass computes each step's
-    layer again from its input; only its hidden, keys and values are kept.
+    layer again from its input; only its hidden, keys and values are kept. The steps after the first are then one body, compiled
+    once, that goes over room for the keys and values of all of them.
     """
     variables = {"params": params}
+    ahead = jnp.pad(embedded, [(0, 0), (0, steps), (0, 0)])
 
-    def one(variables, embedded, hidden, earlier, step):
+    def one(variables, ahead, hidden, earlier, step):
         return draft.apply(
             variables,
-            shift_left(embedded, 1 + step),
+            jax.lax.dynamic_slice_in_dim(ahead, 1 + step, embedded.shape[1], axis=1),
             hidden,
             batch["positions"] + jnp.int32(step),
             segment_ids=batch["segment_ids"],
@@ -64,18 +69,41 @@ def run_steps(
             method="layer",
         )
 
-    if remat:
-        one = jax.checkpoint(one, static_argnums=4)
     hidden, raw = draft.apply(variables, features, method="fuse")
-    hiddens, earlier = [], ()
-    for step in range(steps):
-        hidden, keys_values = one(variables, embedded, hidden, earlier, step)
-        hiddens.append(hidden)
-        earlier = (*earlier, keys_values)
+    if remat:
+        hiddens = _in_one_body(jax.checkpoint(functools.partial(one, variables, ahead)), hidden, steps)
+    else:
+        hiddens, earlier = [], ()
+        for step in range(steps):
+            hidden, keys_values = one(variables, ahead, hidden, earlier, step)
+            hiddens.append(hidden)
+            earlier = (*earlier, keys_values)
     if draft.config.signals == "draft":
         # The pair at index t has read token t + 1, so its signal belongs to that token.
         raw = shift_left(draft.apply(variables, hiddens[0], method="signal"), -1)
     return hiddens, raw
+
+
+def _in_one_body(one: Callable, hidden: jax.Array, steps: int) -> list[jax.Array]:
+    """The hiddens of all steps, one(hidden, earlier, step). Steps 1 .. are the iterations of a scan."""
+    hidden, first = one(hidden, (), jnp.int32(0))
+    if steps == 1:
+        return [hidden]
+    kept = steps - 2  # of steps 1 .. steps - 2 the keys and values are read by a later one
+
+    def body(carry, step):
+        hidden, rooms = carry
+        earlier = [(*(room[i] for room in rooms), i < step - 1) for i in range(kept)]
+        hidden, own = one(hidden, (first, *earlier), step)
+        if kept:  # the last step's go over those of the one before it, and are read by none
+            rooms = [
+                jax.lax.dynamic_update_index_in_dim(room, x, step - 1, 0) for room, x in zip(rooms, own, strict=True)
+            ]
+        return (hidden, rooms), hidden
+
+    rooms = [jnp.zeros((kept, *x.shape), x.dtype) for x in first]
+    _, later = jax.lax.scan(body, (hidden, rooms), jnp.arange(1, steps, dtype=jnp.int32))
+    return [hidden, *later]
 
 
 def judge(

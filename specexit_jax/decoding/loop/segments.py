@@ -66,8 +66,8 @@ def held_row(loop: LoopContext, capacity: int, state: DecodeState, row: Int[Arra
     return fresh.replace(tokens=tokens, target_cache=cut(state.target_cache), draft_cache=cut(state.draft_cache))
 
 
-# `prefill` and `absorb` on the state of a single row, which is donated.
-prefill_row = jax.jit(prefill, static_argnums=1, donate_argnums=2)
+# `prefill` on a state of one row or of a closed batch, and `absorb` on one of a single row; both are donated.
+prefill_rows = jax.jit(prefill, static_argnums=1, donate_argnums=2)
 absorb_row = jax.jit(absorb, static_argnums=1, donate_argnums=2)
 
 
@@ -144,3 +144,9 @@ def result_of_row(
     """The result of slot `row` so far, as a batch of one row. An answer on trial is left out. state: without its caches."""
     one = jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, row, 1), settled(state))
     return result_of(one, prompt_length, spec.buffer_length)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def result_of_rows(spec: DecodeSpec, state: DecodeState, prompt_length: Int[Array, " B"]) -> DecodeResult:
+    """The result of all rows, whose requests are finished."""
+    return result_of(state, prompt_length, spec.buffer_length)

@@ -17,7 +17,7 @@ from specexit_jax.annotation.rollout import request_of
 from specexit_jax.backend import on_mesh
 from specexit_jax.data.splits import Problem
 from specexit_jax.decoding.spec import DecodeSpec
-from specexit_jax.engine.batches import execute, outcomes, plan, warm_up
+from specexit_jax.engine.batches import execute, outcomes, plan, prefill_alone, warm_up
 from specexit_jax.engine.methods import Method
 from specexit_jax.engine.preparing import prepare
 from specexit_jax.engine.requests import DecodeSettings
@@ -117,7 +117,7 @@ def _timed(
             (batch,) = plan(prepare(session, [request], method, settings))
             (outcome,) = outcomes(batch, jax.block_until_ready(execute(batch)))
             whole = time.perf_counter() - start
-            prefill = _seconds(lambda: warm_up(batch))  # noqa: B023
+            prefill = _seconds(lambda: prefill_alone(batch))  # noqa: B023
             found.setdefault(request.id, (batch, outcome, []))[2].append((whole, prefill))
             bar.update(turn * len(requests) + place + 1)
     return [

@@ -7,7 +7,7 @@ import numpy as np
 
 from specexit_jax.annotation.rollout import request_of, trace_of
 from specexit_jax.data.splits import Problem
-from specexit_jax.engine.batches import Batch, execute, outcomes, plan
+from specexit_jax.engine.batches import Batch, execute, outcomes, plan, warm_up
 from specexit_jax.engine.methods import DECODED, Method, make_method
 from specexit_jax.engine.preparing import prepare
 from specexit_jax.engine.requests import DecodeSettings
@@ -39,8 +39,11 @@ def timed_records(
     shapes: set[tuple] = set()
 
     def unseen(name: str, problem: Problem) -> bool:
-        shape = (name, batches[name, problem.id].rows.prompts.shape)
+        batch = batches[name, problem.id]
+        shape = (name, batch.rows.prompts.shape)
         fresh = shape not in shapes
+        if fresh:
+            warm_up(batch)  # also the live prefixes that this problem does not reach
         shapes.add(shape)
         return fresh
 
