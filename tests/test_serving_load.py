@@ -87,11 +87,12 @@ class Load:
                 for number in range(CLIENTS):
                     group.create_task(self._client(client, random.Random(number)))
                 group.create_task(self._watch(client))
-            while any(
-                metrics_of((await client.get("/metrics")).text)[f"specexit_{name}"]
-                for name in ("slots_busy", "queue_length")
-            ):
+            while await self._busy(client):
                 await asyncio.sleep(0.05)
+
+    async def _busy(self, client) -> bool:
+        told = metrics_of((await client.get("/metrics")).text)
+        return bool(told["specexit_slots_busy"] + told["specexit_queue_length"])
 
     async def _watch(self, client) -> None:
         while time.monotonic() < self.until:
