@@ -22,7 +22,9 @@ def open_session(config: ml_collections.ConfigDict, draft: str | os.PathLike | N
     from specexit_jax.engine.session import load_session  # three seconds of imports, which not every entry point needs
 
     mesh = _mesh(config.mesh, jax.local_devices())  # every process decodes what is its own
-    return _sampled(load_session(config.target, draft or None, config.dtype, mesh, None, config.attention), config)
+    return _sampled(
+        load_session(config.target, draft or None, config.dtype, mesh, None, config.get("attention", "xla")), config
+    )
 
 
 def open_training_session(config: ml_collections.ConfigDict) -> "Session":

@@ -102,7 +102,7 @@ def configured() -> SpecExit:
         draft, policy = checks.draft_of(config, needed=False), checks.policy_of(config, needed=False)
     mesh = loading.mesh([str(size) for size in config.mesh.values()])
     drafts = {"draft_tokens": config.evaluate.draft_tokens, "strict_policy": strictness.enabled()}
-    drafts |= {"attention": config.attention}
+    drafts |= {"attention": config.get("attention", "xla")}
     return SpecExit.load(config.target, draft, policy if draft else None, dtype=config.dtype, mesh=mesh, **drafts)
 
 

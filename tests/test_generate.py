@@ -197,6 +197,7 @@ def test_a_template_that_does_not_open_the_thinking_is_opened(session):
 
     class Plain:
         encode = session.tokenizer.encode
+        added_tokens_decoder = session.tokenizer.added_tokens_decoder
         chat_template = "{{ messages }}"
         apply_chat_template = staticmethod(template)
 
