@@ -29,6 +29,7 @@ def reached(monkeypatch):
     return called
 
 
+@pytest.mark.slow
 def test_the_result_is_that_of_one_program_and_only_reached_prefixes_are_compiled(reached):
     spec, programs = tiny_spec(2, buffer_length=100, live_prefixes=(48,), stop_ids=()), PrefixPrograms(None)
     short, long = spec.prefixes

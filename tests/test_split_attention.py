@@ -154,7 +154,8 @@ def test_both_lower_for_cuda(dtype):
     assert "output_operand_aliases" in text, "the caches are written in place"
 
 
-@pytest.mark.parametrize("sizes", [None, pytest.param((2, 1, 4), marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("sizes", [None, (2, 1, 4)])
 def test_decoding_writes_the_same_ids(sizes):
     """As a CPU's plain form: trees on eight devices with rows and heads apart, chains on one; two live prefixes."""
     target = dataclasses.replace(TARGET, num_heads=8, num_kv_heads=4, head_dim=SIZE)

@@ -16,7 +16,11 @@ from specexit_jax.models.target import Target
 POLICY = Threshold(jnp.array([0.4, 0.4, 1.5], jnp.float32))
 
 
-@pytest.mark.parametrize(("drafts", "tree"), [(0, None), (3, None), (3, TreeShape(3, 2, 6))], ids=str)
+SLOW = pytest.mark.slow
+CASES = [pytest.param(0, None, marks=SLOW), pytest.param(3, None, marks=SLOW), (3, TreeShape(3, 2, 6))]
+
+
+@pytest.mark.parametrize(("drafts", "tree"), CASES, ids=str)
 def test_they_are_those_of_the_target_over_the_written_tokens(drafts, tree):
     """Sampled at another temperature, with filters and a penalty, which leave them as they are."""
     sampling = dataclasses.replace(SAMPLED, temperature=0.7, top_p=0.9, repetition_penalty=1.2)
