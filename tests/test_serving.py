@@ -226,6 +226,18 @@ def test_a_client_that_leaves_frees_its_slot(client, model, monkeypatch):
     assert_is(client.post(CHAT, json=chat(seed=0)).json()["choices"][0], model.generate(QUESTION, seed=0))
 
 
+def test_segments_are_longer_where_nobody_looks_or_could_join(client, monkeypatch):
+    engine, seen = client.service.engine, []
+    run = engine.slots.run
+    monkeypatch.setattr(engine.slots, "run", lambda *given: seen.append((len(engine._rows), given[0])) or run(*given))
+    for stream, longest in ((False, 16), (True, 4)):
+        seen.clear()
+        with concurrent.futures.ThreadPoolExecutor(8) as pool:
+            told = list(pool.map(lambda seed: client.post(CHAT, json=chat(seed=seed, stream=stream)), range(8)))  # noqa: B023
+        assert all(one.status_code == 200 for one in told)
+        assert max(steps for _, steps in seen) == longest and all(steps == 4 for rows, steps in seen if rows < 3)
+
+
 def test_a_boundary_that_depends_on_the_next_token_waits_for_it():
     table = make_boundaries([".", " a", "b", "\n\n"], ("paragraph", "sentence"))
     ids, found, seen = [], [], 0

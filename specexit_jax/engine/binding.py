@@ -4,8 +4,7 @@ import dataclasses
 from pathlib import Path
 
 from specexit_jax.decoding.sampling import Sampling
-from specexit_jax.engine.session import Session, chat_ids, is_thinking
-from specexit_jax.engine.thinking import THINK
+from specexit_jax.engine.session import Session
 from specexit_jax.exits.conditions import Conditions, SamplingConditions, ThinkingMarks, differences
 from specexit_jax.exits.policy_file import PolicyFile, load_policy
 from specexit_jax.models.checkpoints.content import draft_digest
@@ -37,7 +36,7 @@ def made_for(
         smoothing=file.smoothing,
         budget=file.budget,
         max_new_tokens=max_new_tokens or session.max_new_tokens,
-        thinking=ThinkingMarks(_opening(session), tuple(int(token) for token in session.end_think_ids)),
+        thinking=ThinkingMarks(session.opening, tuple(int(token) for token in session.end_think_ids)),
     )
 
 
@@ -89,14 +88,3 @@ def carried(path: Path, source: Path, config: DraftConfig, written: Path) -> Pol
             if same(draft_digest(source, one), file.draft):
                 return dataclasses.replace(file, draft=str(draft_digest(written, one)))
     return load_policy(path, draft_digest(source, config))  # raises
-
-
-def _opening(session: Session) -> str | None:
-    """The text of a chat prompt from its open `<think>` on; None without one."""
-    if session.tokenizer is None or not session.tokenizer.chat_template:
-        return None
-    ids = chat_ids(session, "?")
-    if not is_thinking(session, ids):
-        return None
-    text = session.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
-    return THINK + text.rpartition(THINK)[2]

@@ -1,6 +1,7 @@
 """A target's folder, and its draft's, loaded: weights, tokenizer, special token ids, sampling defaults, prompts."""
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from specexit_jax.engine.generation_config import (
     sampling_of,
     tell_what_is_not_computed,
 )
-from specexit_jax.engine.thinking import END_THINK, Thinking, chat_prompt, find_thinking
+from specexit_jax.engine.thinking import END_THINK, THINK, Thinking, chat_prompt, find_thinking
 from specexit_jax.exits.boundaries import Boundaries, make_boundaries
 from specexit_jax.models.checkpoints.content import draft_digest, target_digest
 from specexit_jax.models.checkpoints.hf import load_draft, load_target
@@ -59,6 +60,17 @@ class Session:
     def end_think_ids(self) -> tuple[int, ...]:
         """Token ids of `</think>`; () for a model that does not think."""
         return self.thinking.end if self.thinking else ()
+
+    @functools.cached_property
+    def opening(self) -> str | None:
+        """The text of a chat prompt from its open `<think>` on; None without one."""
+        if self.tokenizer is None or not self.tokenizer.chat_template:
+            return None
+        ids = chat_ids(self, "?")
+        if not is_thinking(self, ids):
+            return None
+        text = self.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        return THINK + text.rpartition(THINK)[2]
 
     def boundaries(self, kinds: Sequence[str] = ("paragraph",)) -> Boundaries:
         """The boundaries of these kinds in the target's vocabulary."""
