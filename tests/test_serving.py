@@ -230,7 +230,7 @@ def test_segments_are_longer_where_nobody_looks_or_could_join(client, monkeypatc
     engine, seen = client.service.engine, []
     run = engine.slots.run
     monkeypatch.setattr(engine.slots, "run", lambda *given: seen.append((len(engine._rows), given[0])) or run(*given))
-    for stream, longest in ((False, 16), (True, 4)):
+    for stream, longest in ((False, 16), (True, 8)):
         seen.clear()
         with concurrent.futures.ThreadPoolExecutor(8) as pool:
             told = list(pool.map(lambda seed: client.post(CHAT, json=chat(seed=seed, stream=stream)), range(8)))  # noqa: B023

@@ -87,7 +87,6 @@ def make_boundaries(token_texts: Sequence[str], kinds: Sequence[str] = ("paragra
 def boundary_positions(boundaries: Boundaries, ids: Sequence[int], thinking: int) -> list[int]:
     """Indices in `ids` of the boundaries among the first `thinking` tokens (those before `</think>`)."""
     tokens = np.asarray(ids, np.int64)
-    following = np.append(tokens[1:], -1)
-    after = np.append(np.asarray(boundaries.after), np.uint8(0))  # index -1: no token follows the last one
-    mask = np.asarray(boundaries.always)[tokens] | ((np.asarray(boundaries.before)[tokens] & after[following]) != 0)
+    mask = np.asarray(boundaries.always)[tokens]
+    mask[:-1] |= (np.asarray(boundaries.before)[tokens[:-1]] & np.asarray(boundaries.after)[tokens[1:]]) != 0
     return np.flatnonzero(mask[:thinking]).tolist()

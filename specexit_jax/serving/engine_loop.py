@@ -18,7 +18,7 @@ from specexit_jax.engine.slots import BETWEEN, READ, Slots
 from specexit_jax.engine.warming import warming
 
 STEPS = 4  # iterations of a segment
-UNWATCHED = 4  # times as many where slots are full and nobody is told of their rows
+FULL, UNWATCHED = 2, 4  # times as many where slots are full, and where besides nobody is told of their rows
 
 
 @dataclasses.dataclass(eq=False)
@@ -66,7 +66,7 @@ class EngineLoop:
         self.slots, self._deliver, self._steps, self._warmed = slots, deliver, steps, warmed
         self.warm_seconds: float | None = None  # None until all programs are compiled
         self.failed = False
-        self._columns = steps * (slots.loop.spec.draft_tokens + 1) + 2
+        self._columns = FULL * steps * (slots.loop.spec.draft_tokens + 1) + 2
         self._changed = threading.Condition()
         self._waiting: collections.deque[Job] = collections.deque()
         self._rows: dict[int, Job] = {}
@@ -141,9 +141,10 @@ class EngineLoop:
         """How many iterations the next segment has. It ends early where a row is finished."""
         if self._entering:
             return BETWEEN
-        # Nobody can join full slots, and nobody asks what these rows have written: the host need not look so often.
-        unwatched = len(self._rows) == self.slots.size and not any(job.watched for job in self._rows.values())
-        return UNWATCHED * self._steps if unwatched else self._steps
+        if len(self._rows) < self.slots.size:
+            return self._steps
+        # Nobody can join full slots, so the host need not look so often.
+        return self._steps * (FULL if any(job.watched for job in self._rows.values()) else UNWATCHED)
 
     def _end_jobs(self) -> list[tuple[Job, Progress]]:
         """Frees the slots of jobs that were ended, and takes those out of the queue."""
