@@ -66,7 +66,8 @@ class EngineLoop:
         self.slots, self._deliver, self._steps, self._warmed = slots, deliver, steps, warmed
         self.warm_seconds: float | None = None  # None until all programs are compiled
         self.failed = False
-        self._columns = FULL * steps * (slots.loop.spec.draft_tokens + 1) + 2
+        # The most tokens of a segment whose rows somebody watches. What a longer one leaves is read after the next.
+        self._columns = max(FULL * steps, BETWEEN) * (slots.loop.spec.draft_tokens + 1) + 2
         self._changed = threading.Condition()
         self._waiting: collections.deque[Job] = collections.deque()
         self._rows: dict[int, Job] = {}
