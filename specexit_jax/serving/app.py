@@ -5,7 +5,6 @@ import contextlib
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from starlette.applications import Starlette
@@ -21,14 +20,8 @@ from specexit_jax.serving.fields import Asked, asked_of
 from specexit_jax.serving.refusals import Refused
 from specexit_jax.serving.replies import Replies, usage_of
 from specexit_jax.serving.service import Answers, Service
+from specexit_jax.serving.static import page_routes
 
-PAGE = Path(__file__).parent / "page" / "index.html"
-# The page is one file: its own style and script, and no request but to this server.
-_PAGE_HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:; "
-    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-    "X-Content-Type-Options": "nosniff",
-}
 _LONG = 20_000  # characters of a prompt that is encoded in a thread, so that streams do not wait for it
 _SLOW = 30  # seconds after a request's end at which a client that does not read is left
 Endpoint = Callable[[Request], Awaitable[Response]]
@@ -51,7 +44,7 @@ def app_of(service: Service) -> Starlette:
         Route("/health", partial(_health, service), methods=["GET"]),
         Route("/ready", partial(_ready, service), methods=["GET"]),
         Route("/metrics", partial(_metrics, service), methods=["GET"]),
-        Route("/", _page, methods=["GET"]),
+        *page_routes(),
     ]
     return Starlette(routes=routes, lifespan=lifespan, exception_handlers={HTTPException: _elsewhere})
 
@@ -184,12 +177,6 @@ async def _ready(service: Service, request: Request) -> Response:
 async def _metrics(service: Service, request: Request) -> Response:
     service.metrics.warm.set(service.engine.warm_seconds or 0)
     return Response(service.metrics.text(), media_type="text/plain; version=0.0.4")
-
-
-async def _page(request: Request) -> Response:
-    if not PAGE.is_file():
-        return Refused(404, "There is no page.").response()
-    return Response(PAGE.read_bytes(), media_type="text/html", headers=_PAGE_HEADERS)
 
 
 async def _elsewhere(request: Request, error: HTTPException) -> Response:
