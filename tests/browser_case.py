@@ -111,5 +111,5 @@ def page_at(browser: Any, address: str, **options: Any) -> Iterator[Any]:
 
 def ended(page: Any) -> str:
     """What the page says once nothing is asked any more."""
-    page.wait_for_function("document.getElementById('stop').hidden")
+    page.wait_for_selector("#stop", state="hidden")
     return page.inner_text("#status")

@@ -131,7 +131,7 @@ def test_an_example_streams_its_thinking_then_the_answer(page, address):
     message, own = told["message"], told["specexit"]
     page.fill("#seed", "0")
     page.get_by_role("button", name="gcd").click()
-    page.wait_for_function("document.querySelector('.thinking')?.textContent.length > 5")
+    page.wait_for_selector(".thinking .fresh")
     seen = page.inner_text(".thinking")
     assert message["reasoning"].startswith(seen.strip()) and len(seen) < len(message["reasoning"])
     assert not page.inner_text(".answer") and not page.is_visible(".stopped")
@@ -283,7 +283,7 @@ def test_the_keyboard_is_enough(page):
     assert ended(page) == "Stopped by you." and focused()["id"] == "go"
     tab_to(text="gcd")
     page.keyboard.press("Enter")
-    page.wait_for_function("document.querySelector('.thinking')?.textContent.length > 5")
+    page.wait_for_selector(".thinking .fresh")
     page.keyboard.press("Escape")
     assert ended(page) == "Stopped by you." and page.inner_text(".thinking")
     page.uncheck("#slowly")
@@ -301,7 +301,7 @@ def test_the_keyboard_is_enough(page):
 def test_stopping_frees_the_server(page, address):
     page.check("#beside")
     page.get_by_role("button", name="gcd").click()
-    page.wait_for_function("document.querySelector('.thinking')?.textContent.length > 5")
+    page.wait_for_selector(".thinking .fresh")
     before = len(page.inner_text(".run >> nth=1"))
     page.click("#stop")
     assert ended(page) == "Stopped by you."

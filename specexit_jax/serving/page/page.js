@@ -23,21 +23,10 @@ function fail(failure) {
   at("key").focus();
 }
 
-// Whether it is known what the server offers.
-async function opened() {
-  try {
-    if (!offer) show(await offered(at("key").value));
-    return true;
-  } catch (failure) {
-    fail(failure);
-    return false;
-  }
-}
-
-function show(model) {
+async function open() {
+  const model = await offered(at("key").value);
   offer = model.specexit;
   risk = new Risk(offer);
-  say("");
   at("model").textContent = `: ${model.id}`;
   at("besides").hidden = !plain();
   at("examples").hidden = !Object.keys(offer.examples).length;
@@ -62,12 +51,16 @@ function example([name, question]) {
 }
 
 async function ask() {
-  if (!(await opened()) || !at("ask").reportValidity()) return;
+  if (offer && !at("ask").reportValidity()) return;
   asking?.abort();
   const own = (asking = new AbortController());
   begin();
   try {
+    if (!offer) await open();
+    own.signal.throwIfAborted();
+    if (!at("ask").reportValidity()) throw new Failure("Write a question first.");
     const runs = started();
+    if (at("status").getBoundingClientRect().top > innerHeight / 2) at("status").scrollIntoView();
     await Promise.all(runs.map(({ run, body }) => follow(run, body, own.signal)));
     if (asking === own) finish(...runs.map(({ run }) => run));
   } catch (failure) {
@@ -83,7 +76,6 @@ function begin() {
   at("stop").hidden = false;
   if (document.activeElement === at("go")) at("stop").focus();
   say("Thinking …");
-  if (at("status").getBoundingClientRect().top > innerHeight / 2) at("status").scrollIntoView();
 }
 
 function rest() {
@@ -134,4 +126,4 @@ document.addEventListener("keydown", (event) => {
   if (event.key === "Escape") asking?.abort();
 });
 at("slowly").checked = !matchMedia("(prefers-reduced-motion: reduce)").matches;
-opened();
+open().catch(fail);

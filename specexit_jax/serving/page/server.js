@@ -57,13 +57,13 @@ async function refusal(response, withKey) {
 }
 
 async function* lines(response) {
-  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+  const reader = response.body.getReader(), decoder = new TextDecoder();
   let held = "";
   try {
     for (;;) {
       const { value, done } = await reader.read();
       if (done) return;
-      const found = (held + value).split("\n");
+      const found = (held + decoder.decode(value, { stream: true })).split("\n");
       held = found.pop();
       yield* found;
     }
