@@ -105,6 +105,32 @@ def test_the_slider_is_the_risk_of_the_request(page, address):
     assert page.locator(".meter").count() == 3 and not page.locator(".meter.small").count()
 
 
+@pytest.mark.parametrize("stops", [[], [0.01]])
+def test_risks_without_a_choice(chromium, address, stops):
+    """A policy without a certificate is asked for no risk; one risk needs no slider."""
+    signals = {"progress": {"meaning": "share", "colour": "#2563eb", "at_least": True, "full": 1.0}}
+    risks = [{"epsilon": one, "delta": 0.05, "tokens_ratio": None, "thresholds": {"progress": 0.5}} for one in stops]
+    own = {
+        "methods": ["specexit", "eagle3"],
+        "default": "specexit",
+        "signals": signals,
+        "examples": {},
+        "epsilons": risks,
+    }
+    with page_at(chromium, address) as page:
+        page.wait_for_selector("#key")
+        page.fill("#key", KEY)
+        page.route("**/v1/models", lambda route: route.fulfill(json={"data": [{"id": "x", "specexit": own}]}))
+        page.fill("#question", QUESTION)
+        asked(page)
+        assert page.asked[-1]["specexit"] == {"method": "specexit"} | ({"epsilon": 0.01} if stops else {})
+        held = (
+            "At most 1 % of problems turn from right to wrong, with probability 95 %. It exits where progress ≥ 0.500."
+        )
+        assert page.inner_text("#certificate") == (held if stops else "This exit policy is not certified for any risk.")
+        assert page.is_visible("#allowed") == bool(stops) and page.is_hidden("#epsilon") and page.is_hidden("#ends")
+
+
 def test_a_question_that_is_too_long_is_told(page):
     page.fill("#question", "legs " * 200)
     said = asked(page)

@@ -36,6 +36,7 @@ export class Chart {
       ...axes(x, y, last),
       ...this.boundaries.map(upright),
       ...Object.keys(this.signals).flatMap((name, place) => this.line(name, place, x, y)),
+      ...this.names(x(0), y),
       ...(this.exit === null ? [] : exit(this.exit, x, y, width)),
     );
   }
@@ -49,19 +50,24 @@ export class Chart {
   }
 
   limits(left, right, y) {
-    const found = [], taken = [];
-    for (const [name, threshold] of Object.entries(this.thresholds)) {
+    return Object.entries(this.thresholds).flatMap(([name, threshold]) => {
       const signal = this.signals[name], level = y(share(signal, threshold)), edge = y(signal.at_least ? 1 : 0);
       const side = { x: left, width: right - left, y: Math.min(level, edge), height: Math.abs(level - edge) };
-      found.push(coloured(shape("rect", "passing", side), name, signal));
-      found.push(coloured(shape("line", "threshold", { x1: left, x2: right, y1: level, y2: level }), name, signal));
-      const inwards = level > y(0.5) ? -LABEL : LABEL;
+      const line = shape("line", "threshold", { x1: left, x2: right, y1: level, y2: level });
+      return [shape("rect", "passing", side), line].map((made) => coloured(made, name, signal));
+    });
+  }
+
+  // Of the thresholds: beside their lines, towards the middle, and none over another.
+  names(left, y) {
+    const taken = [];
+    return Object.entries(this.thresholds).map(([name, threshold]) => {
+      const signal = this.signals[name], level = y(share(signal, threshold)), inwards = level > y(0.5) ? -LABEL : LABEL;
       let place = level + (inwards < 0 ? -4 : LABEL - 2);
       while (taken.some((other) => Math.abs(other - place) < LABEL)) place += inwards;
       taken.push(place);
-      found.push(label(`${spaced(name)} ${limit(signal, threshold)}`, "limit", { x: left + 4, y: place }));
-    }
-    return found;
+      return label(`${spaced(name)} ${limit(signal, threshold)}`, "limit", { x: left + 4, y: place });
+    });
   }
 
   summary() {

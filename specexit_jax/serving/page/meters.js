@@ -3,7 +3,7 @@ import { coloured, element, set, shape } from "./elements.js";
 import { limit, reading, spaced } from "./words.js";
 
 const LARGE = 3;
-const DASHES = ["none", "9 4", "3 3", "12 3 3 3"]; // lines differ by more than their colours
+const DASHES = ["none", "9 4", "3 3", "12 3 3 3", "2 6", "16 6"]; // lines differ by more than their colours
 
 export const dashes = (place) => DASHES[place % DASHES.length];
 

@@ -15,8 +15,8 @@ export class Risk {
     const away = this.stops.map((stop) => Math.abs(Math.log(stop.epsilon / USUAL)));
     this.slider.max = Math.max(this.stops.length - 1, 0);
     this.slider.value = Math.max(away.indexOf(Math.min(...away)), 0);
-    this.slider.disabled = this.stops.length < 2;
-    const ends = this.stops.length < 2 ? [] : [this.stops[0], this.stops.at(-1)];
+    this.slider.hidden = at("ends").hidden = this.stops.length < 2;
+    const ends = this.stops.length ? [this.stops[0], this.stops.at(-1)] : [];
     at("ends").replaceChildren(...ends.map((stop) => element("span", "", percent(stop.epsilon))));
     at("marks").replaceChildren(...this.stops.map((_, place) => new Option("", place)));
     this.slider.oninput = () => this.tell();
