@@ -121,6 +121,7 @@ def test_risks_without_a_choice(chromium, address, stops):
         page.wait_for_selector("#key")
         page.fill("#key", KEY)
         page.route("**/v1/models", lambda route: route.fulfill(json={"data": [{"id": "x", "specexit": own}]}))
+        page.route(f"**{CHAT}", lambda route: route.fulfill(status=500))
         page.fill("#question", QUESTION)
         asked(page)
         assert page.asked[-1]["specexit"] == {"method": "specexit"} | ({"epsilon": 0.01} if stops else {})
@@ -174,8 +175,8 @@ def lines(*events: dict) -> str:
 
 
 @contextlib.contextmanager
-def breaking_off(text: str) -> Iterator[str]:
-    """The address of a server that breaks off after a text."""
+def another(text: str, left: threading.Event | None = None) -> Iterator[str]:
+    """The address of a server that breaks off after a text; or waits until its client leaves, and sets `left`."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_POST(self):
@@ -185,7 +186,13 @@ def breaking_off(text: str) -> Iterator[str]:
             self.end_headers()
             self.wfile.write(text.encode())
             self.wfile.flush()
-            time.sleep(0.3)
+            if left is None:
+                time.sleep(0.3)
+                return
+            self.connection.settimeout(20)
+            with contextlib.suppress(TimeoutError):
+                self.connection.recv(1)
+                left.set()
 
         def log_message(self, *_):
             pass
@@ -207,7 +214,7 @@ def test_a_connection_that_is_lost(page):
     """While it streams, before it, and where a stream ends too early: what has come stays."""
     asked(page)
     begun = lines(BEGIN, chunk({}, reasoning="3*4=12."))
-    with breaking_off(begun) as address:
+    with another(begun) as address:
         page.route(f"**{CHAT}", lambda route: route.continue_(url=address))
         assert asked(page) == LOST and page.inner_text(".thinking") == "3*4=12."
         page.unroute(f"**{CHAT}")
@@ -223,6 +230,52 @@ def test_a_connection_that_is_lost(page):
     page.unroute(f"**{CHAT}")
     page.route(f"**{CHAT}", lambda route: route.abort())
     assert asked(page) == "The server cannot be reached: look whether it runs, then ask again."
+
+
+@pytest.mark.parametrize("slowly", [False, True])
+def test_who_stops_leaves_the_server(page, slowly):
+    """Which frees the slot. What has come stays, and a new question can be asked."""
+    asked(page)
+    page.set_checked("#slowly", slowly)
+    left = threading.Event()
+    with another(lines(BEGIN, chunk({}, reasoning="3*4=12.")), left) as address:
+        page.route(f"**{CHAT}", lambda route: route.continue_(url=address))
+        page.press("#question", "Enter")
+        page.wait_for_selector(".thinking .fresh")
+        assert not left.is_set() and page.is_visible("#stop")
+        page.click("#stop")
+        assert ended(page) == "Stopped by you." and left.wait(10)
+    assert page.inner_text(".thinking") == "3*4=12."
+    page.unroute(f"**{CHAT}")
+    assert asked(page).startswith("Stopped after")
+
+
+def test_slow_motion_ends_at_once(page):
+    """Though all has come, and most of it is not shown yet."""
+    asked(page)
+    page.check("#slowly")
+    live = {"thinking": True, "signals": None, "boundaries": [], "exit": None}
+    events = [chunk({"live": live | {"tokens": 20 * number}}, reasoning=f"{number} ") for number in range(1, 200)]
+    page.route(f"**{CHAT}", lambda route: route.fulfill(body=lines(BEGIN, *events)))
+    page.press("#question", "Enter")
+    page.wait_for_selector(".thinking .fresh >> nth=1")
+    page.click("#stop")
+    page.wait_for_selector("#stop", state="hidden", timeout=5000)
+    assert page.inner_text("#status") == "Stopped by you."
+    before = page.inner_text(".thinking")
+    page.wait_for_timeout(1200)
+    assert page.inner_text(".thinking") == before and before.startswith("1 2 ") and "100" not in before
+
+
+def test_a_new_question_ends_the_one_before(page):
+    asked(page)
+    left = threading.Event()
+    with another(lines(BEGIN, chunk({}, reasoning="3*4=12.")), left) as address:
+        page.route(f"**{CHAT}", lambda route: route.continue_(url=address), times=1)
+        page.press("#question", "Enter")
+        page.wait_for_selector(".thinking .fresh")
+        assert asked(page).startswith("Stopped after") and left.wait(10)
+    assert page.locator(".run").count() == 1 and "3*4=12." not in page.inner_text(".thinking")
 
 
 MARKUP = "<img src=x onerror='window.harmed=1'><script>window.harmed=1</script></script><b>bold</b>&amp;"

@@ -24,6 +24,6 @@ def page_routes() -> list[Route]:
 
 async def _file(request: Request) -> Response:
     path = FOLDER / request.path_params.get("name", "index.html")
-    if path.parent != FOLDER or path.suffix not in _TYPES or not path.is_file():
+    if path.suffix not in _TYPES or not path.is_file():
         raise HTTPException(404)
     return Response(path.read_bytes(), media_type=_TYPES[path.suffix], headers=_HEADERS)
