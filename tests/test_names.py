@@ -23,7 +23,7 @@ def names_in(path: Path) -> frozenset[str]:
     found, waiting = {"__file__", "__name__", "__doc__"}, ast.parse(path.read_text()).body
     while waiting:
         node = waiting.pop()
-        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             found.add(node.name)  # what lies within is its own
             continue
         if isinstance(node, ast.Import | ast.ImportFrom):
