@@ -163,6 +163,9 @@ def draft_training() -> ml_collections.ConfigDict:
     return ml_collections.ConfigDict(
         {
             "stage": "draft",
+            # eagle3, or mtp: a layer of the target's own architecture, with the conventions of a family (docs/mtp.md)
+            "kind": "eagle3",
+            "family": "",
             "steps": 1800,
             "batch_size": 4,
             "row_length": 1024,
@@ -182,7 +185,9 @@ def draft_training() -> ml_collections.ConfigDict:
             "features": "online",
             # the devices of all processes; the mesh changes neither the global batch nor the loss
             "mesh": {"data": -1, "fsdp": 1, "tensor": 1},
+            # init: random, target (its head and norm) or builtin (the MTP layer in the target's checkpoint); learn: all, or signals
             "init": "random",
+            "learn": "all",
             # for long rows: sliding_window: tokens that the draft attends to (0: all); row_attention: see models/row_attention.py;
             # chunk: tokens whose logits are computed at a time; remat: recompute layers in the backward pass
             "sliding_window": 0,

@@ -10,10 +10,11 @@ from specexit_jax.annotation.documents import LabelOptions, Traces, frequent_tok
 from specexit_jax.annotation.kinds import require_kinds
 from specexit_jax.annotation.material import summary
 from specexit_jax.data.packing import PackedRows
-from specexit_jax.engine.session import Session
+from specexit_jax.engine.session import BUILTIN, Session, with_draft
 from specexit_jax.evaluation.held_out import HeldOut
 from specexit_jax.exits.signals import draft_signals
-from specexit_jax.models.config import draft_config
+from specexit_jax.models.config import DraftConfig, TargetConfig
+from specexit_jax.models.draft import make_config
 from specexit_jax.parallel.distributed import is_first
 from specexit_jax.storage.checkpoint import write_json
 from specexit_jax.storage.shards import require_settings, shard_files
@@ -37,15 +38,17 @@ def train_on_traces(
     traces = _traces(config, session, workdir / "draft")
     door.say(summary(traces))
     always = (*session.end_think_ids, *session.stop_ids)
-    d2t = frequent_tokens(traces.traces, target.vocab_size, train.draft_vocab_size, always)
-    sizes = train.intermediate_size, train.draft_vocab_size
-    draft = draft_config(target, *sizes, train.signals, train.sliding_window, draft_signals())
+    draft, layer = described(train, target), None
+    if train.init == "builtin":
+        draft, layer = builtin(session, draft)
+    target = draft.reading(target)
+    d2t = frequent_tokens(traces.traces, target.vocab_size, draft.draft_vocab_size, always)
     losses = DraftTrainingConfig(
         train.ttt_steps, train.ttt_decay, session.sampling.temperature, tuple(train.signal_weights), train.weighting,
         teacher_chunk=train.chunk, loss_chunk=train.chunk, remat=train.remat,
     )  # fmt: skip
     budget = train.signal_positions, train.signal_tokens
-    run = DraftRun(train.batch_size, train.seed, losses, train.evaluate_every, train.init, *budget)
+    run = DraftRun(train.batch_size, train.seed, losses, train.evaluate_every, train.init, *budget, train.learn)
     model = (target, session.params.target, draft, d2t)
     rows = packed(traces, train.row_length, train.seed, train.pack)
     held_out = _held_out(config, session, workdir / "development")
@@ -61,11 +64,32 @@ def train_on_traces(
     online = train.features == "online"
     flops = draft_step_flops(target, draft, train.batch_size, train.row_length, train.ttt_steps, online)
     loop = dataclasses.replace(loop, flops_per_step=flops)
-    bundle = train_draft(run, *model, rows, optimizer, loop, workdir, look, session.mesh, held_out)
+    bundle = train_draft(run, *model, rows, optimizer, loop, workdir, look, session.mesh, held_out, layer)
     if look is not None:
         found = look.report(bundle.params)
         if is_first():
             write_json(workdir / "held_out.json", found)
+
+
+def described(train: ml_collections.ConfigDict, target: TargetConfig) -> DraftConfig:
+    """The draft that the config's training makes for a target."""
+    sizes = train.intermediate_size, train.draft_vocab_size, train.signals, train.sliding_window
+    return make_config(train.kind, target, train.family, *sizes, draft_signals())
+
+
+def builtin(session: Session, wanted: DraftConfig) -> tuple[DraftConfig, dict]:
+    """(the layer in the target's checkpoint with the signals of `wanted`, its parameters)."""
+    found = with_draft(session, BUILTIN)
+    if found.draft.kind != wanted.kind:
+        raise ValueError(
+            f"The target's own layer is of the kind {found.draft.kind!r}: set train.kind, not {wanted.kind!r}."
+        )
+    if found.draft.own_embedding:
+        raise ValueError(
+            "The target's own layer has a table of tokens of its own, which training would not read: use another init."
+        )
+    told = {name: getattr(wanted, name) for name in ("signals", "signal_names", "sliding_window", "row_attention")}
+    return dataclasses.replace(found.draft, **told), found.params.draft
 
 
 def _traces(config: ml_collections.ConfigDict, session: Session, folder: Path) -> Traces:

@@ -3,9 +3,11 @@
 The draft's policy.json is written too, adapted to the written weights.
 
 python -m launch.export --target=TARGET --draft=WORKDIR/draft_model --out=FOLDER --format=eagle
-Formats: eagle (EAGLE, SGLang, vLLM; signals in a file of their own), angelslim (SpecExit's: signals are the last rows of
-`fc`), speculators (vLLM's, which names its --target). --layer_ids: the key that names the captured layers, inputs (which
-EAGLE and vLLM read), outputs (in `eagle_config`, which SGLang and SpecForge read) or both.
+Formats of EAGLE-3 drafts: eagle (EAGLE, SGLang, vLLM), angelslim (SpecExit's: signals are the last rows of `fc`), speculators
+(vLLM's, which names its --target). --layer_ids: the key that names the captured layers, inputs (which EAGLE and vLLM read),
+outputs (in `eagle_config`, which SGLang and SpecForge read) or both. Of MTP drafts: checkpoint (vLLM, SGLang: the layer under
+the names of its family's checkpoints, with the tables of its --target), mtp (the layer alone). In all but angelslim the signals
+are in a file of their own.
 """
 
 from pathlib import Path
@@ -13,8 +15,10 @@ from pathlib import Path
 from absl import flags
 
 from launch import door, export_policy
+from specexit_jax.engine.session import BUILTIN
+from specexit_jax.models.checkpoints.drafts import FORMATS, WITH_TARGET, files_of
 from specexit_jax.models.checkpoints.hf import load_draft, load_target_config, save_draft, verifier_of
-from specexit_jax.models.checkpoints.hf_draft_config import CONVENTIONS, FORMATS, LAYER_IDS
+from specexit_jax.models.checkpoints.hf_draft_config import CONVENTIONS, LAYER_IDS
 from specexit_jax.models.checkpoints.hf_tensors import local_folder
 from specexit_jax.models.config import check_pair
 
@@ -31,7 +35,7 @@ flags.DEFINE_string(
     None,
     "The draft's policy.json, to export with it; default: the one in the draft's folder or beside it, if any.",
 )
-flags.DEFINE_enum("format", "eagle", FORMATS, "Format to write.")
+flags.DEFINE_enum("format", None, FORMATS, "Format to write; default: eagle, or checkpoint for an MTP draft.")
 flags.DEFINE_enum(
     "layer_ids", "both", LAYER_IDS, "What the written layer ids count: layers' inputs, outputs, or one key for each."
 )
@@ -48,25 +52,28 @@ def check() -> Path:
         raise ValueError(f"{out} is not empty: name a folder that is not there yet.")
     if FLAGS.format == "speculators" and not FLAGS.target:
         raise ValueError("A speculators file names the model that verifies the draft: add --target=FOLDER-OR-HUB-NAME.")
+    if FLAGS.draft == BUILTIN and not FLAGS.target:
+        raise ValueError(f"The draft {BUILTIN!r} lies in its target's checkpoint: add --target=FOLDER-OR-HUB-NAME.")
     return out
 
 
 def main() -> None:
     out = check()
-    folder = local_folder(FLAGS.draft, "draft")
+    folder = local_folder(FLAGS.target if FLAGS.draft == BUILTIN else FLAGS.draft, "draft")
     bundle = load_draft(folder, layer_ids=FLAGS.draft_layer_ids)
     policy, told = export_policy.chosen(FLAGS.policy, folder, bundle.config)
     if FLAGS.target:
         target = load_target_config(local_folder(FLAGS.target, "target"))
         check_pair(bundle.config, target)
         bundle = bundle.with_capture(target.capture_layers)
-    verifier = verifier_of(FLAGS.target) if FLAGS.format == "speculators" else None
-    save_draft(out, bundle, FLAGS.dtype, FLAGS.format, FLAGS.layer_ids, verifier)
-    unread = FLAGS.format == "angelslim" and bundle.config.signals == "draft"
+    form = FLAGS.format or files_of(bundle.config.kind).EXPORTED
+    verifier = verifier_of(FLAGS.target) if FLAGS.target and form in WITH_TARGET else None
+    save_draft(out, bundle, FLAGS.dtype, form, FLAGS.layer_ids, verifier)
+    unread = form == "angelslim" and bundle.config.signals == "draft"
     note = ", where AngelSlim itself does not look for them" if unread else ""
-    if bundle.config.norm_before_residual and FLAGS.format == "eagle":
+    if bundle.config.norm_before_residual and form == "eagle":
         note += "; norm_before_residual is on, which vLLM reads and SGLang does not: it would draft badly there"
-    door.say(f"{out}: {FLAGS.format}, {FLAGS.dtype}, signals at {bundle.config.signals!r}{note}")
+    door.say(f"{out}: {form}, {FLAGS.dtype}, signals at {bundle.config.signals!r}{note}")
     door.say(export_policy.written(policy, folder, bundle.config, out, FLAGS.dtype) if policy else told)
 
 

@@ -22,7 +22,7 @@ from specexit_jax.evaluation.foresight import Foresight, Place, chosen_places, g
 from specexit_jax.evaluation.pipeline.harness import extracted
 from specexit_jax.exits.policy_file import load_policy
 from specexit_jax.exits.signals import agreement_column
-from specexit_jax.models.draft import DraftBundle
+from specexit_jax.models.draft_layer import DraftBundle
 from specexit_jax.storage.checkpoint import write_json
 from specexit_jax.storage.shards import require_settings
 

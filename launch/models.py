@@ -15,7 +15,10 @@ from specexit_jax.models.config import ATTENTIONS
 FLAGS = flags.FLAGS
 flags.DEFINE_string("target", bundled.TARGET, "Folder of the target model, or its name on the hub.")
 flags.DEFINE_string(
-    "draft", None, "Folder of the draft model; default: for the bundled target the bundled draft, else none."
+    "draft",
+    None,
+    "Folder of the draft model, or builtin: the MTP layer in the target's checkpoint. Default: for the bundled target the bundled "
+    "draft, else none.",
 )
 flags.DEFINE_enum(
     "draft_layer_ids",

@@ -11,7 +11,8 @@ from specexit_jax.engine.placement import rows_of
 from specexit_jax.exits.score import SCORE
 from specexit_jax.exits.signals import draft_signals
 from specexit_jax.models.checkpoints.hf import load_target_config
-from specexit_jax.models.config import TargetConfig, draft_config
+from specexit_jax.models.config import TargetConfig
+from specexit_jax.models.draft import make_config
 from specexit_jax.sizing.plan import Assumed, Work
 from specexit_jax.sizing.presets import PUBLISHED, TARGETS
 from specexit_jax.training.draft import DraftTrainingConfig
@@ -45,9 +46,11 @@ def work_of(config: ml_collections.ConfigDict, assumed: Assumed, preset: str | N
     target = dataclasses.replace(target_of(config, preset), row_attention=train.row_attention)
     names = config.source.name.split(",") if config.source.name else ()
     parts = 1 if names else len(config.tasks)  # of a split that is counted by task
-    draft = draft_config(
-        target, train.intermediate_size, train.draft_vocab_size, train.signals, train.sliding_window, draft_signals()
-    )
+    draft = make_config(
+        train.kind, target, train.family, train.intermediate_size, train.draft_vocab_size, train.signals,
+        train.sliding_window, draft_signals(),
+    )  # fmt: skip
+    target = draft.reading(target)
     splits = {name: count * parts * rollout.samples for name, count in rollout.per_task.items()}
     tested = splits.pop(evaluate.split, evaluate.per_task * parts)
     losses = DraftTrainingConfig(train.ttt_steps, teacher_chunk=train.chunk, loss_chunk=train.chunk, remat=train.remat)

@@ -18,6 +18,7 @@ from launch.draft_stage import train_on_traces
 from specexit_jax.annotation.kinds import require_searched_for
 from specexit_jax.data.documents import Mixture
 from specexit_jax.models.config import SIGNAL_PLACEMENTS, TargetConfig
+from specexit_jax.models.draft import KINDS
 from specexit_jax.training.loop import LoopConfig
 from specexit_jax.training.optimizer import OptimizerConfig
 from specexit_jax.training.target_run import TargetRun, train_target
@@ -30,6 +31,7 @@ def check():
         folder = Path(flags.FLAGS.workdir) / "draft"
         door.known("config.train.features", config.train.features, ("online", "offline"))
         door.known("config.train.signals", config.train.signals, SIGNAL_PLACEMENTS)
+        door.known("config.train.kind", config.train.kind, KINDS)
         if config.train.signals == "none":
             checks.rows(folder, "traces")
         else:

@@ -1,7 +1,7 @@
 """The axis alphabet, the named array types and `typed`.
 
 B  rows of a batch          T  tokens of this call       S  capacity of a cache
-D  target hidden            E  draft hidden              A  fused target features, 3 D
+D  target hidden            E  draft hidden              A  target features, 3 D or D
 N  query heads              K  key/value heads           G  query heads a key/value head serves, N / K
 H  head size                F  feed-forward width        L  layers
 V  target vocabulary        W  draft vocabulary

@@ -25,7 +25,7 @@ from specexit_jax.exits.policy import NeverExit
 from specexit_jax.exits.released import released
 from specexit_jax.exits.signals import activate
 from specexit_jax.models.checkpoints.hf import load_draft, load_target
-from specexit_jax.models.draft import Draft, init_draft_cache
+from specexit_jax.models.draft import draft_of, init_draft_cache
 
 FIXTURES = Path(__file__).parent / "fixtures" / "angelslim"
 RUNS = Path(os.environ.get("SPECEXIT_ANGELSLIM", "/nowhere"))
@@ -36,7 +36,7 @@ def test_draft_layer_and_signals():
     reference = np.load(FIXTURES / "reference_tensors.npz")
     bundle = load_draft(FIXTURES / "draft_specexit")
     assert bundle.config.signals == "fc"
-    draft = functools.partial(Draft(bundle.config).apply, {"params": bundle.params})
+    draft = functools.partial(draft_of(bundle.config).apply, {"params": bundle.params})
     fused, raw = draft(reference["target_aux_hidden"], method="fuse")
     close = functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-4)
     close(np.concatenate([fused, raw], axis=-1), reference["draft_fc"])

@@ -37,7 +37,7 @@ from specexit_jax.engine.session import load_session
 from specexit_jax.evaluation.pipeline import harness
 from specexit_jax.evaluation.pipeline.bounding import boundaries_of
 from specexit_jax.exits.policy import NeverExit, unreachable
-from specexit_jax.models.draft import DraftBundle
+from specexit_jax.models.draft_layer import DraftBundle
 from specexit_jax.models.target import Target
 from specexit_jax.storage.jsonl import append_jsonl, read_jsonl
 from specexit_jax.storage.shards import Shard, read_shards

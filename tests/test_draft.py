@@ -9,7 +9,7 @@ import pytest
 from random_params import random_params
 
 from specexit_jax.models.config import DraftConfig
-from specexit_jax.models.draft import Draft, init_draft, init_draft_cache
+from specexit_jax.models.draft import draft_of, init_draft, init_draft_cache
 
 CONFIG = DraftConfig(16, 16, 24, 4, 2, 8, vocab_size=48, draft_vocab_size=20, signals="draft")
 ROWS, TOKENS = 2, 10
@@ -17,7 +17,7 @@ ROWS, TOKENS = 2, 10
 
 def run(config, method="__call__"):
     return jax.jit(
-        lambda params, *args, **kwargs: Draft(config).apply({"params": params}, *args, method=method, **kwargs),
+        lambda params, *args, **kwargs: draft_of(config).apply({"params": params}, *args, method=method, **kwargs),
         static_argnames="live",
     )
 

@@ -120,7 +120,7 @@ def test_a_draft_starts_from_the_targets_head():
     (state, _) = first_state(settings, *model, make_optimizer(optimizer), None)
     np.testing.assert_array_equal(state.params["lm_head"], target_params()["lm_head"][:, D2T])
     np.testing.assert_array_equal(state.params["norm"]["scale"], target_params()["final_norm"]["scale"])
-    with pytest.raises(ValueError, match="choose 'random' or 'target'"):
+    with pytest.raises(ValueError, match="choose 'random', 'target' or 'builtin'"):
         DraftRun(2, 0, DraftTrainingConfig(), init="zero")
 
 

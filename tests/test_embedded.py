@@ -19,7 +19,7 @@ from specexit_jax.engine.methods import make_method, read_policy
 from specexit_jax.engine.placement import Placement
 from specexit_jax.engine.requests import DecodeSettings
 from specexit_jax.engine.session import EMBEDDED, chat_ids, load_session
-from specexit_jax.models.draft import DraftBundle
+from specexit_jax.models.draft_layer import DraftBundle
 from specexit_jax.models.target import Target
 
 NEW_TOKENS = 880

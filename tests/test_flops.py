@@ -10,7 +10,7 @@ import pytest
 from decoding_case import QUICK
 
 from specexit_jax.models.config import DraftConfig, TargetConfig
-from specexit_jax.models.draft import Draft, init_draft
+from specexit_jax.models.draft import draft_of, init_draft
 from specexit_jax.models.target import Target, init_target
 from specexit_jax.training.draft import DraftTrainingConfig, draft_losses
 from specexit_jax.training.flops import draft_step_flops, seen_pairs
@@ -26,7 +26,7 @@ def counted(target: TargetConfig, draft: DraftConfig, rows: int, tokens: int, st
 
     def gradients(params, target_params, batch):
         taught = run_teacher(Target(target), target_params, batch, jnp.arange(draft.draft_vocab_size))
-        losses = functools.partial(draft_losses, teacher=taught, batch=batch, draft=Draft(draft), config=config)
+        losses = functools.partial(draft_losses, teacher=taught, batch=batch, draft=draft_of(draft), config=config)
         return jax.grad(lambda params: jnp.sum(losses(params)[0]))(params)
 
     shape = functools.partial(jax.ShapeDtypeStruct, (rows, tokens))

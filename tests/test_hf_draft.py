@@ -17,7 +17,8 @@ from specexit_jax.models.checkpoints.hf import load_draft, save_draft
 from specexit_jax.models.checkpoints.hf_draft_config import FORMATS, Verifier
 from specexit_jax.models.checkpoints.torch_file import TorchFile
 from specexit_jax.models.config import DraftConfig, TargetConfig, check_pair
-from specexit_jax.models.draft import Draft, DraftBundle, init_draft
+from specexit_jax.models.draft import draft_of, init_draft
+from specexit_jax.models.draft_layer import DraftBundle
 
 VERIFIER = Verifier("some/target", ("Qwen3ForCausalLM",), np.zeros((48, 16), np.float32))
 
@@ -105,7 +106,7 @@ def test_draft_equals_the_equations_of_eagle(tmp_path):
     hidden = hidden + w["midlayer.mlp.down_proj.weight"] @ (gate / (1 + np.exp(-gate)) * up)
     logits = w["lm_head.weight"] @ norm(hidden, "norm")
 
-    model, variables = Draft(bundle.config), {"params": bundle.params}
+    model, variables = draft_of(bundle.config), {"params": bundle.params}
     ours, ours_raw = model.apply(variables, features[None, None], method="fuse")
     out = model.apply(variables, embedded[None, None], ours, jnp.zeros((1, 1), jnp.int32))
     np.testing.assert_allclose(ours_raw[0, 0], raw, atol=1e-5)

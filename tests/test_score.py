@@ -30,7 +30,7 @@ from specexit_jax.exits.score import Score, ScoreNetwork, to_json
 from specexit_jax.exits.signals import PAPER, open_limits
 from specexit_jax.exits.smoothers import SMOOTHERS, smoother_named
 from specexit_jax.exits.trace_statistics import statistic_names
-from specexit_jax.models.draft import DraftBundle
+from specexit_jax.models.draft_layer import DraftBundle
 from specexit_jax.training.score_fit import CannotFit, ScoreFit, fit_score
 
 LATE = dataclasses.replace(DRAFT, signals="draft")

@@ -11,7 +11,7 @@ from specexit_jax.annotation.features import extract
 from specexit_jax.data.batches import RowsInMemory
 from specexit_jax.evaluation.score_quality import auc
 from specexit_jax.exits.signals import PAPER, activate
-from specexit_jax.models.draft import DraftBundle
+from specexit_jax.models.draft_layer import DraftBundle
 from specexit_jax.models.target import Target
 from specexit_jax.storage.jsonl import read_jsonl
 from specexit_jax.training.features import TokenReader

@@ -31,7 +31,7 @@ from specexit_jax.decoding.loop.speculative import decode, head_of
 from specexit_jax.decoding.oracle import decode_slowly
 from specexit_jax.decoding.sampling import Sampling, token_log_probability
 from specexit_jax.exits.policy import NeverExit, Policy, Released, Threshold, unreachable
-from specexit_jax.models.draft import DraftBundle
+from specexit_jax.models.draft_layer import DraftBundle
 from specexit_jax.models.target import Target
 
 GREEDY = Sampling()

@@ -19,7 +19,7 @@ from specexit_jax.evaluation.held_out import HeldOut
 from specexit_jax.models import row_attention
 from specexit_jax.models.blockwise import attend_blockwise
 from specexit_jax.models.config import DraftConfig, TargetConfig
-from specexit_jax.models.draft import Draft, init_draft, init_draft_cache
+from specexit_jax.models.draft import draft_of, init_draft, init_draft_cache
 from specexit_jax.models.target import Target, init_target
 from specexit_jax.parallel.sharding import make_mesh, shard_batch
 from specexit_jax.training.draft import (
@@ -47,7 +47,7 @@ LENGTHS = (7, 9, 12)  # two documents fill the first row, one and padding the se
 def make_draft(signals="fc", **changes):
     config = DraftConfig(16, 16, 16, 2, 1, 8, V, W, signals=signals, **changes)
     with jax.ensure_compile_time_eval():  # cached, also if the first call is made while tracing
-        return Draft(config), jax.jit(functools.partial(init_draft, config))(jax.random.key(5))
+        return draft_of(config), jax.jit(functools.partial(init_draft, config))(jax.random.key(5))
 
 
 @functools.cache
@@ -152,7 +152,7 @@ def dense_steps(draft, params, features, embedded, batch):
     for step in range(STEPS):
 
         def one(module, embedded, hidden, step=step):
-            residual, x = module.enter(embedded, hidden)
+            residual, x = module.enter(embedded, hidden, batch["positions"] + jnp.int32(step))
             cos, sin = module.angles(batch["positions"] + jnp.int32(step))
             q, k, v = module.attention.project(x, cos, sin)
             keys.append(k)

@@ -12,7 +12,8 @@ from specexit_jax.exits.policy_file import PolicyFile, save_policy
 from specexit_jax.models.checkpoints.content import draft_digest
 from specexit_jax.models.checkpoints.hf import save_draft, save_target
 from specexit_jax.models.config import DraftConfig, TargetConfig
-from specexit_jax.models.draft import DraftBundle, init_draft
+from specexit_jax.models.draft import init_draft
+from specexit_jax.models.draft_layer import DraftBundle
 from specexit_jax.models.target import init_target
 
 TEXTS = ("Count the legs of 3 dogs.", "3*4=12.\n\nSo the answer is 12.\n\nWait, let me check. 4+4+4=12.\n\n") * 2

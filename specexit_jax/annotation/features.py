@@ -14,7 +14,8 @@ import numpy as np
 from specexit_jax.exits.readings import READINGS, WRITTEN, readings_ahead, written_readings
 from specexit_jax.exits.signals import activate
 from specexit_jax.models.config import TargetConfig
-from specexit_jax.models.draft import Draft, DraftBundle
+from specexit_jax.models.draft import draft_of
+from specexit_jax.models.draft_layer import DraftBundle
 from specexit_jax.models.target import Target
 from specexit_jax.monitoring.progress import Progress
 from specexit_jax.storage.rows import brief_rows, taken, whole_rows
@@ -50,7 +51,7 @@ def _features_and_readings(config: TargetConfig, end_think_ids: tuple[int, ...],
 
 @jax.jit
 def _at(features: jax.Array, places: jax.Array) -> jax.Array:
-    """float32 [B, P, 3D] at the places [B, P]: of long traces the host takes only these."""
+    """float32 [B, P, A] at the places [B, P]: of long traces the host takes only these."""
     return jnp.take_along_axis(features, places[..., None], axis=1).astype(jnp.float32)
 
 
@@ -58,7 +59,7 @@ def _at(features: jax.Array, places: jax.Array) -> jax.Array:
 def _signals(config, params: dict, embedding: jax.Array, features, tokens, positions) -> jax.Array:
     """Activated signals [B, T, S] of each token; with placement `draft` they are read from the pair before the
     token."""
-    draft, variables = Draft(config), {"params": params}
+    draft, variables = draft_of(config), {"params": params}
     hidden, raw = draft.apply(variables, features, method="fuse")
     if config.signals == "draft":
         following = jnp.take(embedding, jnp.roll(tokens, -1, axis=1), axis=0).astype(config.dtype)
@@ -69,7 +70,7 @@ def _signals(config, params: dict, embedding: jax.Array, features, tokens, posit
 def _each(
     config: TargetConfig, params: dict, traces: Sequence[dict], readings: tuple[int, ...] | None
 ) -> Iterator[tuple[list[dict], jax.Array, jax.Array | None, np.ndarray]]:
-    """(traces of a batch, features [B, T, 3D], readings [B, T, R] or None, tokens [B, T]) for all traces with generated tokens,
+    """(traces of a batch, features [B, T, A], readings [B, T, R] or None, tokens [B, T]) for all traces with generated tokens,
     shortest first; B is ROWS, or fewer where these have more than TOKENS tokens. A trace whose prompt fills the context has
     none."""
     bar = Progress(len(traces), "features ")
@@ -103,7 +104,7 @@ def _positions(tokens: np.ndarray) -> np.ndarray:
 class Extracted(NamedTuple):
     """Arrays by trace id. signals: float32 [generated tokens, S + R], row i for ids[i]: the draft's signals, activated, then the
     target's readings (`readings.READINGS`); empty without a draft. A policy reads the leading columns of them (`Policy.reads`).
-    features: captured, float32 [boundaries, 3D], in the order of the label's boundaries; empty without labels.
+    features: captured, float32 [boundaries, A], in the order of the label's boundaries; empty without labels.
     """
 
     signals: dict[str, np.ndarray]
@@ -154,7 +155,7 @@ def _along(
     width = None if draft is None else draft.config.signal_rows + len(READINGS)
     for trace in brief_rows(traces):
         if not trace["ids"]:
-            none = np.zeros((0, len(config.capture_layers) * config.hidden_size), np.float32)
+            none = np.zeros((0, config.feature_size), np.float32)
             yield trace["id"], None if width is None else np.zeros((0, width), np.float32), none
     batches = _each(config, params, traces, None if draft is None else tuple(end_think_ids))
     for chosen, features, readings, tokens in batches:

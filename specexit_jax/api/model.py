@@ -50,9 +50,10 @@ class SpecExit:
     ) -> "SpecExit":
         """Loads a target and its draft, and chooses the policy.
 
-        target: folder of a Llama 3, Qwen2 or Qwen3 checkpoint, or its name on the hub; None: the bundled model, with its own
-        draft and policy. draft: folder or name of an EAGLE-3 draft (EAGLE's, AngelSlim's or the speculators' format); a target
-        without one decodes token by token and never exits. policy: a policy.json; by default the one in the draft's folder
+        target: folder of a Llama 3, Qwen2, Qwen3 or MiMo checkpoint, or its name on the hub; None: the bundled model, with its own
+        draft and policy. draft: folder or name of an EAGLE-3 draft (EAGLE's, AngelSlim's or the speculators' format) or of an
+        MTP layer, or "builtin": the MTP layer in the target's checkpoint; a target without a draft decodes token by token and
+        never exits. policy: a policy.json; by default the one in the draft's folder
         or beside it. dtype: of weights and computation, one of "float32", "bfloat16", "float16". mesh: what parameters are
         sharded over, a Mesh or sizes (data, fsdp, tensor); default: one device. draft_layer_ids: what the draft's layer ids count,
         "inputs" or "outputs", where its file does not say. attention: how a step reads the caches, "xla" or "pallas" (kernels for

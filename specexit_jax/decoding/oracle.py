@@ -20,7 +20,7 @@ from specexit_jax.decoding.verify import exits_below
 from specexit_jax.exits.policy import NeverExit
 from specexit_jax.exits.readings import READINGS, readings_ahead, written_readings
 from specexit_jax.exits.signals import activate, columns_of
-from specexit_jax.models.draft import Draft
+from specexit_jax.models.draft import draft_of
 from specexit_jax.models.target import Target
 
 
@@ -143,7 +143,7 @@ def _look(spec: DecodeSpec, sampling: Sampling, params: DecodeParams, tokens, le
     ahead = readings_ahead(unpenalised[None, None], spec.end_think_ids)[0, 0]
     if not spec.has_signals:
         return following, gap, None, reading, ahead
-    draft = functools.partial(Draft(spec.draft).apply, {"params": params.draft})
+    draft = functools.partial(draft_of(spec.draft).apply, {"params": params.draft})
     fused, raw = draft(out.features, method="fuse")
     if spec.draft.signals == "draft":
         shifted = jnp.concatenate([tokens[:, 1:], tokens[:, :1]], axis=1)

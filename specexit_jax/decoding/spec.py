@@ -51,6 +51,11 @@ class DecodeSpec:
             raise ValueError(f"rule must be one of {', '.join(RULES)}, but it is {self.rule!r}.")
         if self.draft_tokens < 0:
             raise ValueError(f"draft_tokens must be 0 or more, but it is {self.draft_tokens}.")
+        if self.draft is not None and self.draft.feature_size != self.target.feature_size:
+            raise ValueError(
+                f"The draft reads {self.draft.feature_size} features of a token, but the target gives "
+                f"{self.target.feature_size}: take the target that `DraftConfig.reading` gives."
+            )
         if self.draft_tokens and self.draft is None:
             raise ValueError(
                 f"draft_tokens is {self.draft_tokens}, but there is no draft model: give one, or set it to 0."
@@ -214,6 +219,15 @@ class LoopContext:
     policy: Any
     boundaries: Any
     head: Float[Array, "D V"] | None = None
+
+    @property
+    def target_head(self) -> Float[Array, "D V"]:
+        """The target's head, for a draft that has none of its own."""
+        if self.head is not None:
+            return self.head
+        if self.spec.target.tie_embeddings:
+            return self.params.target["embed"]["embedding"].T
+        return self.params.target["lm_head"]
 
     @property
     def reads_signals(self) -> bool:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from specexit_jax.engine.binding import policies_of
 from specexit_jax.engine.methods import EXITING, read_policy, runs_alone
-from specexit_jax.engine.session import Session
+from specexit_jax.engine.session import BUILTIN, Session, builtin_folder
 from specexit_jax.exits.policy import Policy
 from specexit_jax.models.checkpoints.hf_tensors import local_folder
 
@@ -34,10 +34,10 @@ class Choice:
         return f"method {self.name}: {self.why}"
 
 
-def policies_beside(draft: str | Path) -> list[Path]:
+def policies_beside(session: Session, draft: str | Path) -> list[Path]:
     """The existing ones of two files: the policy.json in a draft's folder, and the one beside the folder, where launch.calibrate
     writes it (WORKDIR/policy.json for WORKDIR/draft_model)."""
-    return policies_of(local_folder(draft, "draft"))
+    return policies_of(builtin_folder(session) if str(draft) == BUILTIN else local_folder(draft, "draft"))
 
 
 def choose(
@@ -76,7 +76,7 @@ def _named(session, draft, name, policy, exit_rule, smoother, asked: list[str]) 
     if runs_alone(exit_rule):
         return _exits(session, name, "", exit_rule, smoother, f"{_ASKED}; {_exits_by(policy, exit_rule)}")
     if policy is None:
-        beside = policies_beside(draft)
+        beside = policies_beside(session, draft)
         if not beside:
             raise ValueError(
                 f"Method {name!r} needs an exit policy, and no policy.json lies in {draft} or beside it: give one with "
@@ -88,7 +88,7 @@ def _named(session, draft, name, policy, exit_rule, smoother, asked: list[str]) 
 
 def _beside(session, draft, exit_rule, smoother, asked: list[str]) -> Choice:
     """The choice that the policies beside the draft allow."""
-    beside = policies_beside(draft)
+    beside = policies_beside(session, draft)
     fitting, reason = _fitting(session, beside)
     if fitting:
         return _exits(session, "specexit", fitting, exit_rule, smoother, _exits_by(fitting, exit_rule))

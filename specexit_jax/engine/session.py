@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 
 from specexit_jax.data.tokenizer import has_tokenizer, load_tokenizer
@@ -22,6 +23,7 @@ from specexit_jax.engine.generation_config import (
 from specexit_jax.engine.thinking import END_THINK, THINK, Thinking, chat_prompt, find_thinking
 from specexit_jax.exits.boundaries import Boundaries, make_boundaries
 from specexit_jax.models.checkpoints.content import draft_digest, target_digest
+from specexit_jax.models.checkpoints.drafts import in_checkpoint
 from specexit_jax.models.checkpoints.hf import load_draft, load_target
 from specexit_jax.models.checkpoints.hf_layout import on_device
 from specexit_jax.models.checkpoints.hf_tensors import local_folder, read_json
@@ -29,6 +31,7 @@ from specexit_jax.models.config import DraftConfig, TargetConfig, check_pair
 from specexit_jax.notes import note
 from specexit_jax.parallel.sharding import placer
 
+BUILTIN = "builtin"  # as the name of a draft: the MTP layer in the target's own checkpoint
 EMBEDDED = Path(__file__).parents[1] / "assets" / "embedded"
 
 
@@ -40,7 +43,7 @@ class Session:
     token_texts: the text of every id of the model's vocabulary, "" for special tokens and for ids that the tokenizer does
     not know. target_digest, draft_digest: digests of the weights (`models.checkpoints.content`), which a policy.json names;
     None for weights that were not read from a folder. sampling, max_new_tokens: the target's defaults
-    (generation_config.json). mesh: what the parameters are sharded over; None for one device.
+    (generation_config.json). mesh: what the parameters are sharded over; None for one device. folder: the target's.
     """
 
     target: TargetConfig
@@ -55,6 +58,7 @@ class Session:
     draft_digest: str | None = None
     target_digest: str | None = None
     mesh: Mesh | None = None
+    folder: Path | None = None
 
     @property
     def end_think_ids(self) -> tuple[int, ...]:
@@ -119,23 +123,45 @@ def load_session(
         max_new_tokens=max_new_tokens_of(defaults, target),
         mesh=mesh,
         target_digest=target_digest(target, config),
+        folder=target,
     )
+    if draft is None and in_checkpoint(target):
+        note(f"{target} holds an MTP layer, of which plain decoding makes no use: the draft {BUILTIN!r} is that layer.")
     return session if draft is None else with_draft(session, draft, draft_layer_ids)
 
 
 def with_draft(session: Session, folder: str | Path, layer_ids: str | None = None) -> Session:
     """The session with the draft of `folder`. Raises ValueError on a draft that was made for another target."""
+    if str(folder) == BUILTIN:
+        folder = builtin_folder(session)
     folder = local_folder(folder, "draft")
     embedding = session.params.target["embed"]["embedding"]
     place = placer(session.mesh) if session.mesh else on_device
-    bundle = load_draft(folder, session.target.dtype, embedding, place, layer_ids)
-    check_pair(bundle.config, session.target)
+    bundle = load_draft(folder, session.target.dtype, embedding, place, layer_ids, lambda: head_rows(session))
+    target = bundle.config.reading(session.target)
+    check_pair(bundle.config, target)
     return dataclasses.replace(
         session,
+        target=target,
         draft=dataclasses.replace(bundle.config, attention=session.target.attention),
         params=session.params.replace(draft=bundle.params, d2t=jnp.asarray(bundle.d2t, jnp.int32)),
         draft_digest=draft_digest(folder, bundle.config),
     )
+
+
+def builtin_folder(session: Session) -> Path:
+    """The target's own folder. Raises ValueError where its checkpoint holds no MTP layer."""
+    if session.folder is None or not in_checkpoint(session.folder):
+        raise ValueError(
+            f"{session.folder} holds no MTP layer, which the draft {BUILTIN!r} names: give a draft's folder."
+        )
+    return session.folder
+
+
+def head_rows(session: Session) -> np.ndarray:
+    """The target's head [V, D] on the host."""
+    target = session.params.target
+    return np.asarray(target["embed"]["embedding"] if session.target.tie_embeddings else target["lm_head"].T)
 
 
 def without_signals(session: Session) -> Session:
@@ -143,7 +169,7 @@ def without_signals(session: Session) -> Session:
     if session.draft is None or session.draft.signals == "none":
         raise ValueError("Only a draft with signals can be decoded without them: give one.")
     params = {name: value for name, value in session.params.draft.items() if name != "signal_head"}
-    cut = params | {"fc": params["fc"][:, : session.draft.hidden_size]}
+    cut = params | {"fc": params["fc"][:, : session.draft.hidden_size]} if session.draft.signals == "fc" else params
     draft = dataclasses.replace(session.draft, signals="none")
     return dataclasses.replace(session, draft=draft, params=session.params.replace(draft=cut))
 

@@ -23,7 +23,8 @@ from specexit_jax.data.packing import Rows
 from specexit_jax.evaluation.score_quality import auc, brier, reliability
 from specexit_jax.exits.signals import SIGNALS, activate, agreement_column
 from specexit_jax.models.config import DraftConfig, TargetConfig
-from specexit_jax.models.draft import Draft
+from specexit_jax.models.draft import draft_of
+from specexit_jax.models.draft_layer import Draft
 from specexit_jax.models.target import Target
 from specexit_jax.parallel.sharding import from_whole, whole
 from specexit_jax.training.draft import DraftTrainingConfig
@@ -71,7 +72,7 @@ class HeldOut:
         self._size, self._mesh, self._losses = batch_size, mesh, losses
         self._place, self._names = places(self._rows), draft.signal_names
         self._scored = "boundary" in self._rows and draft.signals != "none" and bool(self._known().any())
-        look = functools.partial(_look, Target(target), Draft(draft), losses)
+        look = functools.partial(_look, Target(target), draft_of(draft), losses)
         self._look = jax.jit(look, out_shardings=None if mesh is None else whole(mesh))
         self._frozen = (target_params, np.asarray(d2t, np.int32))
 

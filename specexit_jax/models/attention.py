@@ -30,6 +30,7 @@ class Attention(nn.Module):
     qkv_bias: bool = False
     output_scale: float = 1.0
     kernel: str = "xla"  # or "pallas", for few tokens over a cache
+    output_gate: bool = False  # a parameter `gate` [D, K, G, H]: the heads' outputs are multiplied by its sigmoid
 
     def setup(self):
         group = self.num_heads // self.num_kv_heads
@@ -43,6 +44,9 @@ class Attention(nn.Module):
         )
         if self.qkv_bias:
             self.bias = self.param("qkv_bias", nn.initializers.zeros_init(), heads, jnp.float32)
+        if self.output_gate:  # of an input as wide as the output
+            shape = (self.out_size, self.num_kv_heads, group, self.head_dim)
+            self.gate = self.param("gate", normal(self.out_size), shape, jnp.float32)
         if self.qk_norm:
             ones = nn.initializers.ones_init()
             self.q_norm = self.param("q_norm", ones, (self.head_dim,), jnp.float32)
@@ -69,6 +73,12 @@ class Attention(nn.Module):
             qkv = qkv + self.bias.astype(x.dtype)[None, None]
         return qkv
 
+    def gated(self, mixed: jax.Array, x: jax.Array) -> jax.Array:
+        """Heads [B, K, G, T, H], through the output gate where there is one; x: the attention's input."""
+        if not self.output_gate:
+            return mixed
+        return mixed * nn.sigmoid(jnp.einsum("btd,dkgh->bkgth", x, self.gate.astype(x.dtype)))
+
     def merge(self, mixed: jax.Array) -> jax.Array:
         """Heads [B, K, G, T, H] to the output projection [B, T, out]."""
         out = self.o.astype(mixed.dtype)
@@ -88,14 +98,15 @@ class Attention(nn.Module):
         if kv is not None and in_split(self.kernel, x.shape[1], bias):
             norms = (self.q_norm, self.k_norm) if self.qk_norm else None
             q, *kv = rotate_and_write(self.projected(x), *kv, cos, sin, length, norms, self.eps)
-            return self.merge(attend_split(q, *kv, bias, length + tokens)), tuple(kv)
+            return self.merge(self.gated(attend_split(q, *kv, bias, length + tokens), x)), tuple(kv)
         q, k, v = self.project(x, cos, sin)
         if isinstance(kv, BranchLayer):
             mixed, kv = attend_branches(q, k, v, kv, length, bias)
-            return self.merge(mixed), kv
+            return self.merge(self.gated(mixed, x)), kv
         if kv is None:
-            return self.merge(attend_rows(q, k, v, bias)), None
+            return self.merge(self.gated(attend_rows(q, k, v, bias), x)), None
         kv = write(kv, k if keys_like_values() else jnp.swapaxes(k, 2, 3), v, length)
         if isinstance(bias, Reach):
-            return self.merge(attend_prefix(q, *kv, bias)), kv
-        return self.merge(attend_cache(self.kernel, q, *kv, bias, length + tokens)), kv
+            return self.merge(self.gated(attend_prefix(q, *kv, bias), x)), kv
+        mixed = attend_cache(self.kernel, q, *kv, bias, length + tokens)
+        return self.merge(self.gated(mixed, x)), kv

@@ -1,12 +1,14 @@
 """Configs of target and draft: their sizes and switches."""
 
+import dataclasses
 from dataclasses import dataclass
 
-ARCHITECTURES = ("llama", "qwen2", "qwen3")
+ARCHITECTURES = ("llama", "qwen2", "qwen3", "mimo")
 SIGNAL_PLACEMENTS = ("fc", "draft", "none")
 PAPER_SIGNALS = ("confidence", "progress", "remain")  # the rows of a draft that does not name its signals
 ATTENTIONS = ("xla", "pallas")
 ROW_ATTENTIONS = ("auto", "plain", "fused")
+READS = ("residual", "normed")  # the last layer's output, before and after the final norm
 
 
 @dataclass(frozen=True)
@@ -21,9 +23,11 @@ class RopeScaling:
 
 @dataclass(frozen=True)
 class TargetConfig:
-    """A Llama 3, Qwen2 or Qwen3 decoder. `dtype` is the compute dtype; logits and softmax are float32. `attention` is how a
-    few tokens read a cache: by plain XLA, or by a kernel (`ragged_attention` on TPUs, `split_attention` on GPUs). `row_attention`
-    is how whole rows attend to themselves without one (see models/row_attention.py)."""
+    """A Llama 3, Qwen2, Qwen3 or MiMo (Qwen2 with an MTP layer) decoder. `dtype` is the compute dtype; logits and softmax are
+    float32. `attention` is how a few tokens read a cache: by plain XLA, or by a kernel (`ragged_attention` on TPUs,
+    `split_attention` on GPUs). `row_attention` is how whole rows attend to themselves without one (see
+    models/row_attention.py). `capture` is what its features are: the inputs of three layers, concatenated (None: EAGLE-3's own
+    choice), or one of READS."""
 
     architecture: str
     vocab_size: int
@@ -41,20 +45,31 @@ class TargetConfig:
     tie_embeddings: bool = False
     max_position: int = 4096
     dtype: str = "float32"
-    capture: tuple[int, int, int] | None = None
+    capture: tuple[int, int, int] | str | None = None
     attention: str = "xla"
     row_attention: str = "auto"
 
     def __post_init__(self):
+        if isinstance(self.capture, str) and self.capture not in READS:
+            raise ValueError(f"A target's features are inputs of layers or one of {READS}, not {self.capture!r}.")
         if self.architecture not in ARCHITECTURES:
             raise ValueError(f"Target architecture {self.architecture!r} is unknown; use one of {ARCHITECTURES}.")
         _check_attention("Target", self.attention, self.row_attention)
         _check_heads("Target", self.num_heads, self.num_kv_heads, self.head_dim)
 
     @property
-    def capture_layers(self) -> tuple[int, int, int]:
-        """Layers whose INPUT is a feature, by EAGLE's count: the outputs one layer lower (docs/method.md §1)."""
-        if self.capture is None:  # a model of fewer than 5 layers captures the inputs of layers that exist
+    def feature_size(self) -> int:
+        """A: the numbers of a token's features."""
+        return self.hidden_size * (1 if isinstance(self.capture, str) else 3)
+
+    @property
+    def capture_layers(self) -> tuple[int, ...]:
+        """Layers whose INPUT is a feature, by EAGLE's count: the outputs one layer lower (docs/method.md §1). None where the
+        features are one of READS."""
+        if isinstance(self.capture, str):
+            return ()
+        if self.capture is None:
+            # A model of fewer than 5 layers captures the inputs of layers that exist.
             layers = (2, self.num_layers // 2, self.num_layers - 3)
             return tuple(min(max(layer, 0), self.num_layers - 1) for layer in layers)
         layers = self.capture
@@ -65,13 +80,20 @@ class TargetConfig:
 
 @dataclass(frozen=True)
 class DraftConfig:
-    """An EAGLE-3 layer with signal heads: rows of `fc`, a head on the layer's output (`draft`), or `none`.
+    """What every kind of draft has, and with it an EAGLE-3 layer: signal heads at rows of `fc`, at the layer's output (`draft`),
+    or `none`. Another kind is a subclass with its own `kind` (models/draft.py has the table).
 
     signal_names: what the rows of the heads are, in order (names of `exits.signals`).
 
     sliding_window: a pair sees only the last so many verified pairs, itself included (0: all of them). A draft's own
     steps always see one another, and the verified pairs that the last verified pair sees.
     """
+
+    # Of the kind: not fields, but a subclass may make fields of them.
+    kind = "eagle3"
+    own_head = True  # else it reads the target's
+    scales_features = True  # trained on features of unit scale, which `fc` then has folded into it
+    rotary_dim = None  # leading columns of a head that RoPE turns; None: all
 
     hidden_size: int
     target_hidden_size: int
@@ -112,6 +134,34 @@ class DraftConfig:
             raise ValueError(f"Draft sliding window must be 0 (none) or a number of tokens, not {self.sliding_window}.")
         _check_attention("Draft", self.attention, self.row_attention)
         _check_heads("Draft", self.num_heads, self.num_kv_heads, self.head_dim)
+
+    @property
+    def feature_size(self) -> int:
+        """A: the numbers that it reads of the target for each token."""
+        return 3 * self.target_hidden_size
+
+    @property
+    def attention_width(self) -> int:
+        """The columns of its attention's input."""
+        return 2 * self.hidden_size
+
+    @property
+    def fuse_weights(self) -> int:
+        """Numbers of the weights that are applied once a token, before the first step."""
+        return self.feature_size * self.fc_rows
+
+    @property
+    def entry_weights(self) -> int:
+        """Numbers of the weights of a step beside its layer's plain projections and feed-forward, and its head."""
+        return 0
+
+    def reading(self, target: TargetConfig) -> TargetConfig:
+        """The target, giving the features that this draft reads."""
+        return dataclasses.replace(target, capture=self.capture) if isinstance(target.capture, str) else target
+
+    def capturing(self, layers: tuple[int, int, int]) -> "DraftConfig":
+        """With a record of the target layers (their inputs) that it was trained on."""
+        return dataclasses.replace(self, capture=layers)
 
     @property
     def signal_rows(self) -> int:

@@ -55,9 +55,16 @@ def rms_norm(x: jax.Array, scale: jax.Array, eps: float, apart: bool = False) ->
     return (x32 * inverse * scale).astype(x.dtype)
 
 
-def inverse_frequencies(head_dim: int, theta: float, scaling: RopeScaling | None) -> np.ndarray:
-    """RoPE's frequencies [H/2]; llama3 scaling stretches the long wavelengths, keeps the short, ramps between."""
-    frequency = 1.0 / theta ** (np.arange(0, head_dim, 2, dtype=np.float64) / head_dim)
+def inverse_frequencies(
+    head_dim: int, theta: float, scaling: RopeScaling | None, turned: int | None = None
+) -> np.ndarray:
+    """RoPE's frequencies [H/2]; llama3 scaling stretches the long wavelengths, keeps the short, ramps between.
+
+    turned: columns of a head that are turned (None: all); the frequencies of the others are 0.
+    """
+    turned = turned or head_dim
+    frequency = 1.0 / theta ** (np.arange(0, turned, 2, dtype=np.float64) / turned)
+    frequency = np.pad(frequency, (0, (head_dim - turned) // 2))
     if scaling is None:
         return frequency.astype(np.float32)
     turns = scaling.original_max_position * frequency / (2 * math.pi)
@@ -66,13 +73,17 @@ def inverse_frequencies(head_dim: int, theta: float, scaling: RopeScaling | None
     return (frequency * (keep + (1.0 - keep) / scaling.factor)).astype(np.float32)
 
 
-def rotary_angles(positions: Positions, head_dim: int, theta: float, scaling: RopeScaling | None):
+def rotary_angles(
+    positions: Positions, head_dim: int, theta: float, scaling: RopeScaling | None, turned: int | None = None
+):
     """Cosines and sines [B, T, H] for `rotate` in float32, computed once per call and shared by its layers.
 
     The sine of the first half is negative. The barrier stops XLA from fusing the computation into every layer (5 % of a
     verify step on CPU). A GPU computes it anew in the kernel that rotates, which is cheaper than kernels of its own.
     """
-    angles = positions.astype(jnp.float32)[:, :, None] * inverse_frequencies(head_dim, theta, scaling)[None, None, :]
+    angles = (
+        positions.astype(jnp.float32)[:, :, None] * inverse_frequencies(head_dim, theta, scaling, turned)[None, None]
+    )
     cos, sin = jnp.cos(angles), jnp.sin(angles)
     doubled = jnp.concatenate([cos, cos], axis=-1), jnp.concatenate([-sin, sin], axis=-1)
     return doubled if platform() == "gpu" else jax.lax.optimization_barrier(doubled)

@@ -20,7 +20,8 @@ from specexit_jax.models.row_attention import row_mask
 
 @flax.struct.dataclass
 class TargetOutput:
-    """`logits` float32 [B, T, V] (None if not requested), `features` [B, T, 3D], final normed `hidden` [B, T, D]."""
+    """`logits` float32 [B, T, V] (None if not requested), `features` [B, T, A] (`TargetConfig.capture`), final
+    normed `hidden` [B, T, D]."""
 
     logits: jax.Array | None
     features: jax.Array
@@ -136,7 +137,7 @@ class Target(nn.Module):
         hidden = self.final_norm(x)
         return TargetOutput(
             logits=self.head(hidden) if logits else None,
-            features=jnp.concatenate(captured, axis=-1),
+            features=features_of(config, captured, x, hidden),
             hidden=hidden,
             cache=None if cache is None else advance(cache, written, tokens.shape[1]),
         )
@@ -157,6 +158,14 @@ class Target(nn.Module):
         if self.config.tie_embeddings:
             return self.embed.attend(hidden)
         return jnp.einsum("btd,dv->btv", hidden, self.lm_head.astype(hidden.dtype), preferred_element_type=jnp.float32)
+
+
+def features_of(config: TargetConfig, captured: list[jax.Array], last: jax.Array, hidden: jax.Array) -> jax.Array:
+    """The features [B, T, A] that `capture` asks for. captured: inputs of its layers; last, hidden: before and after the final
+    norm."""
+    if isinstance(config.capture, str):
+        return {"residual": last, "normed": hidden}[config.capture]
+    return jnp.concatenate(captured, axis=-1)
 
 
 def attention_bias(

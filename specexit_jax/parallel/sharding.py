@@ -24,12 +24,14 @@ RULES: tuple[tuple[str, PartitionSpec], ...] = (
     (r"(^|/)lm_head$", P("fsdp", "tensor")),  # [D, V] or [D, W]
     (r"(^|/)attention/qkv$", P("fsdp", "tensor")),  # [D, K, G + 2, H]
     (r"(^|/)attention/qkv_bias$", P("tensor")),  # [K, G + 2, H]
+    (r"(^|/)attention/gate$", P("fsdp", "tensor")),  # [D, K, G, H]
     (r"(^|/)attention/o$", P("tensor", None, None, "fsdp")),  # [K, G, H, D]
     (r"(^|/)attention/[qk]_norm$", P()),  # [H]
     (r"(^|/)mlp/gate_up$", P("fsdp", None, "tensor")),  # [D, 2, F]
     (r"(^|/)mlp/down$", P("tensor", "fsdp")),  # [F, D]
     (r"norm/scale$", P()),  # [D]
     (r"(^|/)fc$", P("fsdp", None)),  # [3 D, E + 3]: not split over columns, the last three are the signals
+    (r"(^|/)projection$", P("fsdp", None)),  # [2 E, E]
     (r"(^|/)signal_head$", P("fsdp", None)),  # [E, 3]
 )
 _STACKED = re.compile(r"(^|/)layers/")  # [L, ...]: not split over layers, else as one layer

@@ -23,7 +23,7 @@ from specexit_jax.decoding.spec import DecodeParams, DecodeSpec
 from specexit_jax.exits.boundaries import TokenBoundaries
 from specexit_jax.exits.policy import unreachable
 from specexit_jax.models.config import DraftConfig, TargetConfig
-from specexit_jax.models.draft import Draft, init_draft
+from specexit_jax.models.draft import draft_of, init_draft
 from specexit_jax.models.layer_stack import stack_layers
 from specexit_jax.models.target import Target, init_target
 from specexit_jax.parallel.layouts import laid_out
@@ -148,7 +148,9 @@ def compile_draft_step(
         name: jax.ShapeDtypeStruct((batch, tokens, *wide.get(name, ())), dtype, sharding=rows)
         for name, dtype in kinds.items()
     }
-    step = functools.partial(draft_step, target=Target(target), draft=Draft(draft), optimizer=optimizer, config=config)
+    step = functools.partial(
+        draft_step, target=Target(target), draft=draft_of(draft), optimizer=optimizer, config=config
+    )
     parameters = _placed(mesh, lambda key: stack_layers(init_target(target, key)), target.dtype)
     d2t = _whole(mesh, (draft.draft_vocab_size,), "int32")
     with tracing_for(platform_of(mesh)), jax.set_mesh(mesh):

@@ -126,7 +126,8 @@ def train_working(
 ) -> int:
     """What a step needs beside weights and state. rows: of the global batch.
 
-    What is gathered where weights are split (head, a layer, the draft); float32 logits of a chunk; and of every token what the
+    What is gathered where weights are split (head, a layer, the draft); float32 logits of a chunk, the target's or those of all
+    steps of the draft; and of every token what the
     attention of each step of training-time test leaves for the backward pass, or a layer's feed-forward where that is more.
     Scores are of a few blocks in every step, or of whole rows where these are not attended to in blocks.
     """
@@ -136,7 +137,8 @@ def train_working(
     if mesh[1] > 1:
         layer = 3 * target.hidden_size * target.intermediate_size * size
         gathered = target.vocab_size * target.hidden_size * size + layer + draft_bytes(draft)
-    logits = 4 * own * min(losses.teacher_chunk, row_length) * target.vocab_size
+    vocabulary = max(target.vocab_size, losses.steps * draft.draft_vocab_size)
+    logits = 4 * own * min(losses.teacher_chunk, row_length) * vocabulary
     attended = 8 * (1 + losses.steps) * draft.num_heads * draft.head_dim
     a_token = size * max(attended, 6 * max(target.intermediate_size, draft.intermediate_size))
     plain = target.row_attention == "plain" or (target.row_attention == "auto" and row_length <= FUSED_FROM)

@@ -15,12 +15,16 @@ TARGETS = {
         "qwen3", 151936, 2560, 9728, 36, 32, 8, 128, 1e-6, 5e6, qk_norm=True, tie_embeddings=True, max_position=262144
     ),
     "qwen3-8b": TargetConfig("qwen3", 151936, 4096, 12288, 36, 32, 8, 128, 1e-6, 1e6, qk_norm=True, max_position=40960),
+    "mimo-7b": TargetConfig(
+        "mimo", 151680, 4096, 11008, 36, 32, 8, 128, 1e-5, 640_000.0, qkv_bias=True, max_position=32768
+    ),
     "llama-8b": TargetConfig("llama", 128256, 4096, 14336, 32, 32, 8, 128, 1e-5, 5e5, _LLAMA3, max_position=131072),
 }
 
 PUBLISHED = {  # of these names on the hub
     "Qwen/Qwen3-4B-Thinking-2507": "qwen3-4b",
     "Qwen/Qwen3-8B": "qwen3-8b",
+    "XiaomiMiMo/MiMo-7B-RL": "mimo-7b",
     "deepseek-ai/DeepSeek-R1-Distill-Llama-8B": "llama-8b",
     "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B": "qwen-1.5b",
     "deepseek-ai/DeepSeek-R1-Distill-Qwen-7B": "qwen-7b",

@@ -55,4 +55,6 @@ def _of_draft(spec: DecodeSpec, batch: int, live: float) -> float:
     tokens = spec.draft_tokens + 1 + (spec.tree.top_k if spec.tree else 1) * (passes - 1)
     cached = size * 2 * draft.num_kv_heads * draft.head_dim * batch
     looked_up = size * batch * tokens * spec.target.hidden_size
-    return bytes_of(weights["fc"]) + passes * again + looked_up + cached * (live * passes + tokens)
+    if not draft.own_head:
+        again += size * draft.hidden_size * draft.draft_vocab_size
+    return bytes_of(weights.get("fc", ())) + passes * again + looked_up + cached * (live * passes + tokens)

@@ -13,7 +13,7 @@ import optax
 from jax.sharding import NamedSharding, PartitionSpec
 
 from specexit_jax.models.config import DraftConfig
-from specexit_jax.models.draft import Draft
+from specexit_jax.models.draft_layer import Draft
 from specexit_jax.models.target import Target
 from specexit_jax.training.losses import signal_errors, signal_losses
 from specexit_jax.training.state import TrainState, apply_gradients, init_state

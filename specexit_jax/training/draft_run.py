@@ -1,4 +1,4 @@
-"""Training of a draft for one frozen target, from labelled rows to an EAGLE-3 folder."""
+"""Training of a draft for one frozen target, from labelled rows to a draft's folder."""
 
 import dataclasses
 import json
@@ -16,7 +16,8 @@ from specexit_jax.data.batches import Batches, RowSource
 from specexit_jax.decoding.sampling import PRNG
 from specexit_jax.models.checkpoints.hf import save_draft
 from specexit_jax.models.config import DraftConfig, TargetConfig
-from specexit_jax.models.draft import Draft, DraftBundle, init_draft
+from specexit_jax.models.draft import draft_of, init_draft
+from specexit_jax.models.draft_layer import DraftBundle
 from specexit_jax.models.target import Target
 from specexit_jax.parallel.distributed import from_first, is_first
 from specexit_jax.parallel.sharding import fetched, rows_of_process, tree_shardings
@@ -24,7 +25,7 @@ from specexit_jax.storage.checkpoint import write_json
 from specexit_jax.training.draft import DraftTrainingConfig, init_draft_state, make_draft_step
 from specexit_jax.training.features import mean_square
 from specexit_jax.training.loop import Hook, LoopConfig, fit
-from specexit_jax.training.optimizer import OptimizerConfig, make_optimizer, schedules
+from specexit_jax.training.optimizer import OptimizerConfig, make_optimizer, only, schedules
 from specexit_jax.training.signal_fit import fit_signals, sentence, signal_inputs
 from specexit_jax.training.state import TrainState
 from specexit_jax.training.teacher import STORED
@@ -33,9 +34,9 @@ _SCALE_ROWS = 8  # rows whose features give the scale
 _TRAINED_ON = ("tokens", "segment_ids", "positions", "loss_mask", "labels", "label_mask", *STORED)
 
 
-def folded(params: dict, scale: np.ndarray) -> dict:
-    """Trained parameters with the feature scale folded into `fc`."""
-    return params | {"fc": params["fc"] * scale[:, None]}
+def folded(params: dict, scale: np.ndarray | None) -> dict:
+    """Trained parameters with the feature scale, if there is one, folded into `fc`."""
+    return params if scale is None else params | {"fc": params["fc"] * scale[:, None]}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,9 +45,9 @@ class DraftRun:
     held-out rows are evaluated.
 
     init: the initial output head and norm: `random`, or `target` (a copy of the target's, restricted to the draft's
-    vocabulary). signal_positions, signal_tokens: the most boundary tokens that the signals are solved on at the end, and
-    the most tokens that the target reads to find them (`signal_positions.spread_positions`); 0 positions leave the signals as
-    trained.
+    vocabulary); `builtin`: all of a layer that is given. learn: `all`, or `signals` alone, with everything else frozen.
+    signal_positions, signal_tokens: the most boundary tokens that the signals are solved on at the end, and the most tokens
+    that the target reads to find them (`signal_positions.spread_positions`); 0 positions leave the signals as trained.
     """
 
     batch_size: int
@@ -56,10 +57,13 @@ class DraftRun:
     init: str = "random"
     signal_positions: int = 200_000
     signal_tokens: int = 100_000_000
+    learn: str = "all"
 
     def __post_init__(self):
-        if self.init not in ("random", "target"):
-            raise ValueError(f"init of the draft is {self.init!r}; choose 'random' or 'target'")
+        if self.init not in ("random", "target", "builtin"):
+            raise ValueError(f"init of the draft is {self.init!r}; choose 'random', 'target' or 'builtin'")
+        if self.learn not in ("all", "signals"):
+            raise ValueError(f"what the draft learns is {self.learn!r}; choose 'all' or 'signals'")
 
 
 def train_draft(
@@ -75,22 +79,28 @@ def train_draft(
     look: Callable[[dict], Mapping[str, float]] | None = None,
     mesh: Mesh | None = None,
     held_out: RowSource | None = None,
+    layer: dict | None = None,
 ) -> DraftBundle:
     """Trains in `workdir`, resuming there, and writes `workdir/draft_model`, and `workdir/signal_fit.json` where signals were
     solved.
 
     look: computes metrics of the parameters on held-out rows, written to metrics.jsonl as `held_out_...`; nothing is
     selected by them. held_out: rows of other traces, which choose between solved and trained signals.
+    layer: the parameters that `builtin` starts from; of signals it may have none.
     mesh: target and draft are sharded over it, and batches by row. It changes the result by rounding only.
     """
     share = None if mesh is None else rows_of_process(mesh, run.batch_size)
     optimizer = make_optimizer(optimizer_config)
+    if run.learn == "signals":
+        if draft.signals != "draft":
+            raise ValueError("Only signals placed at 'draft' are learnt alone: set train.signals to 'draft'.")
+        optimizer = only("signal_head", optimizer)
     _require_same_data(workdir, run, rows, d2t)
-    scale = feature_scale(target, target_params, rows, run.batch_size, mesh)
+    scale = feature_scale(target, target_params, rows, run.batch_size, mesh) if draft.scales_features else None
     with on_mesh(mesh):
-        state, shardings = first_state(run, target, target_params, draft, d2t, optimizer, mesh)
+        state, shardings = first_state(run, target, target_params, draft, d2t, optimizer, mesh, layer)
         step = make_draft_step(
-            Target(target), target_params, Draft(draft), d2t, optimizer, run.losses, scale, shardings
+            Target(target), target_params, draft_of(draft), d2t, optimizer, run.losses, scale, shardings
         )  # fmt: skip
         hooks = ()
         if look is not None:
@@ -134,32 +144,48 @@ def with_signals(draft: DraftConfig, params: dict, signals: np.ndarray) -> dict:
 
 
 def first_state(
-    run: DraftRun, target: TargetConfig, target_params: dict, draft: DraftConfig, d2t: np.ndarray, optimizer, mesh
+    run: DraftRun,
+    target: TargetConfig,
+    target_params: dict,
+    draft: DraftConfig,
+    d2t: np.ndarray,
+    optimizer,
+    mesh,
+    layer: dict | None = None,
 ) -> tuple[TrainState, TrainState | None]:
     """A fresh state, created directly with its shardings, and those shardings (None without a mesh)."""
+    if (run.init == "builtin") != (layer is not None):
+        raise ValueError(
+            "init 'builtin' starts from a layer that is given, and no other does: give the target's MTP layer."
+        )
 
-    def fresh(target_params: dict) -> TrainState:
+    def fresh(target_params: dict, layer: dict | None) -> TrainState:
         params = init_draft(draft, jax.random.key(run.seed, impl=PRNG))
         if run.init == "target":
-            params = _headed(params, target, target_params, jnp.asarray(d2t, jnp.int32))
+            params = _headed(params, draft, target, target_params, jnp.asarray(d2t, jnp.int32))
+        if layer is not None:
+            params = params | jax.tree.map(lambda value: value.astype(jnp.float32), layer)
         return init_draft_state(params, optimizer, run.losses, draft)
 
     shardings = None
     if mesh is not None:
-        shardings = tree_shardings(jax.eval_shape(fresh, target_params), mesh)
-    return jax.jit(fresh, out_shardings=shardings)(target_params), shardings
+        shardings = tree_shardings(jax.eval_shape(fresh, target_params, layer), mesh)
+    return jax.jit(fresh, out_shardings=shardings)(target_params, layer), shardings
 
 
-def _headed(params: dict, target: TargetConfig, target_params: dict, d2t: jax.Array) -> dict:
-    """The parameters with the target's final norm and head, restricted to the draft's vocabulary, as initial values."""
+def _headed(params: dict, draft: DraftConfig, target: TargetConfig, target_params: dict, d2t: jax.Array) -> dict:
+    """The parameters with the target's final norm and, for a head of its own, the target's (restricted to the draft's
+    vocabulary) as initial values."""
+    norm = jax.tree.map(lambda value: value.astype(jnp.float32), target_params["final_norm"])
+    if not draft.own_head:
+        return params | {"norm": norm}
     if target.tie_embeddings:
         head = jnp.take(target_params["embed"]["embedding"], d2t, axis=0).T
     else:
         head = jnp.take(target_params["lm_head"], d2t, axis=1)
     if head.shape != params["lm_head"].shape:
         raise ValueError(f"init 'target' needs a draft as wide as the target's {head.shape[0]}")
-    first = {"lm_head": head, "norm": target_params["final_norm"]}
-    return params | jax.tree.map(lambda value: value.astype(jnp.float32), first)
+    return params | {"lm_head": head.astype(jnp.float32), "norm": norm}
 
 
 def feature_scale(

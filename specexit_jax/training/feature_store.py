@@ -1,10 +1,10 @@
 """The frozen target's forward pass over packed rows, computed once and stored on disk: training then runs only the
 draft.
 
-A shard holds whole rows (features [R, T, 3D] and final hidden [R, T, D] in the target's dtype, logsumexp float32 and top
-int32 [R, T]); the head's logits are recomputed from `hidden`, on the draft's vocabulary only. A token takes 4 D
-numbers, 20 KB for a model of hidden size 2,560. The store soon takes terabytes, so its size is reported before anything
-is written.
+A shard holds whole rows (features [R, T, A] and final hidden [R, T, D] in the target's dtype, logsumexp float32 and top
+int32 [R, T]); the head's logits are recomputed from `hidden`, on the draft's vocabulary only. A token takes 4 D numbers for an
+EAGLE-3 draft, 20 KB for a model of hidden size 2,560, and 2 D for an MTP draft. The store soon takes terabytes, so its size is
+reported before anything is written.
 """
 
 from __future__ import annotations
@@ -57,8 +57,10 @@ class FeatureStore:
         self.folder, self.target, self.source, self.batch_size = Path(folder), target, rows, batch_size
         self._pass = {"temperature": losses.temperature, "chunk": losses.teacher_chunk}
         self._about = {"temperature": repr(losses.temperature), "dtype": target.dtype, "target": name}
+        if isinstance(target.capture, str):
+            self._about["features"] = target.capture
         length = len(rows[0]["tokens"])
-        self.row_bytes = length * (4 * target.hidden_size * jnp.dtype(target.dtype).itemsize + 8)
+        self.row_bytes = length * ((target.feature_size + target.hidden_size) * jnp.dtype(target.dtype).itemsize + 8)
         batches = max(SHARD_BYTES // (self.row_bytes * batch_size), 1)
         self.shard_rows = batches * batch_size
         self.count = -(-len(rows) // self.shard_rows)

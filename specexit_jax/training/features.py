@@ -19,7 +19,7 @@ from specexit_jax.parallel.sharding import from_whole, whole
 
 
 def features_in(target: TargetConfig, params: dict, batch: dict[str, jax.Array]) -> jax.Array:
-    """[B, T, 3D] in the target's dtype."""
+    """[B, T, A] in the target's dtype."""
     if "features" in batch:
         return batch["features"]
     out = Target(target).apply(
@@ -48,7 +48,7 @@ class TokenReader:
 
 
 def mean_square(target: TargetConfig, params: dict, rows: Rows, mesh: Mesh | None = None) -> np.ndarray:
-    """float32[3D]: each feature's mean square over tokens that are not padding; `rows` are whole batches, equal on
+    """float32[A]: each feature's mean square over tokens that are not padding; `rows` are whole batches, equal on
     every process."""
     squares = jax.jit(functools.partial(_mean_square, target), out_shardings=None if mesh is None else whole(mesh))
     with on_mesh(mesh):

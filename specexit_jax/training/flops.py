@@ -19,8 +19,9 @@ def draft_step_flops(
     head = 2 * target.hidden_size * target.vocab_size
     taught = whole * (target.num_layers * _layer(target, target.hidden_size) + head)
     taught += rows * target.num_layers * _attention(target, seen_pairs(tokens))
-    fused = whole * 2 * 3 * draft.target_hidden_size * draft.fc_rows
-    own = whole * steps * (_layer(draft, 2 * draft.hidden_size) + 2 * draft.hidden_size * draft.draft_vocab_size)
+    fused = whole * 2 * draft.fuse_weights
+    own = whole * steps * (_layer(draft, draft.attention_width) + 2 * draft.hidden_size * draft.draft_vocab_size)
+    own += whole * steps * 2 * draft.entry_weights
     diagonals = tokens * (steps - 1) / 2  # step i also attends to i own steps at each token
     own += rows * steps * _attention(draft, seen_pairs(tokens, draft.sliding_window) + diagonals)
     return float(online * taught + 2 * fused + 3 * own)

@@ -113,3 +113,13 @@ def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
             muon_weight_dimension_numbers=functools.partial(jax.tree_util.tree_map_with_path, muon_dimensions),
         )
     return optax.chain(optax.clip_by_global_norm(config.grad_clip), rule)
+
+
+def only(name: str, optimizer: optax.GradientTransformation) -> optax.GradientTransformation:
+    """The optimizer for the top-level parameter `name`; all others keep their values."""
+
+    def told(params: dict) -> dict:
+        labels = {each: "learnt" if each == name else "frozen" for each in params}
+        return {each: jax.tree.map(lambda _, label=labels[each]: label, value) for each, value in params.items()}
+
+    return optax.multi_transform({"learnt": optimizer, "frozen": optax.set_to_zero()}, told)

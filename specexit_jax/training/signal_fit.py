@@ -20,7 +20,7 @@ from jax.sharding import Mesh
 from specexit_jax.data.batches import RowSource
 from specexit_jax.exits.signals import PAPER, SIGNALS
 from specexit_jax.models.config import DraftConfig, TargetConfig
-from specexit_jax.models.draft import Draft
+from specexit_jax.models.draft import draft_of
 from specexit_jax.parallel.distributed import is_first
 from specexit_jax.parallel.sharding import whole
 from specexit_jax.training.features import TokenReader, features_in
@@ -52,8 +52,8 @@ def _hidden_before(target: TargetConfig, draft: DraftConfig, params: Any, batch:
     target_params, params = params
     features = features_in(target, target_params, batch)
     embedded = jnp.take(target_params["embed"]["embedding"], batch["tokens"], axis=0).astype(features.dtype)
-    (hidden,), _ = run_steps(Draft(draft), params, features, embedded, batch, 1)
-    return shift_left(Draft(draft).apply({"params": params}, hidden, method="normed"), -1)
+    (hidden,), _ = run_steps(draft_of(draft), params, features, embedded, batch, 1)
+    return shift_left(draft_of(draft).apply({"params": params}, hidden, method="normed"), -1)
 
 
 @dataclasses.dataclass(frozen=True)

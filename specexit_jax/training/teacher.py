@@ -18,7 +18,7 @@ STORED = ("features", "hidden", "logsumexp", "top")  # the outputs of a target's
 class Teacher:
     """A row's teacher. Position t sees tokens 0 .. t; `hidden`, `logsumexp` and `top` are about token t + 1.
 
-    features [B, T, 3D] and embedded [B, T, D] of token t; Logits on the draft vocabulary are hidden [B, T, D] (final,
+    features [B, T, A] and embedded [B, T, D] of token t; Logits on the draft vocabulary are hidden [B, T, D] (final,
     normed) times head [D, W]; they are computed only where needed, because for a row of 32,768 tokens and 32,000 ids
     they take 4.2 GB. logsumexp float32 [B, T]: of the whole vocabulary's logits / temperature. top, tokens int32 [B,
     T]: the argmax, and token t itself, as draft ids or OUTSIDE.
@@ -81,7 +81,7 @@ def teacher_from(
     logsumexp: jax.Array,
     top: jax.Array,
 ) -> Teacher:
-    """The teacher from the outputs of a target's pass for each token: features [B, T, 3D], final normed hidden [B, T,
+    """The teacher from the outputs of a target's pass for each token: features [B, T, A], final normed hidden [B, T,
     D], logsumexp float32 [B, T] at the sampler's temperature, and top int32 [B, T], the likeliest next token as a
     target id.
 

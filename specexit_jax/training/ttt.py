@@ -14,7 +14,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from specexit_jax.models.draft import Draft
+from specexit_jax.models.draft_layer import Draft
 from specexit_jax.training.chunks import map_chunks
 from specexit_jax.training.losses import masked_mean, soft_cross_entropy
 from specexit_jax.training.teacher import OUTSIDE, Teacher
@@ -49,9 +49,9 @@ def run_steps(
     steps: int,
     remat: bool = False,
 ) -> tuple[list[jax.Array], jax.Array | None]:
-    """Pre-norm hiddens [B, T, E] of steps 0 .. steps - 1, and raw signals [B, T, S] of token t itself (None: no signals).
+    """Hiddens [B, T, E] of steps 0 .. steps - 1, and raw signals [B, T, S] of token t itself (None: no signals).
 
-    features [B, T, 3D] and embedded [B, T, D] are of token t, unshifted. remat: the backward pass computes each step's
+    features [B, T, A] and embedded [B, T, D] are of token t, unshifted. remat: the backward pass computes each step's
     layer again from its input; only its hidden, keys and values are kept. The steps after the first are then one body, compiled
     once, that goes over room for the keys and values of all of them.
     """
@@ -159,7 +159,7 @@ def judge_steps(
             about = slice(1 + step, 1 + step + hidden.shape[1])
             following = slice(about.start + 1, about.stop + 1)
             told = (x[:, about] for x in (teacher_logits, logsumexp, top))
-            logits = draft.apply({"params": params}, hidden, method="head")
+            logits = draft.apply({"params": params}, hidden, teacher.head, method="head")
             found.append(judge(logits, *told, tokens[:, following], temperature))
         return found
 

@@ -1,6 +1,6 @@
 """The draft's layer and heads, as the loop calls them.
 
-The input at RoPE position t and cache position t is a pair: the feature of token t and the embedding of token t + 1. The
+The input at RoPE position t and cache position t is a pair: the hidden of token t and the embedding of token t + 1. The
 output predicts token t + 2 (docs/method.md §8).
 """
 
@@ -15,14 +15,15 @@ from specexit_jax.backend import platform
 from specexit_jax.decoding.spec import LoopContext
 from specexit_jax.models.cache import Cache
 from specexit_jax.models.config import DraftConfig
-from specexit_jax.models.draft import Draft, DraftOutput
+from specexit_jax.models.draft import draft_of
+from specexit_jax.models.draft_layer import DraftOutput
 
 
 @flax.struct.dataclass
 class Pairs:
     """The draft layer's outputs over the T columns of a step.
 
-    hidden: before the final norm; raw_signals: only with signal placement 'draft'; cache: the draft's, T positions longer.
+    hidden: what the next step reads; raw_signals: only with signal placement 'draft'; cache: the draft's, T positions longer.
     """
 
     hidden: Float[Array, "B T E"]
@@ -32,12 +33,14 @@ class Pairs:
 
 def fuse(loop: LoopContext, features: Float[Array, "B T A"]):
     """Fused features [B, T, E] and the raw signals [B, T, S] of placement 'fc' (else None)."""
-    return Draft(loop.spec.draft).apply({"params": loop.params.draft}, features, method="fuse")
+    return draft_of(loop.spec.draft).apply({"params": loop.params.draft}, features, method="fuse")
 
 
 def head(loop: LoopContext, hidden: Float[Array, "B T E"]) -> Float[Array, "B T W"]:
     """Logits over the draft's vocabulary."""
-    return Draft(loop.spec.draft).apply({"params": loop.params.draft}, hidden, method="head")
+    config = loop.spec.draft
+    shared = None if config.own_head else loop.target_head
+    return draft_of(config).apply({"params": loop.params.draft}, hidden, shared, method="head")
 
 
 def run_pairs(
@@ -98,4 +101,4 @@ def _layer(
     config: DraftConfig, platform: str, live: int | None, params: dict, embedded, hidden, positions, cache, visible
 ):
     """Traced once for all steps of one shape; platform: what is traced for."""
-    return Draft(config).apply({"params": params}, embedded, hidden, positions, cache, live=live, visible=visible)
+    return draft_of(config).apply({"params": params}, embedded, hidden, positions, cache, live=live, visible=visible)

@@ -209,7 +209,7 @@ def _nowhere(tokens: Int[Array, "B K"]) -> Bool[Array, "B T"]:
 
 def _features(loop: LoopContext, state: DecodeState) -> Float[Array, "B T A"]:
     target = loop.spec.target
-    shape = (state.root.shape[0], loop.spec.draft_tokens + 1, 3 * target.hidden_size)
+    shape = (state.root.shape[0], loop.spec.draft_tokens + 1, target.feature_size)
     return jnp.ones(shape, target.dtype)
 
 

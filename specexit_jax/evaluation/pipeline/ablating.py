@@ -21,7 +21,7 @@ from specexit_jax.exits.released import released
 from specexit_jax.exits.score import SCORE, ScoreNetwork
 from specexit_jax.exits.smoothers import smoother_named
 from specexit_jax.exits.units import problem_of
-from specexit_jax.models.draft import DraftBundle
+from specexit_jax.models.draft_layer import DraftBundle
 from specexit_jax.storage.rows import by_id, ids_in
 from specexit_jax.storage.shards import read_shards
 

@@ -117,7 +117,7 @@ def columns_of(session: Session, policy: Threshold, reading: Reading, side: Side
 
 
 def _boundary_bytes(session: Session) -> int:
-    return 4 * len(session.target.capture_layers) * session.target.hidden_size
+    return 4 * session.target.feature_size
 
 
 def _chunks(labels: Sequence[dict], most: int) -> Iterator[tuple[int, int]]:

@@ -20,7 +20,7 @@ from specexit_jax.exits.score import SCORE, ScoreNetwork, to_json
 from specexit_jax.exits.signals import of_draft
 from specexit_jax.exits.smoothers import smoother_named
 from specexit_jax.exits.units import problem_of
-from specexit_jax.models.draft import DraftBundle
+from specexit_jax.models.draft_layer import DraftBundle
 from specexit_jax.storage.shards import read_shards
 
 Say = Callable[[str], None]

@@ -13,7 +13,7 @@ from specexit_jax.evaluation.records import Record
 from specexit_jax.evaluation.report.exit_sections import exit_sections
 from specexit_jax.evaluation.report.shown import Shown, chosen_views, offsets_of, signal_sections, told_exits
 from specexit_jax.exits.policy_file import PolicyFile
-from specexit_jax.models.draft import DraftBundle
+from specexit_jax.models.draft_layer import DraftBundle
 from specexit_jax.notes import note
 
 

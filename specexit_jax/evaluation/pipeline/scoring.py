@@ -15,7 +15,7 @@ from specexit_jax.exits.labels import confidence_targets
 from specexit_jax.exits.score import ScoreNetwork
 from specexit_jax.exits.trace_statistics import statistic_names, statistics_without
 from specexit_jax.exits.units import problem_of
-from specexit_jax.models.draft import DraftBundle
+from specexit_jax.models.draft_layer import DraftBundle
 from specexit_jax.storage.rows import taken
 from specexit_jax.training.score_fit import CannotFit, ScoreFit, fit_score
 

@@ -10,7 +10,7 @@ from specexit_jax.data.splits import Problem
 from specexit_jax.engine.session import Session
 from specexit_jax.evaluation.pipeline import harness
 from specexit_jax.exits.policy_file import PolicyFile
-from specexit_jax.models.draft import DraftBundle
+from specexit_jax.models.draft_layer import DraftBundle
 from specexit_jax.storage.shards import ids_of, read_shards, shard_files
 
 WITHOUT_EXIT = ("eagle3", "think", "nothink")

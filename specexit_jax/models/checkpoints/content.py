@@ -16,11 +16,11 @@ from typing import Any
 
 import numpy as np
 
+from specexit_jax.models.checkpoints.drafts import digested
 from specexit_jax.models.checkpoints.hf import load_target_config
-from specexit_jax.models.checkpoints.hf_draft import eagle_name, layout_of
 from specexit_jax.models.checkpoints.hf_layout import shapes, target_layout
 from specexit_jax.models.checkpoints.hf_tensors import INDEX, TORCH_INDEX, TORCH_WEIGHTS, WEIGHTS
-from specexit_jax.models.checkpoints.raw_tensors import Raw, raw_tensors
+from specexit_jax.models.checkpoints.raw_tensors import Raw, raw_tensors, require_tensors
 from specexit_jax.models.config import PAPER_SIGNALS, DraftConfig, TargetConfig
 from specexit_jax.storage.identity import Identity, file_digest
 
@@ -37,7 +37,7 @@ def target_digest(folder: str | Path, config: TargetConfig | None = None) -> Ide
     """
     folder, config = Path(folder), config or load_target_config(folder)
     raws, names = raw_tensors(folder), shapes(target_layout(config))
-    _require(folder, names, raws)
+    require_tensors(folder, names, raws)
     chosen = {name: (raws[name], 0, raws[name].size) for name in names}
     every = sum(raw.size for raw, _, _ in chosen.values()) <= WHOLE
     told = _described(config, ("architecture", *_COMPUTES))
@@ -51,29 +51,12 @@ def draft_digest(folder: str | Path, config: DraftConfig) -> Identity:
     captures other layers is refused elsewhere. Raises FileNotFoundError or ValueError if the folder does not hold a
     draft.
     """
-    folder, raws = Path(folder), raw_tensors(folder, eagle_name)
-    names = set(shapes(layout_of(dataclasses.replace(config, signals="none"))))
-    _require(folder, names, raws)
-    chosen = {name: (raws[name], 0, raws[name].size) for name in names}
-    fc, width = raws["fc.weight"], config.hidden_size
-    rows = fc.shape[1]
-    chosen["fc.weight"] = (fc, 0, width * rows)
-    if config.signals == "fc":
-        beside = raws.get("fc_signals.weight")
-        chosen["fc_signals.weight"] = (fc, width * rows, fc.size) if beside is None else (beside, 0, beside.size)
-    if config.signals == "draft":
-        chosen["signal_head.weight"] = (raws["signal_head.weight"], 0, config.signal_rows * width)
-    if "d2t" in raws:
-        chosen["d2t"] = (raws["d2t"], 0, config.draft_vocab_size)
-    told = _described(config, (*_COMPUTES, "norm_before_residual", "sliding_window", "signals"))
+    folder = Path(folder)
+    fields, chosen = digested(folder, config, raw_tensors(folder))
+    told = _described(config, (*_COMPUTES, *fields, "sliding_window", "signals"))
     if config.signal_rows and config.signal_names != PAPER_SIGNALS:  # what the rows mean
         told["signal_names"] = list(config.signal_names)
     return _identity(folder, told, chosen, True)
-
-
-def _require(folder: Path, names, raws: Mapping[str, Raw]) -> None:
-    if missing := sorted(set(names) - set(raws)):
-        raise ValueError(f"The tensors in {folder} do not fit its config.json (missing: {', '.join(missing[:8])}).")
 
 
 def _described(config: DraftConfig | TargetConfig, names: tuple[str, ...]) -> dict[str, Any]:

@@ -1,10 +1,10 @@
-"""Target checkpoints of Hugging Face transformers, in and out: Llama 3, Qwen2, Qwen3 (drafts: hf_draft.py)."""
+"""Target checkpoints of Hugging Face transformers, in and out: Llama 3, Qwen2, Qwen3, MiMo (drafts: drafts.py)."""
 
 from pathlib import Path
 
 import numpy as np
 
-from specexit_jax.models.checkpoints.hf_draft import load_draft, save_draft
+from specexit_jax.models.checkpoints.drafts import load_draft, save_draft
 from specexit_jax.models.checkpoints.hf_draft_config import Verifier
 from specexit_jax.models.checkpoints.hf_layout import Place, on_device, read, shapes, target_layout, written
 from specexit_jax.models.checkpoints.hf_rope import read_rope
@@ -16,11 +16,18 @@ from specexit_jax.models.checkpoints.hf_tensors import (
     require,
     write_checkpoint,
 )
+from specexit_jax.models.checkpoints.mtp_forms import extra_tensors
 from specexit_jax.models.config import TargetConfig
 
 __all__ = ["load_draft", "load_target", "load_target_config", "save_draft", "save_target", "verifier_of"]
 
-CLASSES = {"LlamaForCausalLM": "llama", "Qwen2ForCausalLM": "qwen2", "Qwen3ForCausalLM": "qwen3"}
+CLASSES = {
+    "LlamaForCausalLM": "llama",
+    "Qwen2ForCausalLM": "qwen2",
+    "Qwen3ForCausalLM": "qwen3",
+    "MiMoForCausalLM": "mimo",
+}
+QKV_BIAS = ("qwen2", "mimo")
 # Config keys of these architectures that this decoder does not compute, each with the value that switches it off.
 UNSUPPORTED = {"use_sliding_window": False, "mlp_bias": False, "quantization_config": None, "attention_bias": False}
 
@@ -35,7 +42,8 @@ def load_target(folder: str | Path, dtype: str = "float32", place: Place = on_de
     config = load_target_config(folder, dtype)
     layout = target_layout(config)
     source = TensorSource(folder)
-    ignored = {f"model.layers.{i}.self_attn.rotary_emb.inv_freq" for i in range(config.num_layers)}
+    ignored = extra_tensors(source.names(), config.num_layers)  # --draft=builtin reads those
+    ignored |= {f"model.layers.{i}.self_attn.rotary_emb.inv_freq" for i in range(config.num_layers)}
     if config.tie_embeddings:
         ignored.add("lm_head.weight")
     source.check(shapes(layout), ignored)
@@ -61,7 +69,10 @@ def load_target_config(folder: str | Path, dtype: str = "float32") -> TargetConf
     (name, *_) = config.get("architectures") or [None]
     if name not in CLASSES:
         raise ValueError(f"{path} asks for architecture {name!r}; this project runs {', '.join(CLASSES)}.")
+    biased = CLASSES[name] in QKV_BIAS
     for key, nothing in UNSUPPORTED.items():
+        if key == "attention_bias" and biased:  # of queries, keys and values, which it has in any case
+            continue
         if config.get(key, nothing) not in (nothing, None):
             raise ValueError(f"{path} sets {key} to {config[key]!r}, which this decoder does not compute.")
     if (config.get("hidden_act") or "silu") != "silu":
@@ -81,7 +92,7 @@ def load_target_config(folder: str | Path, dtype: str = "float32") -> TargetConf
         rope_theta=theta,
         rope_scaling=scaling,
         qk_norm=CLASSES[name] == "qwen3",
-        qkv_bias=CLASSES[name] == "qwen2",
+        qkv_bias=biased,
         tie_embeddings=bool(config.get("tie_word_embeddings", False)),
         max_position=config.get("max_position_embeddings") or 4096,
         dtype=dtype,
@@ -95,13 +106,16 @@ def verifier_of(name: str) -> Verifier:
     folder = local_folder(name, "target")
     classes = read_json(folder / "config.json").get("architectures") or []
     name = str(folder.resolve()) if folder == Path(name) else name
-    return Verifier(name, tuple(classes), TensorSource(folder).read("model.embed_tokens.weight"))
+    source = TensorSource(folder)
+    table = source.read("model.embed_tokens.weight")
+    head = source.read("lm_head.weight") if "lm_head.weight" in source.names() else table
+    return Verifier(name, tuple(classes), table, head)
 
 
 def target_json(config: TargetConfig, dtype: str) -> dict:
     """The config.json of a target."""
     (name,) = (name for name, architecture in CLASSES.items() if architecture == config.architecture)
-    if (config.qk_norm, config.qkv_bias) != (config.architecture == "qwen3", config.architecture == "qwen2"):
+    if (config.qk_norm, config.qkv_bias) != (config.architecture == "qwen3", config.architecture in QKV_BIAS):
         raise ValueError(f"transformers has no {name} with qk_norm={config.qk_norm}, qkv_bias={config.qkv_bias}.")
     fields = {
         "architectures": [name],
@@ -112,5 +126,5 @@ def target_json(config: TargetConfig, dtype: str) -> dict:
         "torch_dtype": dtype,
     }
     if config.architecture != "qwen2":
-        fields["attention_bias"] = False
-    return fields | ({"specexit_capture": list(config.capture)} if config.capture else {})
+        fields["attention_bias"] = config.architecture == "mimo"
+    return fields | ({"specexit_capture": list(config.capture)} if isinstance(config.capture, tuple) else {})

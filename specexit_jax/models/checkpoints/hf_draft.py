@@ -5,12 +5,15 @@ are: AngelSlim's `fc` has three rows more. Readers of the other two refuse such 
 in signals.specexit, which no other loader opens: they take every *.safetensors.
 """
 
+import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
 
 from specexit_jax.models.checkpoints.hf_draft_config import (
+    FORMATS,
     Verifier,
     draft_json,
     is_speculators,
@@ -29,9 +32,14 @@ from specexit_jax.models.checkpoints.hf_layout import (
     transposed,
     written,
 )
-from specexit_jax.models.checkpoints.hf_tensors import TensorSource, read_json, require, write_checkpoint
+from specexit_jax.models.checkpoints.hf_tensors import TensorSource, require, write_checkpoint
+from specexit_jax.models.checkpoints.raw_tensors import Raw, require_tensors
 from specexit_jax.models.config import DraftConfig
-from specexit_jax.models.draft import DraftBundle
+from specexit_jax.models.draft_layer import DraftBundle
+
+__all__ = ["FORMATS", "digested", "draft_tensors", "eagle_name", "holds", "layout_of", "load", "save"]
+
+EXPORTED, WITH_TARGET = "eagle", ("speculators",)
 
 _FC, _FC_SIGNALS, _SIGNAL_HEAD, _EMBEDDING = (
     "fc.weight",
@@ -41,23 +49,24 @@ _FC, _FC_SIGNALS, _SIGNAL_HEAD, _EMBEDDING = (
 )
 
 
-def load_draft(
-    folder: str | Path,
+def holds(names: set[str]) -> bool:
+    """Whether a folder with these tensors has an EAGLE-3 draft."""
+    return _FC in names
+
+
+def load(
+    source: TensorSource,
+    written_config: dict,
+    path: Path,
     dtype: str = "float32",
     target_embedding=None,
+    target_head=None,
     place: Place = on_device,
     layer_ids: str | None = None,
 ) -> DraftBundle:
-    """A draft from its folder, whichever of the formats it is in.
-
-    An embedding table in the file is dropped where it is the target's (`target_embedding` [V, D]) and kept as the
-    draft's own where it is not. layer_ids: what the file's layer ids count, "inputs" or "outputs", where it is silent.
-    Raises ValueError or FileNotFoundError naming every unknown, missing and misshapen tensor.
-    """
-    folder = Path(folder)
-    path = folder / "config.json"
-    written_config = read_json(path)
-    source = TensorSource(folder, eagle_name if is_speculators(written_config) else lambda name: name)
+    """An EAGLE-3 draft from its folder, whichever of the formats it is in (see `drafts.load_draft`)."""
+    if is_speculators(written_config):
+        source = TensorSource(source.folder, eagle_name)
     own = _EMBEDDING in source.names() and not _is_same_table(source, target_embedding)
     layer = written_config.get("transformer_layer_config") or written_config
     names = signal_names(written_config, path)
@@ -73,19 +82,20 @@ def load_draft(
     return DraftBundle(config=config, params=params, d2t=jnp.asarray(_read_vocabulary(source, config)))
 
 
-def save_draft(
+def save(
     folder: str | Path,
     bundle: DraftBundle,
     dtype: str = "float32",
-    form: str = "angelslim",
+    form: str | None = None,
     layer_ids: str = "both",
     verifier: Verifier | None = None,
 ) -> None:
     """config.json, model.safetensors, and signals.specexit where the format keeps signals beside; `d2t` as offsets.
 
-    form: one of FORMATS; only "angelslim", ours too, keeps the signals of `fc` in `fc`. With another placement than `fc`
+    form: one of FORMATS; only "angelslim" (the default), ours too, keeps the signals of `fc` in `fc`. With another placement
     AngelSlim itself cannot read it. layer_ids: one of LAYER_IDS. verifier: the target, which "speculators" must name.
     """
+    form = form or "angelslim"
     config = draft_json(bundle.config, dtype, form, layer_ids, verifier)
     tensors = draft_tensors(bundle, dtype, apart=form != "angelslim")
     beside = {
@@ -118,6 +128,27 @@ def layout_of(config: DraftConfig, apart: bool = False) -> Layout:
     if config.own_embedding:
         layout["embed/embedding"] = as_is(_EMBEDDING, (config.vocab_size, width))
     return layout
+
+
+def digested(
+    folder: Path, config: DraftConfig, raws: Mapping[str, Raw]
+) -> tuple[tuple[str, ...], dict[str, tuple[Raw, int, int]]]:
+    """(config fields, ranges of tensors) that a draft's digest covers, the same in every format."""
+    raws = {eagle_name(name): raw for name, raw in raws.items()}
+    names = set(shapes(layout_of(dataclasses.replace(config, signals="none"))))
+    require_tensors(folder, names, raws)
+    chosen = {name: (raws[name], 0, raws[name].size) for name in names}
+    fc, width = raws[_FC], config.hidden_size
+    rows = fc.shape[1]
+    chosen[_FC] = (fc, 0, width * rows)
+    if config.signals == "fc":
+        beside = raws.get(_FC_SIGNALS)
+        chosen[_FC_SIGNALS] = (fc, width * rows, fc.size) if beside is None else (beside, 0, beside.size)
+    if config.signals == "draft":
+        chosen[_SIGNAL_HEAD] = (raws[_SIGNAL_HEAD], 0, config.signal_rows * width)
+    if "d2t" in raws:
+        chosen["d2t"] = (raws["d2t"], 0, config.draft_vocab_size)
+    return ("norm_before_residual",), chosen
 
 
 def eagle_name(name: str) -> str:

@@ -34,12 +34,13 @@ _UNSUPPORTED = {"attention_bias": False, "mlp_bias": False, "norm_before_fc": Fa
 
 
 class Verifier(NamedTuple):
-    """The target of a speculators file: its name on the hub or its folder, what its config.json calls its classes, and its
-    table [V, D], which such a file holds too: the library (0.9.0) leaves a table that it does not find unset."""
+    """The target of a draft's file: its name on the hub or its folder, what its config.json calls its classes, and its table
+    and head [V, D], for files that hold them too (the speculators library 0.9.0 leaves a table that it does not find unset)."""
 
     name: str
     architectures: tuple[str, ...]
     embedding: np.ndarray
+    head: np.ndarray | None = None
 
 
 def is_speculators(config: dict) -> bool:

@@ -6,7 +6,7 @@ import math
 import os
 import struct
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -52,6 +52,12 @@ class Raw(NamedTuple):
                 if len(found) < wanted:
                     raise ValueError(f"{self.path} ends inside tensor {self.name}; fetch it again.")
                 yield np.frombuffer(found, self.dtype)
+
+
+def require_tensors(folder: Path, names, raws: Mapping[str, Raw]) -> None:
+    """Raises ValueError where a tensor is missing."""
+    if missing := sorted(set(names) - set(raws)):
+        raise ValueError(f"The tensors in {folder} do not fit its config.json (missing: {', '.join(missing[:8])}).")
 
 
 def raw_tensors(folder: str | Path, names_of: Callable[[str], str] = lambda name: name) -> dict[str, Raw]:
