@@ -95,6 +95,7 @@ def compile_decode(
 ) -> jax.stages.Compiled:
     """The whole decoding loop with drafts, signals and exit rule; rows over (data, fsdp), parameters by the table."""
     # One live prefix, the whole buffer: the largest program.
+    target = draft.reading(target)
     spec = DecodeSpec(target, context, (0,), (1,), draft, draft_tokens, live_prefixes=(1 << 30,))
     params = DecodeParams(
         _placed(mesh, functools.partial(init_target, target), target.dtype),
@@ -148,6 +149,7 @@ def compile_draft_step(
         name: jax.ShapeDtypeStruct((batch, tokens, *wide.get(name, ())), dtype, sharding=rows)
         for name, dtype in kinds.items()
     }
+    target = draft.reading(target)
     step = functools.partial(
         draft_step, target=Target(target), draft=draft_of(draft), optimizer=optimizer, config=config
     )
