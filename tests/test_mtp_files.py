@@ -158,6 +158,21 @@ def test_a_head_of_its_own_is_kept_and_the_targets_is_not(tmp_path):
     assert load_session(tmp_path / "target", "builtin").draft.own_embedding
 
 
+@pytest.mark.parametrize("family", ["mimo", "deepseek_v3"])
+def test_of_several_layers_the_first_makes_the_drafts(family, tmp_path, capsys):
+    layer = write_target(tmp_path / "target", family)
+    root, other = {
+        "mimo": ("model.mtp_layers.0.", "model.mtp_layers.10."),
+        "deepseek_v3": ("model.layers.1.", "model.layers.10."),
+    }[family]
+    tensors = load_file(tmp_path / "target" / "model.safetensors")
+    more = {name.replace(root, other): tensor + 1 for name, tensor in layer.items()}
+    save_file(tensors | more, tmp_path / "target" / "model.safetensors")
+    session = load_session(tmp_path / "target", "builtin")
+    jax.tree.map(np.testing.assert_array_equal, session.params.draft, bundle_of(family, signals="none").params)
+    assert "has 2 MTP layers: the first of them makes all drafts" in capsys.readouterr().err
+
+
 def experts(tensors: dict) -> None:
     tensors["mtp.layers.0.mlp.experts.0.gate_proj.weight"] = tensors.pop("mtp.layers.0.mlp.gate_proj.weight")
 

@@ -27,10 +27,11 @@ from specexit_jax.models.checkpoints.hf_layout import (
 from specexit_jax.models.checkpoints.hf_layout import attention as attention_layout
 from specexit_jax.models.checkpoints.hf_rope import read_rope
 from specexit_jax.models.checkpoints.hf_tensors import TensorSource, decoder_json, require, write_checkpoint
-from specexit_jax.models.checkpoints.mtp_forms import Form, layer_of, names_of
+from specexit_jax.models.checkpoints.mtp_forms import Form, layer_of, layers_in, names_of
 from specexit_jax.models.checkpoints.raw_tensors import Raw, require_tensors
 from specexit_jax.models.draft_layer import DraftBundle
 from specexit_jax.models.mtp_config import FAMILIES, MtpConfig
+from specexit_jax.notes import note
 
 FORMATS = ("mtp", "checkpoint")
 EXPORTED, WITH_TARGET = "checkpoint", ("checkpoint",)
@@ -77,6 +78,8 @@ def load(
         own_head = _differs(source, names.head, target_head)
         own_embedding = _differs(source, names.embedding, lambda: target_embedding)
         found = dataclasses.replace(found, own_embedding=own_embedding, own_head=own_head)
+    if (count := layers_in(source.names())) > 1:
+        note(f"{source.folder} has {count} MTP layers: the first of them makes all drafts.")
     form = Form(found)
     layout = layout_of(found)
     _check(source, form, layout)
@@ -182,7 +185,7 @@ def _read_config(source: TensorSource, config: dict, path: Path, dtype: str) -> 
     heads, width = require(config, "num_attention_heads", path), require(config, "hidden_size", path)
     size = config.get("head_dim") or width // heads
     block = f"{prefix}.self_attn"
-    refused = [name for name in names if name.startswith(prefix) and (".experts." in name or "kv_a_proj" in name)]
+    refused = [name for name in names if name.startswith(f"{prefix}.") and (".experts." in name or "kv_a_proj" in name)]
     if refused:
         raise ValueError(
             f"The MTP layer in {source.folder} has {sorted(refused)[0]}: experts and latent attention are not computed here, only "

@@ -17,7 +17,7 @@ from specexit_jax.models.mtp_config import MtpConfig
 
 ONE_PLUS = ("qwen3_next", "qwen3_5")
 _PROJECTIONS = {
-    r"model\.mtp_layers\.0\.input_proj\.weight": "mimo",
+    r"(model\.mtp_layers\.\d+)\.input_proj\.weight": "mimo",
     r"(model\.layers\.\d+)\.eh_proj\.weight": "deepseek_v3",
     r"mtp\.fc\.weight": "qwen3_next",
 }
@@ -50,13 +50,17 @@ def names_of(config: MtpConfig) -> Names:
 
 
 def layer_of(names: set[str]) -> tuple[str, str] | None:
-    """(family, prefix of the decoder layer's names) by the names of a folder's tensors; None where it has no MTP layer."""
-    for name in sorted(names):
+    """(family, prefix of the first decoder layer's names) by the names of a folder's tensors; None where it has no MTP layer."""
+    for name in sorted(names, key=lambda name: (len(name), name)):
         for pattern, family in _PROJECTIONS.items():
             if found := re.fullmatch(pattern, name):
-                layers = {"mimo": "model.mtp_layers.0", "qwen3_next": "mtp.layers.0"}
-                return family, layers.get(family) or found.group(1)
+                return family, "mtp.layers.0" if family == "qwen3_next" else found.group(1)
     return None
+
+
+def layers_in(names: set[str]) -> int:
+    """How many MTP layers a folder with these tensors has."""
+    return sum(any(re.fullmatch(pattern, name) for pattern in _PROJECTIONS) for name in names)
 
 
 def extra_tensors(names: set[str], layers: int) -> set[str]:
