@@ -59,6 +59,7 @@ flags.DEFINE_float(
     "epsilon",
     None,
     "Risk of the exits, of those that the policy is certified for (frontier.json beside it has others). Default: the policy's.",
+    allow_override=True,  # commands that certify have a flag of this name; where one process imports both, theirs is the later
 )
 flags.DEFINE_integer(
     "thinking_budget", None, "The most thinking tokens; </think> follows the last. Default: any number.", lower_bound=0
