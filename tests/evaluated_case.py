@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import numpy as np
+from signals_case import save_signals
 
-from specexit_jax.annotation.signal_file import save_signals
 from specexit_jax.evaluation.records import Record, record_of_trace
 from specexit_jax.evaluation.report.publish import publish
 from specexit_jax.evaluation.report.shown import Shown, offsets_of, signal_sections

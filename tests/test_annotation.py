@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from programs_case import unboxed
+from signals_case import save_signals
 from tiny_folders import write_tiny
 
 from configs.embedded import get_config
@@ -23,7 +24,7 @@ from specexit_jax.annotation.features import extract, signals_along
 from specexit_jax.annotation.forcing import Forcing, force_batch, make_forcer
 from specexit_jax.annotation.replay import replay
 from specexit_jax.annotation.rollout import Rollout, request_of, roll_out
-from specexit_jax.annotation.signal_file import load_signals, save_signals
+from specexit_jax.annotation.signal_file import load_signals
 from specexit_jax.annotation.unfinished import count_unfinished
 from specexit_jax.data.programs import CodeTests
 from specexit_jax.data.splits import Problem

@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
+from signals_case import save_signals
 
-from specexit_jax.annotation.signal_file import load_signals, save_signals
+from specexit_jax.annotation.signal_file import load_signals
 from specexit_jax.models.checkpoints import content
 from specexit_jax.models.checkpoints.content import draft_digest, former_digest, target_digest
 from specexit_jax.models.checkpoints.hf import load_draft, load_target_config, save_draft

@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 from annotated_case import END, KINDS, SESSION, STOP, write_split
 from full_size_case import write_full_size
+from signals_case import save_signals
 
 from specexit_jax.annotation.documents import document
 from specexit_jax.annotation.joined import join_labels
 from specexit_jax.annotation.kinds import annotated_split, labels_at
 from specexit_jax.annotation.replay import outcomes_by, replay, smoothed_at_boundaries, statistics_at_boundaries
-from specexit_jax.annotation.signal_file import load_signals, save_signals
+from specexit_jax.annotation.signal_file import load_signals
 from specexit_jax.annotation.unfinished import count_unfinished
 from specexit_jax.evaluation.bounds import gather_boundaries
 from specexit_jax.evaluation.foresight import chosen_places

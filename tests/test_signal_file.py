@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+from signals_case import save_signals
 
-from specexit_jax.annotation.signal_file import StoredSignals, load_signals, save_signals, write_signals
+from specexit_jax.annotation.signal_file import StoredSignals, load_signals, write_signals
 from specexit_jax.exits.readings import READINGS
 
 DRAWN = np.random.default_rng(0)

@@ -51,11 +51,6 @@ class StoredSignals(Mapping[str, np.ndarray]):
         return both
 
 
-def save_signals(path: str | Path, signals: Mapping[str, np.ndarray], draft: str) -> None:
-    """Writes signals.npz."""
-    write_signals(path, signals.items(), sum(map(len, signals.values())), draft)
-
-
 def write_signals(path: str | Path, signals: Iterable[tuple[str, np.ndarray]], tokens: int, draft: str) -> None:
     """Writes signals.npz from (id, float32 [n, C]) as they come, `tokens` rows in all. One trace is in memory at a time."""
     path, ids, lengths = Path(path), [], []

@@ -8,6 +8,9 @@ from jax.sharding import PartitionSpec
 
 from specexit_jax.backend import axes_apart
 
+# Of a call that kernels compute: a step's. Of more, scores outgrow a chip's fast memory, and it is not the cache that costs.
+MOST_TOKENS = 64
+
 
 class Split(NamedTuple):
     """An argument of a kernel: its axis 0 has rows, and axis `heads` heads (None: it has none)."""

@@ -6,9 +6,10 @@ from jaxtyping import Array, Float32
 
 from specexit_jax.array_typing import Bias, CachedKeys, Lengths, Queries, Values, typed
 from specexit_jax.backend import keys_like_values
+from specexit_jax.models.by_device import MOST_TOKENS
 from specexit_jax.models.cache import VALUE_AXIS, key_axis, live_of
 from specexit_jax.models.layers import attend, scores_of
-from specexit_jax.models.ragged_attention import MOST_TOKENS, attend_ragged
+from specexit_jax.models.ragged_attention import attend_ragged
 
 
 @typed
@@ -17,7 +18,8 @@ def attend_cache(
 ) -> Queries:
     """T queries of each row over its keys and values, of which the first R positions, those of `bias`, are read.
 
-    kernel: "xla" or "pallas" (`ragged_attention`, for up to MOST_TOKENS tokens). length: of each row, these tokens included.
+    kernel: "xla" or "pallas", which is `ragged_attention` here, for up to MOST_TOKENS tokens (on a GPU `split_attention.in_split`
+    is asked before). length: of each row, these tokens included.
     """
     tokens, live = bias.shape[-2:]
     if kernel == "pallas" and tokens <= MOST_TOKENS:

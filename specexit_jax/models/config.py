@@ -2,6 +2,7 @@
 
 import dataclasses
 from dataclasses import dataclass
+from typing import Any
 
 ARCHITECTURES = ("llama", "qwen2", "qwen3", "mimo")
 SIGNAL_PLACEMENTS = ("fc", "draft", "none")
@@ -174,6 +175,13 @@ class DraftConfig:
         return self.hidden_size + self.signal_rows * (self.signals == "fc")
 
 
+def sizes_of(target: TargetConfig) -> dict[str, Any]:
+    """What any draft takes over from its target: width, heads, vocabulary, norms, positions, how it computes."""
+    same = ("hidden_size", "num_heads", "num_kv_heads", "head_dim", "vocab_size", "rms_norm_eps", "max_position")
+    same += ("rope_theta", "rope_scaling", "dtype", "attention", "row_attention")
+    return {name: getattr(target, name) for name in same} | {"target_hidden_size": target.hidden_size}
+
+
 def draft_config(
     target: TargetConfig,
     intermediate_size: int,
@@ -182,24 +190,12 @@ def draft_config(
     sliding_window: int = 0,
     signal_names: tuple[str, ...] = PAPER_SIGNALS,
 ) -> DraftConfig:
-    """A draft layer of the target's width and heads (one key head per query head, which a single layer can afford)."""
+    """An EAGLE-3 layer of the target's width and heads."""
     return DraftConfig(
-        hidden_size=target.hidden_size,
-        target_hidden_size=target.hidden_size,
+        **sizes_of(target),
         intermediate_size=intermediate_size,
-        num_heads=target.num_heads,
-        num_kv_heads=target.num_kv_heads,
-        head_dim=target.head_dim,
-        vocab_size=target.vocab_size,
         draft_vocab_size=draft_vocab_size,
-        rms_norm_eps=target.rms_norm_eps,
-        rope_theta=target.rope_theta,
-        rope_scaling=target.rope_scaling,
         signals=signals,
-        max_position=target.max_position,
-        dtype=target.dtype,
-        attention=target.attention,
-        row_attention=target.row_attention,
         sliding_window=sliding_window,
         signal_names=signal_names,
     )

@@ -4,7 +4,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
-from specexit_jax.models.config import PAPER_SIGNALS, READS, DraftConfig, TargetConfig
+from specexit_jax.models.config import PAPER_SIGNALS, READS, DraftConfig, TargetConfig, sizes_of
 
 ORDERS = ("hidden_first", "embedding_first")
 
@@ -135,22 +135,10 @@ def mtp_config(
         raise ValueError(f"The family of an MTP draft is {family!r}; use one of {tuple(FAMILIES)}.")
     own = {"qkv_bias": target.qkv_bias, "qk_norm": target.qk_norm}
     return MtpConfig(
-        hidden_size=target.hidden_size,
-        target_hidden_size=target.hidden_size,
+        **sizes_of(target),
         intermediate_size=intermediate_size or target.intermediate_size,
-        num_heads=target.num_heads,
-        num_kv_heads=target.num_kv_heads,
-        head_dim=target.head_dim,
-        vocab_size=target.vocab_size,
         draft_vocab_size=target.vocab_size,
-        rms_norm_eps=target.rms_norm_eps,
-        rope_theta=target.rope_theta,
-        rope_scaling=target.rope_scaling,
         signals=signals,
-        max_position=target.max_position,
-        dtype=target.dtype,
-        attention=target.attention,
-        row_attention=target.row_attention,
         sliding_window=sliding_window,
         signal_names=signal_names,
         family=family,

@@ -24,7 +24,6 @@ from specexit_jax.array_typing import Keys, Lengths, Queries, Values, typed
 from specexit_jax.backend import interpreted, platform
 from specexit_jax.models.by_device import Split, by_rows_and_heads
 
-MOST_TOKENS = 64  # of a call; of more, scores outgrow the chip's fast memory, and it is not the cache that costs
 _BLOCK_BYTES = 2**21  # bytes of keys and values per block: long copies which, double-buffered, leave room for scores
 # Of a tile. A cache whose capacity is a multiple of the lanes has the layout that the kernel needs.
 LANES, _SUBLANES = 128, 8

@@ -20,12 +20,11 @@ from jaxtyping import Array, Float32
 
 from specexit_jax.array_typing import Lengths, Queries, Values, typed
 from specexit_jax.backend import interpreted, platform
-from specexit_jax.models.by_device import Split, by_rows_and_heads
+from specexit_jax.models.by_device import MOST_TOKENS, Split, by_rows_and_heads
 
 _PROGRAMS = 264  # two for each multiprocessor of an H100
 _ROWS = (16, 64)  # queries of a program: the least that a matrix unit takes, and the most whose sums stay in registers
 _BLOCK = 64  # positions of a block
-MOST_TOKENS = 64  # of a call: a step's. A prompt's chunks are computed by plain XLA
 _LOWEST = -1e38  # finite, and below any masked score
 
 
