@@ -70,6 +70,12 @@ def certified_folder(tiny: Path, folder: Path, session: Session) -> Path:
     return folder
 
 
+def certified_model(tiny: Path, folder: Path, session: Session) -> SpecExit:
+    """The model of `certified_folder`, with chains of 2 drafts."""
+    certified_folder(tiny, folder, session)
+    return SpecExit.load(folder / "target", folder / "draft", folder / "policy.json", draft_tokens=2)
+
+
 def row(epsilon: float, thresholds: tuple[float, ...], ratio: float, smoothing: str = "ewma") -> dict[str, Any]:
     """A row of frontier.json."""
     counts = {"harmed": 1, "problems": 10, "traces": 10, "test": "binomial", "risk": 0.1, "risk_upper": 0.9 * epsilon}

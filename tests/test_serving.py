@@ -5,9 +5,8 @@ import time
 
 import pytest
 from compilations_case import compilations
-from serving_case import CHAT, RAW, certified_folder, chat, events_of, joined, over_asgi, served
+from serving_case import CHAT, RAW, certified_model, chat, events_of, joined, over_asgi, served
 
-from specexit_jax import SpecExit
 from specexit_jax.engine.session import close_thinking
 from specexit_jax.exits.boundaries import make_boundaries
 from specexit_jax.serving.answering import boundaries_since
@@ -17,8 +16,7 @@ QUESTION = "Count the legs."
 
 @pytest.fixture(scope="module")
 def model(tiny, session, tmp_path_factory):
-    folder = certified_folder(tiny, tmp_path_factory.mktemp("certified") / "model", session)
-    return SpecExit.load(folder / "target", folder / "draft", folder / "policy.json", draft_tokens=2)
+    return certified_model(tiny, tmp_path_factory.mktemp("certified") / "model", session)
 
 
 @pytest.fixture(scope="module")

@@ -6,9 +6,8 @@ import shutil
 import subprocess
 
 import pytest
-from serving_case import certified_folder, events_of, joined, listening
+from serving_case import certified_model, events_of, joined, listening
 
-from specexit_jax import SpecExit
 from specexit_jax.serving.service import Limits
 
 openai = pytest.importorskip("openai")
@@ -18,8 +17,7 @@ ASKED = {"model": "tiny", "messages": [{"role": "user", "content": QUESTION}], "
 
 @pytest.fixture(scope="module")
 def model(tiny, session, tmp_path_factory):
-    folder = certified_folder(tiny, tmp_path_factory.mktemp("certified") / "model", session)
-    return SpecExit.load(folder / "target", folder / "draft", folder / "policy.json", draft_tokens=2)
+    return certified_model(tiny, tmp_path_factory.mktemp("certified") / "model", session)
 
 
 @pytest.fixture(scope="module")

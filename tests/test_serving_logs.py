@@ -2,9 +2,8 @@
 
 import numpy as np
 import pytest
-from serving_case import CHAT, RAW, certified_folder, chat, events_of, served
+from serving_case import CHAT, RAW, certified_model, chat, events_of, served
 
-from specexit_jax import SpecExit
 from specexit_jax.serving.logs import text
 
 QUESTION = "Count the legs."
@@ -12,8 +11,7 @@ QUESTION = "Count the legs."
 
 @pytest.fixture(scope="module")
 def model(tiny, session, tmp_path_factory):
-    folder = certified_folder(tiny, tmp_path_factory.mktemp("certified") / "model", session)
-    return SpecExit.load(folder / "target", folder / "draft", folder / "policy.json", draft_tokens=2)
+    return certified_model(tiny, tmp_path_factory.mktemp("certified") / "model", session)
 
 
 @pytest.fixture(scope="module")

@@ -5,9 +5,8 @@ import json
 import time
 
 import pytest
-from serving_case import CHAT, RAW, certified_folder, chat, events_of, served
+from serving_case import CHAT, RAW, certified_model, chat, events_of, served
 
-from specexit_jax import SpecExit
 from specexit_jax.serving.service import Limits
 
 LIMITS = Limits(queue=2, seconds=30, largest_body=60_000)
@@ -15,8 +14,7 @@ LIMITS = Limits(queue=2, seconds=30, largest_body=60_000)
 
 @pytest.fixture(scope="module")
 def model(tiny, session, tmp_path_factory):
-    folder = certified_folder(tiny, tmp_path_factory.mktemp("certified") / "model", session)
-    return SpecExit.load(folder / "target", folder / "draft", folder / "policy.json", draft_tokens=2)
+    return certified_model(tiny, tmp_path_factory.mktemp("certified") / "model", session)
 
 
 @pytest.fixture(scope="module")
