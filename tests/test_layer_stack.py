@@ -129,9 +129,10 @@ def test_a_training_session_has_stacked_layers_and_a_decoding_session_has_not(ti
     config = ml_collections.ConfigDict(
         {"target": str(tiny / "target"), "dtype": "float32", "mesh": dict(zip(AXES, (1, 1, 1), strict=True))}
     )
-    config.train = {"mesh": dict(zip(AXES, MESH, strict=True))}
+    config.train, config.attention = {"mesh": dict(zip(AXES, MESH, strict=True))}, "pallas"
     decoding, training = loading.open_session(config), loading.open_training_session(config)
     assert LAYERS not in decoding.params.target and "layers_1" in decoding.params.target
+    assert decoding.target.attention == "pallas", "as the config says"
     layers = training.params.target[LAYERS]
     assert "layers_0" not in training.params.target
     np.testing.assert_array_equal(layers["mlp"]["down"][1], decoding.params.target["layers_1"]["mlp"]["down"])
