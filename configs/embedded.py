@@ -146,8 +146,9 @@ def calibration() -> ml_collections.ConfigDict:
             "standard_errors": 1.0,
             "smoothers": ("none", "ewma", "boundary_ewma", "mean", "momentum", "paragraph_mean", "score"),
             # Where `score` is among the smoothers: the split that its network is fitted on, how (training/score_fit.py), and the
-            # parts of the statistics that it does not read (exits/trace_statistics.py)
-            "score": {"split": "draft", "hidden": 128, "epochs": 40, "without": ()},
+            # parts of the statistics that it does not read (exits/trace_statistics.py). policy: a policy file whose network is
+            # taken instead, for another risk of the same score
+            "score": {"split": "draft", "hidden": 128, "epochs": 40, "without": (), "policy": ""},
             # With --epsilon: the split that is tested, the signals to exit by, the thinking tokens after which every boundary is
             # an exit (0: no budget), and the risks of frontier.json.
             "certify_on": "calibration",

@@ -37,6 +37,8 @@ def check():
     stages.source_of(config)
     if config.ablate.draft and not Path(config.ablate.draft).is_dir():
         raise FileNotFoundError(f"config.ablate.draft names {config.ablate.draft}, which is not a folder.")
+    if config.calibrate.score.get("policy", ""):
+        raise ValueError("An ablation fits exit scores of its own: leave config.calibrate.score.policy out.")
     draft = checks.draft_of(config)
     chosen_on = config.calibrate.split, config.calibrate.certify_on
     for split in (*chosen_on, *scores.split_of(config)):

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import ml_collections
 
+from launch import scores
 from specexit_jax.data.benchmarks import BENCHMARKS
 from specexit_jax.engine.placement import rows_of
-from specexit_jax.exits.score import SCORE
 from specexit_jax.exits.signals import draft_signals
 from specexit_jax.models.checkpoints.hf import load_target_config
 from specexit_jax.models.config import TargetConfig
@@ -54,9 +54,7 @@ def work_of(config: ml_collections.ConfigDict, assumed: Assumed, preset: str | N
     splits = {name: count * parts * rollout.samples for name, count in rollout.per_task.items()}
     tested = splits.pop(evaluate.split, evaluate.per_task * parts)
     losses = DraftTrainingConfig(train.ttt_steps, teacher_chunk=train.chunk, loss_chunk=train.chunk, remat=train.remat)
-    scored = {config.calibrate.split, config.calibrate.certify_on}
-    if SCORE in config.calibrate.smoothers:
-        scored.add(config.calibrate.score.split)
+    scored = {config.calibrate.split, config.calibrate.certify_on, *scores.split_of(config)}
     cache_bytes = config.get("cache_bytes")
     sizes = {axis: tuple(mesh[name] for name in ("data", "fsdp", "tensor")) for axis, mesh in _meshes(config).items()}
     return Work(

@@ -326,6 +326,40 @@ def test_a_score_that_cannot_be_fitted_is_left_out_where_others_are_asked_for(sp
     assert scores.smoothers_and_score(config, *at_paragraphs) == (("none",), None)
 
 
+def test_the_network_of_a_policy_is_taken_as_it_is(split, tmp_path, monkeypatch):
+    session, folder, _ = split
+    network = scoring.fitted_score(
+        scoring.boundary_table(session, folder, ("paragraph", "marker"), "one"),
+        ScoreFit(hidden=2, epochs=1),
+        lambda line: None,
+    )
+    told = {"rule": "default", "smoothing": "score", "boundary_kinds": ("paragraph",), "budget": None, "bound": None}
+    told |= {"certificate": None, "split": "calibration", "problems": 10, "draft": session.draft_digest}
+    signals = (*session.draft.signal_names, "score")
+    policy = PolicyFile(**told, thresholds=(0.0,) * len(signals), signals=signals)
+    policy = calibrating.with_score(policy, network)
+    save_policy(tmp_path / "policy.json", policy)
+    save_policy(tmp_path / "other.json", dataclasses.replace(policy, draft="values:0000"))
+    own = dataclasses.replace(
+        policy, smoothing="none", signals=signals[:-1], thresholds=(0.0,) * len(signals[:-1]), score=None
+    )
+    save_policy(tmp_path / "none.json", own)
+    config = ml_collections.ConfigDict(
+        {"calibrate": {"smoothers": ("score", "none"), "score": {"split": "nowhere", "hidden": 2, "policy": ""}}}
+    )
+    monkeypatch.setattr(scores.flags, "FLAGS", SimpleNamespace(workdir=str(tmp_path)))
+    assert scores.split_of(config) == ["nowhere"]
+    config.calibrate.score.policy = str(tmp_path / "policy.json")
+    assert scores.split_of(config) == []
+    smoothers, found = scores.smoothers_and_score(config, session, ("paragraph",))
+    assert smoothers == ("score", "none")
+    np.testing.assert_array_equal(found.weights, network.weights)
+    for name, wrong in (("other", "calibrated for another draft"), ("none", "compares no exit score")):
+        config.calibrate.score.policy = str(tmp_path / f"{name}.json")
+        with pytest.raises(ValueError, match=wrong):
+            scores.smoothers_and_score(config, session, ("paragraph",))
+
+
 def test_a_frontier_by_the_score_is_judged_beside_a_policy_by_signals(split, tmp_path):
     """The network comes from frontier.json where the policy has none."""
     session, folder, along = split
