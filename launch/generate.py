@@ -56,7 +56,7 @@ def main() -> None:
     door.say(transcript.text(answer, door.colours()))
     if answer.exit is not None and FLAGS.compare:
         # By the same program: nothing is compiled.
-        longer = model.generate(prompt, **models.settings() | {"exits": False})
+        longer = model.generate(prompt, **models.settings() | {"exits": False, "epsilon": None})
         door.say(transcript.saved(answer, longer))
 
 

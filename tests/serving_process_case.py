@@ -1,9 +1,7 @@
-"""The server as a process of its own, with the bundled model and a policy that can be used at several risks."""
+"""The server as a process of its own, with the bundled model."""
 
 import contextlib
-import json
 import os
-import shutil
 import subprocess
 import sys
 import threading
@@ -11,29 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from serving_case import row
-
-from specexit_jax.engine.session import EMBEDDED
-from specexit_jax.exits.frontier_file import FRONTIER
-from specexit_jax.exits.policy_file import load_policy
-
 ROOT = Path(__file__).resolve().parent.parent
-RISKS = {
-    0.002: 20,
-    0.01: 71,
-    0.05: 83,
-}  # a risk, and the step of the bundled policy's path that stands for it: not certified
-
-
-def several_risks(folder: Path) -> Path:
-    """A copy of the bundled policy.json beside a frontier.json, whose rows are steps of the policy's path."""
-    folder.mkdir(parents=True, exist_ok=True)
-    shutil.copy(EMBEDDED / "policy.json", folder)
-    file = load_policy(folder / "policy.json")
-    steps = file.certificate.steps
-    rows = [row(risk, steps[step], 0.2, file.smoothing) for risk, step in RISKS.items()]
-    (folder / FRONTIER).write_text(json.dumps({"split": file.certificate.split, "rows": rows}))
-    return folder / "policy.json"
 
 
 class Process:

@@ -9,22 +9,21 @@ import json
 import os
 import random
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from serving_process_case import RISKS, metrics_of, question, several_risks, started
+from serving_process_case import metrics_of, question, started
 
 from specexit_jax import SpecExit
 from specexit_jax.data.splits import sample
-from specexit_jax.engine.session import EMBEDDED
 
 httpx = pytest.importorskip("httpx")
 pytestmark = pytest.mark.slow
 CHAT = "/v1/chat/completions"
 SECONDS, CLIENTS = float(os.environ.get("SPECEXIT_LOAD_SECONDS", 60)), int(os.environ.get("SPECEXIT_LOAD_CLIENTS", 64))
 DIFFERENT = 500  # requests
+RISKS = (0.0025, 0.01, 0.05)  # some of the bundled policy's
 
 
 def bodies() -> list[dict[str, Any]]:
@@ -36,7 +35,7 @@ def bodies() -> list[dict[str, Any]]:
         own["max_tokens"] = rng.choice([880, 880, rng.randint(1, 300)])
         kind = rng.random()
         if kind < 0.6:
-            own["specexit"] = {"epsilon": rng.choice(list(RISKS))}
+            own["specexit"] = {"epsilon": rng.choice(RISKS)}
         elif kind < 0.75:
             own["specexit"] = {"method": rng.choice(["eagle3", "think"])}
         elif kind < 0.85:
@@ -164,9 +163,9 @@ def quantiles(seconds: list[float]) -> str:
     return f"p50 {1000 * low:.0f} ms, p99 {1000 * high:.0f} ms"
 
 
-def test_every_answer_under_load_is_what_it_is_alone(tmp_path: Path):
-    policy, asked = several_risks(tmp_path / "policy"), bodies()
-    with started(f"--policy={policy}") as server:
+def test_every_answer_under_load_is_what_it_is_alone():
+    asked = bodies()
+    with started() as server:
         load = Load(server.address, asked)
         asyncio.run(load.run())
         after = metrics_of(httpx.get(server.address + "/metrics").text)
@@ -176,7 +175,7 @@ def test_every_answer_under_load_is_what_it_is_alone(tmp_path: Path):
     assert not load.wrong and len(load.found) > CLIENTS
     assert after["specexit_slots_busy"] == after["specexit_queue_length"] == 0
     assert load.memory[-1] - load.memory[len(load.memory) // 4] < 40
-    model = SpecExit.load(policy=policy, draft=EMBEDDED / "draft")
+    model = SpecExit.load()
     expected = {number: alone(model, asked[number]) for number in {number for number, _ in load.found}}
     different = [number for number, own in load.found if own != expected[number]]
     assert not different
