@@ -34,9 +34,9 @@ def environment():
     }
 
 
-def launched(environment, workdir, *options):
+def launched(environment, workdir, *options, module="multiprocess_case"):
     return subprocess.Popen(
-        ["bash", str(ROOT / "launch" / "local_cluster.sh"), "2", "multiprocess_case", f"--workdir={workdir}", *options],
+        ["bash", str(ROOT / "launch" / "local_cluster.sh"), "2", module, f"--workdir={workdir}", *options],
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -95,21 +95,50 @@ def test_a_signal_to_one_process_stops_all_at_the_same_step(tmp_path, environmen
     (step,) = saved_steps(tmp_path)
     assert f"stopped by signal 15 at step {step}, saved" in out
     assert [_read(tmp_path / f"step_{number}") for number in (0, 1)] == [step, step]
-    # A signal to the launcher goes to all of them; the run goes on from where it was.
-    process = launched(environment, tmp_path, "--steps=1000", "--save_every=0", "--pause=0.1")
-    wait_for_step(tmp_path, step + 2, process)
-    process.terminate()
-    code, out, error = ended(process)
-    assert code == 143, error
-    assert f"resumed from step {step}" in out and saved_steps(tmp_path)[0] == step
     assert not alive(tmp_path)
 
 
-@pytest.mark.parametrize("end, code, reason", [
-    ("--fail_at=8", 1, "process 1: error: the second process has had enough"),
-    pytest.param("--die_at=8", 137, "error: process 1 was ended by signal 9", marks=pytest.mark.slow),
-])  # fmt: skip
-def test_one_that_fails_ends_all_with_its_reason(tmp_path, environment, end, code, reason):
+def test_a_signal_to_the_launcher_goes_to_all(tmp_path, environment):
+    process = launched(environment, tmp_path, "wait", module="cluster_case")
+    while not all((tmp_path / f"pid_{number}").exists() for number in (0, 1)):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+    process.terminate()
+    code, _, error = ended(process, 60)
+    assert code == 143 and error == "" and not alive(tmp_path)
+
+
+@pytest.mark.slow
+def test_a_run_that_the_launcher_stopped_goes_on_from_there(tmp_path, environment):
+    step = 0
+    for told in ("", "resumed from step {}"):
+        process = launched(environment, tmp_path, "--steps=1000", "--save_every=0", "--pause=0.1")
+        wait_for_step(tmp_path, step + 2, process)
+        process.terminate()
+        code, out, error = ended(process)
+        assert code == 143, error
+        assert told.format(step) in out and not alive(tmp_path)
+        step = saved_steps(tmp_path)[-1]
+
+
+ENDS = {
+    "fail": (1, "process 1: error: the second process has had enough"),
+    "die": (137, "error: process 1 was ended by signal 9"),
+}
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_one_that_fails_ends_all_with_its_reason(tmp_path, environment, end):
+    (code, reason), process = ENDS[end], launched(environment, tmp_path, end, module="cluster_case")
+    returned, _, error = ended(process, 60)
+    assert returned == code and reason in error.splitlines()
+    assert not alive(tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("end", ENDS)
+def test_a_run_of_which_one_fails_has_its_checkpoints(tmp_path, environment, end):
+    (code, reason), end = ENDS[end], f"--{end}_at=8"
     process = launched(environment, tmp_path, "--steps=100000", end)
     wait_for_step(tmp_path, 2, process)
     returned, _, error = ended(process)
