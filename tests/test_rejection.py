@@ -19,6 +19,7 @@ from specexit_jax.exits.policy import NeverExit, Threshold
 
 SAMPLED = Sampling(temperature=1.5, top_k=12, rule="rejection")
 TREE = TreeShape(3, 4, 9)
+END = (2, 9, 7)
 SHAPES = pytest.mark.parametrize("tree", [None, TREE], ids=["chain", "tree"])
 FIELDS = ("tokens", "length", "finished", "think_end", "exit_position", "steps", "accept_histogram")
 
@@ -29,7 +30,7 @@ def params_of(draft=DRAFT):
 
 
 def rejecting_spec(tree=None, **changes):
-    return tiny_spec(3, tree=tree, **({"sampling": SAMPLED} | changes))
+    return tiny_spec(3, tree=tree, **({"sampling": SAMPLED, "end_think_ids": END} | changes))
 
 
 def policy() -> Threshold:
@@ -122,8 +123,8 @@ def test_a_row_does_not_depend_on_its_batch(tree):
 @SHAPES
 def test_exits_ends_and_limits_hold(tree):
     """Whatever is sampled: an exit writes all ids of `</think>`, a stop token is the last token, and limits hold."""
-    end, exits, stops, full = (2, 9, 7), 0, 0, 0
-    spec, params = rejecting_spec(tree, end_think_ids=end), params_of()
+    exits, stops, full = 0, 0, 0
+    spec, params = rejecting_spec(tree), params_of()
     for seed in range(4):
         requests = Requests.random(8, seed)
         result = run(spec, params, requests.rows(), policy(), boundary_table())
@@ -135,16 +136,16 @@ def test_exits_ends_and_limits_hold(tree):
             assert 1 not in written[:-1]
             start = int(result.exit_position[row])
             if start >= 0:
-                assert result.tokens[row, start : min(start + 3, length)].tolist() == [*end][: length - start]
+                assert result.tokens[row, start : min(start + 3, length)].tolist() == [*END][: length - start]
             exits, stops, full = exits + (start >= 0), stops + (1 in written), full + (length == limit)
     assert min(exits, stops, full) > 2
 
 
 @SHAPES
 def test_pieces_write_what_the_whole_writes(tree):
-    spec, requests, params = rejecting_spec(tree), Requests.random(2, 5), params_of()
-    whole = run(spec, params, requests.rows(), NeverExit(), boundary_table())
-    slots = Slots(make_loop(spec, params, NeverExit(), boundary_table()), 2)
+    spec, requests, params = rejecting_spec(tree), Requests.random(8, 5), params_of()
+    whole = run(spec, params, requests.rows(), policy(), boundary_table())
+    slots = Slots(make_loop(spec, params, policy(), boundary_table()), 2)
     for row in (1, 0):
         slots.admit(row, slot_request(spec, requests, row))
         slots.run(steps=2)

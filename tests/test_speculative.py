@@ -119,7 +119,7 @@ def test_a_row_whose_exits_are_not_taken_writes_what_it_writes_without_a_policy(
         rows, taken = Requests.random(8, seed).rows(), np.arange(8) % 2 == seed % 2
         mixed = run(spec, params, rows.replace(may_exit=taken), threshold_policy(seed), boundary_table())
         exiting = run_case(spec, seed, threshold_policy(seed))
-        never = run(spec, params, rows, NeverExit(), boundary_table())
+        never = run(tiny_spec(3), params, rows, NeverExit(), boundary_table())
         for row in range(8):
             alone = exiting if taken[row] else never
             assert mixed.tokens[row].tolist() == alone.tokens[row].tolist()
@@ -418,9 +418,8 @@ def test_bad_requests_are_refused():
 def test_a_model_that_does_not_think_is_decoded():
     requests = Requests.random(8, 0)
     requests = dataclasses.replace(requests, thinking=jnp.zeros_like(requests.thinking))
-    plain = decode(tiny_spec(3), params_of(DRAFT), requests.rows(), NeverExit(), boundary_table())
-    without = tiny_spec(3, end_think_ids=())
-    found = decode(without, params_of(DRAFT), requests.rows(), NeverExit(), boundary_table())
+    plain = run_case_of(tiny_spec(3), requests, NeverExit())
+    found = run_case_of(tiny_spec(3, end_think_ids=()), requests, NeverExit())
     assert found.tokens.tolist() == plain.tokens.tolist()
     assert (found.think_end == -1).all() and (found.exit_position == -1).all()
 
@@ -429,9 +428,9 @@ def test_a_draft_may_read_a_table_of_its_own():
     requests, params = Requests.random(8, 0), params_of(DRAFT)
     arguments = (requests.rows(), NeverExit(), boundary_table())
     table = params.target["embed"]["embedding"]
-    shared = decode(tiny_spec(3), params, *arguments)
+    shared = run(tiny_spec(3), params, *arguments)
     for own, same_steps in ((table, True), (-table, False)):
-        found = decode(tiny_spec(3), params.replace(draft=params.draft | {"embed": {"embedding": own}}), *arguments)
+        found = run(tiny_spec(3), params.replace(draft=params.draft | {"embed": {"embedding": own}}), *arguments)
         assert found.tokens.tolist() == shared.tokens.tolist()
         assert (found.steps.tolist() == shared.steps.tolist()) == same_steps
 
