@@ -104,17 +104,27 @@ def test_strictness_refuses_it(tiny, model, tmp_path):
         strict.plan(QUESTION, temperature=0.5)
 
 
-def test_exits_not_taken_leave_what_eagle3_writes_and_compile_nothing(bundled):
-    question = EXAMPLES["gcd"]
-    assert bundled.generate(question).exit is not None
+@pytest.mark.parametrize(
+    ("name", "question", "settings"),
+    [
+        ("model", QUESTION, {"max_new_tokens": 24, "seed": 1}),
+        pytest.param("bundled", EXAMPLES["gcd"], {}, marks=pytest.mark.slow),
+    ],
+    ids=["tiny", "bundled"],
+)
+def test_exits_not_taken_leave_what_eagle3_writes_and_compile_nothing(request, name, question, settings):
+    model = request.getfixturevalue(name)
+    assert model.generate(question, **settings).exit is not None
     with compilations() as compiled:
-        longer = bundled.generate(question, exits=False)
+        longer = model.generate(question, exits=False, **settings)
     assert not compiled
-    eagle3 = bundled.generate(question, method="eagle3")
+    eagle3 = model.generate(question, method="eagle3", **settings)
     assert longer.ids == eagle3.ids and (longer.method, longer.exit, longer.policy) == ("specexit", None, None)
-    assert bundled.plan(question, exits=False).why.endswith("but no exit is taken (exits=False)")
-    assert [one.ids for one in bundled.generate_many([question], ids=["generate"], exits=False)] == [longer.ids]
-    assert list(bundled.stream(question, exits=False))[-1].answer.ids == longer.ids
+    assert model.plan(question, exits=False).why.endswith("but no exit is taken (exits=False)")
+    assert [one.ids for one in model.generate_many([question], ids=["generate"], exits=False, **settings)] == [
+        longer.ids
+    ]
+    assert list(model.stream(question, exits=False, **settings))[-1].answer.ids == longer.ids
 
 
 @pytest.mark.parametrize("method", ["specexit", "think"])

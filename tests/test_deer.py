@@ -220,7 +220,7 @@ def test_a_failed_trial_leaves_the_row_as_a_prefill_of_its_text_would(draft):
 
 
 def test_a_row_does_not_depend_on_its_batch():
-    spec, requests, policy = tiny_spec(3, live_prefixes=(20,)), Requests.random(8, 2), deer(2)
+    spec, requests, policy = tiny_spec(3), Requests.random(8, 2), deer(2)
     together = run(spec, PARAMS, requests.rows(), policy, BOUNDARIES)
     assert int(together.trials.sum()) > 3
     for row in range(8):
