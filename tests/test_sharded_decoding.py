@@ -32,7 +32,11 @@ def sharded(params: DecodeParams, mesh) -> DecodeParams:
 
 @pytest.mark.parametrize(
     ("sizes", "tree"),
-    [pytest.param((2, 1, 4), None, marks=pytest.mark.slow), ((8, 1, 1), None), ((1, 2, 4), TreeShape(3, 2, 6))],
+    [
+        pytest.param((2, 1, 4), None, marks=pytest.mark.slow),
+        pytest.param((8, 1, 1), None, marks=pytest.mark.slow),
+        ((1, 2, 4), TreeShape(3, 2, 6)),
+    ],
     ids=str,
 )
 def test_ids_are_those_of_one_device(sizes, tree):

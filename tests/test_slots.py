@@ -58,17 +58,14 @@ def test_every_request_is_what_it_is_alone(name):
     requests = Requests.random(24, 11)
     alone = run(spec, params(), requests.rows(), POLICY, boundary_table())
     order = np.random.default_rng(0).permutation(24)
-    for size in (1, 3) if name == "chain" else (5,):
-        found = {}
-        for row, result, seconds in serve(
-            Slots(loop_of(spec), size), ((row, slot_request(spec, requests, row)) for row in order)
-        ):
-            assert row not in found
-            assert seconds >= 0
-            found[row] = result
-        assert len(found) == 24
-        for row, result in found.items():
-            assert_same(result, alone, row)
+    slots, found = Slots(loop_of(spec), 3), {}
+    for row, result, seconds in serve(slots, ((row, slot_request(spec, requests, row)) for row in order)):
+        assert row not in found
+        assert seconds >= 0
+        found[row] = result
+    assert len(found) == 24
+    for row, result in found.items():
+        assert_same(result, alone, row)
 
 
 def test_pieces_of_the_loop_change_nothing():
@@ -87,21 +84,34 @@ def test_pieces_of_the_loop_change_nothing():
         assert_same(slots.result(1), alone, row)
 
 
-def test_other_rows_decode_between_the_pieces_of_a_long_prompt(monkeypatch):
-    """And every request is what it is alone."""
-    monkeypatch.setattr("specexit_jax.engine.slots.CHUNK", 8)
-    monkeypatch.setattr("specexit_jax.engine.slots.SHORTEST", 4)
-    monkeypatch.setattr("specexit_jax.engine.scheduler.BETWEEN", 2)
-    spec = dataclasses.replace(SPECS["chain"], buffer_length=80, stop_ids=())
+LONG = dataclasses.replace(SPECS["chain"], buffer_length=80, stop_ids=())
+
+
+@functools.cache
+def long_prompts():
+    """(four requests for slots of LONG, what they write in one batch)"""
     prompts = np.random.default_rng(5).integers(7, VOCABULARY, (4, 40)).astype(np.int32)
     lengths, keys = np.array([5, 40, 33, 7], np.int32), jax.random.split(jax.random.key(1), 4)
     limits, thinking = lengths + 30, np.ones((4,), bool)
-    alone = run(spec, params(), Requests(prompts, lengths, keys, thinking, limits).rows(), POLICY, boundary_table())
+    alone = run(LONG, params(), Requests(prompts, lengths, keys, thinking, limits).rows(), POLICY, boundary_table())
     asked = [
         SlotRequest(tuple(prompts[row, : lengths[row]].tolist()), words(1, 4)[row], True, int(limits[row]), SAMPLED)
         for row in range(4)
     ]
-    slots, happened = Slots(loop_of(spec), 2), []
+    return asked, alone
+
+
+@pytest.fixture
+def chunks_of_eight(monkeypatch):
+    monkeypatch.setattr("specexit_jax.engine.slots.CHUNK", 8)
+    monkeypatch.setattr("specexit_jax.engine.slots.SHORTEST", 4)
+
+
+def test_other_rows_decode_between_the_pieces_of_a_long_prompt(monkeypatch, chunks_of_eight):
+    """And every request is what it is alone."""
+    monkeypatch.setattr("specexit_jax.engine.scheduler.BETWEEN", 2)
+    asked, alone = long_prompts()
+    slots, happened = Slots(loop_of(LONG), 2), []
     absorb, decode = segments.absorb_row, slots.run
     monkeypatch.setattr(segments, "absorb_row", lambda *given: happened.append("read") or absorb(*given))
     monkeypatch.setattr(slots, "run", lambda **given: happened.append(given.get("steps")) or decode(**given))
@@ -112,7 +122,7 @@ def test_other_rows_decode_between_the_pieces_of_a_long_prompt(monkeypatch):
 
 
 def test_growing_caches_frees_each_array_before_the_next():
-    slots = Slots(loop_of(dataclasses.replace(SPECS["chain"], buffer_length=80)), 2)
+    slots = Slots(loop_of(LONG), 2)
     held = [weakref.ref(leaf) for leaf in (*slots.cache.k, *slots.cache.v)]
     call, alive = slots._programs.call, []
 
@@ -127,18 +137,11 @@ def test_growing_caches_frees_each_array_before_the_next():
     assert slots.cache.capacity == slots.loop.spec.capacities_for(slots.loop.spec.prefixes[-1])[0]
 
 
-def test_a_long_prompt_goes_in_by_pieces(monkeypatch):
-    monkeypatch.setattr("specexit_jax.engine.slots.CHUNK", 8)
-    monkeypatch.setattr("specexit_jax.engine.slots.SHORTEST", 4)
-    spec = dataclasses.replace(SPECS["chain"], buffer_length=80)
-    prompts = np.random.default_rng(5).integers(7, VOCABULARY, (3, 30)).astype(np.int32)
-    lengths, keys = np.array([30, 17, 8], np.int32), jax.random.split(jax.random.key(1), 3)
-    limits, thinking = lengths + 30, np.ones((3,), bool)
-    alone = run(spec, params(), Requests(prompts, lengths, keys, thinking, limits).rows(), POLICY, boundary_table())
-    slots = Slots(loop_of(spec), 2)
-    for row in range(3):
-        prompt = tuple(prompts[row, : lengths[row]].tolist())
-        slots.admit(0, SlotRequest(prompt, words(1, 3)[row], True, int(limits[row]), SAMPLED))
+def test_a_long_prompt_goes_in_by_pieces(chunks_of_eight):
+    asked, alone = long_prompts()
+    slots = Slots(loop_of(LONG), 2)
+    for row, request in enumerate(asked):
+        slots.admit(0, request)
         slots.run()
         assert_same(slots.result(0), alone, row)
 
