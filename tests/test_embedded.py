@@ -10,13 +10,12 @@ from specexit_jax.annotation.annotate import labels
 from specexit_jax.annotation.features import extract
 from specexit_jax.annotation.forcing import Forcing, make_forcer
 from specexit_jax.annotation.replay import replay
-from specexit_jax.annotation.rollout import Rollout, request_of, trace_of, traces
+from specexit_jax.annotation.rollout import request_of, trace_of
 from specexit_jax.data.splits import sample
 from specexit_jax.data.world.tasks import TASKS
 from specexit_jax.decoding.sampling import Sampling
 from specexit_jax.engine.generate import generate
 from specexit_jax.engine.methods import make_method, read_policy
-from specexit_jax.engine.placement import Placement
 from specexit_jax.engine.requests import DecodeSettings
 from specexit_jax.engine.session import EMBEDDED, chat_ids, load_session
 from specexit_jax.models.draft_layer import DraftBundle
@@ -94,15 +93,19 @@ def replayed(session, full, policy, kinds):
 
 
 def test_replay_equals_decoding_on_the_bundled_model(session):
-    problems = sample("test", 2, TASKS)
+    """One row at a time, and the traces are of the same method without its exits: one program, that of test_api.py."""
+    problems = sample("test", 1, TASKS)[:3]
     policy, kinds = read_policy(session, EMBEDDED / "policy.json")
-    asked = [(problem, 0) for problem in problems]
-    full = list(traces(session, asked, make_method(session, "eagle3"), Rollout(0, 12, NEW_TOKENS)))
+    method = make_method(session, "specexit", policy, kinds)
+    requests, settings = (
+        [request_of(session, problem, 0) for problem in problems],
+        DecodeSettings(max_new_tokens=NEW_TOKENS),
+    )
+    whole = generate(session, requests, method, dataclasses.replace(settings, may_exit=False))
+    full = [trace_of(session, problem, one) for problem, one in zip(problems, whole, strict=True)]
     shown = replayed(session, full, policy, kinds)
     exits = 0
-    method = make_method(session, "specexit", policy, kinds)
-    requests = [request_of(session, problem, 0) for problem in problems]
-    for outcome in generate(session, requests, method, DecodeSettings(max_new_tokens=NEW_TOKENS), Placement(12)):
+    for outcome in generate(session, requests, method, settings):
         assert (outcome.ids, outcome.exit) == shown[outcome.id]
         exits += outcome.exit is not None
     assert exits > 0

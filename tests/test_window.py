@@ -43,9 +43,9 @@ def test_chain_tree_and_kernel_draft_the_same_and_write_what_no_draft_writes(sam
     chain = tiny_spec(3, sampling=sampling, draft=draft, live_prefixes=(24,))
     kernel = [dataclasses.replace(config, attention="pallas") for config in (TARGET, draft)]
     ways = {
-        "tree": dataclasses.replace(chain, tree=TreeShape(3, 1, 3)),
+        "tree": dataclasses.replace(chain, tree=TreeShape(3, 1, 3), live_prefixes=()),
         "kernel": dataclasses.replace(chain, target=kernel[0], draft=kernel[1]),
-        "whole": dataclasses.replace(chain, draft=DRAFT),
+        "whole": tiny_spec(3, sampling=sampling),
     }
     expected = run(chain, *arguments)
     found = {name: run(spec, *arguments) for name, spec in ways.items()}
