@@ -102,9 +102,9 @@ class Requests:
         return PromptRows(*told, sampling, np.ones(len(self.prompts), bool))
 
 
-def run(spec, params, rows, policy, boundaries):
-    """`decode`, compiled with QUICK; the result as numpy arrays."""
-    return jax.device_get(_run(spec.bare, params, spec.rows(rows), policy, boundaries))
+def run(spec, params, rows, policy, boundaries, sampled: SampledSpec | None = None):
+    """`decode`, compiled with QUICK; the result as numpy arrays. sampled: how the rows are sampled, where not as `spec` says."""
+    return jax.device_get(_run(spec.bare, params, (sampled or spec).rows(rows), policy, boundaries))
 
 
 @functools.partial(jax.jit, static_argnums=0, compiler_options=QUICK)

@@ -173,10 +173,12 @@ def test_a_draft_that_equals_the_target_is_never_refused(tree):
 
 @pytest.mark.parametrize(("draft_tokens", "temperature"), [(0, 0.9), (3, 0.0)], ids=["no-drafts", "greedy"])
 def test_nothing_is_rejected_where_nothing_is_drawn(draft_tokens, temperature):
+    """Greedy rows in a program of the rule, as beside sampled ones."""
     keyed = tiny_spec(draft_tokens, sampling=Sampling(temperature))
-    spec = tiny_spec(draft_tokens, sampling=Sampling(temperature, rule="rejection"))
+    spec = tiny_spec(draft_tokens, sampling=Sampling(0.9, rule="rejection"))
+    assert spec.rule != keyed.rule
     arguments = (params_of(), Requests.random(8, 0).rows(), NeverExit(), boundary_table())
-    np.testing.assert_array_equal(run(spec, *arguments).tokens, run(keyed, *arguments).tokens)
+    np.testing.assert_array_equal(run(spec, *arguments, keyed).tokens, run(keyed, *arguments).tokens)
 
 
 def test_drafts_of_a_node_are_shared_out_by_what_they_are_worth():

@@ -166,9 +166,10 @@ def test_a_prompt_that_goes_on_computes_its_own_tokens(name):
 
 def test_stopped_and_refused_requests():
     slots = Slots(loop_of(SPECS["chain"], NeverExit()), 2)
-    request = SlotRequest(tuple(range(7, 12)), words(0)[0], True, 40, SAMPLED)
+    request = SlotRequest(tuple(range(7, 12)), words(1)[0], True, 40, SAMPLED)
     slots.admit(0, request)
     slots.run(steps=2)
+    assert slots.active == 1
     length = int(slots.result(0).length[0])
     slots.stop(0)
     assert slots.active == 0
