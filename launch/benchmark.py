@@ -3,10 +3,10 @@
 1. At the shapes of a model, with random weights, beside the bytes it must move at this device's copy bandwidth:
 
 python -m launch.benchmark --preset=smollm2-135m --context=512 --draft_tokens=3 --simulate_accept_length=3 [--json]
---batch_size=B, --buffer=S, --tree=depth,top_k,total, --dtype, --iterations, --repeats shape the run. --attention=pallas:
-kernels for TPUs and GPUs read the caches (also in way 4). --signals: the share of signals, exit score and exit rule. --peers: a
-loop driven by the host, and transformers' generate (needs torch) on the same weights; on a GPU that they share, with
-XLA_PYTHON_CLIENT_PREALLOCATE=false. NPROC: threads on a CPU (one, for one row).
+--batch_size=B, --buffer=S, --tree=depth,top_k,total, --dtype, --iterations, --repeats shape the run. --signals: the share of
+signals, exit score and exit rule. --peers: a loop driven by the host, and transformers' generate (needs torch) on the same
+weights; on a GPU that they share, with XLA_PYTHON_CLIENT_PREALLOCATE=false. NPROC: threads on a CPU (one, for one row). Also in
+way 4: --draft_kind=eagle3|mtp, for mtp with --draft_family; --attention=pallas: kernels for TPUs and GPUs read the caches.
 
 2. Signals and exit rule of a real model, by unreachable thresholds against a loop without, interleaved:
 python -m launch.benchmark --config=configs/embedded.py --workdir=runs/embedded [--rounds=50] [--limit=1] [--json]
@@ -32,6 +32,8 @@ from absl import flags
 
 from launch import annotation_cost, compile_only, door, grading_cost, loop_cost, signal_cost, throughput
 from specexit_jax.models.config import ATTENTIONS
+from specexit_jax.models.draft import KINDS
+from specexit_jax.models.mtp_config import FAMILIES
 from specexit_jax.sizing.presets import TARGETS
 
 FLAGS = flags.FLAGS
@@ -41,6 +43,8 @@ flags.DEFINE_enum(
     list(TARGETS),
     "Model whose shapes the target has, with random weights; the draft has the same widths.",
 )
+flags.DEFINE_enum("draft_kind", "eagle3", list(KINDS), "Kind of the draft of a preset.")
+flags.DEFINE_enum("draft_family", "mimo", list(FAMILIES), "With --draft_kind=mtp: whose conventions it follows.")
 flags.DEFINE_integer("batch_size", None, "Rows of the batch; default: 1, with --compile_only 8.", lower_bound=1)
 flags.DEFINE_integer(
     "context",

@@ -1,8 +1,9 @@
 """launch.benchmark --compile_only: a program compiled for a described TPU slice or for GPUs, and the memory it takes there.
 
---preset, --batch_size, --context and --attention are those of launch.benchmark. For a training step it also reports the
-FLOPs (training/flops.py) and their time at 40 % of the devices' peak; for a GPU what an iteration of the loop launches, moves
-and writes (sizing/program_text.py), beside the least that it must move (sizing/traffic.py); for a mesh the collectives.
+--preset, --draft_kind, --batch_size, --context and --attention are those of launch.benchmark. For a training step it also
+reports the FLOPs (training/flops.py) and their time at 40 % of the devices' peak; for a GPU what an iteration of the loop
+launches, moves and writes (sizing/program_text.py), beside the least that it must move (sizing/traffic.py); for a mesh the
+collectives.
 """
 
 import dataclasses
@@ -74,9 +75,15 @@ def report(as_json: bool) -> str:
         TARGETS[FLAGS.preset], dtype="bfloat16", attention=FLAGS.attention, row_attention=FLAGS.row_attention
     )
     draft = dataclasses.replace(
-        draft_for(target), row_attention=FLAGS.row_attention, sliding_window=FLAGS.sliding_window
+        draft_for(target, FLAGS.draft_kind, FLAGS.draft_family),
+        row_attention=FLAGS.row_attention,
+        sliding_window=FLAGS.sliding_window,
     )
-    found = {name: FLAGS[name].value for name in ("preset", "program", "attention", "row_attention", "topology")}
+    target = draft.reading(target)
+    found = {
+        name: FLAGS[name].value
+        for name in ("preset", "draft_kind", "program", "attention", "row_attention", "topology")
+    }
     found |= {"mesh": dict(mesh.shape), "rows": batch, "tokens": context}
     start = time.perf_counter()
     if decodes:

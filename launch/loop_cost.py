@@ -50,9 +50,11 @@ def report(as_json: bool) -> str:
     drafts = FLAGS.draft_tokens if FLAGS.draft_tokens is not None else tree.depth if tree else DRAFT_TOKENS
     dtype = FLAGS.dtype or ("float32" if jax.default_backend() == "cpu" else "bfloat16")
     target = dataclasses.replace(TARGETS[FLAGS.preset], dtype=dtype, attention=FLAGS.attention)
+    draft = draft_for(target, FLAGS.draft_kind, FLAGS.draft_family)
+    target = draft.reading(target)
     case = make_case(
         target,
-        draft_for(target),
+        draft,
         batch=batch,
         context=FLAGS.context or 512,
         buffer=FLAGS.buffer,

@@ -47,15 +47,14 @@ def test_what_was_compiled_is_said_in_words():
     found = {
         "program": "train",
         "preset": "tiny",
+        "draft_kind": "mtp",
         "rows": 8,
         "tokens": 64,
         "topology": "v5e:2x4",
         "mesh": dict(mesh.shape),
     }
     found["bytes_a_device"] = {"arguments": 2**29, "total": 3 * 2**30}
-    plain = (
-        "train of tiny, 8 rows of 64, on v5e:2x4 (data 2 x fsdp 4 x tensor 1): GiB a device: arguments 0.50, total 3.00"
-    )
+    plain = "train of tiny (mtp), 8 rows of 64, on v5e:2x4 (data 2 x fsdp 4 x tensor 1): GiB a device: arguments 0.50, total 3.00"
     assert compile_ahead.sentence(found) == plain
     found |= {"flops": 5e15, "seconds_at_40_percent": 1.25}
     assert compile_ahead.sentence(found) == plain + "; 5,000 TFLOP a step, 1.2 s at 40 % of the devices' peak"

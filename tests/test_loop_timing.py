@@ -16,6 +16,7 @@ from specexit_jax.evaluation.loop.peers import compare
 from specexit_jax.evaluation.loop.roofline import copy_bandwidth
 from specexit_jax.evaluation.loop.timing import LoopTimer, make_case
 from specexit_jax.models.config import TargetConfig
+from specexit_jax.models.draft import KINDS
 from specexit_jax.sizing.presets import draft_for
 from specexit_jax.sizing.random_weights import random_params
 from specexit_jax.sizing.traffic import traffic
@@ -50,6 +51,15 @@ def test_bytes_of_a_chain():
     assert found.verify == 4 * (weights + 4 * D + 2 * L * K * H * 104)
     tokens = 4 + 2  # the pairs of the verified, then one a step
     assert found.draft == 4 * (FC + 3 * DRAFT_LAYER + tokens * D + 2 * K * H * (3 * 100 + tokens))
+
+
+def test_bytes_of_a_chain_that_reads_the_targets_head():
+    """An MTP draft: a layer of the target's own, and in every pass the target's whole head; signals once."""
+    biased = dataclasses.replace(TARGET, architecture="mimo", qkv_bias=True)
+    draft = draft_for(biased, "mtp")
+    found = traffic(make_case(draft.reading(biased), draft, draft_tokens=3).spec, 1, 100)
+    layer = 2 * D * D + (D + 1) * H * (N + 2 * K) + N * H * D + 3 * D * F + 5 * D
+    assert found.draft == 4 * (3 * D + 3 * (layer + D * V) + 6 * D + 2 * K * H * (3 * 100 + 6))
 
 
 def test_a_tied_table_is_the_head_and_a_tree_takes_its_depth():
@@ -133,8 +143,10 @@ def test_without_drafts_there_is_no_share_of_signals():
         loop_report.signal_share(types.SimpleNamespace(case=case), params=None)
 
 
-def test_the_share_of_signals_is_that_of_a_loop_which_scores(monkeypatch):
-    case = make_case(TARGET, draft_for(TARGET), context=24, iterations=20, draft_tokens=2)
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_share_of_signals_is_that_of_a_loop_which_scores(monkeypatch, kind):
+    draft = draft_for(TARGET, kind)
+    case = make_case(draft.reading(TARGET), draft, context=24, iterations=20, draft_tokens=2)
     params, made = random_params(TARGET, case.spec.draft), []
 
     class Kept(LoopTimer):

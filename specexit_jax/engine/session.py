@@ -28,6 +28,7 @@ from specexit_jax.models.checkpoints.hf import load_draft, load_target
 from specexit_jax.models.checkpoints.hf_layout import on_device
 from specexit_jax.models.checkpoints.hf_tensors import local_folder, read_json
 from specexit_jax.models.config import DraftConfig, TargetConfig, check_pair
+from specexit_jax.models.draft import signals_removed
 from specexit_jax.notes import note
 from specexit_jax.parallel.sharding import placer
 
@@ -168,10 +169,8 @@ def without_signals(session: Session) -> Session:
     """The session with the signal outputs removed from its draft. The cost of signals is measured against it."""
     if session.draft is None or session.draft.signals == "none":
         raise ValueError("Only a draft with signals can be decoded without them: give one.")
-    params = {name: value for name, value in session.params.draft.items() if name != "signal_head"}
-    cut = params | {"fc": params["fc"][:, : session.draft.hidden_size]} if session.draft.signals == "fc" else params
-    draft = dataclasses.replace(session.draft, signals="none")
-    return dataclasses.replace(session, draft=draft, params=session.params.replace(draft=cut))
+    draft, params = signals_removed(session.draft, session.params.draft)
+    return dataclasses.replace(session, draft=draft, params=session.params.replace(draft=params))
 
 
 def chat_ids(session: Session, question: str | Sequence[dict[str, str]]) -> list[int]:

@@ -1,5 +1,6 @@
 """The kinds of drafts: one table, and what any kind is made with."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -16,17 +17,19 @@ from specexit_jax.models.mtp_config import mtp_config
 
 
 class Kind(NamedTuple):
-    """module: what computes. files: the module of models/checkpoints that reads and writes folders (see its drafts.py). make:
-    (target, family, sizes, …) to a fresh draft's config; `family` is for kinds that have some."""
+    """module: what computes. files: the module of models/checkpoints that reads and writes folders (see its drafts.py). signals:
+    where they are placed by default. make: (target, family, sizes, …) to a fresh draft's config; `family` is for kinds that
+    have some."""
 
     module: type[Draft]
     files: str
+    signals: str
     make: Callable[..., DraftConfig]
 
 
 KINDS = {  # folders are offered in this order
-    "mtp": Kind(Mtp, "hf_mtp", mtp_config),
-    "eagle3": Kind(Eagle3, "hf_draft", lambda target, family, *sizes: draft_config(target, *sizes)),
+    "mtp": Kind(Mtp, "hf_mtp", "draft", mtp_config),
+    "eagle3": Kind(Eagle3, "hf_draft", "fc", lambda target, family, *sizes: draft_config(target, *sizes)),
 }
 
 
@@ -45,6 +48,14 @@ def make_config(
         raise ValueError(f"The kind of a draft is {kind!r}; use one of {', '.join(KINDS)}.")
     sizes = intermediate_size, draft_vocab_size, signals, sliding_window, signal_names
     return KINDS[kind].make(target, family, *sizes)
+
+
+def signals_removed(config: DraftConfig, params: dict) -> tuple[DraftConfig, dict]:
+    """The draft with its signal outputs removed."""
+    kept = {name: value for name, value in params.items() if name != "signal_head"}
+    if config.signals == "fc":
+        kept["fc"] = kept["fc"][:, : config.hidden_size]
+    return dataclasses.replace(config, signals="none"), kept
 
 
 def draft_of(config: DraftConfig) -> Draft:

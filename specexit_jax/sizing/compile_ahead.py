@@ -175,7 +175,7 @@ def sentence(found: dict) -> str:
     """What was compiled, in words: its sizes, GiB a device; of a step its FLOPs; of a GPU's loop what an iteration does."""
     parts = ", ".join(f"{name} {size / 2**30:.2f}" for name, size in found["bytes_a_device"].items())
     shape = " x ".join(f"{name} {size}" for name, size in found["mesh"].items())
-    head = f"{found['program']} of {found['preset']}, {found['rows']} rows of {found['tokens']}"
+    head = f"{found['program']} of {found['preset']} ({found['draft_kind']}), {found['rows']} rows of {found['tokens']}"
     told = f"{head}, on {found['topology']} ({shape}): GiB a device: {parts}"
     if "kernels_an_iteration" in found:
         told += (

@@ -1,7 +1,9 @@
 """The sizes of common models, without their weights: for compiling and timing at real shapes."""
 
-from specexit_jax.models.config import DraftConfig, RopeScaling, TargetConfig, draft_config
+from specexit_jax.models.config import PAPER_SIGNALS, DraftConfig, RopeScaling, TargetConfig
+from specexit_jax.models.draft import KINDS, make_config
 
+DRAFT_VOCABULARY = 32_000  # of a head of its own, at most
 _LLAMA3 = RopeScaling(8.0, 1.0, 4.0, 8192)
 TARGETS = {
     "tiny": TargetConfig("llama", 512, 64, 128, 8, 4, 2, 16),
@@ -31,6 +33,7 @@ PUBLISHED = {  # of these names on the hub
 }
 
 
-def draft_for(target: TargetConfig, draft_vocab_size: int = 32_000) -> DraftConfig:
-    """An EAGLE-3 draft of the target's own sizes, like the published ones."""
-    return draft_config(target, target.intermediate_size, min(draft_vocab_size, target.vocab_size), "fc")
+def draft_for(target: TargetConfig, kind: str = "eagle3", family: str = "mimo") -> DraftConfig:
+    """A draft of this kind and of the target's own sizes, like the published ones. family: of a kind that has some."""
+    sizes = target.intermediate_size, min(DRAFT_VOCABULARY, target.vocab_size)
+    return make_config(kind, target, family, *sizes, KINDS[kind].signals, 0, PAPER_SIGNALS)

@@ -3,9 +3,10 @@
 When a few rows are decoded, reading weights and caches dominates the arithmetic. Bytes of one iteration, with s those
 of a number, B rows of n live tokens each, T tokens verified a row, L layers of K key/value heads of size H: verify  s
 (target parameters, an untied table of tokens left out + B T D of it) + s 2 L K H B (n + T)
-  draft   s (`fc` + passes x (the layer and its head)) + s B D (tokens looked up) + s 2 K H B (n passes + tokens)
+  draft   s (`fc`, signals + passes x (the layer and its head)) + s B D (tokens looked up) + s 2 K H B (n passes + tokens)
 Of each cache the live tokens are read and the new ones written. A chain of K drafts takes K passes of the draft (the
-first over T pairs), a tree its depth. Activations and logits, which fit in fast memory, count as nothing.
+first over T pairs), a tree its depth. A draft without a head of its own reads the target's whole head in every pass.
+Activations and logits, which fit in fast memory, count as nothing.
 """
 
 from typing import Any, NamedTuple
@@ -51,10 +52,11 @@ def _of_draft(spec: DecodeSpec, batch: int, live: float) -> float:
     draft, passes = spec.draft, spec.draft_tokens
     size = jnp.dtype(draft.dtype).itemsize
     weights = draft_shapes(draft)
-    again = bytes_of({name: leaf for name, leaf in weights.items() if name not in ("fc", "embed")})
+    once = bytes_of([weights[name] for name in ("fc", "signal_head") if name in weights])
+    again = bytes_of(weights) - once - bytes_of(weights.get("embed", ()))
     tokens = spec.draft_tokens + 1 + (spec.tree.top_k if spec.tree else 1) * (passes - 1)
     cached = size * 2 * draft.num_kv_heads * draft.head_dim * batch
     looked_up = size * batch * tokens * spec.target.hidden_size
     if not draft.own_head:
         again += size * draft.hidden_size * draft.draft_vocab_size
-    return bytes_of(weights.get("fc", ())) + passes * again + looked_up + cached * (live * passes + tokens)
+    return once + passes * again + looked_up + cached * (live * passes + tokens)

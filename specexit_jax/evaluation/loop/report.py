@@ -11,6 +11,7 @@ from specexit_jax.evaluation.loop.roofline import copy_bandwidth
 from specexit_jax.evaluation.loop.timing import Case, LoopTimer
 from specexit_jax.exits.policy import unreachable
 from specexit_jax.exits.score import Score
+from specexit_jax.models.draft import signals_removed
 from specexit_jax.sizing.random_weights import random_score
 from specexit_jax.sizing.traffic import traffic
 
@@ -49,8 +50,7 @@ def signal_share(timer: LoopTimer, params: DecodeParams, rounds: int = 50) -> di
     spec = timer.case.spec
     if not spec.has_signals:
         raise ValueError("Without drafts the loop reads no signals: leave --signals off, or set --draft_tokens.")
-    draft = dataclasses.replace(spec.draft, signals="none")
-    cut = params.draft | {"fc": params.draft["fc"][:, : draft.hidden_size]}
+    draft, cut = signals_removed(spec.draft, params.draft)
     bare = dataclasses.replace(timer.case, spec=dataclasses.replace(spec, draft=draft, end_think_ids=()))
     without = LoopTimer(bare, params.replace(draft=cut))
     names = spec.draft.signal_names
@@ -89,6 +89,7 @@ def described(case: Case) -> dict[str, Any]:
         "context": case.context,
         "buffer": spec.buffer_length,
         "live_prefix": case.live,
+        "draft_kind": spec.draft.kind if spec.draft else None,
         "draft_tokens": spec.draft_tokens,
         "tree": None if spec.tree is None else list(dataclasses.astuple(spec.tree)),
         "simulate_accept_length": spec.simulate_accept_length,
@@ -98,11 +99,12 @@ def described(case: Case) -> dict[str, Any]:
 
 def _heading(result: dict[str, Any]) -> str:
     tree = f" (a tree of {','.join(map(str, result['tree']))})" if result["tree"] else ""
+    kind = f" ({result['draft_kind']})" if result["draft_kind"] else ""
     accepted = result["simulate_accept_length"]
     simulated = "" if accepted is None else f", accept length {accepted:g} simulated"
     return (
         f"{result['preset']}, {result['dtype']} on {result['device']}, batch {result['batch_size']}, context "
-        f"{result['context']} in a buffer of {result['buffer']}, {result['draft_tokens']} drafts{tree}{simulated}"
+        f"{result['context']} in a buffer of {result['buffer']}, {result['draft_tokens']} drafts{kind}{tree}{simulated}"
     )
 
 
