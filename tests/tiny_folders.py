@@ -2,18 +2,21 @@
 
 import functools
 import json
+import shutil
 from pathlib import Path
 
 import jax
 import numpy as np
+from safetensors.numpy import load_file, save_file
 
 from specexit_jax.data.tokenizer import train_tokenizer
 from specexit_jax.exits.policy_file import PolicyFile, save_policy
 from specexit_jax.models.checkpoints.content import draft_digest
-from specexit_jax.models.checkpoints.hf import save_draft, save_target
+from specexit_jax.models.checkpoints.hf import load_target_config, save_draft, save_target
 from specexit_jax.models.config import DraftConfig, TargetConfig
 from specexit_jax.models.draft import init_draft
 from specexit_jax.models.draft_layer import DraftBundle
+from specexit_jax.models.mtp_config import mtp_config
 from specexit_jax.models.target import init_target
 
 TEXTS = ("Count the legs of 3 dogs.", "3*4=12.\n\nSo the answer is 12.\n\nWait, let me check. 4+4+4=12.\n\n") * 2
@@ -27,7 +30,7 @@ def write_tiny(
     and then if it `closes`."""
     tokenizer = train_tokenizer(TEXTS, VOCABULARY)
     size = len(tokenizer)
-    switches = {"qk_norm": architecture == "qwen3", "qkv_bias": architecture == "qwen2"}
+    switches = {"qk_norm": architecture == "qwen3", "qkv_bias": architecture in ("qwen2", "mimo")}
     target = TargetConfig(architecture, size, 16, 24, 2, 2, 1, 8, max_position=96, capture=(0, 1, 1), **switches)
     draft = DraftConfig(16, 16, 24, 2, 1, 8, vocab_size=size, draft_vocab_size=64)
     params = _random(functools.partial(init_target, target), seed)
@@ -42,6 +45,16 @@ def write_tiny(
     )
     write_policy(folder, str(draft_digest(folder / "draft", draft)))
     return folder
+
+
+def add_layer(folder: Path, family: str = "mimo", seed: int = 0) -> None:
+    """A random MTP layer without signals, into the checkpoint of the target in `folder`."""
+    config = mtp_config(load_target_config(folder), family, signals="none")
+    params, ids = _random(functools.partial(init_draft, config), seed), np.arange(config.vocab_size, dtype=np.int32)
+    save_draft(folder / "layer", DraftBundle(config, params, ids))
+    file = folder / "model.safetensors"
+    save_file(load_file(file) | load_file(folder / "layer" / file.name), file)
+    shutil.rmtree(folder / "layer")
 
 
 def _random(init, seed: int):
