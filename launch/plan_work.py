@@ -79,6 +79,7 @@ def work_of(config: ml_collections.ConfigDict, assumed: Assumed, preset: str | N
         train_mesh=sizes["training"],
         losses=losses,
         optimizer=OptimizerConfig(**train.optimizer, total_steps=train.steps),
+        learn=train.learn,
         online=train.features == "online",
         signal_positions=train.signal_positions,
         evaluate_rows=rows_of(evaluate.batch_size, cache_bytes),

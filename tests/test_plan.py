@@ -81,6 +81,32 @@ def test_the_bytes_of_llama_8b_by_hand():
         plan_memory.mesh_over((1, 3, 1), 8)
 
 
+def test_the_bytes_of_mimo_7bs_own_layer_by_hand():
+    """No `fc`, and no head: that is the target's. Of a frozen layer the signals alone have moments."""
+    mimo = dataclasses.replace(TARGETS["mimo-7b"], dtype="bfloat16")
+    draft = draft_for(mimo, "mtp")
+    norms, signals = 5 * 4096, 3 * 4096
+    layer = 2 * 4096 * 4096 + (4096 + 1) * 48 * 128 + 4096 * 4096 + 3 * 4096 * 11008
+    own = layer + norms + signals
+    assert plan_memory.draft_bytes(draft) == 2 * own
+    assert plan_memory.token_cache(draft) == 2 * 8 * 128 * 2
+    assert plan_memory.state_bytes(draft, ADAMW, LOSSES) - 12 * own in range(100)  # and counters
+    assert plan_memory.state_bytes(draft, ADAMW, LOSSES, learn="signals") - 4 * own - 8 * signals in range(100)
+
+
+def test_the_plan_of_mimo_7bs_draft_is_that_of_its_kind():
+    config, assumed = changed("mimo_7b_rl", train__features="offline"), Assumed()
+    work = work_of(config, assumed)
+    assert work.target.feature_size == 4096 and (work.learn, work.losses.steps) == ("all", 3)
+    made = {stage.name: stage for stage in plan(work, assumed, h100())}["train"]
+    frozen = work_of(changed("mimo_7b_rl", train__learn="signals"), assumed)
+    held = {stage.name: stage for stage in plan(frozen, assumed, h100())}["train"]
+    assert held.device["state"] < 0.4 * made.device["state"]
+    state = plan_memory.state_bytes(work.draft, work.optimizer, work.losses)
+    stored = work.traces["draft"] * assumed.written * 2 * 2 * 4096  # bfloat16: one feature, and the hidden of the head
+    assert made.disk == pytest.approx(2 * state + plan_memory.draft_bytes(work.draft) + stored)
+
+
 # (preset, program, rows, tokens, devices on data, fsdp, tensor, GiB a device), of docs/speed.md
 COMPILED = [
     ("qwen3-4b", "decode", 1, 4096, (1, 1, 1), 8.6),

@@ -46,6 +46,7 @@ class Work:
     train_mesh: tuple[int, int, int]
     losses: DraftTrainingConfig
     optimizer: OptimizerConfig
+    learn: str
     online: bool
     signal_positions: int
     evaluate_rows: int | Auto

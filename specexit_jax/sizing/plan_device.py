@@ -33,7 +33,7 @@ def training_memory(work: Work, rows: int, row_length: int, mesh: plan_memory.Me
     """Bytes on a device of a step of draft training."""
     return {
         "weights": plan_memory.target_bytes(work.target, mesh),
-        "state": plan_memory.state_bytes(work.draft, work.optimizer, work.losses, mesh),
+        "state": plan_memory.state_bytes(work.draft, work.optimizer, work.losses, mesh, work.learn),
         "working": plan_memory.train_working(work.target, work.draft, work.losses, rows, row_length, mesh),
     }
 

@@ -23,7 +23,7 @@ from specexit_jax.parallel.sharding import AXES, spec_of
 from specexit_jax.parallel.tree_paths import flatten
 from specexit_jax.sizing.random_weights import draft_shapes, target_shapes
 from specexit_jax.training.draft import DraftTrainingConfig, init_draft_state
-from specexit_jax.training.optimizer import OptimizerConfig, make_optimizer
+from specexit_jax.training.optimizer import OptimizerConfig, learning, make_optimizer
 
 Mesh = tuple[int, int, int]  # devices on the axes data, fsdp, tensor
 
@@ -62,16 +62,22 @@ def draft_bytes(draft: DraftConfig, mesh: Mesh = (1, 1, 1)) -> int:
 
 @functools.cache
 def state_bytes(
-    draft: DraftConfig, optimizer: OptimizerConfig, losses: DraftTrainingConfig, mesh: Mesh = (1, 1, 1)
+    draft: DraftConfig,
+    optimizer: OptimizerConfig,
+    losses: DraftTrainingConfig,
+    mesh: Mesh = (1, 1, 1),
+    learn: str = "all",
 ) -> int:
-    """The train state on one device: float32 parameters and moments of the draft."""
-    return sharded_bytes(_state_shapes(draft, optimizer, losses), mesh)
+    """The train state on one device: float32 parameters of the draft, and the moments of what is learnt (`DraftRun.learn`)."""
+    return sharded_bytes(_state_shapes(draft, optimizer, losses, learn), mesh)
 
 
 @functools.cache
-def _state_shapes(draft: DraftConfig, optimizer: OptimizerConfig, losses: DraftTrainingConfig) -> Any:
+def _state_shapes(draft: DraftConfig, optimizer: OptimizerConfig, losses: DraftTrainingConfig, learn: str) -> Any:
+    made = learning(learn, make_optimizer(optimizer))
+
     def fresh():
-        return init_draft_state(init_draft(draft, jax.random.key(0)), make_optimizer(optimizer), losses, draft)
+        return init_draft_state(init_draft(draft, jax.random.key(0)), made, losses, draft)
 
     return jax.eval_shape(fresh)
 

@@ -98,13 +98,13 @@ def _train(work: Work, assumed: Assumed, machine: Machine) -> Stage:
     seconds = machine.rates.seconds(0, draft_step_flops(*sizes, work.online) / machine.devices) * work.steps
     tokens = work.traces.get("draft", 0) * assumed.written
     width = work.draft.hidden_size * (3 if work.draft.signals == "fc" else 1)
-    state = plan_memory.state_bytes(work.draft, work.optimizer, work.losses)
+    state = plan_memory.state_bytes(work.draft, work.optimizer, work.losses, learn=work.learn)
     disk = 2 * state + plan_memory.draft_bytes(work.draft)
     if not work.online:
         seconds += machine.rates.seconds(
             0, plan_hours.forward_flops(work.target, tokens, work.row_length / 2) / machine.devices
         )
-        disk += tokens * 4 * work.target.hidden_size * 2
+        disk += tokens * 2 * (work.target.feature_size + work.target.hidden_size)
     return _stage(
         "train",
         device(work.train_rows, mesh, work.row_length),

@@ -25,7 +25,7 @@ from specexit_jax.storage.checkpoint import write_json
 from specexit_jax.training.draft import DraftTrainingConfig, init_draft_state, make_draft_step
 from specexit_jax.training.features import mean_square
 from specexit_jax.training.loop import Hook, LoopConfig, fit
-from specexit_jax.training.optimizer import OptimizerConfig, make_optimizer, only, schedules
+from specexit_jax.training.optimizer import OptimizerConfig, learning, make_optimizer, schedules
 from specexit_jax.training.signal_fit import fit_signals, sentence, signal_inputs
 from specexit_jax.training.state import TrainState
 from specexit_jax.training.teacher import STORED
@@ -90,11 +90,9 @@ def train_draft(
     mesh: target and draft are sharded over it, and batches by row. It changes the result by rounding only.
     """
     share = None if mesh is None else rows_of_process(mesh, run.batch_size)
-    optimizer = make_optimizer(optimizer_config)
-    if run.learn == "signals":
-        if draft.signals != "draft":
-            raise ValueError("Only signals placed at 'draft' are learnt alone: set train.signals to 'draft'.")
-        optimizer = only("signal_head", optimizer)
+    optimizer = learning(run.learn, make_optimizer(optimizer_config))
+    if run.learn == "signals" and draft.signals != "draft":
+        raise ValueError("Only signals placed at 'draft' are learnt alone: set train.signals to 'draft'.")
     _require_same_data(workdir, run, rows, d2t)
     scale = feature_scale(target, target_params, rows, run.batch_size, mesh) if draft.scales_features else None
     with on_mesh(mesh):

@@ -115,7 +115,7 @@ def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
     return optax.chain(optax.clip_by_global_norm(config.grad_clip), rule)
 
 
-def only(name: str, optimizer: optax.GradientTransformation) -> optax.GradientTransformation:
+def _only(name: str, optimizer: optax.GradientTransformation) -> optax.GradientTransformation:
     """The optimizer for the top-level parameter `name`; all others keep their values."""
 
     def told(params: dict) -> dict:
@@ -123,3 +123,8 @@ def only(name: str, optimizer: optax.GradientTransformation) -> optax.GradientTr
         return {each: jax.tree.map(lambda _, label=labels[each]: label, value) for each, value in params.items()}
 
     return optax.multi_transform({"learnt": optimizer, "frozen": optax.set_to_zero()}, told)
+
+
+def learning(what: str, optimizer: optax.GradientTransformation) -> optax.GradientTransformation:
+    """The optimizer for what a draft's run learns: "all", or "signals" alone, placed at `draft`."""
+    return _only("signal_head", optimizer) if what == "signals" else optimizer

@@ -6,9 +6,11 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
+from specexit_jax.backend import rows_apart
 from specexit_jax.models.config import TargetConfig
 from specexit_jax.models.target import Target
 from specexit_jax.training.chunks import map_chunks
+from specexit_jax.training.vocabulary import logits_apart, rows_together, with_head_apart
 
 OUTSIDE = -1  # the id of tokens outside the draft vocabulary
 STORED = ("features", "hidden", "logsumexp", "top")  # the outputs of a target's pass that a teacher is made from
@@ -62,11 +64,12 @@ def target_pass(
     """
     tokens, segments = batch["tokens"], batch["segment_ids"]
     out = target.apply({"params": params}, tokens, batch["positions"], segment_ids=segments, logits=False)
+    headed, size = with_head_apart(target.config, params), target.config.vocab_size
 
     def reduce(hidden: jax.Array):
-        logits = target.apply({"params": params}, hidden, method="head")
+        logits = logits_apart(target.apply({"params": headed}, rows_together(hidden, size), method="head"))
         whole = jax.nn.logsumexp(logits / (temperature or 1.0), axis=-1)
-        return whole, jnp.argmax(logits, axis=-1).astype(jnp.int32)
+        return rows_apart(whole), rows_apart(jnp.argmax(logits, axis=-1).astype(jnp.int32))
 
     return dict(zip(STORED, (out.features, out.hidden, *map_chunks(reduce, chunk, out.hidden)), strict=True))
 

@@ -14,10 +14,12 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
+from specexit_jax.backend import rows_apart
 from specexit_jax.models.draft_layer import Draft
 from specexit_jax.training.chunks import map_chunks
 from specexit_jax.training.losses import masked_mean, soft_cross_entropy
 from specexit_jax.training.teacher import OUTSIDE, Teacher
+from specexit_jax.training.vocabulary import head_apart, logits_apart, rows_together
 
 
 @flax.struct.dataclass
@@ -150,17 +152,23 @@ def judge_steps(
     """Judges every step's hidden [B, T, E]. Logits, including the teacher's, exist for `chunk` tokens of a row at a
     time. With `remat` they are computed again in the backward pass; without it (k + 1) x B x T x W floats are kept."""
 
+    head, headed, size = head_apart(teacher.head), params, teacher.head.shape[1]
+    if draft.config.own_head:
+        headed = params | {"lm_head": head_apart(params["lm_head"])}
+
     def one(*parts):
         """Judges one chunk. The teacher's arrays reach steps + 1 tokens further."""
         *hiddens, teacher_hidden, logsumexp, top, tokens = parts
-        teacher_logits = jnp.einsum("btd,dw->btw", teacher_hidden, teacher.head, preferred_element_type=jnp.float32)
+        together = rows_together(teacher_hidden, size)
+        teacher_logits = logits_apart(jnp.einsum("btd,dw->btw", together, head, preferred_element_type=jnp.float32))
         found = []
         for step, hidden in enumerate(hiddens):
             about = slice(1 + step, 1 + step + hidden.shape[1])
             following = slice(about.start + 1, about.stop + 1)
             told = (x[:, about] for x in (teacher_logits, logsumexp, top))
-            logits = draft.apply({"params": params}, hidden, teacher.head, method="head")
-            found.append(judge(logits, *told, tokens[:, following], temperature))
+            logits = logits_apart(draft.apply({"params": headed}, rows_together(hidden, size), head, method="head"))
+            judged = judge(logits, *told, tokens[:, following], temperature)
+            found.append(jax.tree.map(rows_apart, judged))
         return found
 
     beside = (teacher.hidden, teacher.logsumexp, teacher.top, teacher.tokens)
