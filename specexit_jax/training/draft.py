@@ -194,5 +194,7 @@ def check_vocabulary(d2t: jax.Array, draft: DraftConfig) -> None:
         raise ValueError(
             f"d2t must hold {draft.draft_vocab_size} different target ids, not {len(np.unique(ids))} in {ids.shape}"
         )
+    if len(ids) == draft.vocab_size and (ids[1:] < ids[:-1]).any():
+        raise ValueError("d2t names all target ids, but not in ascending order")
     if ids.min() < 0 or ids.max() >= draft.vocab_size:
         raise ValueError(f"d2t holds ids {ids.min()} to {ids.max()}, outside the target's 0 to {draft.vocab_size - 1}")

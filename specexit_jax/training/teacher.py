@@ -10,7 +10,7 @@ from specexit_jax.backend import rows_apart
 from specexit_jax.models.config import TargetConfig
 from specexit_jax.models.target import Target
 from specexit_jax.training.chunks import map_chunks
-from specexit_jax.training.vocabulary import logits_apart, rows_together, with_head_apart
+from specexit_jax.training.vocabulary import likeliest, logits_apart, rows_together, with_head_apart
 
 OUTSIDE = -1  # the id of tokens outside the draft vocabulary
 STORED = ("features", "hidden", "logsumexp", "top")  # the outputs of a target's pass that a teacher is made from
@@ -69,7 +69,7 @@ def target_pass(
     def reduce(hidden: jax.Array):
         logits = logits_apart(target.apply({"params": headed}, rows_together(hidden, size), method="head"))
         whole = jax.nn.logsumexp(logits / (temperature or 1.0), axis=-1)
-        return rows_apart(whole), rows_apart(jnp.argmax(logits, axis=-1).astype(jnp.int32))
+        return rows_apart(whole), rows_apart(likeliest(logits))
 
     return dict(zip(STORED, (out.features, out.hidden, *map_chunks(reduce, chunk, out.hidden)), strict=True))
 
@@ -93,6 +93,7 @@ def teacher_from(
     to_draft = draft_ids(d2t, config.vocab_size)
     table = params["embed"]["embedding"]
     embedded = jnp.take(table, tokens, axis=0, mode="clip").astype(config.dtype)
-    head = table[d2t].T if config.tie_embeddings else params["lm_head"][:, d2t]
+    ids = d2t if len(d2t) < config.vocab_size else slice(None)  # a whole vocabulary is in order (`check_vocabulary`)
+    head = table[ids].T if config.tie_embeddings else params["lm_head"][:, ids]
     taught = Teacher(features, embedded, hidden, head.astype(config.dtype), logsumexp, to_draft[top], to_draft[tokens])
     return jax.lax.stop_gradient(taught)

@@ -19,7 +19,7 @@ from specexit_jax.models.draft_layer import Draft
 from specexit_jax.training.chunks import map_chunks
 from specexit_jax.training.losses import masked_mean, soft_cross_entropy
 from specexit_jax.training.teacher import OUTSIDE, Teacher
-from specexit_jax.training.vocabulary import head_apart, logits_apart, rows_together
+from specexit_jax.training.vocabulary import head_apart, likeliest, logits_apart, rows_together
 
 
 @flax.struct.dataclass
@@ -117,7 +117,7 @@ def judge(
     temperature: float,
 ) -> Chain:
     """A step's logits [B, T, W] against the teacher's, [B, T, W] and [B, T], about the token that they predict."""
-    best = jnp.argmax(logits, axis=-1).astype(jnp.int32)
+    best = likeliest(logits)
     greedy = (best == top).astype(jnp.float32)
     expected = greedy
     if temperature:
