@@ -123,13 +123,17 @@ def test_without_the_compiler_for_gpus_one_sentence_says_so():
         ("qwen3-4b", 8, 4096, "pallas", 580, 1.11),
         ("llama-8b", 1, 32_768, "pallas", 575, 1.03),
         ("qwen-1.5b", 64, 2048, "pallas", 530, 1.57),
+        ("mimo-7b", 8, 4096, "xla", 690, 1.18),
+        ("mimo-7b", 1, 2048, "xla", 700, 1.03),
+        ("mimo-7b", 8, 4096, "pallas", 580, 1.10),
     ],
 )
 def test_an_iteration_on_an_h100_lays_nothing_out_again(preset, rows, context, attention, most_kernels, most_moved):
     """No weight is transposed, no cache copied, padded or sliced; bars of kernels and bytes."""
     mesh = compile_ahead.device_mesh("h100:1")
     target = dataclasses.replace(TARGETS[preset], dtype="bfloat16", attention=attention)
-    draft = draft_for(target)
+    draft = draft_for(target, "mtp" if preset == "mimo-7b" else "eagle3")
+    target = draft.reading(target)
     compiled = compile_ahead.compile_decode(mesh, target, draft, batch=rows, prompt=512, context=context)
     found = iteration_of(compiled.as_text())
     weights = {

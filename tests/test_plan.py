@@ -121,13 +121,16 @@ COMPILED = [
     ("qwen-7b", "train", 8, 16384, (1, 8, 1), 10.0),
     ("qwen3-4b", "train", 16, 16384, (1, 8, 1), 13.8),
     ("qwen3-4b", "train", 8, 2048, (1, 4, 1), 7.7),  # for the TPU v5e
+    ("mimo-7b", "decode", 8, 4096, (1, 1, 1), 19.9),  # with its own layer, as below
+    ("mimo-7b", "decode", 1, 2048, (1, 1, 1), 15.1),
+    ("mimo-7b", "train", 8, 16384, (1, 8, 1), 9.6),
 ]
 
 
 @pytest.mark.parametrize("preset, program, rows, tokens, mesh, gib", COMPILED)
 def test_programs_compiled_ahead_take_what_is_planned(preset, program, rows, tokens, mesh, gib):
     target = dataclasses.replace(TARGETS[preset], dtype="bfloat16")
-    draft = draft_for(target)
+    draft = draft_for(target, "mtp" if preset == "mimo-7b" else "eagle3")
     planned = plan_memory.target_bytes(target, mesh)
     if program == "train":
         planned += plan_memory.state_bytes(draft, ADAMW, LOSSES, mesh)

@@ -132,9 +132,9 @@ def train_working(
 ) -> int:
     """What a step needs beside weights and state. rows: of the global batch.
 
-    What is gathered where weights are split (head, a layer, the draft); float32 logits of a chunk, the target's or those of all
-    steps of the draft; and of every token what the
-    attention of each step of training-time test leaves for the backward pass, or a layer's feed-forward where that is more.
+    What is gathered where weights are split (a layer, the draft, and a head that is not split over its vocabulary); float32 logits
+    of a chunk, the target's or those of all steps of the draft; and of every token what the attention of each step of
+    training-time test leaves for the backward pass, or a layer's feed-forward where that is more.
     Scores are of a few blocks in every step, or of whole rows where these are not attended to in blocks.
     """
     size = jnp.dtype(target.dtype).itemsize
@@ -142,7 +142,11 @@ def train_working(
     gathered = 0
     if mesh[1] > 1:
         layer = 3 * target.hidden_size * target.intermediate_size * size
-        gathered = target.vocab_size * target.hidden_size * size + layer + draft_bytes(draft)
+        gathered = layer + draft_bytes(draft)
+        if target.vocab_size % (
+            mesh[1] * mesh[2]
+        ):  # else its logits are split over the vocabulary (training/vocabulary.py)
+            gathered += target.vocab_size * target.hidden_size * size
     vocabulary = max(target.vocab_size, losses.steps * draft.draft_vocab_size)
     logits = 4 * own * min(losses.teacher_chunk, row_length) * vocabulary
     attended = 8 * (1 + losses.steps) * draft.num_heads * draft.head_dim
