@@ -16,7 +16,6 @@ from specexit_jax.evaluation.loop.peers import compare
 from specexit_jax.evaluation.loop.roofline import copy_bandwidth
 from specexit_jax.evaluation.loop.timing import LoopTimer, make_case
 from specexit_jax.models.config import TargetConfig
-from specexit_jax.models.draft import KINDS
 from specexit_jax.sizing.presets import draft_for
 from specexit_jax.sizing.random_weights import random_params
 from specexit_jax.sizing.traffic import traffic
@@ -143,9 +142,8 @@ def test_without_drafts_there_is_no_share_of_signals():
         loop_report.signal_share(types.SimpleNamespace(case=case), params=None)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_the_share_of_signals_is_that_of_a_loop_which_scores(monkeypatch, kind):
-    draft = draft_for(TARGET, kind)
+def test_the_share_of_signals_is_that_of_a_loop_which_scores(monkeypatch):
+    draft = draft_for(TARGET, "mtp")
     case = make_case(draft.reading(TARGET), draft, context=24, iterations=20, draft_tokens=2)
     params, made = random_params(TARGET, case.spec.draft), []
 

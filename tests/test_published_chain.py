@@ -15,9 +15,9 @@ from specexit_jax.exits.policy_file import load_policy
 from specexit_jax.sizing.presets import PUBLISHED, TARGETS
 
 CHAINS = ("mimo_7b_rl", "qwen3_8b", "r1_distill_llama_8b", "r1_distill_qwen_7b")
-# Of the others thresholds are chosen by grid. A random model rarely closes its thinking, which counts as harm: nearly all of it is
+FORMATS = {"mimo_7b_rl": "checkpoint"}  # others: eagle
+# Of the others thresholds are chosen by grid. A random model rarely closes its thinking, which counts as harm: nearly all is
 # allowed.
-FORMATS = {"mimo_7b_rl": "checkpoint"}
 CERTIFIED = {"mimo_7b_rl": ("--epsilon=0.98", "--delta=0.5")}
 # MiMo's draft is of another kind, with values of its own.
 DRAFT_KEYS = ("kind", "family", "init", "draft_vocab_size", "ttt_steps", "ttt_decay")
