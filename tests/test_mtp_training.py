@@ -20,7 +20,7 @@ from specexit_jax.models.checkpoints.drafts import load_draft
 from specexit_jax.models.draft import draft_of, init_draft, make_config
 from specexit_jax.models.mtp_config import MtpConfig, mtp_config
 from specexit_jax.models.target import Target
-from specexit_jax.training.draft import DraftTrainingConfig, draft_losses
+from specexit_jax.training.draft import DraftTrainingConfig, check_vocabulary, draft_losses
 from specexit_jax.training.draft_run import DraftRun, train_draft
 from specexit_jax.training.loop import LoopConfig
 from specexit_jax.training.losses import masked_mean, soft_cross_entropy
@@ -96,6 +96,8 @@ def test_what_cannot_be_learnt_is_refused(tmp_path):
         run = dataclasses.replace(settings, init="builtin")
         rows = RowsInMemory(jax.tree.map(np.asarray, example()))
         train_draft(run, READING, target_params(), DRAFT, D2T, rows, optimizer, LoopConfig(3), tmp_path)
+    with pytest.raises(ValueError, match="not in ascending order"):
+        check_vocabulary(D2T[::-1], DRAFT)
     with pytest.raises(ValueError, match="The kind of a draft is 'medusa'"):
         make_config("medusa", TARGET_CONFIG, "", 16, 8, "draft", 0, ("confidence",))
     with pytest.raises(ValueError, match="The family of an MTP draft is ''"):

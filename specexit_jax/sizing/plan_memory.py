@@ -143,9 +143,7 @@ def train_working(
     if mesh[1] > 1:
         layer = 3 * target.hidden_size * target.intermediate_size * size
         gathered = layer + draft_bytes(draft)
-        if target.vocab_size % (
-            mesh[1] * mesh[2]
-        ):  # else its logits are split over the vocabulary (training/vocabulary.py)
+        if target.vocab_size % (mesh[1] * mesh[2]):  # training/vocabulary.py
             gathered += target.vocab_size * target.hidden_size * size
     vocabulary = max(target.vocab_size, losses.steps * draft.draft_vocab_size)
     logits = 4 * own * min(losses.teacher_chunk, row_length) * vocabulary

@@ -63,7 +63,9 @@ def _together(hidden: jax.Array) -> jax.Array:
 
 
 # Each device has the gradients of its part of the vocabulary: summed where the rows are, instead of everywhere.
-_together.defvjp(lambda hidden: (_together(hidden), None), lambda _, gradient: (rows_apart(gradient),))
+_together.defvjp(
+    lambda hidden: (_placed(hidden, "data", None, None), None), lambda _, gradient: (rows_apart(gradient),)
+)
 
 
 def _placed(x: jax.Array, *axes) -> jax.Array:
