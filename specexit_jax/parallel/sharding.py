@@ -87,7 +87,9 @@ def placer(mesh: Mesh) -> Callable[[np.ndarray, str], jax.Array]:
 
     def place(array: np.ndarray, path: str) -> jax.Array:
         sharding = NamedSharding(mesh, spec_of(path, array.shape, mesh))
-        return jax.device_put(array, laid_out(path, sharding) if sharding.is_fully_addressable else sharding)
+        return jax.device_put(
+            array, laid_out(path, sharding, array.shape) if sharding.is_fully_addressable else sharding
+        )
 
     return place
 
@@ -98,7 +100,7 @@ def stacker(mesh: Mesh | None) -> Callable[[list[jax.Array], str], jax.Array]:
     def join(arrays: list[jax.Array], path: str) -> jax.Array:
         shape = (len(arrays), *arrays[0].shape)
         sharding = arrays[0].sharding if mesh is None else NamedSharding(mesh, spec_of(path, shape, mesh))
-        where = laid_out(path, sharding) if sharding.is_fully_addressable else sharding
+        where = laid_out(path, sharding, shape) if sharding.is_fully_addressable else sharding
         return jax.jit(lambda *arrays: jnp.stack(arrays), out_shardings=where)(*arrays)
 
     return join

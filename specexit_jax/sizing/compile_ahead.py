@@ -195,7 +195,7 @@ def _placed(mesh: Mesh, init, dtype: str) -> Any:
     tree = jax.eval_shape(init, jax.random.key(0))
     shapes, shardings = flatten(tree), jax.tree.leaves(tree_shardings(tree, mesh))
     leaves = [
-        jax.ShapeDtypeStruct(leaf.shape, jnp.dtype(dtype), sharding=laid_out(path, sharding))
+        jax.ShapeDtypeStruct(leaf.shape, jnp.dtype(dtype), sharding=laid_out(path, sharding, leaf.shape))
         for (path, leaf), sharding in zip(shapes.items(), shardings, strict=True)
     ]
     return jax.tree.unflatten(jax.tree.structure(tree), leaves)

@@ -34,7 +34,7 @@ Place = Callable[[np.ndarray, str], jax.Array]  # (host array, path) -> array on
 def on_device(array: np.ndarray, path: str) -> jax.Array:
     """The default device."""
     array = jnp.asarray(array)
-    where = laid_out(path, array.sharding)
+    where = laid_out(path, array.sharding, array.shape)
     return array if where is array.sharding else jax.device_put(array, where)
 
 
