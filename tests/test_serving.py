@@ -225,15 +225,44 @@ def test_a_client_that_leaves_frees_its_slot(client, model, monkeypatch):
 
 
 def test_segments_are_longer_where_nobody_looks_or_could_join(client, monkeypatch):
+    """And of a row that is alone."""
     engine, seen = client.service.engine, []
     run = engine.slots.run
-    monkeypatch.setattr(engine.slots, "run", lambda *given: seen.append((len(engine._rows), given[0])) or run(*given))
+    monkeypatch.setattr(
+        engine.slots,
+        "run",
+        lambda *given: seen.append((len(engine._rows), engine.slots.alone, given[0])) or run(*given),
+    )
     for stream, longest in ((False, 16), (True, 8)):
         seen.clear()
         with concurrent.futures.ThreadPoolExecutor(8) as pool:
             told = list(pool.map(lambda seed: client.post(CHAT, json=chat(seed=seed, stream=stream)), range(8)))  # noqa: B023
         assert all(one.status_code == 200 for one in told)
-        assert max(steps for _, steps in seen) == longest and all(steps == 4 for rows, steps in seen if rows < 3)
+        assert max(steps for *_, steps in seen) == longest
+        assert all(steps == 4 for rows, lone, steps in seen if rows < 3 and not lone)
+        seen.clear()
+        client.post(CHAT, json=chat(seed=0, stream=stream))
+        assert seen and set(seen) == {(1, True, longest)}
+
+
+def test_a_request_that_is_joined_and_left_alone_again_is_what_it_is_alone(client, model, answers, monkeypatch):
+    """Whatever it has of its own, and whoever comes; no move is compiled for."""
+    slots, moves = client.service.engine.slots, []
+    run = slots.run
+    monkeypatch.setattr(slots, "run", lambda *given: time.sleep(0.003) or run(1, *given[1:]))
+    for name in ("_join", "_leave"):
+        own = getattr(slots, name)
+        monkeypatch.setattr(slots, name, lambda *given, name=name, own=own: moves.append(name) or own(*given))
+    with compilations() as compiled, concurrent.futures.ThreadPoolExecutor(1) as pool:
+        for stream, fields, answer in zip([True, False] * 5, FIELDS, answers, strict=True):
+            asked = pool.submit(client.post, CHAT, json=chat(**fields, stream=stream))
+            while not (slots.alone or asked.done()):
+                time.sleep(0.001)
+            assert client.post(CHAT, json=chat(seed=9, stop="e", max_tokens=3, stream=not stream)).status_code == 200
+            found = joined(events_of(asked.result().text)) if stream else asked.result().json()["choices"][0]
+            assert_is({"message": found["text"]} | found if stream else found, answer)
+    assert not compiled
+    assert moves.count("_join") > 3 and moves.count("_leave") > 2
 
 
 def test_a_boundary_that_depends_on_the_next_token_waits_for_it():

@@ -124,14 +124,14 @@ def test_other_rows_decode_between_the_pieces_of_a_long_prompt(monkeypatch, chun
 def test_growing_caches_frees_each_array_before_the_next():
     slots = Slots(loop_of(LONG), 2)
     held = [weakref.ref(leaf) for leaf in (*slots.cache.k, *slots.cache.v)]
-    call, alive = slots._programs.call, []
+    call, alive = slots.programs.call, []
 
     def counted(function, *given):
         if function is resizing.resize_array:
             alive.append(sum(each() is not None for each in held))
         return call(function, *given)
 
-    slots._programs.call = counted
+    slots.programs.call = counted
     slots.resize(slots.loop.spec.prefixes[-1])
     assert alive[: len(held)] == list(range(len(held), 0, -1))
     assert slots.cache.capacity == slots.loop.spec.capacities_for(slots.loop.spec.prefixes[-1])[0]

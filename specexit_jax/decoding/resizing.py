@@ -19,7 +19,9 @@ def resize_caches(programs: TimedPrograms, held: list[DecodeState], capacities: 
     caches = {"target_cache": [state.target_cache], "draft_cache": [state.draft_cache]}
     state = state.replace(target_cache=None, draft_cache=None)
     for (name, own), capacity in zip(caches.items(), capacities, strict=True):
-        if own[0] is not None:
+        if own[0] is not None and own[0].capacity == capacity:
+            state = state.replace(**{name: own.pop()})
+        elif own[0] is not None:
             state = state.replace(**{name: resized_in_turn(programs, own, capacity)})
     return state
 

@@ -43,7 +43,7 @@ def copied(
 ) -> ParkedRow:
     """Slot `row` of a state, which stays as it is. capacity: positions of it that are kept."""
     place, bare = jnp.int32(row), _without_arrays(state)
-    bare = jax.device_get(programs.call(segments.bare_row, bare.replace(keys=jax.random.key_data(bare.keys)), place))
+    bare = jax.device_get(programs.call(segments.take_row, bare.replace(keys=jax.random.key_data(bare.keys)), place))
 
     def cut(array: jax.Array, axis: int) -> np.ndarray:
         return np.array(programs.call(segments.cut_array, array, place, min(capacity, array.shape[axis]), axis))

@@ -12,13 +12,17 @@ import numpy as np
 
 from specexit_jax.decoding.rows import SlotRequest
 from specexit_jax.decoding.state import TokenLogs
+from specexit_jax.engine.lone_slots import LoneSlots
 from specexit_jax.engine.outcomes import Outcome, outcome_of
 from specexit_jax.engine.requests import PreparedRequests
 from specexit_jax.engine.slots import BETWEEN, READ, Slots
 from specexit_jax.engine.warming import warming
 
 STEPS = 4  # iterations of a segment
-FULL, UNWATCHED = 2, 4  # times as many where slots are full, and where besides nobody is told of their rows
+LONGER, LONGEST = (
+    2,
+    4,
+)  # times as many where slots are full or one row is alone, and where besides nobody is told of the rows
 
 
 @dataclasses.dataclass(eq=False)
@@ -62,12 +66,15 @@ class EngineLoop:
     """deliver: called in this thread with what jobs are told after a segment. steps: iterations of a segment. warmed: called in it
     once all programs are compiled, with the seconds."""
 
-    def __init__(self, slots: Slots, deliver: Callable[[Told], None], steps: int, warmed: Callable[[float], None]):
-        self.slots, self._deliver, self._steps, self._warmed = slots, deliver, steps, warmed
+    def __init__(
+        self, slots: Slots | LoneSlots, deliver: Callable[[Told], None], steps: int, warmed: Callable[[float], None]
+    ):
+        self.slots, self._deliver = slots, deliver
+        self._steps, self._warmed = steps, warmed
         self.warm_seconds: float | None = None  # None until all programs are compiled
         self.failed = False
         # The most tokens of a segment whose rows somebody watches. What a longer one leaves is read after the next.
-        self._columns = max(FULL * steps, BETWEEN) * (slots.loop.spec.draft_tokens + 1) + 2
+        self._columns = max(LONGER * steps, BETWEEN) * (slots.loop.spec.draft_tokens + 1) + 2
         self._changed = threading.Condition()
         self._waiting: collections.deque[Job] = collections.deque()
         self._rows: dict[int, Job] = {}
@@ -142,10 +149,10 @@ class EngineLoop:
         """How many iterations the next segment has. It ends early where a row is finished."""
         if self._entering:
             return BETWEEN
-        if len(self._rows) < self.slots.size:
+        if len(self._rows) < self.slots.size and not self.slots.alone:
             return self._steps
-        # Nobody can join full slots, so the host need not look so often.
-        return self._steps * (FULL if any(job.watched for job in self._rows.values()) else UNWATCHED)
+        # Nobody can join full slots, and one row iterates several times as fast: the host need not look so often.
+        return self._steps * (LONGER if any(job.watched for job in self._rows.values()) else LONGEST)
 
     def _end_jobs(self) -> list[tuple[Job, Progress]]:
         """Frees the slots of jobs that were ended, and takes those out of the queue."""

@@ -12,7 +12,9 @@ from specexit_jax.api.arguments import Settings
 from specexit_jax.api.calls import Call, prompt_ids
 from specexit_jax.api.model import SpecExit
 from specexit_jax.data.prompt_ids import without_system
+from specexit_jax.engine.lone_slots import LoneSlots
 from specexit_jax.engine.requests import PreparedRequests
+from specexit_jax.engine.session import Session
 from specexit_jax.engine.slots import Slots, slots_for
 from specexit_jax.engine.specs import spec_for
 from specexit_jax.exits.boundaries import Boundaries
@@ -23,6 +25,7 @@ from specexit_jax.serving.refusals import Refused
 
 NOTHINK = "nothink"
 LOGPROBS = 5
+LONE_ROW = ("auto", "on", "off")
 ID = "generate"  # of the first answer, as of `SpecExit.generate`; the others are generate/1, generate/2, …
 
 
@@ -39,7 +42,7 @@ class Choice:
 class Offer:
     """context: the most tokens of a request, prompt included. settings: of requests that do not say; the method is that of the
     program, by default as `SpecExit.generate` chooses it. examples: questions of the bundled model by their task. logprobs: most
-    likely tokens whose log-probabilities are kept beside those of the written ones; 0: none are kept."""
+    likely tokens whose log-probabilities are kept beside those of the written ones; 0: none are kept. lone_row: of `lone_row_for`."""
 
     def __init__(
         self,
@@ -50,9 +53,11 @@ class Offer:
         settings: Settings | None = None,
         examples: Mapping[str, str] | None = None,
         logprobs: int = LOGPROBS,
+        lone_row: str = "auto",
     ):
         self.session, self.name, self.created = model.session, name, int(time.time())
         self.context, self.size = min(context, model.session.target.max_position), slots
+        self.lone_row = lone_row_for(lone_row, self.session, slots)
         self.logprobs = min(logprobs, model.session.target.vocab_size)
         self.examples, self._methods = dict(examples or {}), model.methods
         self._settings = {key: value for key, value in (settings or {}).items() if value is not None}
@@ -79,9 +84,10 @@ class Offer:
         """The boundaries that exits can be taken at, as numpy arrays; None where none is."""
         return self._table
 
-    def open_slots(self) -> Slots:
+    def open_slots(self) -> Slots | LoneSlots:
         spec = spec_for(self.session, self._method, self.context, own_rules=True, logprobs=self.logprobs)
-        return slots_for(self.session, self._method, spec, self.size)
+        slots = slots_for(self.session, self._method, spec, self.size)
+        return LoneSlots(slots) if self.lone_row else slots
 
     def choices(self, asked: Asked) -> list[Choice]:
         """The answers that are asked for, checked and prepared. Raises Refused."""
@@ -198,6 +204,17 @@ class Offer:
             "owned_by": "specexit_jax",
             "specexit": own,
         }
+
+
+def lone_row_for(chosen: str, session: Session, slots: int) -> bool:
+    """Whether a request that is the only one is decoded in a state of one row. chosen: one of `LONE_ROW`.
+
+    auto: where programs of one row and of all round alike to what the tests hold equal: in float32, on one device. In bfloat16 a
+    token could depend on whether others came while its request ran.
+    """
+    if slots == 1 or chosen != "auto":
+        return slots > 1 and chosen == "on"
+    return session.target.dtype == "float32" and (session.mesh is None or session.mesh.size == 1)
 
 
 def limiting(thresholds: dict[str, float]) -> dict[str, float]:

@@ -120,8 +120,8 @@ def written(spec: DecodeSpec, width: int, state: DecodeState, since: Int[Array, 
 
 
 @jax.jit
-def bare_row(state: DecodeState, row: Int[Array, ""]) -> DecodeState:
-    """Slot `row` of a state without keys and values, as a state of one row."""
+def take_row(state: DecodeState, row: Int[Array, ""]) -> DecodeState:
+    """Slot `row` of a state, with its keys and values or without, as a state of one row."""
     return jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, row, 1), state)
 
 
