@@ -1,4 +1,4 @@
-"""Measures the cost of decoding, in six ways.
+"""Measures the cost of decoding, in seven ways.
 
 1. At the shapes of a model, with random weights, beside the bytes it must move at this device's copy bandwidth:
 
@@ -26,11 +26,14 @@ python -m launch.benchmark --annotation --preset=bundled --context=16384 [--bran
 6. Rollouts of the config's own model whose answers a slow checker grades, in other processes and in this one:
 python -m launch.benchmark --config=configs/embedded.py --workdir=runs/embedded --grading --limit=20 --rounds=7
 --checker=busy computes where the default waits, 0.3 s a pair; --workers=8 processes.
+
+7. A server beside its own slots under load, and beside SpecExit.generate for a request that is alone; clients are another process:
+python -m launch.benchmark --serving [--config=configs/embedded.py --workdir=runs/embedded] [--clients=16] [--limit=16] [--json]
 """
 
 from absl import flags
 
-from launch import annotation_cost, compile_only, door, grading_cost, loop_cost, signal_cost, throughput
+from launch import annotation_cost, compile_only, door, grading_cost, loop_cost, serving_cost, signal_cost, throughput
 from specexit_jax.models.config import ATTENTIONS
 from specexit_jax.models.draft import KINDS
 from specexit_jax.models.mtp_config import FAMILIES
@@ -60,7 +63,7 @@ flags.DEFINE_bool("json", False, "Print the result as one line of JSON.")
 
 def check():
     """Returns the mode that the flags choose, after checking what it needs."""
-    ways = (annotation_cost, compile_only, throughput, grading_cost, signal_cost)
+    ways = (annotation_cost, compile_only, throughput, grading_cost, serving_cost, signal_cost)
     way = next((way for way in ways if way.wanted()), loop_cost)
     way.check()
     return way

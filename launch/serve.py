@@ -11,10 +11,11 @@ from pathlib import Path
 
 from absl import flags
 
-from launch import bundled, checks, door, loading, models, strictness
-from specexit_jax.api.model import SLOTS, SpecExit
+from launch import bundled, configured, door, models
+from specexit_jax.api.model import SLOTS
 from specexit_jax.data.known_prompts import EXAMPLES
 from specexit_jax.engine.conversation import CONTEXT
+from specexit_jax.engine.lone_slots import LONE_ROW
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("host", "127.0.0.1", "Address to listen at; 0.0.0.0 for all of them.")
@@ -30,7 +31,19 @@ flags.DEFINE_string(
 flags.DEFINE_integer("queue", 256, "Answers that may wait for a slot.", lower_bound=1)
 flags.DEFINE_float("time_limit", 600.0, "Seconds that a request may take, its wait included.", lower_bound=0.001)
 flags.DEFINE_integer("largest_body", 2**20, "Bytes of the largest request.", lower_bound=1)
-flags.DEFINE_integer("steps", 4, "Iterations of the loop after which requests join and leave.", lower_bound=1)
+flags.DEFINE_integer(
+    "steps",
+    4,
+    "Iterations of the loop after which requests join and leave; of full slots and of a request alone up to 4 times as many.",
+    lower_bound=1,
+)
+flags.DEFINE_enum(
+    "lone_row",
+    "auto",
+    LONE_ROW,
+    "Decode a request that is the only one in a state of one row, several times as fast on a CPU. auto: in float32 on one device; "
+    "in bfloat16 a token could depend on whether other requests came.",
+)
 flags.DEFINE_integer(
     "logprobs",
     5,
@@ -76,13 +89,14 @@ def main() -> None:
     from specexit_jax.serving.service import Limits, Service
 
     at = listener(FLAGS.host, FLAGS.port)  # before what takes long
-    model = models.loaded() if FLAGS.config is None else configured()
+    model = models.loaded() if FLAGS.config is None else configured.model()
     target = FLAGS.target if FLAGS.config is None else door.config().target
     known = bundled.is_bundled(target)
     name = FLAGS.name or ("specexit" if known else Path(target).name)
     settings = {} if FLAGS.config is None else dict(door.config().get("sampling", {}))
     given = {key: value for key, value in models.settings().items() if key not in _A_REQUESTS_OWN and value is not None}
-    offer = Offer(model, name, FLAGS.context, FLAGS.slots, settings | given, EXAMPLES if known else {}, FLAGS.logprobs)
+    examples = EXAMPLES if known else {}
+    offer = Offer(model, name, FLAGS.context, FLAGS.slots, settings | given, examples, FLAGS.logprobs, FLAGS.lone_row)
 
     def warmed(seconds: float) -> None:
         told = f"{time.perf_counter() - began:.1f} s after the start, {seconds:.1f} s of them for its programs"
@@ -91,19 +105,6 @@ def main() -> None:
     limits = Limits(FLAGS.queue, FLAGS.time_limit, FLAGS.largest_body, FLAGS.steps)
     door.say(models.with_flags(offer.why))
     Server(Service(offer, limits, allowed, warmed)).run([at])
-
-
-def configured() -> SpecExit:
-    """The model of --config, with the draft and policy of --workdir where that is given."""
-    config = door.config()
-    if FLAGS.workdir is None:
-        draft, policy = config.draft or None, config.policy or None
-    else:
-        draft, policy = checks.draft_of(config, needed=False), checks.policy_of(config, needed=False)
-    mesh = loading.mesh([str(size) for size in config.mesh.values()])
-    drafts = {"draft_tokens": config.evaluate.draft_tokens, "strict_policy": strictness.enabled()}
-    drafts |= {"attention": config.get("attention", "xla")}
-    return SpecExit.load(config.target, draft, policy if draft else None, dtype=config.dtype, mesh=mesh, **drafts)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ writes alone."""
 import dataclasses
 import functools
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -12,17 +13,17 @@ from decoding_case import SAMPLED, VOCABULARY, boundary_table, tiny_params, tiny
 from specexit_jax.decoding.loop.speculative import make_loop
 from specexit_jax.decoding.rows import SlotRequest
 from specexit_jax.decoding.state import DecodeResult
-from specexit_jax.engine.lone_slots import LoneSlots
+from specexit_jax.engine.lone_slots import LoneSlots, lone_row_for
 from specexit_jax.engine.slots import READ, Slots
 from specexit_jax.exits.policy import Threshold
 
-SPEC = tiny_spec(2, buffer_length=60, live_prefixes=(32,), own_rules=True, logprobs=2).bare
 FIELDS = ("tokens", "length", "finished", "think_end", "exit_position", "spent", "steps")
 
 
 @functools.cache
-def loop():
-    return make_loop(SPEC, tiny_params(), Threshold(jnp.array([0.4, 0.4, 1.5], jnp.float32)), boundary_table())
+def loop(prefixes=()):
+    spec = tiny_spec(2, buffer_length=60, live_prefixes=prefixes, own_rules=True, logprobs=2).bare
+    return make_loop(spec, tiny_params(), Threshold(jnp.array([0.4, 0.4, 1.5], jnp.float32)), boundary_table())
 
 
 @pytest.fixture(autouse=True)
@@ -42,8 +43,8 @@ def requests(number: int) -> list[SlotRequest]:
     return found
 
 
-def alone(asked: list[SlotRequest]) -> list[DecodeResult]:
-    slots, found = Slots(loop(), 1), []
+def alone(asked: list[SlotRequest], prefixes) -> list[DecodeResult]:
+    slots, found = Slots(loop(prefixes), 1), []
     for request in asked:
         slots.admit(0, request)
         slots.run()
@@ -113,14 +114,15 @@ class Driver:
             self.found[self.rows.pop(row)] = self.slots.result(row)
 
 
-def test_a_row_that_moves_writes_what_it_writes_alone(monkeypatch):
+@pytest.mark.parametrize("prefixes", [(), pytest.param((32,), marks=pytest.mark.slow)])
+def test_a_row_that_moves_writes_what_it_writes_alone(prefixes, monkeypatch):
     """With own thresholds and budgets, log-probabilities, prompts in chunks, stops; to slots that lie in any order."""
     asked, moves = requests(24), []
-    expected = alone(asked)
+    expected = alone(asked, prefixes)
     for name in ("_join", "_leave"):
         own = getattr(LoneSlots, name)
         monkeypatch.setattr(LoneSlots, name, lambda *given, name=name, own=own: moves.append(name) or own(*given))
-    driver = Driver(LoneSlots(Slots(loop(), 3)), asked, 0)
+    driver = Driver(LoneSlots(Slots(loop(prefixes), 3)), asked, 0)
     driver.play()
     assert not driver.slots.active and set(driver.found) == set(range(24))
     assert moves.count("_join") > 3 and moves.count("_leave") > 2 and True in driver.places and False in driver.places
@@ -165,3 +167,21 @@ def test_one_request_alone_never_touches_the_full_state(monkeypatch):
     reading.close()
     slots.stop(1)
     assert not slots.active
+
+
+@pytest.mark.parametrize(
+    "chosen, dtype, slots, wanted",
+    [
+        ("auto", "float32", 8, True),
+        ("auto", "bfloat16", 8, False),
+        ("auto", "float32", 1, False),
+        ("on", "bfloat16", 8, True),
+        ("on", "float32", 1, False),
+        ("off", "float32", 8, False),
+    ],
+)
+def test_programs_that_round_differently_are_asked_for(session, chosen, dtype, slots, wanted):
+    own = dataclasses.replace(session, target=dataclasses.replace(session.target, dtype=dtype))
+    assert lone_row_for(chosen, own, slots) == wanted
+    apart = dataclasses.replace(own, mesh=jax.make_mesh((2,), ("data",)))
+    assert lone_row_for(chosen, apart, slots) == (wanted and chosen == "on")

@@ -1,6 +1,7 @@
 """The server in this process: its answers are those of the API, whole or streamed, alone or beside others."""
 
 import concurrent.futures
+import functools
 import time
 
 import pytest
@@ -10,6 +11,8 @@ from serving_case import CHAT, RAW, certified_model, chat, events_of, joined, ov
 from specexit_jax.engine.session import close_thinking
 from specexit_jax.exits.boundaries import make_boundaries
 from specexit_jax.serving.answering import boundaries_since
+from specexit_jax.serving.cost import serving_cost
+from specexit_jax.serving.offer import Offer
 
 QUESTION = "Count the legs."
 
@@ -87,7 +90,7 @@ def test_mixed_requests_side_by_side_are_what_each_is_alone(client, answers):
     assert {answer.exit and answer.exit.by for answer in answers} == {None, "policy", "budget"}
 
 
-def test_a_risk_is_a_requests_own_and_told(client, answers):
+def test_a_risk_is_a_requests_own_and_told(client, answers, capfd):
     told = [client.post(CHAT, json=chat(**fields)).json()["choices"][0]["specexit"] for fields in FIELDS]
     risks = [own["policy"] and own["policy"]["epsilon"] for own in told]
     assert risks == [0.02, 0.05, 0.01, None, 0.02, 0.02, None, 0.02, 0.02, None]
@@ -98,6 +101,9 @@ def test_a_risk_is_a_requests_own_and_told(client, answers):
     assert told[1]["unstopped"] == round(len(answers[1].ids) / 0.25) and told[2]["unstopped"] is None
     assert told[3]["signals"] is None and set(told[0]["signals"]) == {"confidence", "progress", "remain"}
     assert [own["method"] for own in told[2:5]] == ["specexit", "eagle3", "specexit"] and told[6]["closed"] == "prompt"
+    assert "note:" not in capfd.readouterr().err, (
+        "what a certificate does not cover is told in the answer, not by the server"
+    )
 
 
 @pytest.mark.parametrize("number", range(len(FIELDS)))
@@ -254,7 +260,7 @@ def test_a_request_that_is_joined_and_left_alone_again_is_what_it_is_alone(clien
         own = getattr(slots, name)
         monkeypatch.setattr(slots, name, lambda *given, name=name, own=own: moves.append(name) or own(*given))
     with compilations() as compiled, concurrent.futures.ThreadPoolExecutor(1) as pool:
-        for stream, fields, answer in zip([True, False] * 5, FIELDS, answers, strict=True):
+        for stream, fields, answer in list(zip([True, False] * 5, FIELDS, answers, strict=True))[:6]:
             asked = pool.submit(client.post, CHAT, json=chat(**fields, stream=stream))
             while not (slots.alone or asked.done()):
                 time.sleep(0.001)
@@ -276,14 +282,36 @@ def test_a_boundary_that_depends_on_the_next_token_waits_for_it():
     assert boundaries_since(table, ids, 3, 5) == ([4], 5) and boundaries_since(table, ids, 5, 5) == ([], 5)
 
 
-def test_models_metrics_and_health(client):
+def test_the_benchmark_asks_the_same_in_every_way(model, monkeypatch):
+    """Its slots share the programs of this file's server."""
+    questions, generate = (QUESTION, "How many are left?", "3*4="), model.generate
+    monkeypatch.setattr(model, "generate", lambda *given, **own: generate(*given, **own, max_new_tokens=20))
+    offer = functools.partial(Offer, model, "tiny", 96, 3, {"max_new_tokens": 20}, logprobs=0)
+    found = serving_cost(model, offer, questions, many=2, rounds=1, lone=2)
+    assert [found[name] for name in ("requests", "clients", "slots", "rounds")] == [3, 2, 3, 1]
+    lengths = [len(model.generate(text, seed=seed).ids) for seed, text in enumerate(questions)]
+    load, single = found["load"], found["alone"]
+    assert load["tokens"] == sum(lengths) and (single["requests"], single["tokens"]) == (2, sum(lengths[:2]))
+    assert list(load["tokens_per_second"]) == list(load["cpu_ms_per_token"]) == ["direct", "whole", "streamed"]
+    assert list(single["ms"]) == ["api", "whole", "streamed"] and list(single["overhead_ms"]) == ["whole", "streamed"]
+    assert 0 < single["first_text_ms"][0] < single["ms"]["streamed"][0]
+
+
+def test_models_metrics_and_health(client, model):
     (entry,) = client.get("/v1/models").json()["data"]
     assert client.get("/v1/models/tiny").json() == entry and client.get("/v1/models/huge").status_code == 404
     own = entry["specexit"]
     assert own["methods"] == ["specexit", "eagle3", "think", "nothink"] and own["context"] == 96 and own["slots"] == 3
     assert [each["epsilon"] for each in own["epsilons"]] == [0.01, 0.02, 0.05]
     assert own["epsilons"][1].pop("risk_upper") == pytest.approx(0.018)
-    assert own["epsilons"][1] == {"epsilon": 0.02, "delta": 0.05, "tokens_ratio": 0.5, "thresholds": {"progress": 0.55}}
+    certified = {
+        "epsilon": 0.02,
+        "delta": 0.05,
+        "harmed": 1,
+        "problems": 10,
+        "split": model.plan(QUESTION).policy.certificate.split,
+    }
+    assert own["epsilons"][1] == certified | {"tokens_ratio": 0.5, "thresholds": {"progress": 0.55}}
     remain = own["signals"]["remain"]
     assert (remain["at_least"], remain["full"], remain["colour"]) == (False, 512.0, "#0f766e") and remain["meaning"]
     assert client.get("/health").json() == {"status": "ok"} and client.get("/ready").json()["status"] == "ready"

@@ -17,6 +17,7 @@ from specexit_jax.serving.service import Limits
 
 pytestmark = pytest.mark.slow
 QUESTION, KEY = "Count the legs.", "sesame"
+TESTED = {"harmed": 41, "problems": 6000, "split": "calibration"}
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +92,7 @@ def test_the_slider_is_the_risk_of_the_request(page, address):
         told = page.inner_text("#certificate")
         assert slider.get_attribute("aria-valuetext") == page.inner_text("#allowed") == f"{100 * epsilon:g} %"
         assert f"At most {100 * epsilon:g} % of problems turn from right to wrong, with probability 95 %." in told
+        assert "Of 10 problems of the " in told and " split 1 did." in told
         assert f"About {ratio} % of the tokens remain." in told
         assert told.endswith(f"It exits where {limit}." if limit else "It exits at the first boundary.")
         said = asked(page)
@@ -109,7 +111,9 @@ def test_the_slider_is_the_risk_of_the_request(page, address):
 def test_risks_without_a_choice(chromium, address, stops):
     """A policy without a certificate is asked for no risk; one risk needs no slider."""
     signals = {"progress": {"meaning": "share", "colour": "#2563eb", "at_least": True, "full": 1.0}}
-    risks = [{"epsilon": one, "delta": 0.05, "tokens_ratio": None, "thresholds": {"progress": 0.5}} for one in stops]
+    risks = [
+        {"epsilon": one, "delta": 0.05, "tokens_ratio": None, "thresholds": {"progress": 0.5}} | TESTED for one in stops
+    ]
     own = {
         "methods": ["specexit", "eagle3"],
         "default": "specexit",
@@ -126,7 +130,8 @@ def test_risks_without_a_choice(chromium, address, stops):
         asked(page)
         assert page.asked[-1]["specexit"] == {"method": "specexit"} | ({"epsilon": 0.01} if stops else {})
         held = (
-            "At most 1 % of problems turn from right to wrong, with probability 95 %. It exits where progress ≥ 0.500."
+            "At most 1 % of problems turn from right to wrong, with probability 95 %. Of 6,000 problems of the calibration split "
+            "41 did. It exits where progress ≥ 0.500."
         )
         assert page.inner_text("#certificate") == (held if stops else "This exit policy is not certified for any risk.")
         assert page.is_visible("#allowed") == bool(stops) and page.is_hidden("#epsilon") and page.is_hidden("#ends")
@@ -286,7 +291,7 @@ def test_texts_are_never_markup(chromium, address):
     signals = {MARKUP: {"meaning": MARKUP, "colour": "red;background:url(//x.example)", "at_least": True, "full": 1.0}}
     own = {
         "methods": [MARKUP], "default": MARKUP, "signals": signals, "examples": {MARKUP: MARKUP},
-        "epsilons": [{"epsilon": 0.01, "delta": 0.05, "tokens_ratio": None, "thresholds": {MARKUP: 0.5}}],
+        "epsilons": [{"epsilon": 0.01, "delta": 0.05, "tokens_ratio": None, "thresholds": {MARKUP: 0.5}} | TESTED],
     }  # fmt: skip
     policy = POLICY | {"split": MARKUP, "uncovered": MARKUP, "boundaries": [MARKUP], "thresholds": {MARKUP: 0.5}}
     exit = {"token": 3, "boundary": 1, "signals": {MARKUP: 0.9}}

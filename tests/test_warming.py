@@ -9,6 +9,7 @@ from decoding_case import SAMPLED, boundary_table, tiny_params, tiny_spec
 
 from specexit_jax.decoding.loop.speculative import make_loop
 from specexit_jax.decoding.rows import SlotRequest
+from specexit_jax.engine.lone_slots import LoneSlots
 from specexit_jax.engine.scheduler import serve
 from specexit_jax.engine.slots import Slots, last_chunk
 from specexit_jax.engine.warming import prompts_of_each_kind, warming
@@ -18,13 +19,15 @@ SPEC = tiny_spec(1, buffer_length=60, live_prefixes=(16, 32), stop_ids=(), own_r
 
 
 @pytest.mark.slow
-def test_nothing_is_compiled_once_slots_are_warm(monkeypatch):
+@pytest.mark.parametrize("lone", [False, True])
+def test_nothing_is_compiled_once_slots_are_warm(lone, monkeypatch):
     """Short and long prompts and answers, whose live prefixes grow and are cut, and slots that are stopped and read."""
     monkeypatch.setattr("specexit_jax.engine.slots.CHUNK", 16)
     monkeypatch.setattr("specexit_jax.engine.slots.SHORTEST", 8)
     monkeypatch.setattr("specexit_jax.engine.warming.CHUNK", 16)
     monkeypatch.setattr("specexit_jax.engine.warming.SHORTEST", 8)
     slots, rng = Slots(make_loop(SPEC.bare, tiny_params(), NeverExit(), boundary_table()), 2), np.random.default_rng(0)
+    slots = LoneSlots(slots) if lone else slots
     for _ in warming(slots, 6):
         pass
     assert not slots.active
@@ -36,7 +39,9 @@ def test_nothing_is_compiled_once_slots_are_warm(monkeypatch):
         asked.append((number, SlotRequest(prompt, key, True, limit, SAMPLED, thinking_budget=3)))
     with compilations() as compiled:
         assert len(list(serve(slots, asked))) == 24
-        slots.admit(1, asked[0][1])
+        for each in asked:
+            assert len(list(serve(slots, [each]))) == 1
+        list(slots.admitting(1, asked[0][1]))
         slots.written(np.zeros((2,), np.int32), 6)
         slots.stop(1)
         slots.result(1)

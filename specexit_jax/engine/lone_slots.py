@@ -13,7 +13,10 @@ from specexit_jax.decoding.loop.segments import Written
 from specexit_jax.decoding.rows import SlotRequest
 from specexit_jax.decoding.spec import LoopContext
 from specexit_jax.decoding.state import DecodeResult
+from specexit_jax.engine.session import Session
 from specexit_jax.engine.slots import FOREVER, Slots
+
+LONE_ROW = ("auto", "on", "off")
 
 
 class LoneSlots:
@@ -35,6 +38,10 @@ class LoneSlots:
     @property
     def size(self) -> int:
         return self.full.size
+
+    @property
+    def compile_seconds(self) -> float:
+        return self.full.compile_seconds
 
     @property
     def done(self) -> np.ndarray:
@@ -109,3 +116,14 @@ class LoneSlots:
         found = of_full.copy()
         found[self.row] = of_lone[0]
         return found
+
+
+def lone_row_for(chosen: str, session: Session, slots: int) -> bool:
+    """Whether `slots` slots of a session should have a row for a request that is the only one. chosen: one of `LONE_ROW`.
+
+    auto: in float32 on one device. In bfloat16 programs of one row and of several round differently, so that a token could depend
+    on whether others came while its request ran.
+    """
+    if slots == 1 or chosen != "auto":
+        return slots > 1 and chosen == "on"
+    return session.target.dtype == "float32" and (session.mesh is None or session.mesh.size == 1)

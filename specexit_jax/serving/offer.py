@@ -12,12 +12,12 @@ from specexit_jax.api.arguments import Settings
 from specexit_jax.api.calls import Call, prompt_ids
 from specexit_jax.api.model import SpecExit
 from specexit_jax.data.prompt_ids import without_system
-from specexit_jax.engine.lone_slots import LoneSlots
+from specexit_jax.engine.lone_slots import LoneSlots, lone_row_for
 from specexit_jax.engine.requests import PreparedRequests
-from specexit_jax.engine.session import Session
 from specexit_jax.engine.slots import Slots, slots_for
 from specexit_jax.engine.specs import spec_for
 from specexit_jax.exits.boundaries import Boundaries
+from specexit_jax.exits.frontier_file import CertifiedRisk
 from specexit_jax.exits.signals import SIGNALS, named
 from specexit_jax.serving.engine_loop import Job
 from specexit_jax.serving.fields import Asked
@@ -25,7 +25,6 @@ from specexit_jax.serving.refusals import Refused
 
 NOTHINK = "nothink"
 LOGPROBS = 5
-LONE_ROW = ("auto", "on", "off")
 ID = "generate"  # of the first answer, as of `SpecExit.generate`; the others are generate/1, generate/2, …
 
 
@@ -42,7 +41,7 @@ class Choice:
 class Offer:
     """context: the most tokens of a request, prompt included. settings: of requests that do not say; the method is that of the
     program, by default as `SpecExit.generate` chooses it. examples: questions of the bundled model by their task. logprobs: most
-    likely tokens whose log-probabilities are kept beside those of the written ones; 0: none are kept. lone_row: of `lone_row_for`."""
+    likely tokens whose log-probabilities are kept beside those of the written ones; 0: none. lone_row: see `lone_row_for`."""
 
     def __init__(
         self,
@@ -185,16 +184,7 @@ class Offer:
             "logprobs": self.logprobs,
             "sampling": sampling,
             "signals": {name: _signal(name) for name in policy.signals},
-            "epsilons": [
-                {
-                    "epsilon": risk.epsilon,
-                    "delta": risk.policy.certificate.delta,
-                    "risk_upper": risk.policy.certificate.risk_upper,
-                    "tokens_ratio": risk.tokens_ratio,
-                    "thresholds": limiting(named(risk.policy.thresholds, risk.policy.signals)),
-                }
-                for risk in risks
-            ],
+            "epsilons": [_certified(risk) for risk in risks],
             "examples": self.examples,
         }
         return {
@@ -206,20 +196,16 @@ class Offer:
         }
 
 
-def lone_row_for(chosen: str, session: Session, slots: int) -> bool:
-    """Whether a request that is the only one is decoded in a state of one row. chosen: one of `LONE_ROW`.
-
-    auto: where programs of one row and of all round alike to what the tests hold equal: in float32, on one device. In bfloat16 a
-    token could depend on whether others came while its request ran.
-    """
-    if slots == 1 or chosen != "auto":
-        return slots > 1 and chosen == "on"
-    return session.target.dtype == "float32" and (session.mesh is None or session.mesh.size == 1)
-
-
 def limiting(thresholds: dict[str, float]) -> dict[str, float]:
     """Those of the thresholds that can refuse an exit."""
     return {name: limit for name, limit in thresholds.items() if SIGNALS[name].can_refuse(limit)}
+
+
+def _certified(risk: CertifiedRisk) -> dict[str, Any]:
+    held, limits = risk.policy.certificate, named(risk.policy.thresholds, risk.policy.signals)
+    names = ("epsilon", "delta", "risk_upper", "harmed", "problems", "split")
+    told = {name: getattr(held, name) for name in names}
+    return told | {"tokens_ratio": risk.tokens_ratio, "thresholds": limiting(limits)}
 
 
 def _signal(name: str) -> dict[str, Any]:

@@ -7,9 +7,10 @@ const LONG = 60; // letters of an answer that a sentence does not repeat
 export function risk(stop, signals) {
   const sure = percent(1 - stop.delta);
   const held = `At most ${percent(stop.epsilon)} of problems turn from right to wrong, with probability ${sure}.`;
+  const tested = ` Of ${whole(stop.problems)} problems of the ${stop.split} split ${whole(stop.harmed)} did.`;
   const cost = stop.tokens_ratio === null ? "" : ` About ${percent(stop.tokens_ratio, 2)} of the tokens remain.`;
   const limits = readings(signals, stop.thresholds, limit);
-  return `${held}${cost} ${limits.length ? `It exits where ${limits.join(" and ")}.` : "It exits at the first boundary."}`;
+  return `${held}${tested}${cost} ${limits.length ? `It exits where ${limits.join(" and ")}.` : "It exits at the first boundary."}`;
 }
 
 export function ending({ closed, exit, tokens: { thinking } }) {
