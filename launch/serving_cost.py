@@ -63,7 +63,8 @@ def _text(found: dict[str, Any]) -> str:
         lines.append(
             f"{name}: {_range(pace, 0)} tokens/s, {_range(load['cpu_ms_per_token'][name])} ms of CPU a token{told}"
         )
-    lines += [f"alone, {name}: p50 {_range(ms, 1)} ms" for name, ms in alone["ms"].items()]
+    for name, ms in alone["ms"].items():
+        lines.append(f"alone, {name}: p50 {_range(ms, 1)} ms, {_range(alone['cpu_ms'][name], 1)} ms of CPU")
     over = alone["overhead_ms"]["whole"]
     lines.append(f"first text p50 {_range(alone['first_text_ms'], 1)} ms; HTTP over the API {_range(over, 1)} ms")
     return "\n".join(lines)

@@ -40,6 +40,7 @@ def test_the_numbers_of_known_seconds(monkeypatch):
     found = cost._single(ways, 2)
     assert found["requests"] == 3 and found["tokens"] == 15
     assert found["ms"]["whole"] == pytest.approx([210] * 3) and found["first_text_ms"] == pytest.approx([10] * 3)
+    assert found["cpu_ms"] == {"api": [0.0] * 3, "whole": [0.0] * 3, "streamed": [0.0] * 3}
     assert found["overhead_ms"]["whole"] == pytest.approx([10] * 3), "the median of what each request took more"
 
 

@@ -1,5 +1,6 @@
 """Compiles all programs of slots before the first request, so that none waits for the compiler."""
 
+import concurrent.futures
 from collections.abc import Iterator
 
 import numpy as np
@@ -17,11 +18,14 @@ def warming(slots: Slots | LoneSlots, columns: int) -> Iterator[None]:
 
     columns: of `Slots.written`.
     """
-    if isinstance(slots, LoneSlots):
-        yield from _warming(slots.full, columns)
-        yield from _warming_lone(slots, columns)
-    else:
+    if not isinstance(slots, LoneSlots):
         yield from _warming(slots, columns)
+        return
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:  # one thread traces while the other loads or compiles
+        beside = pool.submit(_warm_lone, slots.lone, columns)
+        yield from _warming(slots.full, columns)
+        beside.result()
+    yield from _warming_moves(slots)
 
 
 def _warming(slots: Slots, columns: int) -> Iterator[None]:
@@ -43,24 +47,30 @@ def _warming(slots: Slots, columns: int) -> Iterator[None]:
     slots.resize(spec.prefixes[0])
 
 
-def _warming_lone(slots: LoneSlots, columns: int) -> Iterator[None]:
-    """What `_warming` leaves out: iterations and caches of one row, and its moves between the states."""
-    spec, full, lone = slots.loop.spec, slots.full, slots.lone
+def _warm_lone(lone: Slots, columns: int) -> None:
+    """Iterations and caches of one row; its prefill is that of `_warming`."""
+    spec = lone.loop.spec
     for room in spec.prompt_capacities:
         request = _without_answer(max(room - spec.reach, 1))
-        lone.adopt(request, full.programs.call(segments.fresh_row, full.loop, room), room)
+        lone.adopt(request, lone.programs.call(segments.fresh_row, lone.loop, room), room)
     for live in spec.prefixes:
         for other in spec.prefixes:
             lone.resize(live)
             lone.resize(other)
         lone.resize(live)
         lone.run_nothing()
+    _warm_reading(lone, columns)
+
+
+def _warming_moves(slots: LoneSlots) -> Iterator[None]:
+    full, lone = slots.full, slots.lone
+    for live in slots.loop.spec.prefixes:
+        lone.resize(live)
         full.resize(live)
         lone.give(0, full, 0)
         full.give(0, lone, 0)
         yield
-    _warm_reading(lone, columns)
-    full.resize(spec.prefixes[0])
+    full.resize(slots.loop.spec.prefixes[0])
 
 
 def _warm_reading(slots: Slots, columns: int) -> None:

@@ -81,14 +81,18 @@ def _under_load(ways: dict[str, Callable[[], Answers]], rounds: int) -> dict[str
 
 
 def _single(ways: dict[str, Callable[[], Answers]], rounds: int) -> dict[str, Any]:
-    """Milliseconds of a request, by the median over requests in each round; overhead: of HTTP over the API, request by request."""
+    """Milliseconds of a request, by the median over requests in each round; overhead: of HTTP over the API, request by request.
+    cpu: of this process, by the mean."""
     found: dict[str, Answers] = {}
     taken: dict[str, list[list[float]]] = {name: [] for name in ways}
+    computed: dict[str, list[float]] = {name: [] for name in ways}
     first: list[list[float]] = []
     for turn in range(-1, rounds):
         for name in ways if turn % 2 else reversed(ways):
+            cpu = time.process_time()
             found[name] = ways[name]()
             if turn >= 0:
+                computed[name].append(1000 * (time.process_time() - cpu) / len(found[name]))
                 taken[name].append([1000 * answer["seconds"] for answer in found[name]])
         if turn >= 0:
             # An answer without a text has no first one.
@@ -99,6 +103,7 @@ def _single(ways: dict[str, Callable[[], Answers]], rounds: int) -> dict[str, An
         "requests": len(found["api"]),
         "tokens": sum(answer["tokens"] for answer in found["api"]),
         "ms": {name: _spread(np.median(rows, axis=1)) for name, rows in own.items()},
+        "cpu_ms": {name: _spread(np.array(each)) for name, each in computed.items()},
         "first_text_ms": _spread(np.array([np.median(row) for row in first])),
         "overhead_ms": {name: _spread(np.median(own[name] - own["api"], axis=1)) for name in ways if name != "api"},
     }
