@@ -67,7 +67,7 @@ class LoneSlots:
             fresh, room = yield from self.full.reading(request)
             if self.active:
                 self._join()
-                self.full.place(row, request, fresh, room)
+                self.full.place(row, request, self.full.fitted(fresh, room), room)
             else:
                 self.lone.adopt(request, fresh, room)
                 self.row = row

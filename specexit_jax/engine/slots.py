@@ -145,6 +145,12 @@ class Slots:
         rows = PromptRows.of([request], 1, width, start, self._limits)
         return self.programs.call(segments.prefill_rows, self.loop, (room, room), fresh, rows, _one(start)), room
 
+    def fitted(self, state: DecodeState, live: int) -> DecodeState:
+        """A state of one row, which is given up, with caches as long as those of the slots: `place` then needs one program for each
+        length of these. live: as for `place`."""
+        self._grow(live)
+        return resize_caches(self.programs, [state], self.loop.spec.capacities_for(self.live))
+
     def place(self, row: int, request: SlotRequest, state: DecodeState, live: int) -> None:
         """Puts a request's state of one row into a free slot. live: the live prefix that its caches fit."""
         self._grow(live)
@@ -154,7 +160,7 @@ class Slots:
 
     def adopt(self, request: SlotRequest, state: DecodeState, live: int) -> None:
         """Holds a request's state of one row, which is given up, instead of that of the only slot. live: as for `place`."""
-        self.live = min(size for size in self.loop.spec.prefixes if size >= live)
+        self.live, self._state = min(size for size in self.loop.spec.prefixes if size >= live), None
         self._state = resize_caches(self.programs, [state], self.loop.spec.capacities_for(self.live))
         self.requests[0] = request
         self._look()

@@ -1,7 +1,7 @@
 """Compiles all programs of slots before the first request, so that none waits for the compiler."""
 
 import concurrent.futures
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -19,16 +19,34 @@ def warming(slots: Slots | LoneSlots, columns: int) -> Iterator[None]:
     columns: of `Slots.written`.
     """
     if not isinstance(slots, LoneSlots):
-        yield from _warming(slots, columns)
+        yield from _warming(slots, columns, slots.admit)
         return
+    full, lone = slots.full, slots.lone
     with concurrent.futures.ThreadPoolExecutor(1) as pool:  # one thread traces while the other loads or compiles
-        beside = pool.submit(_warm_lone, slots.lone, columns)
-        yield from _warming(slots.full, columns)
+        beside = pool.submit(_warm_lone, lone, columns)
+        known: set[tuple[int, int]] = set()
+
+        def read(row: int, request: SlotRequest) -> None:
+            """Reads a prompt of each kind once: where it goes depends on the length of the caches alone."""
+            kind = last_chunk(full.loop.spec, len(request.prompt))
+            if kind not in known:
+                known.add(kind)
+                for _ in full.reading(request):
+                    pass
+
+        yield from _warming(full, columns, read)
         beside.result()
-    yield from _warming_moves(slots)
+    for live in slots.loop.spec.prefixes:  # a row moves between the states
+        lone.resize(live)
+        full.resize(live)
+        lone.give(0, full, 0)
+        full.give(0, lone, 0)
+        yield
+    full.resize(slots.loop.spec.prefixes[0])
 
 
-def _warming(slots: Slots, columns: int) -> Iterator[None]:
+def _warming(slots: Slots, columns: int, admit: Callable[[int, SlotRequest], object]) -> Iterator[None]:
+    """admit: reads a prompt, and puts it into slots whose caches fit it."""
     spec, prompts = slots.loop.spec, prompts_of_each_kind(slots.loop.spec)
     for live in spec.prefixes:
         for other in spec.prefixes:
@@ -38,7 +56,7 @@ def _warming(slots: Slots, columns: int) -> Iterator[None]:
             before, width = last_chunk(spec, length)
             if spec.prompt_capacity(before + width) <= live:
                 slots.resize(live)
-                slots.admit(0, _without_answer(length))
+                admit(0, _without_answer(length))
                 yield
         slots.resize(live)
         slots.run_nothing()
@@ -48,11 +66,12 @@ def _warming(slots: Slots, columns: int) -> Iterator[None]:
 
 
 def _warm_lone(lone: Slots, columns: int) -> None:
-    """Iterations and caches of one row; its prefill is that of `_warming`."""
+    """Iterations and caches of one row. Its prefill is read by `warming`."""
     spec = lone.loop.spec
     for room in spec.prompt_capacities:
-        request = _without_answer(max(room - spec.reach, 1))
-        lone.adopt(request, lone.programs.call(segments.fresh_row, lone.loop, room), room)
+        for live in [live for live in spec.prefixes if live >= room]:
+            fresh = lone.programs.call(segments.fresh_row, lone.loop, room)
+            lone.adopt(_without_answer(1), fresh, live)
     for live in spec.prefixes:
         for other in spec.prefixes:
             lone.resize(live)
@@ -62,18 +81,8 @@ def _warm_lone(lone: Slots, columns: int) -> None:
     _warm_reading(lone, columns)
 
 
-def _warming_moves(slots: LoneSlots) -> Iterator[None]:
-    full, lone = slots.full, slots.lone
-    for live in slots.loop.spec.prefixes:
-        lone.resize(live)
-        full.resize(live)
-        lone.give(0, full, 0)
-        full.give(0, lone, 0)
-        yield
-    full.resize(slots.loop.spec.prefixes[0])
-
-
 def _warm_reading(slots: Slots, columns: int) -> None:
+    slots.requests[0] = _without_answer(1)
     slots.result(0)
     slots.written(np.zeros((slots.size,), np.int32), columns)
     slots.stop(0)
