@@ -89,6 +89,7 @@ class Driver:
         if self.slots.active:
             self.places.append(self.slots.alone)
             self.slots.run(int(self.rng.integers(1, 4)), self.slots.size - self.slots.active + 1)
+            assert self.slots.row is None or not self.slots.full.active
             self._look()
         if self.rows and self.rng.random() < 0.03:
             row = int(self.rng.choice(list(self.rows)))
