@@ -101,6 +101,8 @@ def test_a_risk_is_a_requests_own_and_told(client, answers, capfd):
     assert told[1]["unstopped"] == round(len(answers[1].ids) / 0.25) and told[2]["unstopped"] is None
     assert told[3]["signals"] is None and set(told[0]["signals"]) == {"confidence", "progress", "remain"}
     assert [own["method"] for own in told[2:5]] == ["specexit", "eagle3", "specexit"] and told[6]["closed"] == "prompt"
+    (own,) = client.post(CHAT, json=chat(temperature=0.77)).json()["choices"]  # which nothing has noted before
+    assert "temperature 0.77 instead of 1.0" in own["specexit"]["policy"]["uncovered"]
     assert "note:" not in capfd.readouterr().err, (
         "what a certificate does not cover is told in the answer, not by the server"
     )
