@@ -43,12 +43,13 @@ def annotated(folder: Path, whole: bool = True) -> None:
         require_every_boundary(folder)
 
 
-def draft_of(config: ml_collections.ConfigDict, needed: bool = True) -> str | None:
-    """The draft's folder: WORKDIR/draft_model if training wrote it, else the config's; None if there is none.
+def draft_of(config: ml_collections.ConfigDict, needed: bool = True, workdir: Path | None = None) -> str | None:
+    """The draft's folder: WORKDIR/draft_model if training wrote it, else the config's; None if there is none. workdir: default
+    --workdir.
 
     Raises FileNotFoundError where one is needed.
     """
-    own = Path(flags.FLAGS.workdir) / "draft_model"
+    own = (workdir or Path(flags.FLAGS.workdir)) / "draft_model"
     if own.is_dir():
         return str(own)
     if not config.draft and needed:
@@ -58,12 +59,12 @@ def draft_of(config: ml_collections.ConfigDict, needed: bool = True) -> str | No
     return config.draft or None
 
 
-def policy_of(config: ml_collections.ConfigDict, needed: bool = True) -> Path | None:
-    """WORKDIR/policy.json if calibration wrote it, else the config's; None if there is none.
+def policy_of(config: ml_collections.ConfigDict, needed: bool = True, workdir: Path | None = None) -> Path | None:
+    """WORKDIR/policy.json if calibration wrote it, else the config's; None if there is none. workdir: default --workdir.
 
     Raises FileNotFoundError where one is needed.
     """
-    own = Path(flags.FLAGS.workdir) / "policy.json"
+    own = (workdir or Path(flags.FLAGS.workdir)) / "policy.json"
     if own.is_file():
         return own
     if not config.policy and needed:

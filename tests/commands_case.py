@@ -13,6 +13,7 @@ STAGES = (
     "ablate",
     "benchmark",
     "calibrate",
+    "drafts",
     "evaluate",
     "foresight",
     "learning_curve",
@@ -68,8 +69,9 @@ def arguments_of(command: str, folder: Path) -> tuple[str, list[str]]:
             given[flag] = f"={value}" if "=" in word else ""
     if "--out" in given:
         given["--out"] = f"={folder}/out"
-    if "--config.ablate.draft" in given:
-        given["--config.ablate.draft"] = f"={folder}/work"
+    for flag in ("--config.ablate.draft", "--other"):
+        if flag in given:
+            given[flag] = f"={folder}/work"
     if name in STAGES and not {"--preset", "--compile_only", "--annotation"} & given.keys():
         given = {"--config": "=configs/embedded.py"} | given | {"--workdir": f"={folder}/work"}
     if name == "generate" and not {"--prompt", "--prompt_ids", "--prompts", "--example"} & given.keys():

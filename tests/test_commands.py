@@ -71,6 +71,8 @@ REFUSED = [
     ("train", ["--config.train.signals=both"], "work", "--config.train.signals: unknown name 'both'"),
     ("learning_curve", [], "fresh", "development/traces.jsonl does not exist"),
     ("learning_curve", ["--epsilon=2"], "work", "--epsilon lies between 0 and 1"),
+    ("drafts", [], "fresh", "Name the second draft's workdir: --other=FOLDER."),
+    ("drafts", ["--other=runs/one"], "fresh", "development/traces.jsonl does not exist"),
     ("foresight", [], "fresh", "development/traces.jsonl does not exist"),
     ("ablate", [], "fresh", "development/traces.jsonl does not exist"),
     ("ablate", ["--config.ablate.draft=nowhere"], "work", "config.ablate.draft names nowhere, which is not a folder"),
