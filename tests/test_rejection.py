@@ -109,7 +109,7 @@ def test_a_step_is_what_a_plain_loop_writes(tree):
 
 @SHAPES
 def test_a_row_does_not_depend_on_its_batch(tree):
-    spec, requests, params = rejecting_spec(tree), Requests.random(8, 3), params_of()
+    spec, requests, params = rejecting_spec(tree), Requests.random(8, 1), params_of()
     together = run(spec, params, requests.rows(), policy(), boundary_table())
     assert (together.exit_position >= 0).any()
     assert together.finished.any()
