@@ -34,7 +34,7 @@ flags.DEFINE_integer("largest_body", 2**20, "Bytes of the largest request.", low
 flags.DEFINE_integer(
     "steps",
     4,
-    "Iterations of the loop after which requests join and leave; of full slots and of a request alone up to 4 times as many.",
+    "Iterations of the loop after which requests join and leave; of full slots, and of a request alone that is not streamed, up to 4 times as many.",
     lower_bound=1,
 )
 flags.DEFINE_enum(

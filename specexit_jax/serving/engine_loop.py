@@ -19,10 +19,7 @@ from specexit_jax.engine.slots import BETWEEN, READ, Slots
 from specexit_jax.engine.warming import warming
 
 STEPS = 4  # iterations of a segment
-LONGER, LONGEST = (
-    2,
-    4,
-)  # times as many where slots are full or one row is alone, and where besides nobody is told of the rows
+LONGER, LONGEST = 2, 4  # times as many where slots are full and somebody is told of their rows, and where nobody is
 
 
 @dataclasses.dataclass(eq=False)
@@ -149,10 +146,11 @@ class EngineLoop:
         """How many iterations the next segment has. It ends early where a row is finished."""
         if self._entering:
             return BETWEEN
-        if len(self._rows) < self.slots.size and not self.slots.alone:
+        watched, full = any(job.watched for job in self._rows.values()), len(self._rows) == self.slots.size
+        if not full and (watched or not self.slots.alone):
             return self._steps
         # Nobody can join full slots, and one row iterates several times as fast: the host need not look so often.
-        return self._steps * (LONGER if any(job.watched for job in self._rows.values()) else LONGEST)
+        return self._steps * (LONGER if watched else LONGEST)
 
     def _end_jobs(self) -> list[tuple[Job, Progress]]:
         """Frees the slots of jobs that were ended, and takes those out of the queue."""
