@@ -34,8 +34,8 @@ flags.DEFINE_integer("largest_body", 2**20, "Bytes of the largest request.", low
 flags.DEFINE_integer(
     "steps",
     4,
-    "Iterations of the loop after which requests join and leave; up to 4 times as many where slots are full, or a request is alone and "
-    "not streamed.",
+    "Iterations of the loop after which requests join and leave; up to 4 times as many where slots are full, or a request is alone "
+    "and not streamed.",
     lower_bound=1,
 )
 flags.DEFINE_enum(
