@@ -87,6 +87,9 @@ def test_a_stack_lies_as_its_layers_do():
 
 def test_the_axes_of_a_stack_are_ordered_as_a_layer_is_read(monkeypatch):
     monkeypatch.setattr(layouts, "_PLATFORMS", ("cpu",))
+    narrow = stacked(stacker(None))[LAYERS]  # its columns fill no whole lanes
+    assert narrow["mlp"]["gate_up"].format.layout.major_to_minor == (0, 2, 3, 1)
+    monkeypatch.setattr(layouts, "_LANES", 1)
     placed = stacked(stacker(None))[LAYERS]
     assert placed["mlp"]["gate_up"].format.layout.major_to_minor == (0, 2, 1, 3)
     assert placed["attention"]["qkv"].format.layout.major_to_minor == (0, 2, 3, 1, 4)

@@ -233,7 +233,7 @@ def test_a_client_that_leaves_frees_its_slot(client, model, monkeypatch):
 
 
 def test_segments_are_longer_where_nobody_looks_or_could_join(client, monkeypatch):
-    """And of a row that is alone."""
+    """And of a row that is alone, unless it is streamed."""
     engine, seen = client.service.engine, []
     run = engine.slots.run
     monkeypatch.setattr(
@@ -241,7 +241,7 @@ def test_segments_are_longer_where_nobody_looks_or_could_join(client, monkeypatc
         "run",
         lambda *given: seen.append((len(engine._rows), engine.slots.alone, given[0])) or run(*given),
     )
-    for stream, longest in ((False, 16), (True, 8)):
+    for stream, longest, alone in ((False, 16, 16), (True, 8, 4)):
         seen.clear()
         with concurrent.futures.ThreadPoolExecutor(8) as pool:
             told = list(pool.map(lambda seed: client.post(CHAT, json=chat(seed=seed, stream=stream)), range(8)))  # noqa: B023
@@ -250,7 +250,7 @@ def test_segments_are_longer_where_nobody_looks_or_could_join(client, monkeypatc
         assert all(steps == 4 for rows, lone, steps in seen if rows < 3 and not lone)
         seen.clear()
         client.post(CHAT, json=chat(seed=0, stream=stream))
-        assert seen and set(seen) == {(1, True, longest)}
+        assert seen and set(seen) == {(1, True, alone)}
 
 
 def test_a_request_that_is_joined_and_left_alone_again_is_what_it_is_alone(client, model, answers, monkeypatch):

@@ -68,7 +68,7 @@ class Watched:
         slots = Slots(loop, budget.levels[0].rows, None, budget.levels[0].longest)
         self.shifts, self.levels = Shifts(slots, budget, enumerate(requests)), budget.levels
         self.held, self.parked, self.waiting, self.opened = [], [], [], []
-        call, park, reopen = slots._programs.call, slots.park, slots.reopen
+        call, park, reopen = slots.programs.call, slots.park, slots.reopen
 
         def counted(function, *arguments):
             self.held.append(self.bytes())
@@ -76,7 +76,7 @@ class Watched:
             self.held.append(self.bytes())
             return found
 
-        slots._programs.call = counted
+        slots.programs.call = counted
         slots.park = lambda row: self.parked.append(row) or park(row)
         slots.reopen = lambda *given: self.opened.append(given) or reopen(*given)
 
