@@ -1,4 +1,6 @@
-"""The model of --config, with the draft and policy of --workdir."""
+"""The model of --config, with the draft and policy of --workdir, and what serving it needs."""
+
+import importlib.util
 
 from absl import flags
 
@@ -6,6 +8,15 @@ from launch import checks, door, loading, strictness
 from specexit_jax.api.model import SpecExit
 
 FLAGS = flags.FLAGS
+
+
+def check() -> None:
+    """Refuses a lack of the packages that serve, and a --workdir without --config."""
+    for name in ("starlette", "uvicorn", "prometheus_client"):
+        if importlib.util.find_spec(name) is None:
+            raise ValueError(f"{name} is not installed: pip install 'specexit-jax[serve]'.")
+    if FLAGS["config"].value is None and FLAGS.workdir is not None:
+        raise ValueError("--workdir has the draft and policy of an experiment: give --config too.")
 
 
 def model() -> SpecExit:

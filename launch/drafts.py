@@ -11,9 +11,7 @@ from pathlib import Path
 
 from absl import flags
 
-from launch import checks, door, loading
-from specexit_jax.data.splits import sample
-from specexit_jax.decoding.trees import TreeShape
+from launch import checks, door, loading, stages
 from specexit_jax.evaluation.pipeline import drafts_beside
 from specexit_jax.evaluation.pipeline.drafts_beside import Side, chain, tree
 from specexit_jax.exits.policy_file import load_policy
@@ -28,17 +26,16 @@ _TIMED = 3  # problems of each task that are timed
 
 
 def check():
-    """Returns the config and both workdirs. Refuses one that is missing, and splits that are not annotated."""
+    """Returns the config, both workdirs and the tree. Refuses splits that are not annotated, and those of another source."""
     config = door.config()
     if _OTHER.value is None:
         raise ValueError("Name the second draft's workdir: --other=FOLDER.")
-    if config.source.name:
-        raise ValueError("Drafts are compared on the reasoning world: leave config.source.name out.")
-    folders = Path(FLAGS.workdir), Path(_OTHER.value)
+    shape, folders = door.tree(_TREE.value), (Path(FLAGS.workdir), Path(_OTHER.value))
     for folder in folders:
         for split in (config.calibrate.split, config.calibrate.certify_on):
             checks.annotated(folder / split)
-    return config, folders
+            stages.require_source(config, folder / split)
+    return config, folders, shape
 
 
 def side_of(config, workdir: Path) -> Side:
@@ -51,21 +48,21 @@ def side_of(config, workdir: Path) -> Side:
 def main() -> None:
     door.decode_on_one_thread()
     door.alone("the comparison")
-    config, folders = check()
-    shape = TreeShape(*map(int, _TREE.value))
+    config, folders, shape = check()
     sides = tuple(side_of(config, folder) for folder in folders)
-    kinds, tasks, seed = tuple(config.annotate.kinds), tuple(config.tasks), config.seed
+    kinds, split, seed = tuple(config.annotate.kinds), config.calibrate.split, config.seed
     longest, short = config.rollout.max_new_tokens, config.evaluate.draft_tokens
     rows = []
     ways = {f"chain of {length}": chain(length) for length in dict.fromkeys((short, shape.depth))}
     ways[f"tree of depth {shape.depth}, top {shape.top_k}, {shape.total} drafts"] = tree(shape)
-    problems = sample(config.calibrate.split, _LIMIT.value, tasks)
+    source = stages.source_of(config)
+    problems = source.problems(split, _LIMIT.value)
     for name, way in ways.items():
         rows += drafts_beside.drafting(sides, problems, name, way, seed, longest, 8)
         door.say(f"{rows[-1].quantity}: {rows[-1].first.value:.3f}, {rows[-1].second.value:.3f}")
-    rows.append(drafts_beside.knowing(sides, config.calibrate.split, kinds))
+    rows.append(drafts_beside.knowing(sides, split, kinds))
     rows.append(drafts_beside.saving(sides, config.calibrate.certify_on, kinds))
-    timed = sample(config.calibrate.split, min(_TIMED, _LIMIT.value), tasks)
+    timed = source.problems(split, min(_TIMED, _LIMIT.value))
     rows.append(drafts_beside.pacing(sides, timed, chain(short), seed, longest, _ROUNDS.value))
     names = tuple(folder.name for folder in folders)
     write_json(folders[0] / "drafts.json", {"folders": names, "rows": [dataclasses.asdict(row) for row in rows]})

@@ -5,7 +5,6 @@ python -m launch.serve --config=configs/embedded.py --workdir=runs/embedded
 Needs pip install "specexit-jax[serve]". SIGTERM finishes what was accepted.
 """
 
-import importlib.util
 import time
 from pathlib import Path
 
@@ -58,17 +57,13 @@ _A_REQUESTS_OWN = ("seed", "exits", "rule", "epsilon", "thinking_budget")
 def check() -> None:
     """Refuses a lack of packages, and flags that requests have of their own."""
     models.check()
-    for name in ("starlette", "uvicorn", "prometheus_client"):
-        if importlib.util.find_spec(name) is None:
-            raise ValueError(f"{name} is not installed: pip install 'specexit-jax[serve]'.")
+    configured.check()
     if given := [name for name in _A_REQUESTS_OWN if FLAGS[name].present]:
         raise ValueError(f"--{given[0]} is a request's own: leave it out, and let clients give it.")
     if FLAGS.config is not None and (twice := [name for name in ("target", "draft", "policy") if FLAGS[name].present]):
         raise ValueError(
             f"--config names the {twice[0]} already: leave one of them out, or give --config.{twice[0]}=…."
         )
-    if FLAGS.config is None and FLAGS.workdir is not None:
-        raise ValueError("--workdir has the draft and policy of an experiment: give --config too.")
 
 
 def keys() -> list[str]:

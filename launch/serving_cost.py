@@ -1,6 +1,5 @@
 """launch.benchmark --serving: what HTTP costs beside the slots and the API, under load and for a request that is alone."""
 
-import importlib.util
 import json
 from typing import Any
 
@@ -15,18 +14,11 @@ FLAGS = flags.FLAGS
 flags.DEFINE_bool("serving", False, "Measure a server: under load, and for a request that is alone.")
 flags.DEFINE_integer("clients", 16, "With --serving: requests that clients have open at a time.", lower_bound=1)
 ROUNDS, LIMIT, LONE = 4, 16, 24
+check = configured.check
 
 
 def wanted() -> bool:
     return FLAGS.serving
-
-
-def check() -> None:
-    for name in ("starlette", "uvicorn", "prometheus_client"):
-        if importlib.util.find_spec(name) is None:
-            raise ValueError(f"{name} is not installed: pip install 'specexit-jax[serve]'.")
-    if FLAGS["config"].value is None and FLAGS.workdir is not None:
-        raise ValueError("--workdir has the draft and policy of an experiment: give --config too.")
 
 
 def report(as_json: bool) -> str:

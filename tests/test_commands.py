@@ -72,6 +72,7 @@ REFUSED = [
     ("learning_curve", [], "fresh", "development/traces.jsonl does not exist"),
     ("learning_curve", ["--epsilon=2"], "work", "--epsilon lies between 0 and 1"),
     ("drafts", [], "fresh", "Name the second draft's workdir: --other=FOLDER."),
+    ("drafts", ["--other=runs/one", "--tree=5,x"], "work", "--tree must be whole numbers separated by commas, but it holds 'x'"),
     ("drafts", ["--other=runs/one"], "fresh", "development/traces.jsonl does not exist"),
     ("foresight", [], "fresh", "development/traces.jsonl does not exist"),
     ("ablate", [], "fresh", "development/traces.jsonl does not exist"),

@@ -59,6 +59,10 @@ def test_confidence_and_saving_are_of_the_same_traces(tmp_path, monkeypatch):
     row = drafts_beside.saving(sides, "development", ("paragraph", "marker"))
     # The first leaves at the paragraph that ends at token 3: 4 tokens, </think> and 2 of the answer, of 11; the second never.
     assert row.first.value == pytest.approx(7 / 11) and row.second.value == 1.0
+    others = iter([(traces, labels, known[0]), (traces[:-1], labels[:-1], known[1])])
+    monkeypatch.setattr(drafts_beside, "_along", lambda side, split, kinds: next(others))
+    with pytest.raises(ValueError, match="hold different traces of development"):
+        drafts_beside.saving(sides, "development", ("paragraph", "marker"))
     table = drafts_beside.text([row], ("one", "two")).splitlines()
     assert table[2].startswith(
         "| tokens with exits, of those without | 0.636 (0.636 to 0.636) | 1.000 (1.000 to 1.000) | +0.364"

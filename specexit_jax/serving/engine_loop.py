@@ -66,8 +66,7 @@ class EngineLoop:
     def __init__(
         self, slots: Slots | LoneSlots, deliver: Callable[[Told], None], steps: int, warmed: Callable[[float], None]
     ):
-        self.slots, self._deliver = slots, deliver
-        self._steps, self._warmed = steps, warmed
+        self.slots, self._deliver, self._steps, self._warmed = slots, deliver, steps, warmed
         self.warm_seconds: float | None = None  # None until all programs are compiled
         self.failed = False
         # The most tokens of a segment whose rows somebody watches. What a longer one leaves is read after the next.

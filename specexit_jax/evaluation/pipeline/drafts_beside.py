@@ -88,8 +88,7 @@ def drafting(
 def knowing(sides: Sides, split: str, kinds: Sequence[str]) -> Row:
     """AUC of the confidence at the boundaries of a split against whether the answer forced there agrees."""
     scores, agree, names = [], np.zeros(0, bool), []
-    for side in sides:
-        traces, labels, signals = _along(side, split, kinds)
+    for side, (traces, labels, signals) in zip(sides, _both(sides, split, kinds), strict=True):
         own = smoothed_at_boundaries(smoother_named("none", side.session.draft.signal_names), traces, labels, signals)
         column = agreement_column(side.session.draft.signal_names)
         scores.append(np.concatenate([seen[:, column] for seen in own]))
@@ -103,8 +102,7 @@ def knowing(sides: Sides, split: str, kinds: Sequence[str]) -> Row:
 def saving(sides: Sides, split: str, kinds: Sequence[str]) -> Row:
     """The tokens that each draft's policy leaves, as a share of those without exits, on a split."""
     columns, tasks, names = [], [], []
-    for side in sides:
-        traces, labels, signals = _along(side, split, kinds)
+    for side, (traces, labels, signals) in zip(sides, _both(sides, split, kinds), strict=True):
         length = len(side.session.end_think_ids)
         seen = outcomes(side.policy.policy().smoother, traces, labels, signals, length)
         columns.append(np.stack([_tokens(seen, side.policy), seen.full_tokens], axis=1))
@@ -127,6 +125,16 @@ def pacing(sides: Sides, problems: Sequence[Problem], of: MethodOf, seed: int, l
     tasks, names = [problem.task for problem in problems], [problem.id for problem in problems]
     pairs = [np.stack([1000 * np.median(seconds[name], axis=1), tokens], axis=1) for name in ways]
     return _ratios("ms a token, one row", pairs, tasks, names)
+
+
+def _both(sides: Sides, split: str, kinds: Sequence[str]) -> list[tuple]:
+    """`_along` of both. Raises ValueError where their traces are not the same."""
+    found = [_along(side, split, kinds) for side in sides]
+    first, second = found[0][0], found[1][0]
+    pairs = zip(first, second, strict=False)  # one of each at a time: they may be large
+    if len(first) != len(second) or any((a["id"], a["ids"]) != (b["id"], b["ids"]) for a, b in pairs):
+        raise ValueError(f"The two workdirs hold different traces of {split}: copy the split from one to the other.")
+    return found
 
 
 def _along(side: Side, split: str, kinds: Sequence[str]):
