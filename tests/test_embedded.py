@@ -97,10 +97,8 @@ def test_replay_equals_decoding_on_the_bundled_model(session):
     problems = sample("test", 1, TASKS)[:3]
     policy, kinds = read_policy(session, EMBEDDED / "policy.json")
     method = make_method(session, "specexit", policy, kinds)
-    requests, settings = (
-        [request_of(session, problem, 0) for problem in problems],
-        DecodeSettings(max_new_tokens=NEW_TOKENS),
-    )
+    requests = [request_of(session, problem, 0) for problem in problems]
+    settings = DecodeSettings(max_new_tokens=NEW_TOKENS)
     whole = generate(session, requests, method, dataclasses.replace(settings, may_exit=False))
     full = [trace_of(session, problem, one) for problem, one in zip(problems, whole, strict=True)]
     shown = replayed(session, full, policy, kinds)
