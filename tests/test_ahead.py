@@ -147,7 +147,10 @@ def test_an_iteration_on_an_h100_lays_nothing_out_again(preset, rows, context, a
     capacity = DecodeSpec(target, context, (0,), (1,), draft, 3, live_prefixes=(1 << 30,))
     with tracing_for("gpu"):
         one = rows * target.num_kv_heads * target.head_dim * capacity.capacity * 2  # bytes of one layer's keys
-    assert not [each for each in apart if each.bytes // each.number >= one and "softmax" not in each.operation]
+    large = [each for each in apart if each.bytes // each.number >= one]
+    assert not [each for each in large if f"{target.vocab_size}]" not in each.shape], (
+        "logits of 64 rows alone are as large"
+    )
     ratio = found.moved / traffic(capacity, rows, context).whole
     print(f"\n{preset}, {rows} rows of {context}: {found.launches} kernels, {ratio:.2f} times the least bytes")
     assert found.launches <= most_kernels and ratio <= most_moved

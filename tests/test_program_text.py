@@ -38,6 +38,7 @@ PROGRAM = """HloModule jit_f, is_scheduled=true
   %call.1 = bf16[8,1024,16]{2,1,0} call(%loop_gather_fusion, %weights), to_apply=%graph
   %t = (bf16[2,4,128], bf16[2,4096,128]) custom-call(%new, %input_scatter_fusion.3, %ids), output_to_operand_aliasing={{1}: (1, {})}
   %copy.5 = bf16[50000,64]{1,0} copy(%table)
+  %again = (bf16[50000,64]{1,0}, pred[]) while(%in.1), condition=%seldom, body=%rerun
   %all-reduce-start = f32[8]{0} all-reduce-start(%ids), to_apply=%add
   %all-reduce-done = f32[8]{0} all-reduce-done(%all-reduce-start)
   ROOT %tuple = (bf16[2,4096,128]{2,1,0}, bf16[50000,64]{1,0}) tuple(%input_scatter_fusion.3, %copy.5)
@@ -56,8 +57,9 @@ NEW, ROWS, TABLE, WEIGHTS, OUT = 2 * 4 * 128 * 2, 8 * 64 * 2, 50_000 * 64 * 2, 6
 
 def test_an_iteration_is_its_launches_its_bytes_and_what_it_writes():
     found = iteration_of(PROGRAM)
-    assert found.launches == 6
+    assert found.launches == 7
     assert found.kernels["gemm_fusion_dot"] == 1, "inside a call"
+    assert found.kernels["again"] == 1, "a loop of one round or none: what it carries is not written"
     ids = 8 * 4
     custom, placed = ids + NEW, NEW + NEW + 2 * 4  # the new part is read, and written in place
     picked, product, copied = ROWS + ids + ROWS, ROWS + WEIGHTS + OUT, 2 * TABLE

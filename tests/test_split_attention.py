@@ -102,7 +102,7 @@ def test_norms_rotation_and_both_writes(gpu, lengths, tokens, normed, dtype):
     rng, group = np.random.default_rng(1), 3
     _, k, v, length = case(lengths, tokens, group, 256, dtype)
     qkv = jnp.asarray(rng.normal(size=(len(lengths), tokens, 2, group + 2, SIZE)), dtype)
-    norms = tuple(jnp.asarray(rng.normal(size=SIZE), jnp.float32) for _ in range(2)) if normed else None
+    norms = tuple(jnp.asarray(rng.normal(size=SIZE), dtype) for _ in range(2)) if normed else None
     cos, sin = rotary_angles(length[:, None] + jnp.arange(tokens, dtype=jnp.int32)[None], SIZE, 1e4, None)
 
     def plain(qkv, k, v):
@@ -141,7 +141,7 @@ def test_both_lower_for_cuda(dtype):
     """To Triton's code, of which a compiler for GPUs makes a program (`tests/test_ahead.py`)."""
     q, k, v, length = jax.eval_shape(lambda: case((5, 9), 4, 6, 128, dtype))
     qkv, angles = jax.ShapeDtypeStruct((2, 4, 2, 8, SIZE), dtype), jax.ShapeDtypeStruct((2, 4, SIZE), "float32")
-    bias, scale = jax.ShapeDtypeStruct((2, 4, 128), "float32"), jax.ShapeDtypeStruct((SIZE,), "float32")
+    bias, scale = jax.ShapeDtypeStruct((2, 4, 128), "float32"), jax.ShapeDtypeStruct((SIZE,), dtype)
 
     def step(q, qkv, k, v, cos, sin, bias, length, scale):
         written = rotate_and_write(qkv, k, v, cos, sin, length, (scale, scale), 1e-6)

@@ -93,7 +93,8 @@ def _kernel(qkv, k_before, v_before, cos, sin, length, *rest, eps: float):
         halves = [qkv[row, part].astype(jnp.float32) for part in (lower, upper)]
         if norms:
             inverse = jax.lax.rsqrt(sum(jnp.sum(jnp.square(each)) for each in halves) / size + eps)
-            halves = [each * inverse * norms[scale][part] for each, part in zip(halves, (lower, upper), strict=True)]
+            scales = (norms[scale][part].astype(jnp.float32) for part in (lower, upper))
+            halves = [each * inverse * by for each, by in zip(halves, scales, strict=True)]
             halves = [each.astype(q.dtype).astype(jnp.float32) for each in halves]
         first, second = halves
         return first * cos[lower] + second * sin[lower], second * cos[upper] + first * sin[upper]

@@ -91,9 +91,10 @@ def iteration_of(text: str) -> Iteration:
             continue
         kernels[kind] += 1
         read, placed = _traffic(each, shapes, computations)
+        if each.operation in ("conditional", "while"):  # what they carry, their bodies write, or nobody
+            continue
         written[kind, each.shape, placed] += 1
-        if each.operation not in ("conditional", "while"):
-            moved += read + (0 if placed else bytes_of(each.shape))
+        moved += read + (0 if placed else bytes_of(each.shape))
     large = [
         Written(kind, shape, number, number * bytes_of(shape), placed)
         for (kind, shape, placed), number in written.items()
