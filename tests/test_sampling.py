@@ -122,6 +122,8 @@ def reference_filter(scores: np.ndarray, sampling: Sampling) -> np.ndarray:
         Sampling(1, 0, 0.8),
         Sampling(1, 7, 0.6),
         Sampling(1, 0, 1e-6),
+        Sampling(1, 0, 1e-40),
+        Sampling(1, 5, 1e-50),
         Sampling(1, 99, 0.9),
         Sampling(1, min_p=0.1),
         Sampling(1, min_p=1),
@@ -200,6 +202,7 @@ def test_log_probability_is_unfiltered():
         {"top_p": 0.0},
         {"top_p": 1.5},
         {"min_p": -0.1},
+        *({"repetition_penalty": value} for value in (0.0, 1e-50, 1e300, float("nan"))),
         {"rule": "lenient"},
     ],
 )

@@ -29,6 +29,7 @@ RULES = ("keyed", "rejection")
 PRNG = "threefry2x32"  # of every key
 # Keeps logits / temperature within float32; below COLDEST noise cannot change the argmax.
 COLDEST, HOTTEST = 1e-30, 1e30
+LEAST_MASS = np.finfo(np.float32).tiny  # of top_p, below which float32 has 0 and no token would reach it
 DRAFT, ACCEPT, RESIDUAL = 1, 2, 3  # purposes of the random numbers that rejection sampling draws for one position
 
 
@@ -60,6 +61,8 @@ class Sampling:
             raise ValueError(f"min_p must be in [0, 1], but it is {self.min_p}.")
         if not self.repetition_penalty > 0:
             raise ValueError(f"repetition_penalty must be above 0 (1 is none), but it is {self.repetition_penalty}.")
+        if not COLDEST <= self.repetition_penalty <= HOTTEST:
+            raise ValueError(f"repetition_penalty must be within float32, but it is {self.repetition_penalty}.")
         if self.rule not in RULES:
             raise ValueError(f"rule must be one of {', '.join(RULES)}, but it is {self.rule!r}.")
 
@@ -108,7 +111,7 @@ class SamplingRows:
                 sampled=sampled,
                 inverse_temperature=one / np.where(sampled, temperature, one),
                 top_k=np.where(sampled, top_k, np.int32(0)),
-                top_p=np.where(sampled, top_p, one),
+                top_p=np.where(sampled, np.maximum(top_p, LEAST_MASS), one),
                 log_min_p=np.where(sampled, np.log(min_p.astype(np.float64)), -np.inf).astype(np.float32),
                 penalty=penalty,
                 inverse_penalty=one / penalty,
