@@ -14,7 +14,7 @@ import json
 from absl import flags
 
 from launch import door
-from launch.plan_work import pair_seconds, work_of
+from launch.plan_work import assumed_of, work_of
 from specexit_jax.sizing.devices import DEVICES
 from specexit_jax.sizing.plan import Assumed, Machine, processes_of
 from specexit_jax.sizing.plan_stages import plan
@@ -79,20 +79,20 @@ def machine_of(devices: int) -> Machine:
 
 
 def check():
-    """Returns the work, what is assumed of it, and the machine."""
-    config, given = door.config(), {field.name: FLAGS[field.name].value for field in dataclasses.fields(Assumed)}
-    if given["pair_seconds"] is None:
-        given["pair_seconds"] = pair_seconds(config)
-    assumed = Assumed(**given)
-    return work_of(config, assumed, FLAGS.preset), assumed, machine_of(FLAGS.devices)
+    """Returns the work, and what is assumed of it."""
+    config = door.config()
+    given = {field.name: FLAGS[field.name].value for field in dataclasses.fields(Assumed) if FLAGS[field.name].present}
+    assumed = assumed_of(config, given, FLAGS.preset)
+    return work_of(config, assumed, FLAGS.preset), assumed
 
 
 def main() -> None:
-    work, assumed, machine = check()
-    stages = plan(work, assumed, machine)
+    work, assumed = check()
     if FLAGS.counts:
         door.say(by_devices(work, assumed, machine_of, door.whole_numbers("counts", FLAGS.counts)))
         return
+    machine = machine_of(FLAGS.devices)
+    stages = plan(work, assumed, machine)
     if FLAGS.json:
         door.say(json.dumps(as_json(stages, machine) | {"assumed": dataclasses.asdict(assumed)}))
         return

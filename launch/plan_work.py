@@ -6,7 +6,7 @@ from pathlib import Path
 
 import ml_collections
 
-from launch import scores
+from launch import scores, stages
 from specexit_jax.data.benchmarks import BENCHMARKS
 from specexit_jax.engine.placement import rows_of
 from specexit_jax.exits.signals import draft_signals
@@ -38,11 +38,39 @@ def target_of(config: ml_collections.ConfigDict, preset: str | None = None) -> T
     )
 
 
+def assumed_of(config: ml_collections.ConfigDict, given: Mapping[str, float], preset: str | None = None) -> Assumed:
+    """What is assumed of the traces: `given`, and for the rest the defaults, as far as the config's limits and the target's context
+    let traces be like that. Raises ValueError where given ones cannot be the mean of what the config allows."""
+    most, context = config.rollout.max_new_tokens, target_of(config, preset).max_position
+    default = Assumed()
+    for name, value in given.items():
+        if not 0 <= value < float("inf"):
+            raise ValueError(f"--{name} must be a number from 0 on, not {value}.")
+    prompt = given.get("prompt", min(default.prompt, context // 4))
+    if prompt >= context:
+        raise ValueError(f"--prompt={prompt} fills the target's context of {context} tokens.")
+    most = min(most, context - prompt)
+    answer = given.get("answer", min(default.answer, config.annotate.max_answer, -(-most // 4)))
+    thinking = given.get("thinking", min(default.thinking, max(most // 3, 1)))
+    if thinking + answer > most:
+        raise ValueError(
+            f"Thinking of {thinking} tokens and an answer of {answer} are more than the {most} that a trace may have: see "
+            "--thinking, --answer and config.rollout.max_new_tokens."
+        )
+    less = {
+        "boundaries": min(default.boundaries, -(-thinking // 10)),
+        "accept_length": min(default.accept_length, 1.0 + config.evaluate.draft_tokens),
+        "pair_seconds": pair_seconds(config),
+    }
+    return Assumed(**less | {"prompt": prompt, "answer": answer, "thinking": thinking} | given)
+
+
 def work_of(config: ml_collections.ConfigDict, assumed: Assumed, preset: str | None = None) -> Work:
     """What the stages of the config do. preset: the sizes of its target, by name."""
     train, rollout, annotate, evaluate = config.train, config.rollout, config.annotate, config.evaluate
     if train.stage != "draft":
         raise ValueError("A plan is of a draft's experiment, but this config trains a target: leave its variant out.")
+    _require_numbers(config)
     target = dataclasses.replace(target_of(config, preset), row_attention=train.row_attention)
     names = config.source.name.split(",") if config.source.name else ()
     parts = 1 if names else len(config.tasks)  # of a split that is counted by task
@@ -52,7 +80,8 @@ def work_of(config: ml_collections.ConfigDict, assumed: Assumed, preset: str | N
     )  # fmt: skip
     target = draft.reading(target)
     splits = {name: count * parts * rollout.samples for name, count in rollout.per_task.items()}
-    tested = splits.pop(evaluate.split, evaluate.per_task * parts)
+    evaluated = evaluate.per_task * parts
+    tested = splits.pop(evaluate.split, evaluated)
     losses = DraftTrainingConfig(train.ttt_steps, teacher_chunk=train.chunk, loss_chunk=train.chunk, remat=train.remat)
     scored = {config.calibrate.split, config.calibrate.certify_on, *scores.split_of(config)}
     cache_bytes = config.get("cache_bytes")
@@ -62,6 +91,7 @@ def work_of(config: ml_collections.ConfigDict, assumed: Assumed, preset: str | N
         draft=draft,
         traces=splits,
         tested=tested,
+        evaluated=evaluated,
         tasks=len(names) or len(config.tasks),
         max_new_tokens=rollout.max_new_tokens,
         mesh=sizes["decoding"],
@@ -71,7 +101,7 @@ def work_of(config: ml_collections.ConfigDict, assumed: Assumed, preset: str | N
         branches=annotate.branches,
         max_answer=annotate.max_answer,
         keys=annotate.request_keys,
-        forced={split: _forced(annotate, split, assumed) for split in (*splits, "test")},
+        forced={split: _forced(config, split, assumed) for split in (*splits, "test")},
         scored=tuple(sorted(scored)),
         steps=train.steps,
         train_rows=train.batch_size,
@@ -93,14 +123,26 @@ def _meshes(config: ml_collections.ConfigDict) -> dict[str, Mapping[str, int]]:
     return {"decoding": config.mesh, "training": config.train.mesh}
 
 
-def _forced(annotate: ml_collections.ConfigDict, split: str, assumed: Assumed) -> float:
+def _require_numbers(config: ml_collections.ConfigDict) -> None:
+    """Raises ValueError on a number that no stage could work with."""
+    stages.forcing_of(config)
+    least_one = {
+        "rollout": ("max_new_tokens", "samples"),
+        "train": ("steps", "batch_size", "row_length", "ttt_steps", "chunk"),
+        "evaluate": ("per_task",),
+    }
+    counts = {f"{stage}.{name}": config[stage][name] for stage, names in least_one.items() for name in names}
+    counts |= {f"rollout.per_task.{split}": count for split, count in config.rollout.per_task.items()}
+    for name, count in counts.items():
+        if count < 1:
+            raise ValueError(f"config.{name} must be at least 1, not {count}.")
+
+
+def _forced(config: ml_collections.ConfigDict, split: str, assumed: Assumed) -> int:
     """Boundaries of a trace of the split at which answers are forced."""
-    if split not in annotate.get("sparse_splits", ()):
-        return assumed.boundaries
-    if annotate.get("search", False):
-        return min(assumed.searched, assumed.boundaries)
-    forced = -(-assumed.boundaries // annotate.get("every", 1))
-    return min(forced, annotate.get("most", 0) or forced)
+    schedule = stages.schedule_of(config, split)
+    may_be = len(schedule.of(range(assumed.boundaries)))
+    return min(assumed.searched, may_be) if schedule.search else may_be
 
 
 def pair_seconds(config: ml_collections.ConfigDict) -> float:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from test_configs import MODELS, ROOT
 
-from launch.plan_work import pair_seconds, target_of, work_of
+from launch.plan_work import assumed_of, pair_seconds, target_of, work_of
 from specexit_jax.decoding.loop import segments
 from specexit_jax.decoding.loop.speculative import make_loop
 from specexit_jax.decoding.spec import DecodeSpec
@@ -26,7 +26,7 @@ from specexit_jax.models.target import init_target
 from specexit_jax.parallel.sharding import make_mesh, tree_shardings
 from specexit_jax.sizing import compile_ahead, plan_hours, plan_memory
 from specexit_jax.sizing.devices import DEVICES
-from specexit_jax.sizing.plan import Assumed, Machine, longest, processes_of
+from specexit_jax.sizing.plan import Assumed, Machine, longest, meshes, processes_of
 from specexit_jax.sizing.plan_hours import Rates
 from specexit_jax.sizing.plan_stages import plan
 from specexit_jax.sizing.plan_table import as_json, by_devices, fits, table
@@ -264,32 +264,97 @@ def test_a_published_config_fits_the_gpus_that_it_names_and_shows_its_plan(name,
     assert longest(work, assumed) < 1.05 * (work.max_new_tokens + 1024)  # a buffer that is not twice what is needed
 
 
+V5E = Machine(DEVICES["v5e"], 6, 2)
+ONE_PROCESS = Machine(DEVICES["h100"], 12, 1)
+
+
 @pytest.mark.parametrize(
-    "values, stage",
+    "values, stage, machine, words",
     [
-        ({"rollout__batch_size": 32}, "rollout"),
-        ({"rollout__max_new_tokens": 33_000, "rollout__batch_size": 12}, "rollout"),
-        ({"annotate__batch_size": 16}, "annotate"),
-        ({"train__batch_size": 128}, "train"),
-        ({"train__batch_size": 12}, "train"),
-        ({"evaluate__batch_size": 40}, "evaluate"),
+        ({"rollout__batch_size": 32}, "rollout", h100(), "rollout.batch_size=12"),
+        ({"rollout__max_new_tokens": 33_000, "rollout__batch_size": 12}, "rollout", h100(), "max_new_tokens=31744"),
+        ({"annotate__batch_size": 16}, "annotate", h100(), "max_new_tokens=15360"),
+        ({"annotate__batch_size": 16}, "evaluate", h100(), "annotate.batch_size=10"),
+        ({"annotate__batch_size": 16, "evaluate__batch_size": 40}, "evaluate", h100(), "=1 --config.annotate"),
+        ({"annotate__max_answer": 20_000}, "annotate", h100(), "annotate.batch_size=3"),
+        ({"annotate__max_answer": 200_000}, "annotate", h100(), "batch_size=1 --config.annotate.branches=1"),
+        ({"train__batch_size": 128}, "train", h100(), "train.batch_size="),
+        ({"train__batch_size": 12}, "train", h100(), "train.batch_size=16"),
+        ({"train__batch_size": 12, "train__mesh__data": 2}, "train", h100(), "train.mesh.data=1"),
+        ({}, "train", V5E, "on 16 devices"),
+        ({}, "rollout", V5E, "max_new_tokens=15360"),
+        ({"evaluate__batch_size": 40}, "evaluate", h100(), "evaluate.batch_size=11"),
+        ({}, "calibrate", h100(usable=0.2), "mesh.tensor=4 with 4 devices a process"),
+        ({"rollout__batch_size": 7, "mesh__data": -1, "mesh__tensor": 1}, "rollout", ONE_PROCESS, "mesh.data=1"),
     ],
 )
-def test_every_change_that_is_proposed_makes_a_stage_fit(values, stage):
-    config, machine = changed("qwen3_8b", **values), h100()
-    stages = {one.name: one for one in plan(work_of(config, Assumed()), Assumed(), machine)}
-    assert stages[stage].wrong and stages[stage].changes
+def test_every_change_that_is_proposed_makes_a_stage_fit(values, stage, machine, words):
+    work = work_of(changed("qwen3_8b", **values), Assumed())
+    stages = {one.name: one for one in plan(work, Assumed(), machine)}
+    assert stages[stage].wrong and any(words in change for change in stages[stage].changes), stages[stage].changes
     for change in stages[stage].changes:
         settings = dict(re.findall(r"--config\.([\w.]+)=(\d+)", change))
-        other, more = config.copy_and_resolve_references(), machine
-        with other.unlocked():
-            other.update_from_flattened_dict({key: int(value) for key, value in settings.items()})
+        more = machine
+        other = changed("qwen3_8b", **values | {key.replace(".", "__"): int(value) for key, value in settings.items()})
         if found := re.search(r"with (\d+) devices a process", change):
             more = dataclasses.replace(machine, processes=machine.devices // int(found[1]))
         if found := re.search(r" on (\d+) devices", change):
-            more = h100(int(found[1]))
+            devices = int(found[1])
+            more = dataclasses.replace(machine, devices=devices, processes=processes_of(machine.device, devices))
         again = {one.name: one for one in plan(work_of(other, Assumed()), Assumed(), more)}
         assert not again[stage].wrong, change
+
+
+def test_traces_are_assumed_to_be_no_longer_than_the_config_lets_them_be():
+    """The bundled model writes 880 tokens at most, and 16 a forced answer."""
+    bundled, given = config_of("embedded"), {"answer": 10, "pair_seconds": 2.0}
+    assert assumed_of(config_of("qwen3_8b"), {}) == Assumed()
+    assert assumed_of(bundled, {}) == Assumed(thinking=274, answer=16, boundaries=28)
+    assert assumed_of(bundled, given) == Assumed(thinking=274, answer=10, boundaries=28, pair_seconds=2.0)
+    for wrong, said in (
+        ({"thinking": 900}, "are more than the 824 that a trace may have"),
+        ({"prompt": 1024}, "--prompt=1024 fills the target's context of 1024 tokens"),
+        ({"accept_length": float("nan")}, "--accept_length must be a number from 0 on, not nan"),
+        ({"pair_seconds": -1.0}, "--pair_seconds must be a number from 0 on"),
+    ):
+        with pytest.raises(ValueError, match=re.escape(said)):
+            assumed_of(bundled, wrong)
+
+
+@pytest.mark.parametrize(
+    "values, said",
+    [
+        ({"annotate__every": 0}, "annotate.every must be at least 1, not 0"),
+        ({"annotate__branches": 0}, "Annotation needs branches of at least 1"),
+        ({"train__batch_size": 0}, "config.train.batch_size must be at least 1, not 0"),
+        ({"rollout__per_task__draft": 0}, "config.rollout.per_task.draft must be at least 1"),
+    ],
+)
+def test_numbers_that_no_stage_could_work_with_are_refused(values, said):
+    with pytest.raises(ValueError, match=re.escape(said)):
+        work_of(changed("qwen3_8b", **values), Assumed())
+
+
+def test_meshes_are_refused_as_stages_refuse_them():
+    """And ones alone are no mesh: a process decodes on one of its devices."""
+    work, machine = work_of(config_of("embedded"), Assumed()), Machine(DEVICES["v5e"], 4, 1)
+    assert meshes(work, machine) == ((1, 1, 1), (4, 1, 1))
+    for values, said in (
+        ({"mesh__tensor": 3}, "config.mesh: mesh data x fsdp x tensor = 1 x 1 x 3 does not cover 1 devices"),
+        ({"mesh__tensor": 0}, "config.mesh: mesh sizes [1, 1, 0] must be positive"),
+        ({"mesh__data": -1}, "config.mesh: mesh sizes [-1, 1, -1] must be positive, at most one -1"),
+        ({"train__mesh__fsdp": 16}, "config.train.mesh: mesh data x fsdp x tensor = 1 x 16 x 1 does not cover 8"),
+    ):
+        with pytest.raises(ValueError, match=re.escape(said)):
+            meshes(work_of(changed("qwen3_8b", **values), Assumed()), h100())
+    with pytest.raises(ValueError, match="needs at least one device, not 0"):
+        Machine(DEVICES["h100"], 0, 0)
+
+
+def test_an_evaluation_of_few_problems_is_planned_as_that():
+    config = importlib.import_module("configs.embedded").get_config("demo")
+    work = work_of(config, Assumed())
+    assert (work.tested, work.evaluated) == (6000, 120)
 
 
 def test_rows_that_follow_the_memory_are_planned_as_if_all_were_long():
@@ -336,6 +401,9 @@ def test_a_search_forces_fewer_boundaries_of_the_draft_split_alone():
     with config.unlocked():
         config.annotate.update({"search": False, "every": 3, "most": 50})
     assert work_of(config, Assumed()).forced["draft"] == 50
+    with config.unlocked():
+        config.annotate.update({"search": True, "every": 1, "most": 0, "kind": "first"})
+    assert work_of(config, Assumed()).forced["draft"] == 200  # a search would find it too late
 
 
 def test_the_table_tells_every_stage_what_is_wrong_and_what_was_assumed():

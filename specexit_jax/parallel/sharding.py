@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -42,18 +43,20 @@ _STATE_RULES: tuple[tuple[str, PartitionSpec], ...] = ((r"(^|/)(step|count|ns_co
 def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1, devices: Any = None) -> Mesh:
     """Mesh (data, fsdp, tensor) over all devices; one axis may be -1: all remaining devices."""
     devices = jax.devices() if devices is None else devices
-    sizes = [data, fsdp, tensor]
-    known = int(np.prod([size for size in sizes if size != -1]))
-    if sizes.count(-1) > 1 or any(size < 1 and size != -1 for size in sizes):
-        raise ValueError(f"mesh sizes {sizes} must be positive, at most one -1")
-    if -1 in sizes:
-        sizes[sizes.index(-1)] = max(len(devices) // known, 1)
-    if int(np.prod(sizes)) != len(devices):
-        raise ValueError(
-            f"mesh data x fsdp x tensor = {' x '.join(map(str, sizes))} does not cover {len(devices)} devices"
-        )
+    sizes = sizes_over((data, fsdp, tensor), len(devices))
     # Auto axes: under Explicit ones (the default of make_mesh) stock Linen layers fail.
-    return jax.make_mesh(tuple(sizes), AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
+    return jax.make_mesh(sizes, AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
+
+
+def sizes_over(sizes: Sequence[int], devices: int) -> tuple[int, ...]:
+    """The sizes of data, fsdp and tensor with their -1 replaced. Raises ValueError where they do not cover the devices."""
+    if list(sizes).count(-1) > 1 or any(size < 1 and size != -1 for size in sizes):
+        raise ValueError(f"mesh sizes {list(sizes)} must be positive, at most one -1")
+    known = math.prod(size for size in sizes if size != -1)
+    full = tuple(max(devices // known, 1) if size == -1 else size for size in sizes)
+    if math.prod(full) != devices:
+        raise ValueError(f"mesh data x fsdp x tensor = {' x '.join(map(str, full))} does not cover {devices} devices")
+    return full
 
 
 def matching_rules(

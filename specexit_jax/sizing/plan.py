@@ -21,14 +21,16 @@ GIB = 2**30
 
 @dataclasses.dataclass(frozen=True)
 class Work:
-    """What the stages do, as the config says. traces: of every split that rollouts make; tested: traces of the evaluation;
-    tasks: of the test split; forced: boundaries of a trace at which answers are forced, by split (of "test" too); scored: splits
-    whose signals calibration reads. mesh, train_mesh: data, fsdp, tensor, one of them may be -1."""
+    """What the stages do, as the config says. traces: of every split that rollouts make; tested: those of the evaluation's split;
+    evaluated: traces that the evaluation makes or reads; tasks: of that split; forced: boundaries of a trace at which answers are
+    forced, by split (of "test" too); scored: splits whose signals calibration reads. mesh, train_mesh: data, fsdp, tensor, one of
+    them may be -1."""
 
     target: TargetConfig
     draft: DraftConfig
     traces: Mapping[str, int]
     tested: int
+    evaluated: int
     tasks: int
     max_new_tokens: int
     mesh: tuple[int, int, int]
@@ -92,6 +94,8 @@ class Machine:
     of_caches: float = 0.5
 
     def __post_init__(self):
+        if self.devices < 1:
+            raise ValueError(f"A plan needs at least one device, not {self.devices}.")
         if self.devices % self.processes:
             raise ValueError(
                 f"{self.devices} devices are not shared evenly by {self.processes} processes: see --processes."
@@ -135,7 +139,7 @@ def processes_of(device: Device, devices: int) -> int:
 def meshes(work: Work, machine: Machine) -> tuple[Mesh, Mesh]:
     """The mesh of one process that decodes, and that of all processes together in training."""
     decoding = mesh_over(work.mesh, machine.devices // machine.processes)
-    return decoding, mesh_over(work.train_mesh, machine.devices)
+    return decoding, mesh_over(work.train_mesh, machine.devices, "train.mesh")
 
 
 def longest(work: Work, assumed: Assumed) -> int:

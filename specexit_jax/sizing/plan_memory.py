@@ -19,7 +19,7 @@ from specexit_jax.models.blockwise import BLOCK
 from specexit_jax.models.config import DraftConfig, TargetConfig
 from specexit_jax.models.draft import init_draft
 from specexit_jax.models.row_attention import FUSED_FROM
-from specexit_jax.parallel.sharding import AXES, spec_of
+from specexit_jax.parallel.sharding import AXES, sizes_over, spec_of
 from specexit_jax.parallel.tree_paths import flatten
 from specexit_jax.sizing.random_weights import draft_shapes, target_shapes
 from specexit_jax.training.draft import DraftTrainingConfig, init_draft_state
@@ -28,15 +28,15 @@ from specexit_jax.training.optimizer import OptimizerConfig, learning, make_opti
 Mesh = tuple[int, int, int]  # devices on the axes data, fsdp, tensor
 
 
-def mesh_over(sizes: Sequence[int], devices: int) -> Mesh:
-    """The sizes of data, fsdp and tensor with their -1 replaced. Raises ValueError where they do not cover the devices."""
-    known = math.prod(size for size in sizes if size != -1)
-    full = tuple(max(devices // known, 1) if size == -1 else size for size in sizes)
-    if math.prod(full) != devices:
-        raise ValueError(
-            f"The mesh data x fsdp x tensor = {' x '.join(map(str, full))} does not cover {devices} devices."
-        )
-    return full
+def mesh_over(sizes: Sequence[int], devices: int, key: str = "mesh") -> Mesh:
+    """The sizes of data, fsdp and tensor with their -1 replaced; of ones alone, of which stages make no mesh, one device. key: of
+    the config, which the error names. Raises ValueError where they do not cover the devices."""
+    if all(size == 1 for size in sizes):
+        return 1, 1, 1
+    try:
+        return sizes_over(sizes, devices)
+    except ValueError as error:
+        raise ValueError(f"config.{key}: {error}") from None
 
 
 def sharded_bytes(tree: Any, mesh: Mesh = (1, 1, 1)) -> int:

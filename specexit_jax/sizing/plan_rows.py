@@ -1,11 +1,21 @@
 """How many rows a stage decodes at a time, where the config leaves that to the memory."""
 
+from collections.abc import Callable
+
 from specexit_jax.engine.budget import SHARE
 from specexit_jax.engine.levels import levels_of
 from specexit_jax.engine.placement import Auto
 from specexit_jax.sizing.plan import GIB, Machine
-from specexit_jax.sizing.plan_changes import Memory, unsplit
 from specexit_jax.sizing.plan_memory import Mesh
+
+# Bytes on a device, by what they are, of so many rows over a mesh; the third number is their capacity, or their length.
+Memory = Callable[[int, Mesh, int], dict[str, int]]
+
+
+def unsplit(rows: int, mesh: Mesh) -> str:
+    """What is wrong where the rows of a batch are not shared evenly by the devices; "" where they are."""
+    parts = mesh[0] * mesh[1]
+    return f"{rows} rows do not split over data x fsdp = {parts} devices" if rows % parts else ""
 
 
 def settled(asked: int | Auto, machine: Machine, mesh: Mesh, capacity: int, memory: Memory) -> tuple[int, str]:

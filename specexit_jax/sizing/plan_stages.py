@@ -1,21 +1,28 @@
 """The stages of an experiment, each with its needs: `plan` is what launch.plan shows."""
 
-from collections.abc import Callable
+import dataclasses
+import math
 
 from specexit_jax.sizing import plan_changes, plan_hours, plan_memory
 from specexit_jax.sizing.plan import GIB, Assumed, Machine, Stage, Work, longest, meshes
 from specexit_jax.sizing.plan_device import annotating_memory, decoding_memory, reading_memory, training_memory
 from specexit_jax.sizing.plan_host import BOUNDARY, NUMBERS, TABLES, grading_hours, held, host_bytes, token_bytes
 from specexit_jax.sizing.plan_hours import HOUR
-from specexit_jax.sizing.plan_rows import settled
+from specexit_jax.sizing.plan_rows import settled, unsplit
 from specexit_jax.training.flops import draft_step_flops
 
 
 def plan(work: Work, assumed: Assumed, machine: Machine) -> list[Stage]:
-    """The needs of every stage, in the order in which they run."""
-    return [
-        make(work, assumed, machine) for make in (_rollout, _annotate, _train, _calibrate, _rollout_test, _evaluate)
-    ]
+    """The needs of every stage, in the order in which they run; what to change where one does not fit."""
+    makes = (_rollout, _annotate, _train, _calibrate, _rollout_test, _evaluate)
+    return [_with_changes(make, work, assumed, machine) for make in makes]
+
+
+def _with_changes(make: plan_changes.Make, work: Work, assumed: Assumed, machine: Machine) -> Stage:
+    stage = make(work, assumed, machine)
+    if not stage.wrong:
+        return stage
+    return dataclasses.replace(stage, changes=plan_changes.changes_of(stage.name, make, work, assumed, machine))
 
 
 def _rollout(work: Work, assumed: Assumed, machine: Machine) -> Stage:
@@ -44,7 +51,6 @@ def _decoding(name: str, traces: int, drafts: bool, work: Work, assumed: Assumed
         hours,
         limit,
         grading_hours(traces, assumed, machine),
-        plan_changes.of_rows(work, assumed, machine, "rollout.batch_size", rows, device),
         machine,
         wrong,
     )
@@ -66,9 +72,8 @@ def _annotate(work: Work, assumed: Assumed, machine: Machine) -> Stage:
         hours,
         limit,
         grading_hours(2 * answers, assumed, machine),
-        plan_changes.of_rows(work, assumed, machine, "annotate.batch_size", work.annotate_rows, device),
         machine,
-        plan_changes.unsplit(work.annotate_rows, mesh),
+        unsplit(work.annotate_rows, mesh),
     )
 
 
@@ -95,14 +100,14 @@ def _train(work: Work, assumed: Assumed, machine: Machine) -> Stage:
         return training_memory(work, rows, row_length, mesh)
 
     sizes = work.target, work.draft, work.train_rows, work.row_length, work.losses.steps
-    seconds = machine.rates.seconds(0, draft_step_flops(*sizes, work.online) / machine.devices) * work.steps
+    seconds = machine.rates.seconds(0, draft_step_flops(*sizes, work.online) / math.prod(mesh)) * work.steps
     tokens = work.traces.get("draft", 0) * assumed.written
     width = work.draft.hidden_size * (3 if work.draft.signals == "fc" else 1)
     state = plan_memory.state_bytes(work.draft, work.optimizer, work.losses, learn=work.learn)
     disk = 2 * state + plan_memory.draft_bytes(work.draft)
     if not work.online:
         seconds += machine.rates.seconds(
-            0, plan_hours.forward_flops(work.target, tokens, work.row_length / 2) / machine.devices
+            0, plan_hours.forward_flops(work.target, tokens, work.row_length / 2) / math.prod(mesh)
         )
         disk += tokens * 2 * (work.target.feature_size + work.target.hidden_size)
     return _stage(
@@ -113,9 +118,8 @@ def _train(work: Work, assumed: Assumed, machine: Machine) -> Stage:
         seconds / HOUR,
         "FLOPs",
         0.0,
-        plan_changes.of_training(work, machine, device),
         machine,
-        plan_changes.unsplit(work.train_rows, mesh),
+        unsplit(work.train_rows, mesh),
     )
 
 
@@ -131,16 +135,16 @@ def _calibrate(work: Work, assumed: Assumed, machine: Machine) -> Stage:
         _reading_hours(work, assumed, machine, traces),
         "FLOPs",
         0.0,
-        lambda: ("more devices a process, for --config.mesh.tensor",),
         machine,
     )
 
 
 def _reading_hours(work: Work, assumed: Assumed, machine: Machine, traces: int) -> float:
     """Of one process."""
+    mesh, _ = meshes(work, machine)
     length = assumed.prompt + assumed.written
     flops = plan_hours.forward_flops(work.target, traces * length, length / 2)
-    return machine.rates.seconds(0, flops / (machine.devices // machine.processes)) / HOUR
+    return machine.rates.seconds(0, flops / math.prod(mesh)) / HOUR
 
 
 def _evaluate(work: Work, assumed: Assumed, machine: Machine) -> Stage:
@@ -164,21 +168,20 @@ def _evaluate(work: Work, assumed: Assumed, machine: Machine) -> Stage:
     for name, tokens in written.items():
         if name in work.methods:
             drafts = name == "nothink"
-            parts.append(_decoding_hours(work, assumed, machine, rows, work.tested, work.tested * tokens, drafts))
-    hours, limit, answers = _annotating(work, assumed, machine, {"test": work.tested})
-    parts += [(hours, limit), (_reading_hours(work, assumed, machine, work.tested) / machine.processes, "FLOPs")]
+            parts.append(_decoding_hours(work, assumed, machine, rows, work.evaluated, work.evaluated * tokens, drafts))
+    hours, limit, answers = _annotating(work, assumed, machine, {"test": work.evaluated})
+    parts += [(hours, limit), (_reading_hours(work, assumed, machine, work.evaluated) / machine.processes, "FLOPs")]
     parts.append((_timing_hours(work, assumed, machine), "timing"))
-    tokens = work.tested * (2 * assumed.written + assumed.answer) + answers * assumed.answer
+    tokens = work.evaluated * (2 * assumed.written + assumed.answer) + answers * assumed.answer
 
     return _stage(
         "evaluate",
         device,
-        host_bytes(work, machine, held(work.tested, assumed.written) + TABLES),
-        tokens * token_bytes(work) + answers * BOUNDARY + work.tested * assumed.written * 4 * NUMBERS,
+        host_bytes(work, machine, held(work.evaluated, assumed.written) + TABLES),
+        tokens * token_bytes(work) + answers * BOUNDARY + work.evaluated * assumed.written * 4 * NUMBERS,
         sum(hours for hours, _ in parts),
         max(parts)[1],
-        grading_hours(2 * work.tested + 2 * answers, assumed, machine),
-        plan_changes.of_rows(work, assumed, machine, "evaluate.batch_size", rows, memory),
+        grading_hours(2 * work.evaluated + 2 * answers, assumed, machine),
         machine,
         wrong,
     )
@@ -222,15 +225,13 @@ def _stage(
     hours: float,
     limit: str,
     grading: float,
-    changes: Callable[[], tuple[str, ...]],
     machine: Machine,
-    unsplit: str = "",
+    wrong: str = "",
 ) -> Stage:
-    """Grading goes on beside the device: the longer of both counts. changes: asked only where the stage does not fit; unsplit:
-    what else is wrong."""
+    """Grading goes on beside the device: the longer of both counts. wrong: what else is wrong than memory."""
     if grading > hours:
         hours, limit = grading, "grading"
-    wrong, needs = unsplit, sum(device.values())
+    needs = sum(device.values())
     if not wrong and needs > machine.room:
         wrong = f"{needs / GIB:.1f} GiB a device are more than the {machine.room / GIB:.1f} that are there"
-    return Stage(name, device, int(host), int(disk), hours, limit, wrong, changes() if wrong else ())
+    return Stage(name, device, int(host), int(disk), hours, limit, wrong)
