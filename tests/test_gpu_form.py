@@ -7,6 +7,7 @@ import dataclasses
 import functools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from decoding_case import DRAFT, QUICK, SAMPLED, Requests, boundary_table, run, tiny_params, tiny_spec
@@ -15,6 +16,8 @@ from specexit_jax.backend import tracing_for
 from specexit_jax.decoding.loop.speculative import decode
 from specexit_jax.decoding.trees import TreeShape
 from specexit_jax.exits.policy import unreachable
+from specexit_jax.models.cached_attention import attend_fused
+from specexit_jax.models.layers import attend, cached_bias
 
 
 @functools.partial(jax.jit, static_argnums=0, compiler_options=QUICK)
@@ -49,3 +52,20 @@ def test_the_capacities_are_whole_tiles_and_follow_the_live_prefix():
         long = tiny_spec(3, buffer_length=32_768)
         assert all(size % 512 == 0 for size in long.prefixes) and long.capacity == 33_280
     assert any(size % 128 for size in spec.prefixes)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-6), ("bfloat16", 2e-2)])
+def test_scores_that_lie_in_memory_have_the_type_of_the_queries(dtype, tolerance):
+    """So they are half of what is written and read beside weights and caches. What comes out is near the exact attention."""
+    rng = np.random.default_rng(0)
+    shapes = (2, 2, 3, 4, 16), (2, 2, 128, 16), (2, 2, 128, 16)
+    q, k, v = (jnp.asarray(rng.normal(size=shape), dtype) for shape in shapes)
+    bias = cached_bias(jnp.array([30, 120], jnp.int32), 4, 128)
+    with tracing_for("gpu"):
+        traced = jax.jit(attend_fused).trace(q, k, v, bias)
+        found = jax.jit(attend_fused, compiler_options=QUICK)(q, k, v, bias)
+    scores, _ = (each.outvars[0].aval for each in traced.jaxpr.eqns if each.primitive.name == "dot_general")
+    assert scores.shape[-1] == 128 and scores.dtype == dtype
+    exact = attend(*(each.astype(jnp.float32) for each in (q, jnp.swapaxes(k, 2, 3), v)), bias)
+    assert found.dtype == dtype
+    np.testing.assert_allclose(found.astype(np.float32), exact, atol=tolerance, rtol=tolerance)

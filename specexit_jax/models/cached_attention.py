@@ -29,11 +29,15 @@ def attend_cache(
 
 
 def attend_fused(q: Queries, k: Values, v: Values, bias: Bias) -> Queries:
-    """`layers.attend` in three kernels of a GPU: scores, their softmax, which is one kernel with its rounding, and the mix."""
+    """`layers.attend` in three kernels of a GPU: scores, their softmax, which is one kernel with its rounding, and the mix.
+
+    Scores lie in memory in between. There they have the type of the queries, as in the eager attention of transformers; the
+    softmax is float32.
+    """
     batch, heads, group, tokens, size = q.shape
     q = q * jnp.asarray(size**-0.5, q.dtype)
-    scores = scores_of(q.reshape(batch, heads, group * tokens, size), k)
-    scores = scores.reshape(batch, heads, group, tokens, -1) + bias[:, None, None]
+    scores = scores_of(q.reshape(batch, heads, group * tokens, size), k, q.dtype)
+    scores = scores.astype(jnp.float32).reshape(batch, heads, group, tokens, -1) + bias[:, None, None]
     weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype).reshape(batch, heads, group * tokens, -1)
     mixed = jnp.einsum("bkts,bksh->bkth", weights, v, preferred_element_type=jnp.float32)
     return mixed.reshape(q.shape).astype(q.dtype)

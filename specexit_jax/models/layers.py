@@ -153,10 +153,10 @@ def cached_bias(length: Lengths, tokens: int, live: int, visible: Bool[Array, "B
     return jnp.where(allowed, jnp.float32(0), jnp.float32(MASKED))
 
 
-def scores_of(queries: Float[Array, "B K R H"], keys: CachedKeys) -> Float32[Array, "B K R S"]:
+def scores_of(queries: Float[Array, "B K R H"], keys: CachedKeys, dtype=jnp.float32) -> Float[Array, "B K R S"]:
     """The products of R queries with a cache's keys, which lie as the platform wants them (`models.cache.Cache`)."""
     order = "bkth,bksh->bkts" if keys_like_values() else "bkth,bkhs->bkts"
-    return jnp.einsum(order, queries, keys, preferred_element_type=jnp.float32)
+    return jnp.einsum(order, queries, keys, preferred_element_type=dtype)
 
 
 @typed
