@@ -16,7 +16,6 @@ from launch import loading
 from specexit_jax.decoding.spec import DecodeSpec
 from specexit_jax.models.config import ROW_ATTENTIONS
 from specexit_jax.sizing import compile_ahead
-from specexit_jax.sizing.plan_rows import unsplit
 from specexit_jax.sizing.presets import TARGETS, draft_for
 from specexit_jax.sizing.program_text import collectives_of, iteration_of
 from specexit_jax.sizing.traffic import traffic
@@ -72,8 +71,6 @@ def report(as_json: bool) -> str:
     decodes = FLAGS.program == "decode"
     sizes = loading.mesh_sizes(FLAGS.mesh) if FLAGS.mesh else (1, 1, -1) if decodes else (1, -1, 1)
     mesh = compile_ahead.device_mesh(FLAGS.topology, *sizes)
-    if wrong := unsplit(batch, mesh.devices.shape):
-        raise ValueError(f"{wrong}: see --batch_size and --mesh.")
     target = dataclasses.replace(
         TARGETS[FLAGS.preset], dtype="bfloat16", attention=FLAGS.attention, row_attention=FLAGS.row_attention
     )

@@ -39,6 +39,16 @@ def test_without_the_compiler_one_sentence_says_so():
         compile_ahead.device_mesh("v5e:2x2")
 
 
+def test_rows_that_a_mesh_does_not_share_evenly_are_refused():
+    mesh, target = make_mesh(2, 2, 2), TARGETS["tiny"]
+    with pytest.raises(
+        ValueError, match="6 rows do not split over data x fsdp = 4 devices: see --batch_size and --mesh"
+    ):
+        compile_ahead.compile_decode(mesh, target, draft_for(target), 6, 64, 128)
+    with pytest.raises(ValueError, match="3 rows do not split"):
+        compile_ahead.compile_draft_step(mesh, target, draft_for(target), 3, 128, DraftTrainingConfig())
+
+
 def test_what_was_compiled_is_said_in_words():
     mesh = make_mesh(2, 4)
     assert compile_ahead.seconds_at(0.5, 8 * 197e12, mesh, "v5e:2x4") == 2.0

@@ -30,6 +30,7 @@ from specexit_jax.parallel.layouts import laid_out
 from specexit_jax.parallel.sharding import make_mesh, tree_shardings
 from specexit_jax.parallel.tree_paths import flatten
 from specexit_jax.sizing.devices import Device, device_of, gpu_target
+from specexit_jax.sizing.plan_rows import unsplit
 from specexit_jax.training.draft import DraftTrainingConfig, draft_step, init_draft_state
 from specexit_jax.training.optimizer import OptimizerConfig, make_optimizer
 
@@ -90,6 +91,13 @@ def platform_of(mesh: Mesh) -> str:
     return mesh.devices.flat[0].platform
 
 
+def _over_rows(mesh: Mesh, batch: int) -> NamedSharding:
+    """Raises ValueError where the rows are not shared evenly."""
+    if wrong := unsplit(batch, mesh.devices.shape):
+        raise ValueError(f"{wrong}: see --batch_size and --mesh.")
+    return NamedSharding(mesh, P(("data", "fsdp")))
+
+
 def compile_decode(
     mesh: Mesh, target: TargetConfig, draft: DraftConfig, batch: int, prompt: int, context: int, draft_tokens: int = 3
 ) -> jax.stages.Compiled:
@@ -102,7 +110,7 @@ def compile_decode(
         _placed(mesh, functools.partial(init_draft, draft), draft.dtype),
         _whole(mesh, (draft.draft_vocab_size,), "int32"),
     )
-    rows = NamedSharding(mesh, P(("data", "fsdp")))
+    rows = _over_rows(mesh, batch)
     row = functools.partial(jax.ShapeDtypeStruct, sharding=rows)
     keys = jax.eval_shape(lambda: placeholder_keys(0, batch))
     sampling = SamplingRows.of([Sampling()] * batch)
@@ -135,7 +143,7 @@ def compile_draft_step(
 
     state = jax.eval_shape(fresh)
     state = jax.tree.map(_with_sharding, state, tree_shardings(state, mesh))
-    rows = NamedSharding(mesh, P(("data", "fsdp")))
+    rows = _over_rows(mesh, batch)
     wide = {"labels": (3,), "label_mask": (3,)}
     kinds = {
         "tokens": jnp.int32,
