@@ -66,6 +66,8 @@ def test_what_was_compiled_is_said_in_words():
     found["bytes_a_device"] = {"arguments": 2**29, "total": 3 * 2**30}
     plain = "train of tiny (mtp), 8 rows of 64, on v5e:2x4 (data 2 x fsdp 4 x tensor 1): GiB a device: arguments 0.50, total 3.00"
     assert compile_ahead.sentence(found) == plain
+    more = found | {"bytes_a_device": {"total": 17 * 2**30}}
+    assert compile_ahead.sentence(more).endswith("GiB a device: total 17.00, and it has 16.0: this does not fit")
     found |= {"flops": 5e15, "seconds_at_40_percent": 1.25}
     assert compile_ahead.sentence(found) == plain + "; 5,000 TFLOP a step, 1.2 s at 40 % of the devices' peak"
     found = {name: value for name, value in found.items() if name not in ("flops", "seconds_at_40_percent")}
@@ -77,6 +79,12 @@ def test_what_was_compiled_is_said_in_words():
     }
     iteration = "; an iteration launches 700 kernels and moves 3.00 GB, 1.50 times the least; collectives: 9 all-reduce"
     assert compile_ahead.sentence(found) == plain + iteration
+
+
+@pytest.mark.parametrize("topology", ["h100:x", "h100:0", "h100:-1", "h100:1.5"])
+def test_a_number_of_gpus_that_is_none_is_said(topology):
+    with pytest.raises(ValueError, match=f"No topology '{topology}': after a GPU comes how many"):
+        compile_ahead.device_mesh(topology)
 
 
 @pytest.mark.slow

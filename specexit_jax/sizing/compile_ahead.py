@@ -56,11 +56,13 @@ class Memory:
 def device_mesh(topology: str, data: int = 1, fsdp: int = 1, tensor: int = -1) -> Mesh:
     """A (data, fsdp, tensor) mesh of a described TPU slice ("v5e:2x2") or of GPUs of one host ("h100:4").
 
-    Raises ValueError where the device is not known, or its compiler not installed.
+    Raises ValueError where the device is not known, their number is none, or the compiler not installed.
     """
-    device = device_of(topology)
+    device, number = device_of(topology), topology.partition(":")[2] or "1"
+    if device.gpu and not (number.isdecimal() and int(number)):
+        raise ValueError(f"No topology {topology!r}: after a GPU comes how many, as in h100:4.")
     try:
-        devices = _gpus(device, topology) if device.gpu else _tpus(topology)
+        devices = _gpus(device, int(number)) if device.gpu else _tpus(topology)
     except Exception as error:  # the compilers' plugins raise types of their own
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         needs = "jax-cuda12-plugin and jax-cuda12-pjrt" if device.gpu else "libtpu"
@@ -75,8 +77,7 @@ def _tpus(topology: str) -> list:
     return topologies.get_topology_desc(platform="tpu", topology_name=topology, **alone).devices
 
 
-def _gpus(device: Device, topology: str) -> list:
-    number = int(topology.split(":")[1]) if ":" in topology else 1
+def _gpus(device: Device, number: int) -> list:
     described = {"target_config": gpu_target(device), "topology": f"1x1x{number}"}
     return topologies.get_topology_desc(platform="cuda", **described).devices
 
@@ -185,6 +186,8 @@ def sentence(found: dict) -> str:
     shape = " x ".join(f"{name} {size}" for name, size in found["mesh"].items())
     head = f"{found['program']} of {found['preset']} ({found['draft_kind']}), {found['rows']} rows of {found['tokens']}"
     told = f"{head}, on {found['topology']} ({shape}): GiB a device: {parts}"
+    if found["bytes_a_device"]["total"] > (has := device_of(found["topology"]).memory):
+        told += f", and it has {has / 2**30:.1f}: this does not fit"
     if "kernels_an_iteration" in found:
         told += (
             f"; an iteration launches {found['kernels_an_iteration']} kernels and moves {found['moved_bytes'] / 1e9:.2f} GB, "
