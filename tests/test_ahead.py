@@ -98,22 +98,25 @@ def test_a_number_of_gpus_that_is_none_is_said(topology):
         ("llama-8b", "decode", "v5e:4x4", (2, 1, 8)),
         ("qwen3-4b", "train", "v5e:2x2", (1, -1, 1)),
         ("llama-8b", "train", "v5e:4x4", (1, -1, 1)),
+        ("mimo-7b", "decode", "v5e:2x2", (1, 1, -1)),
+        ("mimo-7b", "train", "v5e:4x4", (1, -1, 1)),
     ],
 )
 def test_programs_fit_their_chips(preset, program, topology, sizes):
     mesh = compile_ahead.device_mesh(topology, *sizes)
     attention = "pallas" if program.endswith("kernel") else "xla"
     target = dataclasses.replace(TARGETS[preset], dtype="bfloat16", attention=attention)
+    draft = draft_for(target, "mtp" if preset == "mimo-7b" else "eagle3")
     if program.startswith("decode"):
-        compiled = compile_ahead.compile_decode(mesh, target, draft_for(target), batch=8, prompt=512, context=4096)
-        # 36 layers and a draft that runs twice before the loop, three times in it.
+        compiled = compile_ahead.compile_decode(mesh, target, draft, batch=8, prompt=512, context=4096)
+        # 36 layers and a draft that runs three times before the loop (the first token's pair, two drafts), three times in it.
         # In memory as read.
         assert not re.search(r" copy\(.*op_name=\"params\.\w+\[[^\"]*(gate_up|qkv|'o)", compiled.as_text())
-        assert compiled.as_text().count('custom_call_target="tpu_custom_call"') == (41 if attention == "pallas" else 0)
+        assert compiled.as_text().count('custom_call_target="tpu_custom_call"') == (42 if attention == "pallas" else 0)
     else:
         rows = mesh.size * (2 if mesh.size < 16 else 1)
         compiled = compile_ahead.compile_draft_step(
-            mesh, target, draft_for(target), rows, 2048, DraftTrainingConfig(steps=4, remat=True)
+            mesh, target, draft, rows, 2048, DraftTrainingConfig(steps=4, remat=True)
         )
     memory = compile_ahead.memory_of(compiled)
     print(f"\n{program} of {preset} on {topology}: {memory} total {memory.total / 2**30:.2f} GiB a device")
