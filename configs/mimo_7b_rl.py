@@ -7,8 +7,8 @@ there is a dash the settings do not fit. By arithmetic, not run:
 | devices | rollout | annotate | train | calibrate | rollout test | evaluate | hours |
 | --- | --- | --- | --- | --- | --- | --- | --- |
 | 1 | 50.9 | 55.8 | – | 30.7 | 52.3 | 55.8 | – |
-| 8 | 50.9 | 55.8 | 14.7 | 30.7 | 52.3 | 55.8 | 58 |
-| 16 | 50.9 | 55.8 | 7.7 | 30.7 | 52.3 | 55.8 | 31 |
+| 8 | 50.9 | 55.8 | 15.0 | 30.7 | 52.3 | 55.8 | 58 |
+| 16 | 50.9 | 55.8 | 7.8 | 30.7 | 52.3 | 55.8 | 31 |
 
 The draft is the checkpoint's MTP layer, retuned on three recursive steps with FastMTP's weights, with signal heads on its output;
 --config.train.learn=signals leaves the layer as it is and learns the heads alone, --config.train.init=target starts afresh.

@@ -7,8 +7,8 @@ there is a dash the settings do not fit. By arithmetic, not run:
 | devices | rollout | annotate | train | calibrate | rollout test | evaluate | hours |
 | --- | --- | --- | --- | --- | --- | --- | --- |
 | 1 | 62.4 | 49.0 | – | 20.0 | 45.6 | 49.0 | – |
-| 8 | 62.4 | 49.0 | 13.6 | 20.0 | 45.6 | 49.0 | 39 |
-| 16 | 62.4 | 49.0 | 7.1 | 20.0 | 45.6 | 49.0 | 21 |
+| 8 | 62.4 | 49.0 | 15.2 | 20.0 | 45.6 | 49.0 | 39 |
+| 16 | 62.4 | 49.0 | 7.9 | 20.0 | 45.6 | 49.0 | 21 |
 
 C=configs/qwen3_4b_thinking.py; W=runs/qwen3_4b_thinking
 python -m launch.plan      --config=$C --device=h100 --counts=1,8,16    # this table; --devices=8: what each stage needs

@@ -7,8 +7,8 @@ there is a dash the settings do not fit. By arithmetic, not run:
 | devices | rollout | annotate | train | calibrate | rollout test | evaluate | hours |
 | --- | --- | --- | --- | --- | --- | --- | --- |
 | 1 | 52.0 | 56.9 | – | 33.0 | 53.7 | 56.9 | – |
-| 8 | 52.0 | 56.9 | 15.3 | 33.0 | 53.7 | 56.9 | 58 |
-| 16 | 52.0 | 56.9 | 8.2 | 33.0 | 53.7 | 56.9 | 31 |
+| 8 | 52.0 | 56.9 | 18.8 | 33.0 | 53.7 | 56.9 | 58 |
+| 16 | 52.0 | 56.9 | 9.9 | 33.0 | 53.7 | 56.9 | 31 |
 
 C=configs/qwen3_8b.py; W=runs/qwen3_8b
 python -m launch.plan      --config=$C --device=h100 --counts=1,8,16    # this table; --devices=8: what each stage needs

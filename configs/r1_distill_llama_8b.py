@@ -7,8 +7,8 @@ there is a dash the settings do not fit. By arithmetic, not run:
 | devices | rollout | annotate | train | calibrate | rollout test | evaluate | hours |
 | --- | --- | --- | --- | --- | --- | --- | --- |
 | 1 | 47.6 | 52.1 | – | 34.2 | 49.4 | 52.1 | – |
-| 8 | 47.6 | 52.1 | 15.2 | 34.2 | 49.4 | 52.1 | 55 |
-| 16 | 47.6 | 52.1 | 8.2 | 34.2 | 49.4 | 52.1 | 30 |
+| 8 | 47.6 | 52.1 | 18.9 | 34.2 | 49.4 | 52.1 | 55 |
+| 16 | 47.6 | 52.1 | 10.0 | 34.2 | 49.4 | 52.1 | 30 |
 
 C=configs/r1_distill_llama_8b.py; W=runs/r1_distill_llama_8b
 python -m launch.plan      --config=$C --device=h100 --counts=1,8,16    # this table; --devices=8: what each stage needs

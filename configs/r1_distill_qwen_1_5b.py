@@ -6,9 +6,9 @@ there is a dash the settings do not fit. By arithmetic, not run:
 
 | devices | rollout | annotate | train | calibrate | rollout test | evaluate | hours |
 | --- | --- | --- | --- | --- | --- | --- | --- |
-| 1 | 60.3 | 11.7 | 45.6 | 13.1 | 62.8 | 62.8 | 81 |
-| 8 | 60.3 | 11.7 | 6.0 | 13.1 | 62.8 | 62.8 | 11 |
-| 16 | 60.3 | 11.7 | 3.1 | 13.1 | 62.8 | 62.8 | 6 |
+| 1 | 60.3 | 11.7 | 50.4 | 13.1 | 62.8 | 62.8 | 81 |
+| 8 | 60.3 | 11.7 | 6.6 | 13.1 | 62.8 | 62.8 | 11 |
+| 16 | 60.3 | 11.7 | 3.4 | 13.1 | 62.8 | 62.8 | 6 |
 
 C=configs/r1_distill_qwen_1_5b.py; W=runs/r1_distill_qwen_1_5b
 python -m launch.plan      --config=$C --device=h100 --counts=1,8,16    # this table; --devices=8: what each stage needs

@@ -7,8 +7,8 @@ there is a dash the settings do not fit. By arithmetic, not run:
 | devices | rollout | annotate | train | calibrate | rollout test | evaluate | hours |
 | --- | --- | --- | --- | --- | --- | --- | --- |
 | 1 | 57.1 | 31.0 | – | 35.8 | 59.3 | 59.3 | – |
-| 8 | 57.1 | 31.0 | 13.9 | 35.8 | 59.3 | 59.3 | 38 |
-| 16 | 57.1 | 31.0 | 7.5 | 35.8 | 59.3 | 59.3 | 21 |
+| 8 | 57.1 | 31.0 | 16.9 | 35.8 | 59.3 | 59.3 | 38 |
+| 16 | 57.1 | 31.0 | 9.0 | 35.8 | 59.3 | 59.3 | 21 |
 
 C=configs/r1_distill_qwen_7b.py; W=runs/r1_distill_qwen_7b
 python -m launch.plan      --config=$C --device=h100 --counts=1,8,16    # this table; --devices=8: what each stage needs

@@ -120,7 +120,12 @@ COMPILED = [
     ("llama-8b", "train", 8, 16384, (1, 8, 1), 10.1),
     ("qwen-7b", "train", 8, 16384, (1, 8, 1), 10.0),
     ("qwen3-4b", "train", 16, 16384, (1, 8, 1), 13.8),
-    ("qwen3-4b", "train", 8, 2048, (1, 4, 1), 7.7),  # for the TPU v5e
+    ("llama-8b", "train", 8, 32768, (1, 8, 1), 18.9),
+    ("qwen-7b", "train", 8, 32768, (1, 8, 1), 17.2),
+    ("qwen3-4b", "train", 8, 32768, (1, 8, 1), 13.8),
+    ("qwen3-4b", "train", 8, 2048, (1, 4, 1), 6.5),  # these three for the TPU v5e
+    ("llama-8b", "train", 8, 2048, (1, 4, 1), 9.4),
+    ("llama-8b", "train", 8, 32768, (1, 8, 2), 11.5),
     ("mimo-7b", "decode", 8, 4096, (1, 1, 1), 19.9),  # with its own layer, as below
     ("mimo-7b", "decode", 1, 2048, (1, 1, 1), 15.1),
     ("mimo-7b", "train", 8, 16384, (1, 8, 1), 9.6),

@@ -132,10 +132,11 @@ def train_working(
 ) -> int:
     """What a step needs beside weights and state. rows: of the global batch.
 
-    What is gathered where weights are split (a layer, the draft, and a head that is not split over its vocabulary); float32 logits
-    of a chunk, the target's or those of all steps of the draft; and of every token what the attention of each step of
-    training-time test leaves for the backward pass, or a layer's feed-forward where that is more.
-    Scores are of a few blocks in every step, or of whole rows where these are not attended to in blocks.
+    What is gathered where weights are split (a layer, the draft, and a head that is not split over its vocabulary); and the
+    more of two. Float32 logits of a chunk, the target's or those of all steps of the draft. Or of every token what each step of
+    training-time test leaves for the backward pass (a layer's feed-forward where that is more), with the scores of a block in
+    every step, or of whole rows where these are not attended to in blocks; of heads and feed-forward a part is on each device
+    of `tensor`. The factors are read from programs (docs/speed.md).
     """
     size = jnp.dtype(target.dtype).itemsize
     own = rows_a_device(rows, mesh)
@@ -147,9 +148,10 @@ def train_working(
             gathered += target.vocab_size * target.hidden_size * size
     vocabulary = max(target.vocab_size, losses.steps * draft.draft_vocab_size)
     logits = 4 * own * min(losses.teacher_chunk, row_length) * vocabulary
-    attended = 8 * (1 + losses.steps) * draft.num_heads * draft.head_dim
-    a_token = size * max(attended, 6 * max(target.intermediate_size, draft.intermediate_size))
+    steps = 1 + losses.steps
+    attended = steps * (8 * draft.num_heads * draft.head_dim // mesh[2] + 4 * draft.hidden_size)
+    a_token = size * max(attended, 6 * max(target.intermediate_size, draft.intermediate_size) // mesh[2])
     plain = target.row_attention == "plain" or (target.row_attention == "auto" and row_length <= FUSED_FROM)
-    blocks = 5 * losses.steps * min(BLOCK, row_length) ** 2 // 2
+    blocks = steps * min(BLOCK, row_length) ** 2
     scores = 4 * own * target.num_heads * (row_length**2 if plain else blocks)
-    return gathered + logits + own * row_length * a_token + scores
+    return gathered + max(logits, own * row_length * a_token + scores)
