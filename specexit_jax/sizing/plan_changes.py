@@ -39,7 +39,8 @@ def changes_of(name: str, make: Make, work: Work, assumed: Assumed, machine: Mac
 
 
 def _fewer_rows(name: str, work: Work, machine: Machine, fits: Fits) -> Iterator[str]:
-    """Fewer rows of one kind; where that is not enough, the least of all kinds but the last and fewer of that, or of branches."""
+    """Fewer rows of one kind (decoded, or annotated). Where no one kind is enough: as few as can be of the one, and fewer of the
+    other or fewer branches."""
     mesh, _ = meshes(work, machine)
     parts, rows = mesh[0] * mesh[1], _ROWS.get(name, {})
 

@@ -132,11 +132,14 @@ def train_working(
 ) -> int:
     """What a step needs beside weights and state. rows: of the global batch.
 
-    What is gathered where weights are split (a layer, the draft, and a head that is not split over its vocabulary); and the
-    more of two. Float32 logits of a chunk, the target's or those of all steps of the draft. Or of every token what each step of
-    training-time test leaves for the backward pass (a layer's feed-forward where that is more), with the scores of a block in
-    every step, or of whole rows where these are not attended to in blocks; of heads and feed-forward a part is on each device
-    of `tensor`. The factors are read from programs (docs/speed.md).
+    The sum of what is gathered where weights are split (a layer, the draft, and a head that is not split over its vocabulary)
+    and of the larger of two peaks:
+
+    - the backward pass: of every token what each step of training-time test leaves (or a layer's feed-forward, where that is
+      more), and attention scores: of a block in every step, or of whole rows where these are not attended to in blocks;
+    - the losses: float32 logits of a chunk, the target's or those of all steps of the draft.
+
+    `tensor` splits heads and feed-forward. The factors 8 and 4 are fitted to compiled programs (docs/speed.md).
     """
     size = jnp.dtype(target.dtype).itemsize
     own = rows_a_device(rows, mesh)
